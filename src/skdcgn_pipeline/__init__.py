@@ -1,0 +1,33 @@
+"""Distil counterfactual generative networks and train invariant classifiers with them.
+
+The names below work where neither Kedro nor MLflow is installed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from skdcgn_pipeline.mechanisms import MechanismImages, MechanismLabels, compose
+    from skdcgn_pipeline.models.student import StudentCGN
+    from skdcgn_pipeline.models.teacher import load_teacher
+
+_HOME = {
+    "MechanismImages": "skdcgn_pipeline.mechanisms",
+    "MechanismLabels": "skdcgn_pipeline.mechanisms",
+    "StudentCGN": "skdcgn_pipeline.models.student",
+    "compose": "skdcgn_pipeline.mechanisms",
+    "load_teacher": "skdcgn_pipeline.models.teacher",
+}
+__all__ = ["MechanismImages", "MechanismLabels", "StudentCGN", "compose", "load_teacher"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that Kedro's command line, which imports this package, starts without torch.
+    if name in _HOME:
+        import importlib
+
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,42 @@
+"""Where and how networks run: the device, the precision, and the warm words when neither is there."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from skdcgn_pipeline.errors import SettingError, check_choice
+from skdcgn_pipeline.parameters import Compute
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device that a setting stands for; `auto` takes cuda, then mps, then cpu.
+
+    Raises:
+        SettingError: If the device is unknown or not there.
+    """
+    check_choice("compute.device", device, DEVICES)
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if available[name]))
+    if not available[device]:
+        present = [name for name, there in available.items() if there]
+        raise SettingError(
+            "compute.device", f"a device of this machine ({', '.join(present)})", repr(device), "Use 'auto' or 'cpu'."
+        )
+    return torch.device(device)
+
+
+def autocast(compute: Compute, device: torch.device) -> AbstractContextManager:
+    """Return the context in which networks run at the precision asked for."""
+    if compute.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def memory_format(compute: Compute) -> torch.memory_format:
+    """Return the layout of images: channels last pays where bf16 convolutions run."""
+    return torch.channels_last if compute.precision == "bf16" else torch.contiguous_format

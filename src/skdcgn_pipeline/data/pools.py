@@ -1,0 +1,215 @@
+"""Counterfactuals from pools: each mechanism sampled once, combined at will.
+
+The mechanisms are independent, so N masks, N foregrounds and N backgrounds give N^3 counterfactuals
+for one multiply-add each; no network runs while a classifier trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from skdcgn_pipeline.artifacts import ArtifactWriter, build_artifact, check_writable
+from skdcgn_pipeline.data.batches import DrawBatch
+from skdcgn_pipeline.data.samples import SampleShards, decode_images, encode_images
+from skdcgn_pipeline.data.shards import BlockRows, Shards, write_shards
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.mechanisms import MECHANISMS, MechanismImages, compose, transform_mechanism
+from skdcgn_pipeline.parameters import Composition
+from skdcgn_pipeline.seeding import torch_generator
+
+# Stored counterfactuals are composed in blocks of this many rows, whatever the shards are.
+ROWS_PER_BLOCK = 500
+
+
+@dataclass(frozen=True)
+class CounterfactualBatch:
+    """Composites and what they are made of.
+
+    Attributes:
+        images: [B, 3, H, W] in [-1, 1].
+        labels: [B, 3], the class of shape, texture and background.
+        rows: [B, 3], the pool row of each mechanism.
+        foreground_offset: [B, 2] patch shift.
+        background_offset: [B, 2] patch shift.
+    """
+
+    images: Tensor
+    labels: Tensor
+    rows: Tensor
+    foreground_offset: Tensor
+    background_offset: Tensor
+
+
+class CounterfactualPool:
+    """The images of all three mechanisms in memory, by class.
+
+    Args:
+        images: uint8 images as `SampleShards` stores them.
+        labels: [N] the class of each row.
+        num_classes: Number of classes.
+
+    Raises:
+        SettingError: If a class has no row.
+    """
+
+    def __init__(self, images: MechanismImages, labels: Tensor, num_classes: int) -> None:
+        self.images, self.labels, self.num_classes = images, labels, num_classes
+        self.image_size = images.mask.shape[-1]
+        self._rows_by_class = labels.argsort(stable=True)
+        self._counts = torch.bincount(labels, minlength=num_classes)
+        self._starts = self._counts.cumsum(0) - self._counts
+        if (self._counts == 0).any():
+            empty = (self._counts == 0).nonzero()[:, 0].tolist()
+            raise SettingError("pool", "images of every class", f"none of {empty}", "Draw at least one per class.")
+
+    @classmethod
+    def of(cls, samples: SampleShards) -> CounterfactualPool:
+        """Read samples into memory."""
+        labels = torch.from_numpy(samples.read("labels")["labels"])
+        return cls(samples.read_images(), labels, samples.num_classes)
+
+    def _draw_rows(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw one row of each class in `labels`."""
+        counts = self._counts[labels]
+        within = (torch.rand(len(labels), generator=generator) * counts).long().clamp_(max=counts - 1)
+        return self._rows_by_class[self._starts[labels] + within]
+
+    def draw(self, num_images: int, composition: Composition, generator: torch.Generator) -> CounterfactualBatch:
+        """Compose counterfactuals.
+
+        Each image has a class; a counterfactual mechanism draws its own class independently, a factual
+        one takes the image's. The image to learn from is labelled by its shape.
+
+        Args:
+            num_images: How many.
+            composition: Which mechanisms are counterfactual, their transformations, patch shift.
+            generator: Source of every random choice.
+        """
+        image_class = torch.randint(self.num_classes, (num_images,), generator=generator)
+        labels, rows, images = [], [], []
+        for mechanism in MECHANISMS:
+            own_class = torch.randint(self.num_classes, (num_images,), generator=generator)
+            labels.append(own_class if getattr(composition.counterfactual, mechanism) else image_class)
+            rows.append(self._draw_rows(labels[-1], generator))
+            image = decode_images(mechanism, self.images.of(mechanism)[rows[-1]])
+            images.append(
+                transform_mechanism(image, mechanism, composition.transformations.of(mechanism), generator)
+            )
+        offsets = torch.zeros(2, num_images, 2, dtype=torch.long)
+        if composition.patch_shift:
+            offsets = torch.randint(self.image_size, (2, num_images, 2), generator=generator)
+        shifts = offsets if composition.patch_shift else (None, None)
+        composites = compose(MechanismImages(*images), *shifts)
+        return CounterfactualBatch(composites, torch.stack(labels, 1), torch.stack(rows, 1), *offsets)
+
+    def draw_batch(self, composition: Composition, seed: int, purpose: str) -> DrawBatch:
+        """Return a function that composes fresh training batches, labelled by their shape."""
+
+        def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+            batch = self.draw(batch_size, composition, torch_generator(seed, purpose, step))
+            return batch.images, batch.labels[:, 0]
+
+        return draw
+
+
+class CounterfactualStream(IterableDataset):
+    """Fresh counterfactuals for any PyTorch training: `DataLoader(stream, batch_size=None)`.
+
+    Batch k is the same whatever the number of workers, which take turns.
+
+    Args:
+        pool: Images of the mechanisms.
+        batch_size: Images per batch.
+        num_batches: Length of one pass.
+        seed: Base seed.
+        composition: How they are composed.
+    """
+
+    def __init__(
+        self,
+        pool: CounterfactualPool,
+        batch_size: int,
+        num_batches: int,
+        seed: int = 0,
+        composition: Composition | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.num_batches = batch_size, num_batches
+        self._draw = pool.draw_batch(composition or Composition(), seed, "counterfactual-stream")
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        worker = get_worker_info()
+        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in range(first, self.num_batches, stride):
+            yield self._draw(step, self.batch_size)
+
+
+class CounterfactualShards(Shards):
+    """Stored counterfactuals: uint8 composites with the record of what they are made of.
+
+    Columns: `images` [N, 3, H, W] (value / 127.5 - 1), `labels` and `rows` [N, 3] of shape, texture and
+    background, `foreground_offset` and `background_offset` [N, 2].
+    """
+
+    def read_labelled(self) -> tuple[Tensor, Tensor]:
+        """Read all images (uint8) and their labels [N, 3]."""
+        columns = self.read("images", "labels")
+        return torch.from_numpy(columns["images"]), torch.from_numpy(columns["labels"])
+
+
+def store_counterfactuals(
+    store: Path,
+    samples: SampleShards,
+    composition: Composition,
+    num_images: int,
+    rows_per_shard: int,
+    seed: int,
+) -> CounterfactualShards:
+    """Compose counterfactuals from samples and stream them into shards, or reuse those that are there.
+
+    Args:
+        store: Directory of counterfactuals.
+        samples: The pool.
+        composition: How they are composed.
+        num_images: How many.
+        rows_per_shard: Rows of one Parquet file.
+        seed: Base seed.
+
+    Raises:
+        SettingError: If the disk cannot hold them.
+        InterruptedRunError: If a stop was requested; finished shards are kept.
+    """
+
+    def source() -> BlockRows:
+        pool = CounterfactualPool.of(samples)
+
+        def compose_block(block: int) -> dict[str, np.ndarray]:
+            generator = torch_generator(seed, "stored-counterfactuals", block)
+            columns = {k: v.numpy() for k, v in vars(pool.draw(ROWS_PER_BLOCK, composition, generator)).items()}
+            return columns | {"images": encode_images("texture", torch.from_numpy(columns["images"]))}
+
+        return BlockRows(compose_block, ROWS_PER_BLOCK)
+
+    def write(writer: ArtifactWriter) -> None:
+        check_writable(store, num_images * (3 * samples.image_size**2 + 32))
+        write_shards(writer, "counterfactuals", num_images, rows_per_shard, source, {})
+
+    inputs = {
+        "kind": "counterfactuals",
+        "samples": samples.artifact.identity,
+        "composition": composition.model_dump(mode="json"),
+        "num_images": num_images,
+        "rows_per_shard": rows_per_shard,
+        "seed": seed,
+    }
+    return CounterfactualShards(build_artifact(store, inputs, write))

@@ -1,0 +1,169 @@
+"""Samples of a generator on disk: every image with the record that it can be regenerated from."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skdcgn_pipeline.artifacts import ArtifactWriter, build_artifact, check_writable
+from skdcgn_pipeline.compute import autocast, choose_device
+from skdcgn_pipeline.data.batches import from_bytes
+from skdcgn_pipeline.data.shards import BlockRows, Shards, write_shards
+from skdcgn_pipeline.mechanisms import (
+    IMAGE_OF_MECHANISM,
+    MECHANISMS,
+    CounterfactualGenerator,
+    MechanismImages,
+    check_images,
+)
+from skdcgn_pipeline.parameters import Compute
+from skdcgn_pipeline.seeding import torch_generator
+
+# A generator always renders whole blocks of this many rows, whatever the shards are: the kernels'
+# rounding may depend on the batch size, and so would the images.
+ROWS_PER_BLOCK = 64
+
+
+class SampleShards(Shards):
+    """Samples of the three mechanisms in Parquet shards.
+
+    Row i has one noise vector, one label for all mechanisms (i mod num_classes), two patch offsets and
+    three uint8 images before the patch shift: `mask` stands for value / 255, `foreground` and
+    `background` for value / 127.5 - 1.
+    """
+
+    @property
+    def noise_dim(self) -> int:
+        """Length of the noise."""
+        return self.index["noise_dim"]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.index["num_classes"]
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images."""
+        return self.index["image_size"]
+
+    def read_pairs(self, mechanism: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Read what one student learns from: noise [N, noise_dim], labels [N], uint8 images [N, C, H, W]."""
+        image = IMAGE_OF_MECHANISM[mechanism]
+        columns = self.read("noise", "labels", image)
+        return tuple(torch.from_numpy(columns[name]) for name in ("noise", "labels", image))  # type: ignore[return-value]
+
+    def read_images(self) -> MechanismImages:
+        """Read the images of all three mechanisms, as uint8."""
+        columns = self.read(*IMAGE_OF_MECHANISM.values())
+        return MechanismImages(**{name: torch.from_numpy(values) for name, values in columns.items()})
+
+
+def decode_mask(mask: Tensor) -> Tensor:
+    """Turn uint8 masks into floating point in [0, 1]."""
+    return mask.float().mul_(1 / 255)
+
+
+def decode_images(mechanism: str, images: Tensor) -> Tensor:
+    """Turn stored uint8 images of a mechanism into its range: [0, 1] for shape, [-1, 1] otherwise."""
+    return decode_mask(images) if mechanism == "shape" else from_bytes(images)
+
+
+def encode_images(mechanism: str, images: Tensor) -> np.ndarray:
+    """Quantise images of a mechanism to uint8 of its fixed range."""
+    scaled = images.float() * 255 if mechanism == "shape" else (images.float() + 1) * 127.5
+    return scaled.round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+
+
+def draw_records(
+    purpose: str, seed: int, block: int, noise_dim: int, num_classes: int, image_size: int
+) -> dict[str, Tensor]:
+    """Draw what the images of one block of rows are made from.
+
+    Returns:
+        `row`, `labels` [64], `noise` [64, noise_dim], and the two offsets [64, 2] in 0 .. image_size - 1.
+    """
+    generator = torch_generator(seed, f"{purpose}-records", block)
+    rows = torch.arange(block * ROWS_PER_BLOCK, (block + 1) * ROWS_PER_BLOCK)
+    shape = (ROWS_PER_BLOCK, 2)
+    return {
+        "row": rows,
+        "labels": rows % num_classes,
+        "noise": torch.randn(ROWS_PER_BLOCK, noise_dim, generator=generator),
+        "foreground_offset": torch.randint(image_size, shape, generator=generator, dtype=torch.int16),
+        "background_offset": torch.randint(image_size, shape, generator=generator, dtype=torch.int16),
+    }
+
+
+def _render_block(
+    generator: CounterfactualGenerator, device: torch.device, purpose: str, seed: int, compute: Compute, block: int
+) -> dict[str, np.ndarray]:
+    """Draw the records of a block and render its images."""
+    sizes = generator.noise_dim, generator.num_classes, generator.image_size
+    records = draw_records(purpose, seed, block, *sizes)
+    with torch.no_grad(), autocast(compute, device):
+        images = generator.render(records["noise"].to(device), records["labels"].to(device))
+    check_images(images, ROWS_PER_BLOCK, generator.image_size)
+    columns = {name: values.numpy() for name, values in records.items()}
+    return columns | {IMAGE_OF_MECHANISM[m]: encode_images(m, images.of(m)) for m in MECHANISMS}
+
+
+def draw_samples(
+    store: Path,
+    generator: CounterfactualGenerator,
+    generator_identity: dict[str, Any],
+    num_images_per_class: int,
+    rows_per_shard: int,
+    seed: int,
+    compute: Compute,
+    purpose: str = "samples",
+) -> SampleShards:
+    """Draw samples of every mechanism and stream them into shards, or reuse those that are there.
+
+    The images depend on the generator, the purpose, the seed and the number of rows alone. Memory
+    stays at one shard and one block. A killed run continues with the next missing shard; a damaged
+    shard is named and drawn again.
+
+    Args:
+        store: Directory of samples.
+        generator: A teacher or students.
+        generator_identity: What the generator's images depend on; part of the samples' identity.
+        num_images_per_class: Rows per class.
+        rows_per_shard: Rows of one Parquet file.
+        seed: Base seed.
+        compute: Device and precision.
+        purpose: Word that sets these draws apart from others: `samples`, `heldout`, `pool`.
+
+    Raises:
+        SettingError: If the disk cannot hold the samples, or the generator breaks its contract.
+        InterruptedRunError: If a stop was requested; finished shards are kept.
+    """
+    num_rows = num_images_per_class * generator.num_classes
+    bytes_per_row = 7 * generator.image_size**2 + 4 * generator.noise_dim + 24
+
+    def write(writer: ArtifactWriter) -> None:
+        check_writable(store, num_rows * bytes_per_row)
+        device = choose_device(compute.device) if isinstance(generator, nn.Module) else torch.device("cpu")
+        if isinstance(generator, nn.Module):
+            generator.to(device)
+        render = partial(_render_block, generator, device, purpose, seed, compute)
+        properties = {name: getattr(generator, name) for name in ("noise_dim", "num_classes", "image_size")}
+        write_shards(
+            writer, purpose, num_rows, rows_per_shard, lambda: BlockRows(render, ROWS_PER_BLOCK), properties
+        )
+
+    inputs = {
+        "kind": "samples",
+        "generator": generator_identity,
+        "num_images_per_class": num_images_per_class,
+        "rows_per_shard": rows_per_shard,
+        "seed": seed,
+        "precision": compute.precision,
+        "purpose": purpose,
+    }
+    return SampleShards(build_artifact(store, inputs, write))

@@ -1,0 +1,1 @@
+"""Kedro datasets and MLflow logging: everything that knows of either."""

@@ -1,0 +1,133 @@
+"""Kedro datasets for what Kedro has none: stores, finished artifacts, pictures."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import io
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Version
+from kedro_datasets._typing import ImagePreview
+from PIL import Image
+
+from skdcgn_pipeline.artifacts import Artifact, write_aside, write_json
+from skdcgn_pipeline.errors import DamagedFileError
+
+
+class StoreDataset(AbstractDataset[Any, Path]):
+    """A directory in which nodes keep finished artifacts; input only.
+
+    Args:
+        filepath: The directory.
+        metadata: For plugins; unused here.
+    """
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Path:
+        """Return the directory."""
+        return self._filepath
+
+    def save(self, data: Any) -> None:
+        """Refuse: artifacts are written by the work that makes them."""
+        raise DatasetError(f"{self._filepath} is an input; artifacts are written inside it, never over it.")
+
+    def _exists(self) -> bool:
+        return True
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class ArtifactDataset(AbstractVersionedDataset[Any, Any]):
+    """A version of an artifact: a small JSON file that says which directory of a store it is.
+
+    Artifacts are never copied: a version costs a few hundred bytes, and versions with the same content
+    share one directory.
+
+    Args:
+        filepath: The JSON file.
+        opens: Class that reads the artifact, as `package.module.Class`.
+        version: Kedro's version.
+        metadata: For plugins; unused here.
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        opens: str,
+        version: Version | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(PurePosixPath(filepath), version)
+        self.opens = opens
+        self.metadata = metadata
+
+    def save(self, data: Any) -> None:
+        """Write which artifact this version is."""
+        path = Path(self._get_save_path())
+        artifact: Artifact = data if isinstance(data, Artifact) else data.artifact
+        pointer = {
+            "identity": artifact.identity,
+            "directory": os.path.relpath(artifact.directory, path.parent),
+            "inputs": artifact.inputs,
+        }
+        write_json(path, pointer)
+
+    def load(self) -> Any:
+        """Open the artifact of this version after comparing its files with their checksums."""
+        path = Path(self._get_load_path())
+        try:
+            pointer = json.loads(path.read_text())
+            artifact = Artifact.open(path.parent / pointer["directory"])
+        except (OSError, ValueError, KeyError) as error:
+            message = str(error) if isinstance(error, DamagedFileError) else f"{path}: {error}"
+            raise DatasetError(message) from error
+        module, _, name = self.opens.rpartition(".")
+        reader = getattr(importlib.import_module(module), name)
+        return artifact if reader is Artifact else reader(artifact)
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "opens": self.opens, "version": self._version}
+
+
+class PictureDataset(AbstractVersionedDataset[np.ndarray, np.ndarray]):
+    """An RGB picture [H, W, 3] uint8 as a PNG file, shown by Kedro-Viz.
+
+    Args:
+        filepath: The PNG file.
+        version: Kedro's version.
+        metadata: For plugins; unused here.
+    """
+
+    def __init__(
+        self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(PurePosixPath(filepath), version)
+        self.metadata = metadata
+
+    def save(self, data: np.ndarray) -> None:
+        """Write the picture aside and rename it into place."""
+        buffer = io.BytesIO()
+        Image.fromarray(data).save(buffer, format="PNG")
+        write_aside(Path(self._get_save_path()), lambda path: path.write_bytes(buffer.getvalue()))
+
+    def load(self) -> np.ndarray:
+        """Return the picture."""
+        with Image.open(self._get_load_path()) as image:
+            return np.asarray(image.convert("RGB"))
+
+    def preview(self) -> ImagePreview:
+        """Return the picture for Kedro-Viz, base64-encoded."""
+        return ImagePreview(base64.b64encode(Path(self._get_load_path()).read_bytes()).decode())
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "version": self._version}

@@ -1,0 +1,178 @@
+"""What goes to MLflow, and nothing when no run is active. A server that fails never stops a training."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.entities import Metric, Param, RunTag
+from PIL import Image
+
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.studies.ablation import Cell
+from skdcgn_pipeline.training.fit_classifier import RecordStep
+
+logger = logging.getLogger(__name__)
+
+FLUSH_EVERY_METRICS = 500
+PARAMS_PER_BATCH = 100
+MAX_PARAM_LENGTH = 6000
+SERVER_TIMEOUT_SECONDS = 5.0
+
+
+@contextmanager
+def _never_fatal(what: str) -> Iterator[None]:
+    """Turn a failure to log into a warning: results are on disk, logging can fail."""
+    try:
+        yield
+    except Exception as error:
+        logger.warning("MLflow did not take %s (%s); the run goes on, results are kept on disk", what, error)
+
+
+def check_server(uri: str) -> None:
+    """Refuse a tracking server that does not answer, before any work starts.
+
+    Raises:
+        SettingError: Naming the address.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return
+    import requests  # a dependency of MLflow; only needed for servers
+
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=SERVER_TIMEOUT_SECONDS)
+    except requests.RequestException as error:
+        raise SettingError(
+            "MLFLOW_TRACKING_URI",
+            "a tracking server that answers",
+            f"{uri}: {type(error).__name__}",
+            "Start the server, correct the address, or unset the variable to use the local store.",
+        ) from error
+
+
+def log_parameters(parameters: Mapping[str, Any]) -> None:
+    """Log nested settings under dotted names, in batches."""
+    run = mlflow.active_run()
+    if run is None:
+        return
+    flat: dict[str, str] = {}
+
+    def flatten(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping) and value:
+            for key, inner in value.items():
+                flatten(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            flat[prefix] = str(value)[:MAX_PARAM_LENGTH]
+
+    flatten("", parameters)
+    params = [Param(key, value) for key, value in sorted(flat.items())]
+    with _never_fatal("the parameters"):
+        for first in range(0, len(params), PARAMS_PER_BATCH):
+            mlflow.MlflowClient().log_batch(run.info.run_id, params=params[first : first + PARAMS_PER_BATCH])
+
+
+def log_tags(tags: Mapping[str, str]) -> None:
+    """Tag the active run."""
+    run = mlflow.active_run()
+    if run is not None:
+        with _never_fatal("the tags"):
+            entries = [RunTag(key, value) for key, value in tags.items()]
+            mlflow.MlflowClient().log_batch(run.info.run_id, tags=entries)
+
+
+def log_metrics(metrics: Mapping[str, float]) -> None:
+    """Log result metrics to the active run; values that are not finite are left out."""
+    run = mlflow.active_run()
+    if run is None:
+        return
+    now = int(time.time() * 1000)
+    entries = [Metric(key, float(v), now, 0) for key, v in metrics.items() if v is not None and math.isfinite(v)]
+    with _never_fatal("metrics"):
+        mlflow.MlflowClient().log_batch(run.info.run_id, metrics=entries)
+
+
+@contextmanager
+def recorded_steps(prefix: str) -> Iterator[RecordStep]:
+    """Give a function that records losses by step as `<prefix>/loss/<name>`, in batches."""
+    run = mlflow.active_run()
+    pending: list[Metric] = []
+
+    def flush() -> None:
+        if run is not None and pending:
+            with _never_fatal(f"losses of {prefix}"):
+                mlflow.MlflowClient().log_batch(run.info.run_id, metrics=pending)
+        pending.clear()
+
+    def record(step: int, losses: dict[str, float]) -> None:
+        now = int(time.time() * 1000)
+        pending.extend(Metric(f"{prefix}/loss/{name}", value, now, step) for name, value in losses.items())
+        if len(pending) >= FLUSH_EVERY_METRICS:
+            flush()
+
+    try:
+        yield record
+    finally:
+        flush()
+
+
+def log_picture(name: str, picture: np.ndarray) -> None:
+    """Log an RGB picture as the artifact `pictures/<name>.png`."""
+    if mlflow.active_run() is not None:
+        with _never_fatal(f"the picture {name}"):
+            mlflow.log_image(Image.fromarray(picture), f"pictures/{name}.png")
+
+
+def log_table(name: str, table: pd.DataFrame) -> None:
+    """Log a table as the artifact `tables/<name>.csv`."""
+    if mlflow.active_run() is not None:
+        with _never_fatal(f"the table {name}"):
+            mlflow.log_text(table.to_csv(index=False), f"tables/{name}.csv")
+
+
+def log_page(name: str, page: str) -> None:
+    """Log an HTML page as an artifact."""
+    if mlflow.active_run() is not None:
+        with _never_fatal(f"the page {name}"):
+            mlflow.log_text(page, name)
+
+
+@contextmanager
+def nested_run(name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> Iterator[None]:
+    """Log what happens inside to a run below the active one."""
+    if mlflow.active_run() is None:
+        yield
+        return
+    started = None
+    with _never_fatal(f"the nested run {name}"):
+        started = mlflow.start_run(run_name=name, nested=True, tags=dict(tags))
+    status = "FAILED"
+    try:
+        if started is not None:
+            log_parameters(parameters)
+        yield
+        status = "FINISHED"
+    finally:
+        if started is not None:
+            with suppress(Exception):
+                mlflow.end_run(status)
+
+
+@contextmanager
+def nested_cell(cell: Cell) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Log one cell of the ablation to a nested run; gives a function that takes the cell's accuracy."""
+    tags = {"study": "composition", "cell": cell.name}
+    with nested_run(cell.name, tags, {"composition": cell.composition.model_dump()}):
+
+        def tell(accuracy: pd.DataFrame) -> None:
+            means = accuracy[accuracy["subset"] == "all"].groupby("split")["accuracy"].mean()
+            log_metrics({f"accuracy/{split}": value for split, value in means.items()})
+            log_table("accuracy", accuracy)
+
+        yield tell

@@ -1,0 +1,54 @@
+"""Terms of the distillation loss (SKDCGN, arXiv 2208.04226, section 3.2; TinyGAN, arXiv 2009.13829).
+
+Arguments come in the order student, teacher; the teacher's side never receives a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def _check_same_shape(student: Tensor, teacher: Tensor) -> None:
+    assert student.shape == teacher.shape, f"student {list(student.shape)}, teacher {list(teacher.shape)}"
+
+
+def pixel_loss(student_images: Tensor, teacher_images: Tensor) -> Tensor:
+    """Mean absolute difference of the images [N, C, H, W] (TinyGAN eq. 3)."""
+    _check_same_shape(student_images, teacher_images)
+    return F.l1_loss(student_images, teacher_images.detach())
+
+
+def binary_cross_entropy_loss(student_mask: Tensor, teacher_mask: Tensor) -> Tensor:
+    """Cross-entropy of the student's mask under the teacher's as a soft target, both in [0, 1]."""
+    _check_same_shape(student_mask, teacher_mask)
+    return F.binary_cross_entropy(student_mask.float().clamp(1e-6, 1 - 1e-6), teacher_mask.detach().float())
+
+
+def feature_layer_weights(num_layers: int) -> list[float]:
+    """Weights of the discriminator's layers, shallow to deep: ..., 1/16, 1/8, 1/4, 1 (TinyGAN eq. 5)."""
+    return [2.0 ** -(num_layers - layer) if layer < num_layers - 1 else 1.0 for layer in range(num_layers)]
+
+
+def feature_loss(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
+    """L1 between the discriminator's features of student and teacher images, weighted by depth."""
+    weights = feature_layer_weights(len(student_features))
+    total = student_features[0].new_zeros(())
+    for weight, student, teacher in zip(weights, student_features, teacher_features, strict=True):
+        total = total + weight * pixel_loss(student, teacher)
+    return total
+
+
+def kl_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Divergence of the student's class distribution from the teacher's: KL(teacher || student) * T^2.
+
+    The logits are [N, num_classes], the discriminator's class scores of the student's and of the
+    teacher's images. One real-or-fake logit per image has a constant softmax and would make the term
+    vanish. The factor T^2 keeps its gradient's size independent of T (arXiv 1503.02531).
+    """
+    _check_same_shape(student_logits, teacher_logits)
+    student_log = F.log_softmax(student_logits / temperature, dim=1)
+    teacher_log = F.log_softmax(teacher_logits.detach() / temperature, dim=1)
+    return F.kl_div(student_log, teacher_log, log_target=True, reduction="batchmean") * temperature**2

@@ -1,0 +1,320 @@
+"""The three mechanisms of a counterfactual generative network and how they are composed.
+
+A mechanism is `shape`, `texture` or `background`; its image is the mask `m`, the foreground `f`
+and the background `b`. They compose as `x = m * f + (1 - m) * b` (CGN, arXiv 2101.06046, eq. 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from skdcgn_pipeline.errors import SettingError, check_choice
+
+MECHANISMS = ("shape", "texture", "background")
+IMAGE_OF_MECHANISM = {"shape": "mask", "texture": "foreground", "background": "background"}
+CHANNELS_OF_MECHANISM = {"shape": 1, "texture": 3, "background": 3}
+
+
+@dataclass(frozen=True)
+class MechanismLabels:
+    """One class per mechanism and image: three integer tensors [N]."""
+
+    shape: Tensor
+    texture: Tensor
+    background: Tensor
+
+    @classmethod
+    def of(cls, labels: LabelsLike) -> MechanismLabels:
+        """Accept [N] (the same class for every mechanism), [N, 3], a mapping or `MechanismLabels`.
+
+        Raises:
+            SettingError: If the labels have another form.
+        """
+        if isinstance(labels, MechanismLabels):
+            return labels
+        if isinstance(labels, Mapping):
+            if set(labels) != set(MECHANISMS):
+                raise SettingError(
+                    "labels", f"the keys {', '.join(MECHANISMS)}", sorted(labels), "Give one tensor per mechanism."
+                )
+            return cls(**labels)
+        if labels.ndim == 1:
+            return cls(labels, labels, labels)
+        if labels.ndim == 2 and labels.shape[1] == len(MECHANISMS):
+            return cls(*labels.unbind(1))
+        raise SettingError(
+            "labels",
+            "an integer tensor [N] or [N, 3], or one tensor per mechanism",
+            f"shape {list(labels.shape)}",
+            "Give one class per image, or one per mechanism in the order shape, texture, background.",
+        )
+
+
+LabelsLike = Tensor | Mapping[str, Tensor] | MechanismLabels
+
+
+@dataclass(frozen=True)
+class MechanismImages:
+    """The images of the three mechanisms, before the patch shift.
+
+    Attributes:
+        mask: [N, 1, H, W] in [0, 1].
+        foreground: [N, 3, H, W] in [-1, 1].
+        background: [N, 3, H, W] in [-1, 1].
+    """
+
+    mask: Tensor
+    foreground: Tensor
+    background: Tensor
+
+    def __len__(self) -> int:
+        return self.mask.shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> MechanismImages:
+        return MechanismImages(self.mask[rows], self.foreground[rows], self.background[rows])
+
+    def of(self, mechanism: str) -> Tensor:
+        """Return the image of one mechanism."""
+        return getattr(self, IMAGE_OF_MECHANISM[mechanism])
+
+    def to(self, device: torch.device | str) -> MechanismImages:
+        """Return the same images on another device."""
+        return MechanismImages(self.mask.to(device), self.foreground.to(device), self.background.to(device))
+
+
+@runtime_checkable
+class CounterfactualGenerator(Protocol):
+    """What a teacher and a student have in common; all that the project ever asks of a teacher.
+
+    Attributes:
+        noise_dim: Length of a noise vector; noise is drawn from N(0, I).
+        num_classes: Classes 0 .. num_classes - 1.
+        image_size: Height and width of the images, in pixels.
+    """
+
+    noise_dim: int
+    num_classes: int
+    image_size: int
+
+    def render(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
+        """Render the three mechanisms for noise [N, noise_dim] and labels (see `MechanismLabels.of`)."""
+        ...
+
+
+def compose(
+    images: MechanismImages,
+    foreground_offset: Tensor | None = None,
+    background_offset: Tensor | None = None,
+) -> Tensor:
+    """Compose the three mechanisms: `mask * foreground + (1 - mask) * background`.
+
+    Args:
+        images: The mechanisms' images, floating point.
+        foreground_offset: Optional circular patch shift of the foreground, integers [N, 2] as
+            (rows, columns), see `shift_patches`.
+        background_offset: The same for the background.
+
+    Returns:
+        The composites [N, 3, H, W] in [-1, 1].
+
+    Raises:
+        SettingError: If the shapes do not fit together.
+    """
+    mask, foreground, background = images.mask, images.foreground, images.background
+    if mask.shape[1] != 1 or foreground.shape != background.shape or mask.shape[2:] != foreground.shape[2:]:
+        raise SettingError(
+            "images",
+            "mask [N, 1, H, W] with foreground and background [N, 3, H, W]",
+            f"{list(mask.shape)}, {list(foreground.shape)}, {list(background.shape)}",
+            "Give the images as `render` returns them.",
+        )
+    if foreground_offset is not None:
+        foreground = shift_patches(foreground, foreground_offset)
+    if background_offset is not None:
+        background = shift_patches(background, background_offset)
+    # lerp is b + m * (f - b): the same composition in one pass over memory.
+    return torch.lerp(background, foreground, mask.to(foreground.dtype))
+
+
+def shift_patches(images: Tensor, offsets: Tensor) -> Tensor:
+    """Cut a window out of each image tiled 2 x 2: a circular shift.
+
+    Output pixel (r, c) is input pixel ((r + rows) mod H, (c + columns) mod W), so an offset of H
+    is the same as 0.
+
+    Args:
+        images: [N, C, H, W], any type.
+        offsets: Integers [N, 2] as (rows, columns), each in 0 .. H.
+
+    Returns:
+        [N, C, H, W], the same type.
+    """
+    num_images, channels, height, width = images.shape
+    rows = (torch.arange(height, device=images.device) + offsets[:, :1]) % height  # [N, H]
+    columns = (torch.arange(width, device=images.device) + offsets[:, 1:]) % width  # [N, W]
+    index = (rows[:, :, None] * width + columns[:, None, :]).view(num_images, 1, height * width)
+    flat = images.reshape(num_images, channels, height * width)
+    return flat.gather(2, index.expand(-1, channels, -1)).view_as(images)
+
+
+# --- transformations of one mechanism -------------------------------------------------------------
+# Each takes images [N, C, H, W] in `value_range`, a strength and a CPU generator, and returns images
+# of the same shape and range.
+
+
+def _identity(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
+    return images
+
+
+def _gaussian_noise(
+    images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]
+) -> Tensor:
+    noise = torch.randn(images.shape, generator=generator).to(images)
+    return (images + strength * noise).clamp(*value_range)
+
+
+def _opacity(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
+    return images * strength
+
+
+def _binarise(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
+    return (images > strength).to(images.dtype)
+
+
+def _grey(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
+    luma = torch.tensor([0.299, 0.587, 0.114], dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+    return torch.lerp(images, (images * luma).sum(1, keepdim=True).expand_as(images), strength)
+
+
+def _warp(images: Tensor, matrices: Tensor) -> Tensor:
+    """Resample masks [N, 1, H, W] by affine maps [N, 2, 3] in normalised coordinates, zero outside."""
+    grid = F.affine_grid(matrices.to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _rotation(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
+    angle = (torch.rand(len(images), generator=generator) * 2 - 1) * torch.pi * strength / 180
+    cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros(len(images))
+    rows = torch.stack([cosine, -sine, zero, sine, cosine, zero], 1)
+    return _warp(images, rows.view(-1, 2, 3))
+
+
+# Standard deviations of the random affine map at strength 1.
+AFFINE_ROTATION_SD = 0.12  # radians
+AFFINE_SCALE_SD = 0.08
+AFFINE_SHEAR_SD = 0.1
+AFFINE_SHIFT_SD = 0.05  # of half the image size
+
+
+def _affine(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
+    draws = torch.randn(len(images), 5, generator=generator) * strength
+    angle = draws[:, 0] * AFFINE_ROTATION_SD
+    scale = 1 + draws[:, 1] * AFFINE_SCALE_SD
+    shear = draws[:, 2] * AFFINE_SHEAR_SD
+    shift = draws[:, 3:] * AFFINE_SHIFT_SD
+    cosine, sine = angle.cos() * scale, angle.sin() * scale
+    rows = torch.stack(
+        [cosine, -sine + shear * cosine, shift[:, 0], sine, cosine + shear * sine, shift[:, 1]],
+        1,
+    )
+    return _warp(images, rows.view(-1, 2, 3))
+
+
+TransformationFunction = Callable[[Tensor, float, torch.Generator, tuple[float, float]], Tensor]
+
+
+@dataclass(frozen=True)
+class TransformationKind:
+    """What a transformation is called, does and may be applied to.
+
+    Attributes:
+        apply: The function.
+        mechanisms: The mechanisms it makes sense for.
+        lowest: Smallest strength allowed.
+        highest: Largest strength allowed.
+        unit: What the strength means.
+    """
+
+    apply: TransformationFunction
+    mechanisms: tuple[str, ...]
+    lowest: float
+    highest: float
+    unit: str
+
+
+TRANSFORMATIONS: dict[str, TransformationKind] = {
+    "identity": TransformationKind(_identity, MECHANISMS, 0, 1, "ignored"),
+    "gaussian_noise": TransformationKind(_gaussian_noise, MECHANISMS, 0, 2, "standard deviation, clamped to the range"),
+    "opacity": TransformationKind(_opacity, ("shape",), 0, 1, "factor on the mask"),
+    "rotation": TransformationKind(_rotation, ("shape",), 0, 180, "largest angle in degrees, drawn uniformly"),
+    "affine": TransformationKind(_affine, ("shape",), 0, 5, "multiple of the reference standard deviations"),
+    "binarise": TransformationKind(_binarise, ("shape",), 0, 1, "threshold on the mask"),
+    "grey": TransformationKind(_grey, ("texture", "background"), 0, 1, "share of grey blended in"),
+}
+
+
+def check_transformation(setting: str, mechanism: str, kind: str, strength: float) -> None:
+    """Refuse a transformation that is unknown, does not fit the mechanism or is out of range.
+
+    Raises:
+        SettingError: Naming the setting, the valid values and what came.
+    """
+    check_choice(f"{setting}.kind", kind, [k for k, t in TRANSFORMATIONS.items() if mechanism in t.mechanisms])
+    known = TRANSFORMATIONS[kind]
+    if not known.lowest <= strength <= known.highest:
+        raise SettingError(
+            f"{setting}.strength",
+            f"a number in [{known.lowest}, {known.highest}] ({known.unit})",
+            strength,
+            f"Choose a strength that '{kind}' can apply.",
+        )
+
+
+def transform_mechanism(
+    images: Tensor, mechanism: str, transformations: Sequence[tuple[str, float]], generator: torch.Generator
+) -> Tensor:
+    """Apply transformations to the images of one mechanism, in order.
+
+    Args:
+        images: [N, 1, H, W] in [0, 1] for shape, [N, 3, H, W] in [-1, 1] otherwise.
+        mechanism: Whose images these are.
+        transformations: (kind, strength) pairs, see `TRANSFORMATIONS`.
+        generator: CPU generator for what is random.
+
+    Returns:
+        Images of the same shape and range.
+    """
+    value_range = (0.0, 1.0) if mechanism == "shape" else (-1.0, 1.0)
+    for kind, strength in transformations:
+        images = TRANSFORMATIONS[kind].apply(images, strength, generator, value_range)
+    return images
+
+
+def check_images(images: MechanismImages, num_images: int, image_size: int, owner: str = "teacher") -> None:
+    """Refuse images that break the generator's contract.
+
+    Raises:
+        SettingError: If a shape, type or range is wrong, or a value is not finite.
+    """
+    remedy = f"Make the {owner}'s `render` return MechanismImages before the patch shift."
+    for mechanism in MECHANISMS:
+        name = IMAGE_OF_MECHANISM[mechanism]
+        image = getattr(images, name, None)
+        expected_shape = (num_images, CHANNELS_OF_MECHANISM[mechanism], image_size, image_size)
+        lowest = 0.0 if mechanism == "shape" else -1.0
+        if not isinstance(image, Tensor) or tuple(image.shape) != expected_shape:
+            got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+            raise SettingError(f"{owner} {name}", f"a tensor of shape {expected_shape}", got, remedy)
+        if not image.is_floating_point():
+            raise SettingError(f"{owner} {name}", "floating point values", image.dtype, remedy)
+        if not torch.isfinite(image).all():
+            raise SettingError(f"{owner} {name}", "finite values", "NaN or infinity", remedy)
+        if image.min() < lowest - 1e-3 or image.max() > 1 + 1e-3:
+            got = f"values in [{image.min().item():.3g}, {image.max().item():.3g}]"
+            raise SettingError(f"{owner} {name}", f"values in [{lowest:g}, 1]", got, remedy)

@@ -1,0 +1,1 @@
+"""Measures: how alike student and teacher are, what they cost, how accurate classifiers are."""

@@ -1,0 +1,81 @@
+"""Accuracy of classifiers, by split and with the interval of its mean over seeds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor
+
+from skdcgn_pipeline.compute import autocast, choose_device, memory_format
+from skdcgn_pipeline.data.batches import from_bytes
+from skdcgn_pipeline.data.bias import BiasedSplit
+from skdcgn_pipeline.models.classifier import DigitClassifier
+from skdcgn_pipeline.parameters import Compute
+
+CONFIDENCE = 0.95
+
+
+@torch.no_grad()
+def predict_classes(classifier: DigitClassifier, images: Tensor, compute: Compute, batch_size: int = 500) -> Tensor:
+    """Return the predicted class [N] of uint8 images [N, 3, H, W]."""
+    device, layout = choose_device(compute.device), memory_format(compute)
+    classifier = classifier.to(device, memory_format=layout)
+    predictions = []
+    for batch in images.split(batch_size):
+        with autocast(compute, device):
+            logits = classifier(from_bytes(batch).to(device, memory_format=layout))
+        predictions.append(logits.argmax(1).cpu())
+    return torch.cat(predictions)
+
+
+def measure_accuracy(classifier: DigitClassifier, split: BiasedSplit, compute: Compute) -> list[dict[str, object]]:
+    """Measure one classifier on one split.
+
+    Returns:
+        A row for the subset `all` and, where some digits collide with their background, one for
+        `without collisions`: `subset`, `accuracy` in [0, 1] and `num_images`.
+    """
+    correct = (predict_classes(classifier, split.images, compute) == split.labels).numpy()
+    rows: list[dict[str, object]] = [
+        {"subset": "all", "accuracy": float(correct.mean()), "num_images": len(correct)},
+    ]
+    if split.collision.any():
+        visible = correct[~split.collision.numpy()]
+        rows.append({"subset": "without collisions", "accuracy": float(visible.mean()), "num_images": len(visible)})
+    return rows
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Return mean, standard deviation, and half the 95 % interval of the mean (Student's t).
+
+    The interval is NaN for a single value.
+    """
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return float(values.mean()), math.nan, math.nan
+    deviation = float(values.std(ddof=1))
+    half_width = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * deviation / math.sqrt(len(values))
+    return float(values.mean()), deviation, float(half_width)
+
+
+def summarise_accuracy(accuracy: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Summarise over seeds: mean, standard deviation, 95 % interval and number of seeds per group."""
+    rows = []
+    for key, group in accuracy.groupby(by, sort=False):
+        mean, deviation, half_width = mean_interval(group["accuracy"].to_numpy())
+        rows.append(
+            dict(zip(by, key, strict=True))
+            | {
+                "mean_accuracy": mean,
+                "standard_deviation": deviation,
+                "interval_low": mean - half_width,
+                "interval_high": mean + half_width,
+                "num_seeds": len(group),
+                "num_images": int(group["num_images"].iloc[0]),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,136 @@
+"""Compare students with their teacher on noise that was never trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from skdcgn_pipeline.artifacts import build_json
+from skdcgn_pipeline.data.samples import SampleShards, decode_images
+from skdcgn_pipeline.mechanisms import MECHANISMS, CounterfactualGenerator, MechanismImages, compose
+from skdcgn_pipeline.metrics.cost import count_macs, count_parameters, measure_rates, render_call
+from skdcgn_pipeline.metrics.fidelity import (
+    extract_features,
+    frechet_distance,
+    gaussian_statistics,
+    mask_iou,
+    mean_absolute_difference,
+)
+from skdcgn_pipeline.models.classifier import DigitClassifier
+from skdcgn_pipeline.models.student import StudentCGN, check_same_interface
+from skdcgn_pipeline.models.teacher import IdentifiedTeacher
+from skdcgn_pipeline.parameters import Compute
+from skdcgn_pipeline.seeding import torch_generator
+
+ALL = "all"
+RENDER_BATCH = 256
+
+
+def render_heldout(students: StudentCGN, heldout: SampleShards) -> tuple[MechanismImages, MechanismImages]:
+    """Return the students' and the teacher's images of the held-out noise, as floating point."""
+    columns = heldout.read("noise", "labels")
+    noise, labels = torch.from_numpy(columns["noise"]), torch.from_numpy(columns["labels"])
+    batches = [students.render(n, y) for n, y in zip(noise.split(RENDER_BATCH), labels.split(RENDER_BATCH), strict=True)]
+    rendered = MechanismImages(*(torch.cat([batch.of(m) for batch in batches]) for m in MECHANISMS))
+    stored = heldout.read_images()
+    return rendered, MechanismImages(*(decode_images(m, stored.of(m)) for m in MECHANISMS))
+
+
+def measure_fidelity(
+    students: StudentCGN, heldout: SampleShards, feature_network: DigitClassifier, compute: Compute
+) -> pd.DataFrame:
+    """Measure how alike students and teacher are, on held-out noise.
+
+    Returns:
+        A row per mechanism and one for `all` (the factual composites without patch shift): `l1` in
+        units of the image's range, `mask_iou` (shape only), `frechet` in the feature network's space,
+        `num_images`.
+
+    Raises:
+        SettingError: If the students were made for another noise size, class count or image size.
+    """
+    check_same_interface(heldout, students)
+    student_images, teacher_images = render_heldout(students, heldout)
+
+    def statistics_of(images: Tensor) -> Any:
+        return gaussian_statistics(extract_features(feature_network, images, compute))
+
+    rows = []
+    for mechanism in (*MECHANISMS, ALL):
+        if mechanism == ALL:
+            mine, theirs = compose(student_images), compose(teacher_images)
+        else:
+            mine, theirs = student_images.of(mechanism), teacher_images.of(mechanism)
+        row = {"mechanism": mechanism, "l1": mean_absolute_difference(mine, theirs)}
+        if mechanism == "shape":
+            row["mask_iou"] = mask_iou(mine, theirs)
+            mine, theirs = mine * 2 - 1, theirs * 2 - 1
+        row["frechet"] = frechet_distance(statistics_of(mine), statistics_of(theirs))
+        rows.append(row | {"num_images": len(mine)})
+    return pd.DataFrame(rows, columns=["mechanism", "l1", "mask_iou", "frechet", "num_images"])
+
+
+def measure_costs(teacher: CounterfactualGenerator, students: StudentCGN, batch_size: int) -> pd.DataFrame:
+    """Measure what students and teacher cost, in one process.
+
+    Returns:
+        A row per mechanism and one for `all`: parameters, multiply-accumulates per image and images/s
+        of each; empty where a teacher cannot tell.
+    """
+    noise = torch.randn(batch_size, teacher.noise_dim, generator=torch_generator(0, "cost"))
+    labels = torch.arange(batch_size) % teacher.num_classes
+    rows = []
+    for mechanism in (*MECHANISMS, ALL):
+        row: dict[str, Any] = {"mechanism": mechanism}
+        calls: dict[str, Callable[[], Any]] = {}
+        for role, generator in (("teacher", teacher), ("student", students)):
+            one = None if mechanism == ALL else mechanism
+            call = render_call(generator, one, noise, labels)
+            network = generator
+            if one:
+                network = generator.network_of(one) if hasattr(generator, "network_of") else None
+            row[f"{role}_parameters"] = count_parameters(network)
+            row[f"{role}_macs"] = None
+            if call is not None:
+                calls[role] = call
+                macs = count_macs(call)
+                row[f"{role}_macs"] = macs and macs // batch_size
+        rates = measure_rates(calls, batch_size)
+        rows.append(row | {f"{role}_images_per_s": rates.get(role) for role in ("teacher", "student")})
+    return pd.DataFrame(rows)
+
+
+def compare_with_teacher(
+    store: Path,
+    teacher: IdentifiedTeacher,
+    students: StudentCGN,
+    students_identity: str,
+    heldout: SampleShards,
+    feature_network: DigitClassifier,
+    feature_network_identity: str,
+    batch_size: int,
+    compute: Compute,
+) -> pd.DataFrame:
+    """Measure fidelity and costs, or reuse what was measured; one row per mechanism and one for `all`."""
+    inputs = {
+        "kind": "comparison",
+        "teacher": teacher.identity,
+        "students": students_identity,
+        "heldout": heldout.artifact.identity,
+        "feature_network": feature_network_identity,
+        "batch_size": batch_size,
+        "compute": compute.model_dump(),
+    }
+
+    def measure() -> Any:
+        fidelity = measure_fidelity(students, heldout, feature_network, compute)
+        table = fidelity.merge(measure_costs(teacher.generator, students, batch_size), on="mechanism")
+        return json.loads(table.to_json(orient="records", double_precision=10))
+
+    return pd.DataFrame(build_json(store, inputs, measure))

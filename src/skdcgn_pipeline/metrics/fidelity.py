@@ -1,0 +1,72 @@
+"""How alike the images of student and teacher are: features -> statistics -> distance."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from skdcgn_pipeline.compute import autocast, choose_device
+from skdcgn_pipeline.models.classifier import DigitClassifier
+from skdcgn_pipeline.parameters import Compute
+
+MASK_THRESHOLD = 0.5
+
+
+def mean_absolute_difference(student_images: Tensor, teacher_images: Tensor) -> float:
+    """Mean L1 distance of images, in units of their range."""
+    return (student_images.double() - teacher_images.double()).abs().mean().item()
+
+
+def mask_iou(student_mask: Tensor, teacher_mask: Tensor) -> float:
+    """Mean over images of intersection over union, of masks [N, 1, H, W] cut at 0.5.
+
+    Two empty masks agree fully.
+    """
+    student, teacher = (mask.flatten(1) > MASK_THRESHOLD for mask in (student_mask, teacher_mask))
+    intersection = (student & teacher).sum(1).double()
+    union = (student | teacher).sum(1).double()
+    return torch.where(union > 0, intersection / union.clamp_min(1), torch.ones_like(union)).mean().item()
+
+
+class GaussianStatistics(NamedTuple):
+    """Mean [D] and covariance [D, D] of features, in double precision."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+@torch.no_grad()
+def extract_features(network: DigitClassifier, images: Tensor, compute: Compute, batch_size: int = 256) -> Tensor:
+    """Return the network's pooled features [N, 64] of images [N, 1 or 3, H, W] in [-1, 1]."""
+    device = choose_device(compute.device)
+    network = network.to(device)
+    features = []
+    for batch in images.split(batch_size):
+        with autocast(compute, device):
+            features.append(network.features(batch.to(device).expand(-1, 3, -1, -1)).float().cpu())
+    network.to("cpu")
+    return torch.cat(features)
+
+
+def gaussian_statistics(features: Tensor) -> GaussianStatistics:
+    """Return mean and covariance of features [N, D]."""
+    features = features.double()
+    return GaussianStatistics(features.mean(0), torch.cov(features.T))
+
+
+def frechet_distance(first: GaussianStatistics, second: GaussianStatistics) -> float:
+    """Squared Frechet distance of two Gaussians (arXiv 1706.08500, eq. 6).
+
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). The trace of the root is the sum of the roots of the
+    eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric and stays well-behaved where features are
+    constant.
+    """
+    values, vectors = torch.linalg.eigh(first.covariance)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    product = root @ second.covariance @ root
+    trace_of_root = torch.linalg.eigvalsh((product + product.T) / 2).clamp_min(0).sqrt().sum()
+    difference = (first.mean - second.mean).square().sum()
+    distance = difference + first.covariance.trace() + second.covariance.trace() - 2 * trace_of_root
+    return max(0.0, distance.item())

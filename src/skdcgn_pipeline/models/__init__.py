@@ -1,0 +1,1 @@
+"""Networks: the CGN teacher, the students, their discriminators and the digit classifier."""

@@ -1,0 +1,306 @@
+"""Students: one small conditional generator per mechanism, and the network of all three."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skdcgn_pipeline.artifacts import write_aside, write_json
+from skdcgn_pipeline.errors import SettingError, check_choice
+from skdcgn_pipeline.mechanisms import (
+    CHANNELS_OF_MECHANISM,
+    MECHANISMS,
+    LabelsLike,
+    MechanismImages,
+    MechanismLabels,
+)
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+class ConditionalNorm(nn.Module):
+    """Batch-norm whose scale (initially 1) and shift (initially 0) belong to the class.
+
+    Args:
+        channels: Channels of the images.
+        num_classes: Number of classes.
+        embedding_dim: With it, scale and shift are linear in a class embedding, as in TinyGAN;
+            without, each class has its own.
+    """
+
+    def __init__(self, channels: int, num_classes: int, embedding_dim: int | None = None) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.affine: nn.Module
+        if embedding_dim is None:
+            self.affine = nn.Embedding(num_classes, 2 * channels)
+        else:
+            self.affine = nn.Linear(embedding_dim, 2 * channels)
+        nn.init.zeros_(self.affine.weight)  # type: ignore[arg-type]
+        if embedding_dim is not None:
+            nn.init.zeros_(self.affine.bias)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor, condition: Tensor) -> Tensor:
+        """Normalise [N, C, H, W]; `condition` is classes [N] or embeddings [N, embedding_dim]."""
+        scale, shift = self.affine(condition)[:, :, None, None].to(images.dtype).chunk(2, 1)
+        scale = scale + 1
+        if self.training:
+            return torch.addcmul(shift, self.norm(images), scale)
+        # Both affine maps in one pass over memory.
+        deviation = (self.norm.running_var + self.norm.eps).rsqrt()[:, None, None].to(images.dtype)
+        scale = scale * deviation
+        shift = shift - self.norm.running_mean[:, None, None].to(images.dtype) * scale
+        return torch.addcmul(shift, images, scale)
+
+
+class CompactGenerator(nn.Module):
+    """A plain network whose convolutions all run at a quarter and a half of the image size.
+
+    Linear -> 1/8 size -> nearest x2, Conv3x3 -> 1/4 size -> nearest x2, Conv3x3 -> 1/2 size ->
+    Conv3x3 -> pixel shuffle x2. Class-conditional batch-norm and LeakyReLU in between. Small widths
+    make plain convolutions faster than depthwise ones on a CPU.
+
+    Args:
+        channels: 1 for masks (values in [0, 1]), 3 for images (values in [-1, 1]).
+        noise_dim: Length of the noise.
+        num_classes: Number of classes.
+        image_size: Height and width, a multiple of 8.
+        width: Channels of the widest stage.
+        embedding_dim: Length of the class embedding that joins the noise.
+    """
+
+    def __init__(
+        self, channels: int, noise_dim: int, num_classes: int, image_size: int, width: int, embedding_dim: int
+    ) -> None:
+        super().__init__()
+        if image_size % 8:
+            raise SettingError("image_size", "a multiple of 8", image_size, "Use the 'tinygan' architecture.")
+        narrow = max(1, 2 * width // 3)
+        self.start, self.narrow, self.is_mask = image_size // 8, narrow, channels == 1
+        self.embedding = nn.Embedding(num_classes, embedding_dim)
+        self.stem = nn.Linear(noise_dim + embedding_dim, narrow * self.start**2, bias=False)
+        self.norms = nn.ModuleList(ConditionalNorm(c, num_classes) for c in (narrow, width, narrow))
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(c_in, c_out, 3, padding=1, bias=False) for c_in, c_out in ((narrow, width), (width, narrow))
+        )
+        self.output = nn.Conv2d(narrow, 4 * channels, 3, padding=1)
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return images [N, channels, image_size, image_size] for noise [N, noise_dim], labels [N]."""
+        hidden = self.stem(torch.cat([noise, self.embedding(labels)], 1))
+        hidden = hidden.view(-1, self.narrow, self.start, self.start)
+        hidden = F.leaky_relu_(self.norms[0](hidden, labels), 0.2)
+        for convolution, norm in zip(self.convolutions, self.norms[1:], strict=True):  # type: ignore[call-overload]
+            hidden = convolution(F.interpolate(hidden, scale_factor=2.0, mode="nearest"))
+            hidden = F.leaky_relu_(norm(hidden, labels), 0.2)
+        images = F.pixel_shuffle(self.output(hidden), 2).float()
+        return images.sigmoid() if self.is_mask else images.tanh()
+
+
+class _TinyBlock(nn.Module):
+    """TinyGAN's residual block: doubles the resolution with depthwise and pointwise convolutions."""
+
+    def __init__(self, channels_in: int, channels_out: int, num_classes: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.norm1 = ConditionalNorm(channels_in, num_classes, embedding_dim)
+        self.conv1 = _separable(channels_in, channels_out)
+        self.norm2 = ConditionalNorm(channels_out, num_classes, embedding_dim)
+        self.conv2 = _separable(channels_out, channels_out)
+        self.shortcut = nn.Conv2d(channels_in, channels_out, 1)
+
+    def forward(self, images: Tensor, embedding: Tensor) -> Tensor:
+        """Return images of twice the height and width."""
+
+        def double(x: Tensor) -> Tensor:
+            return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+        hidden = self.conv1(double(F.relu(self.norm1(images, embedding))))
+        hidden = self.conv2(F.relu(self.norm2(hidden, embedding)))
+        return hidden + self.shortcut(double(images))
+
+
+def _separable(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_in, 3, padding=1, groups=channels_in), nn.Conv2d(channels_in, channels_out, 1)
+    )
+
+
+class TinyGenerator(nn.Module):
+    """TinyGAN's generator (arXiv 2009.13829, section 3.1), with a learnt class embedding.
+
+    The widths start at 16 * width, stay for the first block and halve with every further one.
+
+    Args:
+        channels: 1 for masks, 3 for images.
+        noise_dim: Length of the noise.
+        num_classes: Number of classes.
+        image_size: Height and width, a power of two from 8 on.
+        width: c of the paper.
+        embedding_dim: Length of the class embedding.
+    """
+
+    def __init__(
+        self, channels: int, noise_dim: int, num_classes: int, image_size: int, width: int, embedding_dim: int
+    ) -> None:
+        super().__init__()
+        num_blocks = min(5, int(math.log2(image_size // 4)))
+        if image_size != 2 ** int(math.log2(image_size)) or num_blocks < 1:
+            raise SettingError("image_size", "a power of two from 8 on", image_size, "Resize the teacher's images.")
+        self.start, self.first, self.is_mask = image_size // 2**num_blocks, 16 * width, channels == 1
+        widths = [self.first] + [self.first // 2**block for block in range(num_blocks)]
+        self.embedding = nn.Embedding(num_classes, embedding_dim)
+        self.stem = nn.Linear(noise_dim, self.first * self.start**2)
+        self.blocks = nn.ModuleList(
+            _TinyBlock(c_in, c_out, num_classes, embedding_dim) for c_in, c_out in zip(widths, widths[1:], strict=False)
+        )
+        self.norm = nn.BatchNorm2d(widths[-1])
+        self.output = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1 and "affine" not in name:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return images [N, channels, image_size, image_size] for noise [N, noise_dim], labels [N]."""
+        embedding = self.embedding(labels)
+        hidden = self.stem(noise).view(-1, self.first, self.start, self.start)
+        for block in self.blocks:
+            hidden = block(hidden, embedding)
+        images = self.output(F.relu(self.norm(hidden))).float()
+        return images.sigmoid() if self.is_mask else images.tanh()
+
+
+ARCHITECTURES: dict[str, type[CompactGenerator] | type[TinyGenerator]] = {
+    "compact": CompactGenerator,
+    "tinygan": TinyGenerator,
+}
+
+
+def make_student(
+    mechanism: str, architecture: Mapping[str, Any], noise_dim: int, num_classes: int, image_size: int
+) -> nn.Module:
+    """Return an untrained student of one mechanism.
+
+    Args:
+        mechanism: shape, texture or background.
+        architecture: `architecture` (a name in `ARCHITECTURES`), `width` and `embedding_dim`.
+        noise_dim, num_classes, image_size: Those of the teacher.
+    """
+    check_choice("mechanism", mechanism, MECHANISMS)
+    options = dict(architecture)
+    name = check_choice("student.architecture", options.pop("architecture"), ARCHITECTURES)
+    return ARCHITECTURES[name](CHANNELS_OF_MECHANISM[mechanism], noise_dim, num_classes, image_size, **options)
+
+
+class StudentCGN(nn.Module):
+    """Three distilled mechanisms behind the teacher's interface.
+
+    Args:
+        noise_dim: Length of the noise.
+        num_classes: Number of classes.
+        image_size: Height and width.
+        architectures: For each mechanism, what `make_student` takes.
+    """
+
+    CONFIG_KEYS: ClassVar = ("noise_dim", "num_classes", "image_size", "architectures")
+
+    def __init__(
+        self, noise_dim: int, num_classes: int, image_size: int, architectures: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        super().__init__()
+        self.noise_dim, self.num_classes, self.image_size = noise_dim, num_classes, image_size
+        self.architectures = {mechanism: dict(architectures[mechanism]) for mechanism in MECHANISMS}
+        self.students = nn.ModuleDict(
+            {m: make_student(m, self.architectures[m], noise_dim, num_classes, image_size) for m in MECHANISMS}
+        )
+
+    def network_of(self, mechanism: str) -> nn.Module:
+        """Return the student of one mechanism."""
+        return self.students[mechanism]
+
+    def forward(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
+        """Render with gradients; noise [N, noise_dim], labels as in `MechanismLabels.of`."""
+        labels = MechanismLabels.of(labels)
+        check_request(self, noise, labels)
+        return MechanismImages(*(self.students[m](noise, getattr(labels, m)) for m in MECHANISMS))
+
+    @torch.no_grad()
+    def render(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
+        """Render the mechanisms before the patch shift, without gradients."""
+        return self(noise, labels)
+
+    @torch.no_grad()
+    def render_mechanism(self, mechanism: str, noise: Tensor, label: Tensor) -> Tensor:
+        """Render one mechanism's image for noise [N, noise_dim] and classes [N]."""
+        return self.students[mechanism](noise, label)
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write `config.json` and `model.safetensors` into a folder."""
+        folder = Path(folder)
+        state = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
+        write_aside(folder / WEIGHTS_FILE, lambda path: save_file(state, path))
+        write_json(folder / CONFIG_FILE, {key: getattr(self, key) for key in self.CONFIG_KEYS})
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> StudentCGN:
+        """Load students from a folder that `save_pretrained` wrote; frozen and in eval mode.
+
+        Raises:
+            SettingError: If a file is missing, unreadable or of another architecture.
+        """
+        folder = Path(folder)
+        remedy = "Give a folder with config.json and model.safetensors, as `save_pretrained` writes it."
+        try:
+            config = json.loads((folder / CONFIG_FILE).read_text())
+            students = cls(**{key: config[key] for key in cls.CONFIG_KEYS})
+            students.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise SettingError("students", f"pretrained students in {folder}", reason, remedy) from error
+        return students.requires_grad_(False).eval()
+
+
+def check_request(generator: Any, noise: Tensor, labels: MechanismLabels) -> None:
+    """Refuse noise and labels that a generator cannot render.
+
+    Raises:
+        SettingError: Naming what the generator takes and what came.
+    """
+    if noise.ndim != 2 or noise.shape[1] != generator.noise_dim:
+        raise SettingError(
+            "noise", f"shape [N, {generator.noise_dim}]", list(noise.shape), "Draw noise of the generator's noise_dim."
+        )
+    for mechanism in MECHANISMS:
+        label = getattr(labels, mechanism)
+        if label.shape != noise.shape[:1]:
+            raise SettingError(
+                f"labels of {mechanism}", f"shape [{len(noise)}]", list(label.shape), "Give one class per image."
+            )
+        if len(label) and not (0 <= int(label.min()) and int(label.max()) < generator.num_classes):
+            raise SettingError(
+                f"labels of {mechanism}",
+                f"classes 0 to {generator.num_classes - 1}",
+                f"{int(label.min())} to {int(label.max())}",
+                "Use classes that the generator knows.",
+            )
+
+
+def check_same_interface(teacher: Any, students: Any) -> None:
+    """Refuse students of another noise size, class count or image size than the teacher's.
+
+    Raises:
+        SettingError: Naming every attribute that differs.
+    """
+    names = ("noise_dim", "num_classes", "image_size")
+    expected = {name: getattr(teacher, name) for name in names}
+    got = {name: getattr(students, name) for name in names}
+    if expected != got:
+        raise SettingError("students", f"the teacher's {expected}", got, "Distil students from this teacher.")

@@ -1,0 +1,260 @@
+"""Load a teacher: a published or shipped CGN, or anything with the generator's interface."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from skdcgn_pipeline.artifacts import canonical_json, sha256_of_file
+from skdcgn_pipeline.data.assets import DEFAULT_ASSETS, published_teacher_name, require_assets
+from skdcgn_pipeline.data.assets import variant_of_published_teacher as published_variant
+from skdcgn_pipeline.errors import SettingError, check_choice
+from skdcgn_pipeline.mechanisms import (
+    CounterfactualGenerator,
+    LabelsLike,
+    MechanismImages,
+    MechanismLabels,
+    check_images,
+)
+from skdcgn_pipeline.models.cgn import MnistCGN
+from skdcgn_pipeline.parameters import Teacher
+from skdcgn_pipeline.seeding import torch_generator
+
+TEACHERS = ("mnist_cgn", "digits_cgn", "custom")
+SHIPPED_DIGITS_TEACHER = Path(__file__).parents[1] / "released" / "cgn_digits_double_colored.safetensors"
+
+
+class FunctionTeacher:
+    """A function of noise and three label tensors as a teacher.
+
+    Args:
+        function: (noise [N, noise_dim], shape, texture and background labels [N]) -> mask, foreground,
+            background.
+        noise_dim, num_classes, image_size: What the function takes and gives.
+    """
+
+    def __init__(
+        self, function: Callable[..., tuple[Tensor, Tensor, Tensor]], noise_dim: int, num_classes: int, image_size: int
+    ) -> None:
+        self.function = function
+        self.noise_dim, self.num_classes, self.image_size = noise_dim, num_classes, image_size
+
+    def render(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
+        """Render the mechanisms before the patch shift, without gradients."""
+        labels = MechanismLabels.of(labels)
+        with torch.no_grad():
+            return MechanismImages(*self.function(noise, labels.shape, labels.texture, labels.background))
+
+
+def _read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and metadata of a .safetensors or .pth file; no code in the file is executed."""
+    remedy = "Download it again, or give a file of plain tensors (safetensors or a state dict)."
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError as error:
+        raise SettingError("teacher.weights", "a file", f"nothing at {path}", "Correct the path.") from error
+    except pickle.UnpicklingError as error:
+        got = f"{path}, which holds more than tensors or is not a weights file; nothing of it was executed"
+        raise SettingError("teacher.weights", "a file of plain tensors", got, remedy) from error
+    except (RuntimeError, EOFError, OSError, SafetensorError, ValueError) as error:
+        got = f"{path}, which is truncated or no weights file ({str(error).splitlines()[0][:120]})"
+        raise SettingError("teacher.weights", "a complete weights file", got, remedy) from error
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise SettingError("teacher.weights", "a state dict of tensors", f"{type(state).__name__} in {path}", remedy)
+    return dict(state), {}
+
+
+def _load_mnist_cgn(path: Path, variant: str | None) -> MnistCGN:
+    state, metadata = _read_state(path)
+    trained_on = metadata.get("variant") or published_variant(sha256_of_file(path))
+    if variant and trained_on and trained_on != variant:
+        raise SettingError(
+            "teacher.weights",
+            f"a teacher of the variant '{variant}'",
+            f"{path}, a teacher of '{trained_on}'",
+            f"Give the file of '{variant}', or set variant={trained_on}.",
+        )
+    model = MnistCGN()
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    # Older files lack the counters of batch-norm, which nothing reads.
+    counters = {name for name in expected if name.endswith("num_batches_tracked")}
+    differing = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+    if set(differing) - (counters - found.keys()):
+        first = differing[0]
+        raise SettingError(
+            "teacher.weights",
+            f"the {len(expected)} tensors of the MNIST CGN",
+            f"{len(differing)} other tensors in {path}, such as '{first}' with shape {found.get(first, 'missing')} "
+            f"instead of {expected.get(first, 'none')}",
+            "Give the weights of a CGN with this architecture, or use teacher.name=custom.",
+        )
+    model.load_state_dict(state, strict=not (counters - found.keys()))
+    # Channels last is the faster layout of these convolutions on a CPU.
+    return model.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+
+
+def _load_factory(factory: str) -> CounterfactualGenerator:
+    module_name, _, function_name = factory.partition(":")
+    remedy = "Give module:function of an importable module; the function takes no arguments and returns a teacher."
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise SettingError("teacher.factory", "an importable module:function", f"{factory!r} ({error})", remedy) from (
+            error
+        )
+    return function()
+
+
+def _load_exported(path: Path, noise_dim: int, num_classes: int, image_size: int) -> FunctionTeacher:
+    remedy = "Give a file written by torch.export.save (.pt2) or torch.jit.save (.pt)."
+    if not path.is_file():
+        raise SettingError("teacher.weights", "a file", f"nothing at {path}", "Correct the path.")
+    try:
+        if path.suffix == ".pt2":
+            function: Any = torch.export.load(path).module()
+        else:
+            function = torch.jit.load(str(path), map_location="cpu").eval()
+    except Exception as error:  # many kinds, all meaning the same to the user
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise SettingError("teacher.weights", "an exported program", f"{path} ({reason})", remedy) from error
+    return FunctionTeacher(function, noise_dim, num_classes, image_size)
+
+
+def load_teacher(
+    name: str,
+    weights: Path | str | None = None,
+    *,
+    factory: str | None = None,
+    variant: str | None = None,
+    assets: Path | str = DEFAULT_ASSETS,
+    noise_dim: int | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+) -> CounterfactualGenerator:
+    """Load a teacher and check that it keeps the interface.
+
+    Args:
+        name: `mnist_cgn` (published weights or those of the `teacher` pipeline), `digits_cgn`
+            (shipped with the package) or `custom`.
+        weights: The file; by default the published one of `variant` in the asset folder, or the
+            shipped one. For `custom`, a `torch.export` or TorchScript file whose function takes noise
+            and three label tensors and returns mask, foreground and background.
+        factory: For `custom`: `module:function` that returns an object with the interface.
+        variant: Refuse a teacher that is known to be of another variant.
+        assets: The asset folder.
+        noise_dim, num_classes, image_size: For a `custom` file.
+
+    Returns:
+        A teacher; only its interface is ever used.
+
+    Raises:
+        SettingError: If the file is missing, damaged, of another architecture or variant, holds code,
+            or the teacher's images break the contract. Nothing in a weights file is executed.
+    """
+    check_choice("teacher.name", name, TEACHERS)
+    teacher: CounterfactualGenerator
+    if name == "custom":
+        if factory:
+            teacher = _load_factory(factory)
+        elif weights and noise_dim and num_classes and image_size:
+            teacher = _load_exported(Path(weights), noise_dim, num_classes, image_size)
+        else:
+            raise SettingError(
+                "teacher",
+                "'factory', or 'weights' with 'noise_dim', 'num_classes' and 'image_size'",
+                "neither",
+                "See 'Bring your own teacher' in the README.",
+            )
+    else:
+        teacher = _load_mnist_cgn(teacher_path(name, weights, variant, assets), variant)
+    check_teacher(teacher)
+    return teacher
+
+
+def teacher_path(name: str, weights: Path | str | None, variant: str | None, assets: Path | str) -> Path:
+    """Return the weights file of a `mnist_cgn` or `digits_cgn` teacher.
+
+    Raises:
+        SettingError: If the default file is absent or no variant says which it is.
+    """
+    if weights is not None:
+        return Path(weights)
+    if name == "digits_cgn":
+        return SHIPPED_DIGITS_TEACHER
+    if variant is None:
+        raise SettingError("teacher.weights", "a file", None, "Give the file or a variant.")
+    return require_assets(assets, [published_teacher_name(variant)])[0]
+
+
+def check_teacher(teacher: Any, num_images: int = 2) -> None:
+    """Refuse an object that does not keep the interface, by rendering a few images.
+
+    Raises:
+        SettingError: Naming the attribute or image that is wrong.
+    """
+    remedy = "See 'Bring your own teacher' in the README."
+    for attribute in ("noise_dim", "num_classes", "image_size"):
+        value = getattr(teacher, attribute, None)
+        if not isinstance(value, int) or value < 1:
+            raise SettingError(f"teacher.{attribute}", "a positive integer attribute", repr(value), remedy)
+    if not callable(getattr(teacher, "render", None)):
+        raise SettingError("teacher.render", "a method render(noise, labels)", type(teacher).__name__, remedy)
+    noise = torch.randn(num_images, teacher.noise_dim, generator=torch_generator(0, "teacher-check"))
+    labels = torch.arange(num_images) % teacher.num_classes
+    check_images(teacher.render(noise, labels), num_images, teacher.image_size)
+
+
+def identify_teacher(
+    name: str,
+    weights: Path | str | None = None,
+    *,
+    factory: str | None = None,
+    variant: str | None = None,
+    assets: Path | str = DEFAULT_ASSETS,
+    **interface: int | None,
+) -> dict[str, Any]:
+    """Return what a teacher's images depend on: the SHA-256 of its weights or of its factory's source."""
+    if factory:
+        module = importlib.import_module(factory.partition(":")[0])
+        source = inspect.getsource(module)
+        return {"name": name, "factory": factory, "sha256": hashlib.sha256(source.encode()).hexdigest()}
+    path = Path(weights) if name == "custom" and weights else teacher_path(name, weights, variant, assets)
+    known = json.loads(canonical_json({key: value for key, value in interface.items() if value is not None}))
+    return {"name": name, "sha256": sha256_of_file(path), **known}
+
+
+@dataclass(frozen=True)
+class IdentifiedTeacher:
+    """A teacher with what its images depend on.
+
+    Attributes:
+        generator: The teacher.
+        identity: JSON-able; the same for the same images.
+    """
+
+    generator: CounterfactualGenerator
+    identity: dict[str, Any]
+
+
+def open_identified_teacher(settings: Teacher, variant: str, assets: str) -> IdentifiedTeacher:
+    """Load the teacher that the settings name; raises like `load_teacher`."""
+    options = settings.model_dump(exclude={"name", "weights", "fit"}) | {"variant": variant, "assets": assets}
+    return IdentifiedTeacher(
+        load_teacher(settings.name, settings.weights, **options),
+        identify_teacher(settings.name, settings.weights, **options),
+    )

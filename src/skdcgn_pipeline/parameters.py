@@ -1,0 +1,451 @@
+"""Every setting of the pipeline: its name, type, default range and meaning, in one place.
+
+The values are in `conf/<env>/parameters*.yml`; this module refuses unknown keys, wrong types and
+impossible values, all at once and before any work.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from skdcgn_pipeline.errors import SettingError, nearest
+
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Precision = Literal["fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Variant = Literal["colored", "double_colored", "wildlife"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __str__(self) -> str:
+        return self.model_dump_json()
+
+
+class Compute(Settings):
+    """Where and how networks run.
+
+    Attributes:
+        device: `auto` takes cuda, then mps, then cpu.
+        precision: `bf16` computes networks in bfloat16 autocast and keeps weights in fp32.
+    """
+
+    device: Device = "auto"
+    precision: Precision = "fp32"
+
+
+class ClassifierFit(Settings):
+    """How a digit classifier is trained: AdamW with a one-cycle learning rate.
+
+    Attributes:
+        num_images: Training images seen in all.
+        batch_size: Images per step.
+        learning_rate: Peak of the one-cycle schedule.
+        weight_decay: Of AdamW.
+        label_smoothing: Of the cross-entropy.
+        checkpoint_every_steps: A killed training repeats at most this many steps.
+    """
+
+    num_images: Count
+    batch_size: Count = 128
+    learning_rate: Positive = 3e-3
+    weight_decay: Weight = 1e-2
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    checkpoint_every_steps: Count = 200
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps: images over batch size, at least one."""
+        return max(1, self.num_images // self.batch_size)
+
+
+class Prepare(Settings):
+    """Biased datasets and the feature network.
+
+    Attributes:
+        source: `digits` (scikit-learn) or `mnist`.
+        copies: How many times each digit is coloured anew.
+        validation_fraction: Share of the training digits held out for every choice.
+        binarise_threshold: A grey value above it belongs to the digit.
+        feature_network: Training of the fixed classifier whose features Frechet distances use.
+    """
+
+    source: Literal["digits", "mnist"]
+    copies: Count = 1
+    validation_fraction: Fraction = 0.1
+    binarise_threshold: Fraction = 0.1
+    feature_network: ClassifierFit
+
+
+class TeacherFit(Settings):
+    """How the `teacher` pipeline trains a CGN of the MNIST architecture (method of CGN, section 4.1).
+
+    Attributes:
+        num_images: Images drawn from the biased training split in all.
+        batch_size: Images per step, an even number.
+        learning_rate: Of Adam, betas (0.5, 0.999), for generator and discriminator.
+        mask_entropy_weight: Binary entropy (log2) of the mask.
+        mask_bounds_weight: Mean mask kept within `mask_bounds`.
+        mask_bounds: Lowest and highest mean of a mask.
+        mode_seeking_weight: Masks of one class kept apart; 0 is the published training.
+        style_weights: One weight per layer of the style network.
+        style_network: `vgg16` (torchvision weights, where they are present) or `digit_classifier`.
+        discriminator: `linear` or `convolutional`.
+        discriminator_width: Width of its hidden layers.
+        init: `orthogonal` or `normal`.
+        init_gain: Gain of the orthogonal, or standard deviation of the normal initialisation.
+        ema_decay: The shipped weights are an exponential moving average; 0 keeps the last.
+        checkpoint_every_steps: A killed training repeats at most this many steps.
+    """
+
+    num_images: Count
+    batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 16
+    learning_rate: Positive = 2e-4
+    mask_entropy_weight: Weight = 0.3
+    mask_bounds_weight: Weight = 0.0
+    mask_bounds: tuple[Fraction, Fraction] = (0.05, 0.5)
+    mode_seeking_weight: Weight = 0.0
+    style_weights: tuple[Weight, ...] = (0.0, 0.05, 0.0, 0.05)
+    style_network: Literal["vgg16", "digit_classifier"] = "digit_classifier"
+    discriminator: Literal["linear", "convolutional"] = "linear"
+    discriminator_width: Count = 512
+    init: Literal["orthogonal", "normal"] = "orthogonal"
+    init_gain: Positive = 0.2
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    checkpoint_every_steps: Count = 500
+
+    @property
+    def num_steps(self) -> int:
+        """Generator steps: images over batch size, at least one."""
+        return max(1, self.num_images // self.batch_size)
+
+    @field_validator("style_weights")
+    @classmethod
+    def _four_layers(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) != 4:
+            raise ValueError(f"needs 4 weights, one per layer of the style network, got {len(value)}")
+        return value
+
+    @field_validator("mask_bounds")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] >= value[1]:
+            raise ValueError(f"the lower bound must be below the upper one, got {list(value)}")
+        return value
+
+
+class Teacher(Settings):
+    """Which teacher is distilled.
+
+    Attributes:
+        name: `mnist_cgn` (published weights, or those of the `teacher` pipeline), `digits_cgn`
+            (shipped with the package) or `custom`.
+        weights: A file; by default the published or shipped one of the variant. For `custom`, an
+            optional `torch.export` (.pt2) or TorchScript (.pt) file.
+        factory: For `custom`: `module:function` that returns an object with the teacher interface.
+        noise_dim, num_classes, image_size: For a `custom` file, which cannot tell them itself.
+        fit: How the `teacher` pipeline trains one.
+    """
+
+    name: Literal["mnist_cgn", "digits_cgn", "custom"]
+    weights: str | None = None
+    factory: str | None = None
+    noise_dim: Count | None = None
+    num_classes: Count | None = None
+    image_size: Count | None = None
+    fit: TeacherFit
+
+    @model_validator(mode="after")
+    def _custom_is_complete(self) -> Teacher:
+        if self.name == "custom":
+            if (self.factory is None) == (self.weights is None):
+                raise ValueError("name 'custom' needs either 'factory' (module:function) or 'weights' (a file)")
+            if self.factory is not None and self.factory.count(":") != 1:
+                raise ValueError(f"'factory' must look like module:function, got {self.factory!r}")
+            if self.weights is not None and None in (self.noise_dim, self.num_classes, self.image_size):
+                raise ValueError("a custom file needs 'noise_dim', 'num_classes' and 'image_size'")
+        elif self.factory is not None:
+            raise ValueError(f"'factory' belongs to name 'custom', got name {self.name!r}")
+        return self
+
+
+class Sample(Settings):
+    """How many samples are drawn from the teacher.
+
+    Attributes:
+        num_images_per_class: Rows per class; each row has the images of all three mechanisms.
+        num_heldout_per_class: Further rows on other noise, never trained on, for the measures.
+        rows_per_shard: Rows of one Parquet file; memory stays at one shard.
+    """
+
+    num_images_per_class: Count
+    num_heldout_per_class: Count
+    rows_per_shard: Count = 2000
+
+
+class Student(Settings):
+    """Architecture of one student generator.
+
+    Attributes:
+        architecture: `compact` (plain convolutions at 8 and 16 pixels, sub-pixel output) or
+            `tinygan` (residual blocks with depthwise convolutions, arXiv 2009.13829).
+        width: Channels: of the widest stage (`compact`) or `c` (`tinygan`).
+        embedding_dim: Length of the learnt class embedding.
+    """
+
+    architecture: Literal["compact", "tinygan"] = "compact"
+    width: Count = 24
+    embedding_dim: Count = 16
+
+
+class LossWeights(Settings):
+    """Weight of each term of the student's loss; 0 switches a term off."""
+
+    pixel: Weight = 1.0
+    feature: Weight = 0.0
+    kl: Weight = 0.0
+    adversarial: Weight = 0.0
+    binary_cross_entropy: Weight = 0.0
+
+
+class Distill(Settings):
+    """Distillation of one mechanism (SKDCGN, arXiv 2208.04226, section 3.2).
+
+    Attributes:
+        student: Architecture.
+        num_steps: Student steps.
+        batch_size: Images per step.
+        learning_rate: Of the student's Adam, warmed up and annealed by a cosine.
+        discriminator_learning_rate: Of the discriminator's Adam, annealed likewise.
+        discriminator_width: Channels of its first layer.
+        betas: Of both Adams.
+        adversarial_every_steps: The adversarial term enters every so many steps (n_critic).
+        weights: Of the loss terms.
+        pixel_decay: Falls linearly from `pixel` to (1 - pixel_decay) * `pixel` over the training.
+        kl_temperature: T of the KL term.
+        ema_decay: Of the exponential moving average that is kept as the student.
+        checkpoint_every_steps: A killed training repeats at most this many steps.
+        log_every_steps: How often losses are recorded.
+    """
+
+    student: Student = Student()
+    num_steps: Count
+    batch_size: Count = 64
+    learning_rate: Positive = 2e-3
+    discriminator_learning_rate: Positive = 2e-4
+    discriminator_width: Count = 16
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.99)
+    adversarial_every_steps: Count = 5
+    weights: LossWeights = LossWeights()
+    pixel_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    kl_temperature: Positive = 8.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    checkpoint_every_steps: Count = 500
+    log_every_steps: Count = 20
+
+    @model_validator(mode="after")
+    def _some_term(self) -> Distill:
+        if not any(self.weights.model_dump().values()):
+            raise ValueError("at least one weight of the loss must be above 0")
+        return self
+
+
+class MechanismParameters(Settings):
+    """What one mechanism's namespace holds."""
+
+    distill: Distill
+
+
+class Transformation(Settings):
+    """One transformation of a mechanism's image, see `mechanisms.TRANSFORMATIONS`."""
+
+    kind: str
+    strength: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+
+class Transformations(Settings):
+    """Transformations of each mechanism, applied in order before composing."""
+
+    shape: tuple[Transformation, ...] = ()
+    texture: tuple[Transformation, ...] = ()
+    background: tuple[Transformation, ...] = ()
+
+    @model_validator(mode="after")
+    def _fit_their_mechanism(self) -> Transformations:
+        # Imported here so that the settings can be checked without importing torch.
+        given = {m: getattr(self, m) for m in ("shape", "texture", "background")}
+        if any(given.values()):
+            from skdcgn_pipeline.mechanisms import check_transformation
+
+            for mechanism, transformations in given.items():
+                for transformation in transformations:
+                    check_transformation(mechanism, mechanism, transformation.kind, transformation.strength)
+        return self
+
+    def of(self, mechanism: str) -> list[tuple[str, float]]:
+        """Return (kind, strength) pairs of one mechanism."""
+        return [(t.kind, t.strength) for t in getattr(self, mechanism)]
+
+
+class Counterfactual(Settings):
+    """Which mechanisms draw a class of their own (counterfactual) instead of the image's (factual)."""
+
+    shape: bool = True
+    texture: bool = True
+    background: bool = True
+
+
+class Composition(Settings):
+    """How counterfactuals are composed from pools.
+
+    Attributes:
+        counterfactual: Per mechanism, whether its class is drawn independently.
+        transformations: Per mechanism.
+        patch_shift: Shift foreground and background circularly, as the published CGN does.
+    """
+
+    counterfactual: Counterfactual = Counterfactual()
+    transformations: Transformations = Transformations()
+    patch_shift: bool = True
+
+
+class Compose(Settings):
+    """Pools and stored counterfactuals.
+
+    Attributes:
+        num_pool_images_per_class: Rows per class drawn from the students for their pool.
+        num_images: Counterfactuals stored from each of teacher and students.
+        rows_per_shard: Rows of one Parquet file.
+        composition: How they are composed; also used for training on the fly.
+    """
+
+    num_pool_images_per_class: Count
+    num_images: Count
+    rows_per_shard: Count = 5000
+    composition: Composition = Composition()
+
+
+class Classify(Settings):
+    """Training and measuring of the invariant classifiers.
+
+    Attributes:
+        num_seeds: Classifiers per training set.
+        counterfactuals: `on_the_fly` composes fresh ones while training; `stored` uses the dataset.
+        fit: How each is trained.
+    """
+
+    num_seeds: Annotated[int, Field(ge=2)] = 3
+    counterfactuals: Literal["on_the_fly", "stored"] = "on_the_fly"
+    fit: ClassifierFit
+
+
+class Ablation(Settings):
+    """Grid of the composition study: each cell changes the composition and trains classifiers.
+
+    Attributes:
+        source: Whose pools are composed.
+        num_seeds: Classifiers per cell.
+        transformations: Per mechanism, the cells with one transformation each.
+        combinations: Also run all combinations of factual and counterfactual mechanisms.
+        fit: How each classifier is trained.
+    """
+
+    source: Literal["teacher", "students"] = "students"
+    num_seeds: Annotated[int, Field(ge=2)] = 3
+    transformations: Transformations
+    combinations: bool = True
+    fit: ClassifierFit
+
+
+class Report(Settings):
+    """What the report shows.
+
+    Attributes:
+        num_examples: Columns of the picture sheets.
+        benchmark_batch_size: Batch size at which images/s of teacher and student are measured.
+    """
+
+    num_examples: Annotated[int, Field(gt=0, le=40)] = 10
+    benchmark_batch_size: Count = 64
+
+
+class Parameters(Settings):
+    """All parameters of the project, as `conf/<env>/parameters*.yml` give them."""
+
+    seed: Annotated[int, Field(ge=0)]
+    variant: Variant
+    assets: str
+    compute: Compute
+    prepare: Prepare
+    teacher: Teacher
+    sample: Sample
+    shape: MechanismParameters
+    texture: MechanismParameters
+    background: MechanismParameters
+    compose: Compose
+    classify: Classify
+    ablation: Ablation
+    report: Report
+
+
+def check_parameters(raw: dict[str, Any]) -> Parameters:
+    """Check all parameters at once.
+
+    Args:
+        raw: The merged parameters of an environment and the command line.
+
+    Returns:
+        The typed parameters.
+
+    Raises:
+        SettingError: One message that lists every setting that is wrong.
+    """
+    try:
+        # Keys with a leading underscore only hold YAML anchors.
+        return Parameters.model_validate({key: value for key, value in raw.items() if not key.startswith("_")})
+    except ValidationError as error:
+        lines = [f"\n  - {_explain(problem)}" for problem in error.errors(include_url=False)]
+        raise SettingError(
+            "parameters",
+            "known settings with possible values",
+            f"{len(lines)} problem{'s' if len(lines) > 1 else ''}",
+            "Nothing has been run; correct in conf/ or after --params:" + "".join(lines),
+        ) from error
+
+
+def _explain(problem: Any) -> str:
+    """Put one problem found by pydantic into words."""
+    location = [part for part in problem["loc"] if part != "[key]"]
+    name = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(location[:-1])
+        return f"{name}: unknown setting. {nearest(str(location[-1]), known)}"
+    if problem["type"] == "missing":
+        return f"{name}: missing, a value is needed"
+    if problem["type"] == "literal_error":
+        choices = problem["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+        return (
+            f"{name}: expected one of {', '.join(choices)}, got {problem['input']!r}. "
+            f"{nearest(str(problem['input']), choices)}"
+        )
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {message} (got {problem['input']!r})" if problem["type"] != "value_error" else f"{name}: {message}"
+
+
+def _fields_at(location: list[Any]) -> list[str]:
+    """Return the names of the settings inside the setting at `location`."""
+    model: type[BaseModel] = Parameters
+    for part in location:
+        field = model.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,1 @@
+"""Kedro pipelines: thin nodes and their wiring, one folder per stage."""

@@ -1,0 +1,52 @@
+"""Nodes of the classify stage."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from skdcgn_pipeline.data.images import BiasedImages
+from skdcgn_pipeline.data.pools import CounterfactualShards
+from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table, recorded_steps
+from skdcgn_pipeline.metrics.accuracy import summarise_accuracy
+from skdcgn_pipeline.parameters import Classify, Compose, Compute
+from skdcgn_pipeline.reporting.pictures import draw_accuracy_chart
+from skdcgn_pipeline.studies.classification import compare_training_sets, training_sets
+
+
+def train_classifiers(
+    store: Path,
+    biased_images: BiasedImages,
+    teacher_samples: SampleShards,
+    student_samples: SampleShards,
+    teacher_counterfactuals: CounterfactualShards,
+    student_counterfactuals: CounterfactualShards,
+    classify: Classify,
+    compose: Compose,
+    seed: int,
+    compute: Compute,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train classifiers on originals, teacher's and students' counterfactuals and measure them."""
+    samples = {"teacher": teacher_samples, "students": student_samples}
+    stored = {"teacher": teacher_counterfactuals, "students": student_counterfactuals}
+    sets = training_sets(biased_images, samples, stored, classify.counterfactuals, compose.composition)
+    accuracy = compare_training_sets(store, sets, biased_images, classify, seed, compute, recorded_steps)
+    log_table("accuracy", accuracy)
+    return accuracy, accuracy
+
+
+def summarise_classifiers(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """Summarise accuracy over seeds: mean and 95 % interval."""
+    summary = summarise_accuracy(accuracy, ["trained_on", "split", "subset"])
+    names = (summary["trained_on"] + "/" + summary["split"] + "/" + summary["subset"]).str.replace(" ", "_")
+    log_metrics({f"accuracy/{name}": value for name, value in zip(names, summary["mean_accuracy"], strict=True)})
+    log_table("accuracy_summary", summary)
+    return summary
+
+
+def show_accuracy(accuracy_summary: pd.DataFrame) -> np.ndarray:
+    """Draw the accuracy by what classifiers were trained on."""
+    picture = draw_accuracy_chart(accuracy_summary)
+    log_picture("accuracy", picture)
+    return picture

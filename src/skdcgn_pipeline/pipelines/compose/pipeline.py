@@ -1,0 +1,38 @@
+"""Wiring of the compose stage."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from skdcgn_pipeline.pipelines.compose import nodes
+
+
+def create_pipeline() -> Pipeline:
+    """Draw the students' pool and compose counterfactuals of teacher and students."""
+    return pipeline(
+        [
+            node(
+                nodes.draw_student_samples,
+                ["sample_store", "students", "params:compose", "params:seed", "params:compute"],
+                "student_samples",
+                name="draw_student_samples",
+            ),
+            node(
+                nodes.compose_counterfactuals,
+                ["counterfactual_store", "teacher_samples", "params:compose", "params:seed"],
+                "teacher_counterfactuals",
+                name="compose_teacher_counterfactuals",
+            ),
+            node(
+                nodes.compose_counterfactuals,
+                ["counterfactual_store", "student_samples", "params:compose", "params:seed"],
+                "student_counterfactuals",
+                name="compose_student_counterfactuals",
+            ),
+            node(
+                nodes.show_counterfactuals,
+                ["teacher_counterfactuals", "student_counterfactuals", "params:report"],
+                "counterfactual_sheet",
+                name="show_counterfactuals",
+            ),
+        ],
+        tags="compose",
+    )

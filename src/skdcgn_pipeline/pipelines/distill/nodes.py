@@ -1,0 +1,83 @@
+"""Nodes of the distill stage."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table, recorded_steps
+from skdcgn_pipeline.mechanisms import MECHANISMS
+from skdcgn_pipeline.metrics.comparison import compare_with_teacher
+from skdcgn_pipeline.models.teacher import IdentifiedTeacher
+from skdcgn_pipeline.parameters import Compute, Distill, Report
+from skdcgn_pipeline.reporting.pictures import draw_loss_curves, draw_student_sheet
+from skdcgn_pipeline.training.distil_student import (
+    StudentArtifact,
+    StudentsArtifact,
+    build_student,
+)
+from skdcgn_pipeline.training.distil_student import assemble_students as assemble
+from skdcgn_pipeline.training.feature_network import FeatureNetwork
+
+
+def distil_mechanism(mechanism: str) -> Callable[..., StudentArtifact]:
+    """Return the node function that distils one mechanism."""
+
+    def distil_student(
+        store: Path, teacher_samples: SampleShards, distill: Distill, seed: int, compute: Compute
+    ) -> StudentArtifact:
+        with recorded_steps(mechanism) as record:
+            return build_student(store, mechanism, teacher_samples, distill, seed, compute, record)
+
+    return distil_student
+
+
+def assemble_students(
+    store: Path, shape: StudentArtifact, texture: StudentArtifact, background: StudentArtifact
+) -> StudentsArtifact:
+    """Put the three students behind the teacher's interface."""
+    return assemble(store, {"shape": shape, "texture": texture, "background": background})
+
+
+def compare_students(
+    store: Path,
+    teacher: IdentifiedTeacher,
+    students: StudentsArtifact,
+    heldout_samples: SampleShards,
+    feature_network: FeatureNetwork,
+    report: Report,
+    compute: Compute,
+) -> pd.DataFrame:
+    """Measure fidelity and cost of every mechanism."""
+    table = compare_with_teacher(
+        store,
+        teacher,
+        students.open(),
+        students.artifact.identity,
+        heldout_samples,
+        feature_network.open(),
+        feature_network.artifact.identity,
+        report.benchmark_batch_size,
+        compute,
+    )
+    numbers = table.set_index("mechanism").select_dtypes("number")
+    log_metrics({f"{m}/{name}": value for m, row in numbers.iterrows() for name, value in row.items()})
+    log_table("students", table)
+    return table
+
+
+def show_students(students: StudentsArtifact, heldout_samples: SampleShards, report: Report) -> np.ndarray:
+    """Draw teacher and students side by side on held-out noise."""
+    picture = draw_student_sheet(students.open(), heldout_samples, 2 * report.num_examples)
+    log_picture("students", picture)
+    return picture
+
+
+def show_losses(shape: StudentArtifact, texture: StudentArtifact, background: StudentArtifact) -> np.ndarray:
+    """Draw the losses of the three students."""
+    students = dict(zip(MECHANISMS, (shape, texture, background), strict=True))
+    picture = draw_loss_curves({mechanism: student.history for mechanism, student in students.items()})
+    log_picture("losses", picture)
+    return picture

@@ -1,0 +1,62 @@
+"""Wiring of the distill stage: one pipeline under three namespaces."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from skdcgn_pipeline.mechanisms import MECHANISMS
+from skdcgn_pipeline.pipelines.distill import nodes
+
+STUDENTS = [f"{mechanism}.student" for mechanism in MECHANISMS]
+
+
+def _distil(mechanism: str) -> Pipeline:
+    """One student, in the namespace of its mechanism."""
+    inputs = ["student_store", "teacher_samples"]
+    return pipeline(
+        [
+            node(
+                nodes.distil_mechanism(mechanism),
+                [*inputs, "params:distill", "params:seed", "params:compute"],
+                "student",
+                name="distil_student",
+            )
+        ],
+        namespace=mechanism,
+        inputs=set(inputs),
+        parameters={"params:seed", "params:compute"},
+    )
+
+
+def create_pipeline() -> Pipeline:
+    """Distil one student per mechanism, assemble them and compare them with the teacher."""
+    shared = pipeline(
+        [
+            node(
+                nodes.assemble_students,
+                ["student_store", *STUDENTS],
+                "students",
+                name="assemble_students",
+            ),
+            node(
+                nodes.compare_students,
+                [
+                    "measure_store",
+                    "teacher",
+                    "students",
+                    "heldout_samples",
+                    "feature_network",
+                    "params:report",
+                    "params:compute",
+                ],
+                "student_comparison",
+                name="compare_students",
+            ),
+            node(
+                nodes.show_students,
+                ["students", "heldout_samples", "params:report"],
+                "student_sheet",
+                name="show_students",
+            ),
+            node(nodes.show_losses, STUDENTS, "loss_curves", name="show_losses"),
+        ]
+    )
+    return pipeline(sum((_distil(mechanism) for mechanism in MECHANISMS), shared), tags="distill")

@@ -1,0 +1,32 @@
+"""Wiring of the prepare stage."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from skdcgn_pipeline.pipelines.prepare import nodes
+
+
+def create_pipeline() -> Pipeline:
+    """Biased datasets and the feature network."""
+    return pipeline(
+        [
+            node(
+                nodes.prepare_biased_images,
+                ["biased_images_store", "params:assets", "params:prepare", "params:variant", "params:seed"],
+                "biased_images",
+                name="prepare_biased_images",
+            ),
+            node(
+                nodes.fit_feature_network,
+                ["classifier_store", "biased_images", "params:prepare", "params:seed", "params:compute"],
+                "feature_network",
+                name="fit_feature_network",
+            ),
+            node(
+                nodes.show_biased_images,
+                ["biased_images", "params:report"],
+                "biased_images_sheet",
+                name="show_biased_images",
+            ),
+        ],
+        tags="prepare",
+    )

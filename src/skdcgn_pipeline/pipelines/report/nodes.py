@@ -1,0 +1,36 @@
+"""Nodes of the report stage."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skdcgn_pipeline.io.tracking import log_page
+from skdcgn_pipeline.reporting.report import render_report, summarise_in_a_sentence
+
+
+def write_report(
+    biased_images_sheet: np.ndarray,
+    student_sheet: np.ndarray,
+    loss_curves: np.ndarray,
+    counterfactual_sheet: np.ndarray,
+    accuracy_chart: np.ndarray,
+    student_comparison: pd.DataFrame,
+    accuracy_summary: pd.DataFrame,
+    parameters: dict[str, Any],
+) -> str:
+    """Put pictures, tables and settings of the run into one HTML page."""
+    pictures = {
+        "Invariant classifiers": ("Mean accuracy over seeds on unbiased images, 95 % interval.", accuracy_chart),
+        "Students next to their teacher": ("The same held-out noise and classes through both.", student_sheet),
+        "Counterfactuals": ("Shape, texture and background of independent classes.", counterfactual_sheet),
+        "The bias": ("Training digits give their class away by colour, test digits do not.", biased_images_sheet),
+        "Losses": ("Every term of the distillation loss, before weighting.", loss_curves),
+    }
+    tables = {
+        "Accuracy": ("Accuracy in [0, 1] on unbiased images.", accuracy_summary),
+        "Students": ("Held-out noise; L1 in units of the image range; both timed in one process.", student_comparison),
+    }
+    page = render_report(parameters, pictures, tables, summarise_in_a_sentence(accuracy_summary))
+    log_page("report.html", page)
+    return page

@@ -1,0 +1,47 @@
+"""Nodes of the sample stage."""
+
+from pathlib import Path
+
+from skdcgn_pipeline.data.samples import SampleShards, draw_samples
+from skdcgn_pipeline.io.tracking import log_tags
+from skdcgn_pipeline.models.teacher import IdentifiedTeacher, open_identified_teacher
+from skdcgn_pipeline.parameters import Compute, Sample, Teacher
+
+
+def open_teacher(teacher: Teacher, variant: str, assets: str) -> IdentifiedTeacher:
+    """Load the teacher and what its images depend on."""
+    opened = open_identified_teacher(teacher, variant, assets)
+    log_tags({"teacher": opened.identity["name"], "teacher_sha256": opened.identity["sha256"]})
+    return opened
+
+
+def draw_teacher_samples(
+    store: Path, teacher: IdentifiedTeacher, sample: Sample, seed: int, compute: Compute
+) -> SampleShards:
+    """Draw the samples that students learn from."""
+    return draw_samples(
+        store,
+        teacher.generator,
+        teacher.identity,
+        sample.num_images_per_class,
+        sample.rows_per_shard,
+        seed,
+        compute,
+        "samples",
+    )
+
+
+def draw_heldout_samples(
+    store: Path, teacher: IdentifiedTeacher, sample: Sample, seed: int, compute: Compute
+) -> SampleShards:
+    """Draw samples on other noise, on which students are measured."""
+    return draw_samples(
+        store,
+        teacher.generator,
+        teacher.identity,
+        sample.num_heldout_per_class,
+        sample.rows_per_shard,
+        seed,
+        compute,
+        "heldout",
+    )

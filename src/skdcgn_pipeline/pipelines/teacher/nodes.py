@@ -1,0 +1,37 @@
+"""Nodes of the teacher stage."""
+
+from pathlib import Path
+
+import numpy as np
+
+from skdcgn_pipeline.artifacts import Artifact
+from skdcgn_pipeline.data.images import BiasedImages
+from skdcgn_pipeline.io.tracking import log_picture, recorded_steps
+from skdcgn_pipeline.models.teacher import load_teacher
+from skdcgn_pipeline.parameters import Compute, Prepare, Report, Teacher
+from skdcgn_pipeline.reporting.pictures import draw_teacher_sheet
+from skdcgn_pipeline.training.fit_teacher import WEIGHTS_FILE, build_teacher
+
+
+def fit_teacher(
+    store: Path,
+    biased_images: BiasedImages,
+    teacher: Teacher,
+    prepare: Prepare,
+    seed: int,
+    compute: Compute,
+    assets: str,
+) -> Artifact:
+    """Train a CGN on the biased training images."""
+    with recorded_steps("teacher") as record:
+        return build_teacher(
+            store, biased_images, teacher.fit, prepare.feature_network, seed, compute, assets, record
+        )
+
+
+def show_trained_teacher(trained_teacher: Artifact, report: Report, seed: int) -> np.ndarray:
+    """Draw what the trained teacher makes of random noise."""
+    cgn = load_teacher("mnist_cgn", trained_teacher.path(WEIGHTS_FILE))
+    picture = draw_teacher_sheet(cgn, 2 * report.num_examples, seed)
+    log_picture("trained_teacher", picture)
+    return picture

@@ -1,0 +1,34 @@
+"""Wiring of the teacher stage."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from skdcgn_pipeline.pipelines.teacher import nodes
+
+
+def create_pipeline() -> Pipeline:
+    """Train a CGN to distil from; use it by `teacher.weights`."""
+    return pipeline(
+        [
+            node(
+                nodes.fit_teacher,
+                [
+                    "teacher_store",
+                    "biased_images",
+                    "params:teacher",
+                    "params:prepare",
+                    "params:seed",
+                    "params:compute",
+                    "params:assets",
+                ],
+                "trained_teacher",
+                name="fit_teacher",
+            ),
+            node(
+                nodes.show_trained_teacher,
+                ["trained_teacher", "params:report", "params:seed"],
+                "trained_teacher_sheet",
+                name="show_trained_teacher",
+            ),
+        ],
+        tags="teacher",
+    )

@@ -1,0 +1,1 @@
+"""What people look at: picture sheets, charts, and the report."""

@@ -1,0 +1,159 @@
+"""Sheets of images and charts, as RGB arrays [H, W, 3] uint8."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from skdcgn_pipeline.data.batches import from_bytes
+from skdcgn_pipeline.data.pools import CounterfactualShards
+from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.mechanisms import MECHANISMS, MechanismImages, compose
+from skdcgn_pipeline.metrics.comparison import render_heldout
+from skdcgn_pipeline.models.cgn import MnistCGN
+from skdcgn_pipeline.models.student import StudentCGN
+from skdcgn_pipeline.seeding import torch_generator
+
+Picture = np.ndarray
+PIXELS_PER_PIXEL = 2  # images are shown at twice their size
+COLOUR_OF = {"originals": "#9a9a9a", "teacher": "#3b6ea5", "students": "#d9822b"}
+DOTS_PER_INCH = 110
+
+
+def _tile(images: Tensor, scale: int = PIXELS_PER_PIXEL) -> np.ndarray:
+    """Put images [N, 1 or 3, H, W] in [-1, 1] in one row, with a thin border."""
+    images = torch.nn.functional.pad(images.expand(-1, 3, -1, -1), (1, 1, 1, 1), value=1.0)
+    row = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(2, 0, 3, 1).flatten(1, 2).numpy()
+    return row.repeat(scale, 0).repeat(scale, 1)
+
+
+def draw_sheet(rows: Sequence[tuple[str, Tensor]], title: str = "") -> Picture:
+    """Draw labelled rows of images [N, 1 or 3, H, W] in [-1, 1], all with the same N."""
+    tiles = [_tile(images) for _, images in rows]
+    height, width = tiles[0].shape[:2]
+    margin = 150
+    figure = Figure(figsize=((width + margin) / DOTS_PER_INCH, (height * len(rows) + 30) / DOTS_PER_INCH))
+    sheet_height = height * len(rows)
+    axes = figure.add_axes((margin / (width + margin), 0, width / (width + margin), sheet_height / (sheet_height + 30)))
+    axes.imshow(np.concatenate(tiles), interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    for number, (label, _) in enumerate(rows):
+        axes.text(-8, (number + 0.5) * height, label, ha="right", va="center", fontsize=8)
+    figure.text(0.5, 1 - 8 / (sheet_height + 30), title, ha="center", va="top", fontsize=9)
+    return _rasterise(figure)
+
+
+def _rasterise(figure: Figure) -> Picture:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, facecolor="white")
+    plt.close(figure)
+    with Image.open(buffer) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _signed(images: MechanismImages, mechanism: str) -> Tensor:
+    return images.mask * 2 - 1 if mechanism == "shape" else images.of(mechanism)
+
+
+def draw_student_sheet(students: StudentCGN, heldout: SampleShards, num_examples: int) -> Picture:
+    """Draw teacher above student for every mechanism and the composite, on held-out noise."""
+    mine, theirs = (images[slice(0, num_examples)] for images in render_heldout(students, heldout))
+    rows = []
+    for mechanism in MECHANISMS:
+        rows.append((f"{mechanism}, teacher", _signed(theirs, mechanism)))
+        rows.append((f"{mechanism}, student", _signed(mine, mechanism)))
+    rows += [("composite, teacher", compose(theirs)), ("composite, student", compose(mine))]
+    return draw_sheet(rows, "The same noise through teacher and students, never trained on")
+
+
+def draw_teacher_sheet(cgn: MnistCGN, num_examples: int, seed: int) -> Picture:
+    """Draw what a trained teacher makes of random noise, class by class."""
+    noise = torch.randn(num_examples, cgn.noise_dim, generator=torch_generator(seed, "teacher-sheet"))
+    images = cgn.render(noise, torch.arange(num_examples) % cgn.num_classes)
+    rows = [(mechanism, _signed(images, mechanism)) for mechanism in MECHANISMS]
+    return draw_sheet([*rows, ("composite", compose(images))], "The trained teacher")
+
+
+def draw_counterfactual_sheet(sets: dict[str, CounterfactualShards], num_examples: int) -> Picture:
+    """Draw stored counterfactuals of each source, two rows each."""
+    rows = []
+    for name, shards in sets.items():
+        images = from_bytes(torch.from_numpy(next(shards.stream(["images"]))["images"][: 2 * num_examples]))
+        rows += [(name, part) for part in images.split(num_examples)]
+    return draw_sheet(rows, "Counterfactuals: shape, texture and background of independent classes")
+
+
+def draw_biased_sheet(splits: dict[str, Tensor], num_examples: int) -> Picture:
+    """Draw uint8 images of each split: what the bias looks like and what the test asks for."""
+    rows = [(name, from_bytes(images[:num_examples])) for name, images in splits.items()]
+    return draw_sheet(rows, "Training digits are biased, test digits are not")
+
+
+def draw_loss_curves(histories: dict[str, list[dict[str, float]]]) -> Picture:
+    """Draw every loss term of every mechanism over the steps."""
+    figure, axes = plt.subplots(1, len(histories), figsize=(11, 3), sharey=True, layout="constrained")
+    for axis, (mechanism, history) in zip(np.atleast_1d(axes), histories.items(), strict=True):
+        frame = pd.DataFrame(history).set_index("step")
+        for name in frame.columns:
+            axis.plot(frame.index, frame[name].abs(), label=name, linewidth=1)
+        axis.set_yscale("log")
+        axis.set_title(mechanism, fontsize=10)
+        axis.set_xlabel("step")
+        axis.legend(fontsize=7)
+    np.atleast_1d(axes)[0].set_ylabel("unweighted term (absolute)")
+    return _rasterise(figure)
+
+
+def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
+    """Draw mean accuracy by what the classifiers were trained on, with 95 % intervals."""
+    groups = list(dict.fromkeys(zip(summary["split"], summary["subset"], strict=True)))
+    sources = list(dict.fromkeys(summary["trained_on"]))
+    figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
+    width = 0.8 / len(sources)
+    for number, source in enumerate(sources):
+        part = summary[summary["trained_on"] == source].set_index(["split", "subset"]).loc[groups]
+        heights = 100 * part["mean_accuracy"].to_numpy()
+        errors = 100 * (part["interval_high"] - part["mean_accuracy"]).to_numpy()
+        positions = np.arange(len(groups)) + (number - (len(sources) - 1) / 2) * width
+        bars = axis.bar(positions, heights, width * 0.95, yerr=errors, capsize=3, label=source, color=COLOUR_OF[source])
+        axis.bar_label(bars, [f"{height:.1f}" for height in heights], fontsize=7, label_type="center", color="white")
+    axis.set_xticks(range(len(groups)), [f"{split}\n{subset}" for split, subset in groups], fontsize=8)
+    axis.set_ylabel("accuracy, %")
+    axis.set_ylim(0, 100)
+    axis.set_title("Unbiased accuracy by training images (mean over seeds, 95 % interval)", fontsize=10)
+    axis.legend(title="trained on", fontsize=8, title_fontsize=8, loc="upper left")
+    return _rasterise(figure)
+
+
+def draw_ablation_heat_map(summary: pd.DataFrame) -> Picture:
+    """Draw the difference of every cell to the reference, cell by split, in points."""
+    splits = list(dict.fromkeys(summary["split"]))
+    cells = list(dict.fromkeys(summary["cell"]))
+    table = summary.pivot(index="cell", columns="split", values="difference").loc[cells, splits] * 100
+    means = summary.pivot(index="cell", columns="split", values="mean_accuracy").loc[cells, splits] * 100
+    figure, axis = plt.subplots(figsize=(2.6 + 1.7 * len(splits), 0.9 + 0.36 * len(cells)), layout="constrained")
+    limit = max(1.0, float(np.nanmax(np.abs(table.to_numpy()))))
+    image = axis.imshow(table.to_numpy(), cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    axis.set_xticks(range(len(splits)), splits, fontsize=8)
+    axis.set_yticks(range(len(cells)), cells, fontsize=8)
+    for row, cell in enumerate(cells):
+        for column, split in enumerate(splits):
+            difference = table.loc[cell, split]
+            strong = abs(difference) > 0.6 * limit
+            text = f"{means.loc[cell, split]:.1f} ({difference:+.1f})"
+            axis.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if strong else "black")
+    figure.colorbar(image, label="points to the reference")
+    axis.set_title("Accuracy (difference to the reference)", fontsize=10)
+    return _rasterise(figure)

@@ -1,0 +1,89 @@
+"""The report: one HTML file with the pictures and tables of a run, readable without a network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import platform
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+
+def _embed(picture: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _format(value: Any) -> str:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "–"
+    if isinstance(value, float) and value.is_integer() and abs(value) >= 1000:
+        value = int(value)
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
+
+
+def _as_table(frame: pd.DataFrame) -> dict[str, Any]:
+    rows = [[_format(value) for value in row] for row in frame.itertuples(index=False)]
+    return {"columns": [str(name).replace("_", " ") for name in frame.columns], "rows": rows}
+
+
+def render_report(
+    settings: Mapping[str, Any],
+    pictures: Mapping[str, tuple[str, np.ndarray]],
+    tables: Mapping[str, tuple[str, pd.DataFrame]],
+    headline: str,
+) -> str:
+    """Render the report.
+
+    Args:
+        settings: Name -> value, shown as they are.
+        pictures: Title -> (caption, RGB array).
+        tables: Title -> (caption, frame).
+        headline: The result in one sentence.
+
+    Returns:
+        The HTML text; it refers to no other file.
+    """
+    source = files("skdcgn_pipeline.reporting").joinpath("report.html.j2").read_text(encoding="utf-8")
+    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
+    return template.render(
+        headline=headline,
+        settings={name: str(value) for name, value in settings.items()},
+        machine=f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
+        f"{platform.machine()}",
+        pictures=[
+            {"title": title, "caption": caption, "data": _embed(picture), "width": picture.shape[1]}
+            for title, (caption, picture) in pictures.items()
+        ],
+        tables=[
+            {"title": title, "caption": caption, **_as_table(frame)} for title, (caption, frame) in tables.items()
+        ],
+    )
+
+
+def summarise_in_a_sentence(summary: pd.DataFrame) -> str:
+    """Say what the classifiers reached on all images of the unbiased test split."""
+    part = summary[(summary["split"] == "test") & (summary["subset"] == "all")].set_index("trained_on")
+
+    def told(source: str) -> str:
+        row = part.loc[source]
+        half_width = 100 * (row["interval_high"] - row["mean_accuracy"])
+        return f"{100 * row['mean_accuracy']:.1f} ± {half_width:.1f} %"
+
+    return (
+        f"Unbiased test accuracy: {told('originals')} trained on the originals, {told('teacher')} on the teacher's "
+        f"counterfactuals, {told('students')} on the students' (mean and 95 % interval over "
+        f"{int(part['num_seeds'].iloc[0])} seeds, {int(part['num_images'].iloc[0]):,} images)."
+    )

@@ -1,0 +1,81 @@
+"""The project's Kedro session: names checked with the nearest valid one, errors told in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+
+from skdcgn_pipeline.errors import InterruptedRunError, SettingError, check_choice
+
+MECHANISMS = ("shape", "texture", "background")
+
+
+def environments(conf_source: str | Path) -> list[str]:
+    """Return the names of the configured environments."""
+    return sorted(path.name for path in Path(conf_source).iterdir() if path.is_dir())
+
+
+class ProjectSession(KedroSession):
+    """A session that refuses unknown names before any work and trains a namespace with what it needs."""
+
+    def _get_config_loader(self) -> Any:
+        env = self.store.get("env")
+        if env and Path(self._conf_source).is_dir():
+            _told(lambda: check_choice("--env", env, environments(self._conf_source)))
+        return super()._get_config_loader()
+
+    def load_context(self) -> Any:
+        """Load the context; wrong settings are told in one message."""
+        return _told(super().load_context)
+
+    def run(
+        self,
+        *args: Any,
+        namespaces: Iterable[str] | None = None,
+        to_nodes: Iterable[str] | None = None,
+        pipeline_names: list[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Run pipelines; `namespaces` runs these mechanisms with everything that they need upstream.
+
+        Raises:
+            SettingError: If a pipeline or mechanism is unknown (`click.ClickException` on the command line).
+        """
+        names = list(pipeline_names or [])
+        if kwargs.get("pipeline_name"):
+            names.append(kwargs.pop("pipeline_name"))
+        _told(lambda: [check_choice("--pipeline", name, pipelines.keys()) for name in names])
+        wanted = list(to_nodes or [])
+        for namespace in namespaces or ():
+            _told(lambda namespace=namespace: check_choice("--namespaces", namespace, MECHANISMS))
+            chosen = [pipelines[name] for name in names or ["__default__"]]
+            wanted += [node.name for pipe in chosen for node in pipe.nodes if node.namespace == namespace]
+        return _told(lambda: super(ProjectSession, self).run(*args, to_nodes=wanted, pipeline_names=names, **kwargs))
+
+
+def _told(work: Any) -> Any:
+    """Do work; on the command line, tell errors that a user can act on in one line instead of a traceback."""
+    try:
+        return work()
+    except Exception as error:
+        cause = _actionable(error)
+        if cause is None or click.get_current_context(silent=True) is None or os.environ.get("SKDCGN_TRACEBACK"):
+            raise
+        raise click.ClickException(str(cause)) from error
+
+
+def _actionable(error: BaseException | None) -> BaseException | None:
+    """Return the error in the chain of causes that was written for the user, if any."""
+    from skdcgn_pipeline.errors import DamagedFileError
+
+    while error is not None:
+        if isinstance(error, SettingError | InterruptedRunError | DamagedFileError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

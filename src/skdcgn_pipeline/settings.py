@@ -1,0 +1,48 @@
+"""Kedro's project settings."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+from kedro.config import OmegaConfigLoader
+
+from skdcgn_pipeline.hooks import ProjectHooks
+from skdcgn_pipeline.session import ProjectSession
+
+# Both only mention internals of libraries that a user of this project cannot change.
+warnings.filterwarnings("ignore", message=".*register_new_resolver.*")
+warnings.filterwarnings("ignore", message="Option '--pipeline' is deprecated")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def project_path(path: str) -> str:
+    """Return a path below the project's root as an absolute one, whatever the working directory."""
+    return str((Path.cwd() if not (PROJECT / "conf").is_dir() else PROJECT) / path)
+
+
+def environment_variable(name: str, default: str) -> str:
+    """Return an environment variable or the default where it is unset or empty."""
+    return os.environ.get(name) or default
+
+
+def artifacts_beside(tracking_uri: str) -> str | None:
+    """Return where MLflow keeps pictures: beside the local database; a server decides for itself."""
+    _, scheme, path = tracking_uri.partition("sqlite:///")
+    return str(Path(path).parent / "mlartifacts") if scheme else None
+
+
+SESSION_CLASS = ProjectSession
+HOOKS = (ProjectHooks(),)
+CONFIG_LOADER_CLASS = OmegaConfigLoader
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "config_patterns": {"mlflow": ["mlflow*"]},
+    # An environment holds only what differs.
+    "merge_strategy": {"parameters": "soft", "mlflow": "soft", "catalog": "soft", "globals": "soft"},
+    "custom_resolvers": {"project": project_path, "env": environment_variable, "artifacts_beside": artifacts_beside},
+}

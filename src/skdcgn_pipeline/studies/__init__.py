@@ -1,0 +1,1 @@
+"""Experiments made of many trainings: which images make classifiers invariant, and which part matters."""

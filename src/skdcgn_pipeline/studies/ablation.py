@@ -1,0 +1,123 @@
+"""The composition study: change one thing in the composition, train classifiers, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skdcgn_pipeline.data.images import BiasedImages
+from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.mechanisms import MECHANISMS
+from skdcgn_pipeline.metrics.accuracy import mean_interval, summarise_accuracy
+from skdcgn_pipeline.parameters import Ablation, Composition, Compute, Counterfactual, Transformations
+from skdcgn_pipeline.studies.classification import counterfactuals_on_the_fly, splits_of, train_and_measure
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One composition of the study.
+
+    Attributes:
+        name: What tables and figures call it.
+        composition: How its counterfactuals are composed.
+    """
+
+    name: str
+    composition: Composition
+
+
+def expand_cells(settings: Ablation, base: Composition) -> list[Cell]:
+    """Return the cells of the study, the reference first.
+
+    The reference is the base composition. Each transformation is added to the base in a cell of its
+    own. The combinations make each mechanism factual or counterfactual; the one that equals the base
+    is the reference and not repeated.
+    """
+    cells = [Cell(REFERENCE, base)]
+    for mechanism in MECHANISMS:
+        for transformation in getattr(settings.transformations, mechanism):
+            own = {m: getattr(base.transformations, m) for m in MECHANISMS}
+            own[mechanism] = (*own[mechanism], transformation)
+            composition = base.model_copy(update={"transformations": Transformations(**own)})
+            cells.append(Cell(f"{mechanism} {transformation.kind} {transformation.strength:g}", composition))
+    if settings.combinations:
+        for flags in product((True, False), repeat=len(MECHANISMS)):
+            counterfactual = Counterfactual(**dict(zip(MECHANISMS, flags, strict=True)))
+            if counterfactual == base.counterfactual:
+                continue
+            free = [m for m, flag in zip(MECHANISMS, flags, strict=True) if flag]
+            name = f"counterfactual {' + '.join(free)}" if free else "all factual"
+            cells.append(Cell(name, base.model_copy(update={"counterfactual": counterfactual})))
+    return cells
+
+
+CellScope = Callable[[Cell], AbstractContextManager[Callable[[pd.DataFrame], None]]]
+
+
+def run_ablation(
+    store: Path,
+    samples: SampleShards,
+    biased_images: BiasedImages,
+    settings: Ablation,
+    base: Composition,
+    seed: int,
+    compute: Compute,
+    cell_scope: CellScope,
+) -> pd.DataFrame:
+    """Train and measure the classifiers of every cell; finished ones are reused.
+
+    Args:
+        store: Directory of classifiers.
+        samples: The pool.
+        biased_images: Where the unbiased splits come from.
+        settings: The grid and the budget.
+        base: The reference composition.
+        seed: Base seed.
+        compute: Device and precision.
+        cell_scope: Entered around each cell; gives a function that is told the cell's accuracy.
+
+    Returns:
+        Rows with `cell`, `seed`, `split`, `subset`, `accuracy`, `num_images`.
+    """
+    splits = splits_of(biased_images)
+    parts = []
+    for cell in expand_cells(settings, base):
+        with cell_scope(cell) as tell:
+            training_set = counterfactuals_on_the_fly(cell.name, samples, cell.composition)
+            accuracy = train_and_measure(
+                store, training_set, biased_images, splits, settings.fit, settings.num_seeds, seed, compute
+            )
+            tell(accuracy)
+        parts.append(accuracy.rename(columns={"trained_on": "cell"}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def summarise_ablation(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """Summarise cells over seeds and compare each with the reference, seed by seed.
+
+    Returns:
+        The columns of `summarise_accuracy` for all images, and the mean paired difference to the
+        reference, `difference`, with its 95 % interval `difference_low` to `difference_high`; NaN
+        where the difference is the same for every seed or of the reference itself.
+    """
+    accuracy = accuracy[accuracy["subset"] == "all"]
+    summary = summarise_accuracy(accuracy, ["cell", "split"])
+    keyed: Any = accuracy.set_index(["cell", "split", "seed"])["accuracy"]
+    differences = []
+    for row in summary.itertuples():
+        own, reference = keyed[row.cell, row.split], keyed[REFERENCE, row.split]
+        mean, _, half_width = mean_interval(own.to_numpy() - reference.loc[own.index].to_numpy())
+        if row.cell == REFERENCE:
+            half_width = np.nan
+        differences.append((mean, mean - half_width, mean + half_width))
+    columns = ["difference", "difference_low", "difference_high"]
+    return summary.join(pd.DataFrame(differences, columns=columns, index=summary.index))

@@ -1,0 +1,188 @@
+"""Train digit classifiers on the originals, on the teacher's and on the students' counterfactuals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from skdcgn_pipeline.artifacts import build_json
+from skdcgn_pipeline.data.batches import DrawBatch, draw_from_images, draw_from_split
+from skdcgn_pipeline.data.images import BiasedImages
+from skdcgn_pipeline.data.pools import CounterfactualPool, CounterfactualShards
+from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.metrics.accuracy import measure_accuracy
+from skdcgn_pipeline.parameters import Classify, ClassifierFit, Composition, Compute
+from skdcgn_pipeline.seeding import derive_seed
+from skdcgn_pipeline.training.fit_classifier import RecordStep, build_classifier, record_nothing
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Images that classifiers can be trained on.
+
+    Attributes:
+        name: What the tables call it.
+        inputs: What the images depend on, seeds aside.
+        num_classes: Number of classes.
+        source: Seed -> function that draws batches.
+    """
+
+    name: str
+    inputs: dict[str, Any]
+    num_classes: int
+    source: Callable[[int], DrawBatch]
+
+
+def originals(biased_images: BiasedImages) -> TrainingSet:
+    """Return the biased training digits."""
+    split = cache(lambda: biased_images.split("train"))
+    inputs = {"biased_images": biased_images.artifact.identity, "split": "train"}
+    return TrainingSet("originals", inputs, 10, lambda seed: draw_from_split(split(), seed, "classifier-rows"))
+
+
+def counterfactuals_on_the_fly(name: str, samples: SampleShards, composition: Composition) -> TrainingSet:
+    """Return fresh counterfactuals from a pool, composed while training."""
+    pool = cache(lambda: CounterfactualPool.of(samples))
+    inputs = {"samples": samples.artifact.identity, "composition": composition.model_dump(mode="json")}
+    return TrainingSet(
+        name,
+        inputs,
+        samples.num_classes,
+        lambda seed: pool().draw_batch(composition, seed, "classifier-counterfactuals"),
+    )
+
+
+def stored_counterfactuals(name: str, shards: CounterfactualShards, num_classes: int) -> TrainingSet:
+    """Return stored counterfactuals."""
+    images = cache(shards.read_labelled)
+
+    def source(seed: int) -> DrawBatch:
+        composites, labels = images()
+        return draw_from_images(composites, labels[:, 0], seed, "classifier-rows")
+
+    return TrainingSet(name, {"counterfactuals": shards.artifact.identity}, num_classes, source)
+
+
+def classifier_seed(seed: int, number: int) -> int:
+    """Return the seed of the classifier with this number; the same for every training set, so pairs compare."""
+    return derive_seed(seed, "classifier", number)
+
+
+RecordScope = Callable[[str], AbstractContextManager[RecordStep]]
+
+
+def unrecorded(name: str) -> AbstractContextManager[RecordStep]:
+    """Record no losses."""
+    return nullcontext(record_nothing)
+
+
+def train_and_measure(
+    store: Path,
+    training_set: TrainingSet,
+    biased_images: BiasedImages,
+    splits: Mapping[str, Any],
+    settings: ClassifierFit,
+    num_seeds: int,
+    seed: int,
+    compute: Compute,
+    record_scope: RecordScope = unrecorded,
+) -> pd.DataFrame:
+    """Train one classifier per seed on a training set and measure it on unbiased splits.
+
+    Finished classifiers and measures are reused; a killed training continues.
+
+    Args:
+        store: Directory of classifiers and their measures.
+        training_set: What to train on.
+        biased_images: Where the splits come from.
+        splits: Split name -> function that reads it.
+        settings: Budget of each classifier.
+        num_seeds: How many classifiers.
+        seed: Base seed.
+        compute: Device and precision.
+        record_scope: Gives where the losses of a classifier, named by training set and seed, go.
+
+    Returns:
+        Rows with `trained_on`, `seed`, `split`, `subset`, `accuracy` in [0, 1], `num_images`.
+    """
+    rows = []
+    for number in range(num_seeds):
+        own_seed = classifier_seed(seed, number)
+        title = f"classifier on {training_set.name}, seed {number}"
+        with record_scope(f"classifier/{training_set.name}/seed_{number}") as record:
+            artifact, classifier = build_classifier(
+                store,
+                training_set.inputs,
+                lambda own_seed=own_seed: training_set.source(own_seed),
+                settings,
+                own_seed,
+                compute,
+                training_set.num_classes,
+                record,
+                title,
+            )
+        inputs = {
+            "kind": "accuracy",
+            "classifier": artifact.identity,
+            "biased_images": biased_images.artifact.identity,
+            "splits": sorted(splits),
+        }
+
+        def measure(classifier: Any = classifier) -> list[dict[str, object]]:
+            return [
+                {"split": name} | row
+                for name, read in splits.items()
+                for row in measure_accuracy(classifier, read(), compute)
+            ]
+
+        measured = build_json(store.parent / "accuracy", inputs, measure)
+        rows += [{"trained_on": training_set.name, "seed": number} | row for row in measured]
+    return pd.DataFrame(rows)
+
+
+def splits_of(biased_images: BiasedImages) -> dict[str, Callable[[], Any]]:
+    """Return the splits to measure on: name -> function that reads it once."""
+    return {name: cache(lambda name=name: biased_images.split(name)) for name in biased_images.reported_splits}
+
+
+def training_sets(
+    biased_images: BiasedImages,
+    samples: Mapping[str, SampleShards],
+    stored: Mapping[str, CounterfactualShards],
+    counterfactuals: str,
+    composition: Composition,
+) -> list[TrainingSet]:
+    """Return the originals and the counterfactuals of each source, `on_the_fly` or `stored`."""
+    sets = [originals(biased_images)]
+    for name, pool in samples.items():
+        if counterfactuals == "stored":
+            sets.append(stored_counterfactuals(name, stored[name], pool.num_classes))
+        else:
+            sets.append(counterfactuals_on_the_fly(name, pool, composition))
+    return sets
+
+
+def compare_training_sets(
+    store: Path,
+    sets: list[TrainingSet],
+    biased_images: BiasedImages,
+    settings: Classify,
+    seed: int,
+    compute: Compute,
+    record_scope: RecordScope = unrecorded,
+) -> pd.DataFrame:
+    """Train and measure classifiers on every training set; see `train_and_measure`."""
+    splits = splits_of(biased_images)
+    tables = [
+        train_and_measure(
+            store, one, biased_images, splits, settings.fit, settings.num_seeds, seed, compute, record_scope
+        )
+        for one in sets
+    ]
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,1 @@
+"""Training loops: one for the teacher, one for students, one for classifiers; and what they share."""

@@ -1,0 +1,286 @@
+"""Distil one mechanism of a teacher into a student (SKDCGN, arXiv 2208.04226, section 3.2).
+
+The teacher is a black box: all that is used of it are its samples.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
+from skdcgn_pipeline.compute import autocast, choose_device
+from skdcgn_pipeline.data.batches import EpochSampler
+from skdcgn_pipeline.data.samples import SampleShards, decode_images
+from skdcgn_pipeline.losses import weighted_sum
+from skdcgn_pipeline.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
+from skdcgn_pipeline.losses.distillation import binary_cross_entropy_loss, feature_loss, kl_loss, pixel_loss
+from skdcgn_pipeline.mechanisms import CHANNELS_OF_MECHANISM, MECHANISMS
+from skdcgn_pipeline.models.discriminator import ProjectionDiscriminator
+from skdcgn_pipeline.models.student import StudentCGN, make_student
+from skdcgn_pipeline.parameters import Compute, Distill
+from skdcgn_pipeline.progress import Progress, stop_requested
+from skdcgn_pipeline.seeding import seeded
+from skdcgn_pipeline.training.averaging import WeightAverage
+from skdcgn_pipeline.training.checkpointing import Checkpoint
+from skdcgn_pipeline.training.fit_classifier import HISTORY_FILE, History, RecordStep, record_nothing
+
+STUDENT_FILE, CARD_FILE = "student.safetensors", "student.json"
+WARM_UP_SHARE = 0.05
+
+
+def _annealed(step: int, num_steps: int) -> float:
+    """Factor on the learning rate: linear warm-up, then half a cosine to zero."""
+    warm_up = max(1, round(WARM_UP_SHARE * num_steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, num_steps - warm_up)))
+
+
+def distil_student(
+    mechanism: str,
+    pairs: tuple[Tensor, Tensor, Tensor],
+    num_classes: int,
+    settings: Distill,
+    seed: int,
+    compute: Compute,
+    checkpoint_path: Path | None = None,
+    record: RecordStep = record_nothing,
+) -> tuple[nn.Module, History]:
+    """Train a student on a teacher's samples of one mechanism.
+
+    Each step renders the student's images once, updates the discriminator (hinge; teacher images
+    against student images), then the student with the weighted sum of all loss terms.
+
+    Args:
+        mechanism: shape, texture or background.
+        pairs: noise [N, noise_dim], labels [N] and the teacher's uint8 images [N, C, H, W].
+        num_classes: Number of classes.
+        settings: Architecture, budget and loss weights.
+        seed: Base seed.
+        compute: Device and precision.
+        checkpoint_path: Where the state is kept while training; None keeps nothing.
+        record: Called with (step, losses) every few steps.
+
+    Returns:
+        The averaged student in eval mode, on the CPU, and the history of its losses.
+
+    Raises:
+        InterruptedRunError: If a stop was requested; the state is saved.
+    """
+    noise, labels, teacher_bytes = pairs
+    is_shape = mechanism == "shape"
+    device = choose_device(compute.device)
+    with seeded(seed, f"student-init-{mechanism}"):
+        student = make_student(
+            mechanism, settings.student.model_dump(), noise.shape[1], num_classes, teacher_bytes.shape[-1]
+        )
+        discriminator = ProjectionDiscriminator(
+            CHANNELS_OF_MECHANISM[mechanism], num_classes, teacher_bytes.shape[-1], settings.discriminator_width
+        )
+    student = student.to(device, memory_format=torch.channels_last).train()
+    discriminator = discriminator.to(device, memory_format=torch.channels_last).train()
+    average = WeightAverage(student, settings.ema_decay)
+    student_optimiser = torch.optim.Adam(student.parameters(), settings.learning_rate, settings.betas)
+    discriminator_optimiser = torch.optim.Adam(
+        discriminator.parameters(), settings.discriminator_learning_rate, settings.betas
+    )
+    base_weights = settings.weights.model_dump()
+    if not is_shape:
+        base_weights.pop("binary_cross_entropy")  # only masks are in [0, 1]
+    # Without one of its terms the discriminator would learn for nothing.
+    judged = any(base_weights[name] for name in ("feature", "kl", "adversarial"))
+    if not judged:
+        base_weights = {name: w for name, w in base_weights.items() if name in ("pixel", "binary_cross_entropy")}
+    objects = {
+        "student": student,
+        "average": average.average,
+        "student_optimiser": student_optimiser,
+        "discriminator": discriminator,
+        "discriminator_optimiser": discriminator_optimiser,
+    }
+    checkpoint = Checkpoint(checkpoint_path, objects, settings.checkpoint_every_steps)
+    first, history = checkpoint.restore()
+    sampler = EpochSampler(len(labels), seed, f"distil-{mechanism}")
+    progress = Progress(f"{mechanism} student", settings.num_steps, "steps", first)
+
+    for step in range(first, settings.num_steps):
+        rows = sampler.rows(step, settings.batch_size)
+        step_noise, step_labels = noise[rows].to(device), labels[rows].to(device)
+        teacher_images = decode_images(mechanism, teacher_bytes[rows]).to(device)
+        factor = _annealed(step, settings.num_steps)
+        student_optimiser.param_groups[0]["lr"] = settings.learning_rate * factor
+        discriminator_optimiser.param_groups[0]["lr"] = settings.discriminator_learning_rate * factor
+
+        with autocast(compute, device):
+            student_images = student(step_noise, step_labels)
+        terms = {"pixel": pixel_loss(student_images, teacher_images)}
+        if is_shape:
+            terms["binary_cross_entropy"] = binary_cross_entropy_loss(student_images, teacher_images)
+        losses: dict[str, float] = {}
+
+        if judged:
+            # The discriminator sees masks in [-1, 1], like images.
+            seen_student, seen_teacher = student_images, teacher_images
+            if is_shape:
+                seen_student, seen_teacher = student_images * 2 - 1, teacher_images * 2 - 1
+            # Discriminator phase.
+            discriminator.requires_grad_(True)
+            with autocast(compute, device):
+                of_student = discriminator(seen_student.detach(), step_labels)
+                of_teacher = discriminator(seen_teacher, step_labels)
+            discriminator_loss = hinge_discriminator_loss(of_student.logits.float(), of_teacher.logits.float())
+            discriminator_optimiser.zero_grad(set_to_none=True)
+            discriminator_loss.backward()
+            discriminator_optimiser.step()
+            # Student phase, against the updated discriminator.
+            discriminator.requires_grad_(False)
+            with autocast(compute, device):
+                of_student = discriminator(seen_student, step_labels)
+                with torch.no_grad():
+                    of_teacher = discriminator(seen_teacher, step_labels)
+            terms["feature"] = feature_loss(
+                [layer.float() for layer in of_student.features], [layer.float() for layer in of_teacher.features]
+            )
+            terms["kl"] = kl_loss(
+                of_student.class_logits.float(), of_teacher.class_logits.float(), settings.kl_temperature
+            )
+            terms["adversarial"] = hinge_generator_loss(of_student.logits.float())
+            losses["discriminator"] = discriminator_loss.item() if _is_logged(step, settings) else 0.0
+
+        weights = dict(base_weights)
+        weights["pixel"] *= 1 - settings.pixel_decay * step / settings.num_steps
+        if judged and step % settings.adversarial_every_steps:
+            weights["adversarial"] = 0.0
+        loss = weighted_sum(terms, weights)
+        student_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        student_optimiser.step()
+        average.update(step)
+
+        done = step + 1
+        if _is_logged(step, settings):
+            losses |= {name: term.item() for name, term in terms.items()} | {"total": loss.item()}
+            history.append({"step": done, **losses})
+            record(done, losses)
+        progress.advance()
+        stopping = stop_requested() and done < settings.num_steps
+        if stopping or checkpoint.is_due(done, settings.num_steps):
+            checkpoint.save(done, history)
+        if stopping:
+            progress.interrupt()
+    progress.finish()
+    return average.average.to("cpu", memory_format=torch.contiguous_format), history
+
+
+def _is_logged(step: int, settings: Distill) -> bool:
+    return (step + 1) % settings.log_every_steps == 0 or step + 1 == settings.num_steps
+
+
+class StudentArtifact:
+    """A distilled student of one mechanism on disk.
+
+    Attributes:
+        artifact: Where it is stored.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+
+    @property
+    def card(self) -> dict:
+        """The mechanism, its architecture and the interface it was made for."""
+        return self.artifact.read_json(CARD_FILE)
+
+    @property
+    def history(self) -> History:
+        """Losses by step."""
+        return self.artifact.read_json(HISTORY_FILE)
+
+    def open(self) -> nn.Module:
+        """Load the student, frozen and in eval mode."""
+        card = self.card
+        student = make_student(**card)
+        student.load_state_dict(load_file(self.artifact.path(STUDENT_FILE)))
+        return student.requires_grad_(False).eval()
+
+
+def build_student(
+    store: Path,
+    mechanism: str,
+    samples: SampleShards,
+    settings: Distill,
+    seed: int,
+    compute: Compute,
+    record: RecordStep = record_nothing,
+) -> StudentArtifact:
+    """Return the student of one mechanism: distil it, continue it, or reuse it."""
+
+    def write(writer: ArtifactWriter) -> None:
+        student, history = distil_student(
+            mechanism,
+            samples.read_pairs(mechanism),
+            samples.num_classes,
+            settings,
+            seed,
+            compute,
+            writer.scratch("checkpoint.pt"),
+            record,
+        )
+        writer.write(STUDENT_FILE, lambda path: save_file(student.state_dict(), path))
+        writer.write_json(HISTORY_FILE, history)
+        card = {
+            "mechanism": mechanism,
+            "architecture": settings.student.model_dump(),
+            "noise_dim": samples.noise_dim,
+            "num_classes": samples.num_classes,
+            "image_size": samples.image_size,
+        }
+        writer.write_json(CARD_FILE, card)
+
+    inputs = {
+        "kind": "student",
+        "mechanism": mechanism,
+        "samples": samples.artifact.identity,
+        "settings": settings.model_dump(mode="json", exclude={"checkpoint_every_steps", "log_every_steps"}),
+        "seed": seed,
+        "precision": compute.precision,
+    }
+    return StudentArtifact(build_artifact(store, inputs, write))
+
+
+class StudentsArtifact:
+    """The three students of a run in one folder that `StudentCGN.from_pretrained` reads.
+
+    Attributes:
+        artifact: Where they are stored.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+
+    def open(self) -> StudentCGN:
+        """Load the students, frozen and in eval mode."""
+        return StudentCGN.from_pretrained(self.artifact.directory)
+
+
+def assemble_students(store: Path, students: dict[str, StudentArtifact]) -> StudentsArtifact:
+    """Put three distilled mechanisms into one `StudentCGN` folder."""
+
+    def write(writer: ArtifactWriter) -> None:
+        cards = {mechanism: students[mechanism].card for mechanism in MECHANISMS}
+        interface = {key: cards["shape"][key] for key in ("noise_dim", "num_classes", "image_size")}
+        cgn = StudentCGN(**interface, architectures={m: card["architecture"] for m, card in cards.items()})
+        for mechanism in MECHANISMS:
+            cgn.network_of(mechanism).load_state_dict(students[mechanism].open().state_dict())
+        folder = writer.scratch("students")
+        cgn.save_pretrained(folder)
+        for path in sorted(folder.iterdir()):
+            writer.write(path.name, lambda target, path=path: target.write_bytes(path.read_bytes()))
+
+    inputs = {"kind": "students", **{mechanism: students[mechanism].artifact.identity for mechanism in MECHANISMS}}
+    return StudentsArtifact(build_artifact(store, inputs, write))

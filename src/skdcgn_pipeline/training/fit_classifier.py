@@ -1,0 +1,150 @@
+"""Train a digit classifier on batches drawn from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
+from skdcgn_pipeline.compute import autocast, choose_device, memory_format
+from skdcgn_pipeline.data.batches import DrawBatch
+from skdcgn_pipeline.models.classifier import DigitClassifier
+from skdcgn_pipeline.parameters import ClassifierFit, Compute
+from skdcgn_pipeline.seeding import seeded
+from skdcgn_pipeline.training.checkpointing import Checkpoint
+from skdcgn_pipeline.progress import Progress, stop_requested
+
+History = list[dict[str, float]]
+RecordStep = Callable[[int, dict[str, float]], None]
+LOG_EVERY_STEPS = 20
+WEIGHTS_FILE, HISTORY_FILE = "classifier.safetensors", "history.json"
+
+
+def record_nothing(step: int, losses: dict[str, float]) -> None:
+    """Record nothing: the default where nobody listens."""
+
+
+def fit_classifier(
+    draw_batch: DrawBatch,
+    settings: ClassifierFit,
+    seed: int,
+    compute: Compute,
+    num_classes: int = 10,
+    checkpoint_path: Path | None = None,
+    record: RecordStep = record_nothing,
+    title: str = "classifier",
+) -> tuple[DigitClassifier, History]:
+    """Train a classifier with AdamW and a one-cycle learning rate.
+
+    Args:
+        draw_batch: Gives the images and labels of a step.
+        settings: Budget and optimiser.
+        seed: Seed of the initial weights; `draw_batch` brings its own.
+        compute: Device and precision.
+        num_classes: Number of classes.
+        checkpoint_path: Where the state is kept while training; None keeps nothing.
+        record: Called with (step, losses) every few steps.
+        title: Shown in the progress.
+
+    Returns:
+        The classifier in eval mode, on the CPU, and the history of its loss.
+
+    Raises:
+        InterruptedRunError: If a stop was requested; the state is saved.
+    """
+    device = choose_device(compute.device)
+    layout = memory_format(compute)
+    with seeded(seed, "classifier-init"):
+        network: nn.Module = DigitClassifier(num_classes)
+    network = network.to(device, memory_format=layout).train()
+    optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    # One warm-up step at least: OneCycleLR divides by its length.
+    warm_up = max(0.25, 2 / settings.num_steps) if settings.num_steps > 2 else 0.5
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=settings.num_steps + 1, pct_start=min(warm_up, 0.9)
+    )
+    checkpoint = Checkpoint(
+        checkpoint_path,
+        {"network": network, "optimiser": optimiser, "schedule": schedule},
+        settings.checkpoint_every_steps,
+    )
+    first, history = checkpoint.restore()
+    progress = Progress(title, settings.num_steps, "steps", first)
+
+    for step in range(first, settings.num_steps):
+        images, labels = draw_batch(step, settings.batch_size)
+        images = images.to(device, memory_format=layout, non_blocking=True)
+        labels = labels.to(device, non_blocking=True)
+        with autocast(compute, device):
+            logits = network(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+
+        done = step + 1
+        if done % LOG_EVERY_STEPS == 0 or done == settings.num_steps:
+            losses = {"loss": loss.item()}
+            history.append({"step": done, **losses})
+            record(done, losses)
+        progress.advance()
+        stopping = stop_requested() and done < settings.num_steps
+        if stopping or checkpoint.is_due(done, settings.num_steps):
+            checkpoint.save(done, history)
+        if stopping:
+            progress.interrupt()
+    progress.finish()
+    return network.to("cpu", memory_format=torch.contiguous_format).eval(), history
+
+
+def build_classifier(
+    store: Path,
+    data_inputs: dict[str, Any],
+    source: Callable[[], DrawBatch],
+    settings: ClassifierFit,
+    seed: int,
+    compute: Compute,
+    num_classes: int = 10,
+    record: RecordStep = record_nothing,
+    title: str = "classifier",
+) -> tuple[Artifact, DigitClassifier]:
+    """Return the classifier trained from `inputs`: train it, continue it, or reuse it.
+
+    Args:
+        store: Directory of classifiers.
+        data_inputs: What the training data is made from; settings and seed are added here.
+        source: Gives `draw_batch`; only called when there is something to train.
+        settings, seed, compute, num_classes, record, title: As in `fit_classifier`.
+    """
+
+    def write(writer: ArtifactWriter) -> None:
+        classifier, history = fit_classifier(
+            source(), settings, seed, compute, num_classes, writer.scratch("checkpoint.pt"), record, title
+        )
+        writer.write(WEIGHTS_FILE, lambda path: save_file(classifier.state_dict(), path))
+        writer.write_json(HISTORY_FILE, history)
+
+    inputs = {
+        "kind": "digit classifier",
+        "data": data_inputs,
+        "settings": settings.model_dump(exclude={"checkpoint_every_steps"}),
+        "seed": seed,
+        "precision": compute.precision,
+        "num_classes": num_classes,
+    }
+    artifact = build_artifact(store, inputs, write)
+    return artifact, open_classifier(artifact)
+
+
+def open_classifier(artifact: Artifact) -> DigitClassifier:
+    """Load a classifier that `build_classifier` made, in eval mode."""
+    classifier = DigitClassifier(artifact.inputs["num_classes"])
+    classifier.load_state_dict(load_file(artifact.path(WEIGHTS_FILE)))
+    return classifier.requires_grad_(False).eval()

@@ -1,0 +1,263 @@
+"""Train a CGN of the MNIST architecture on any biased dataset (CGN, arXiv 2101.06046, section 4.1)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
+from skdcgn_pipeline.compute import autocast, choose_device
+from skdcgn_pipeline.data.batches import EpochSampler, draw_from_split, from_bytes
+from skdcgn_pipeline.data.bias import BiasedSplit
+from skdcgn_pipeline.data.images import BiasedImages
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.losses import weighted_sum
+from skdcgn_pipeline.losses.adversarial import least_squares_discriminator_loss, least_squares_generator_loss
+from skdcgn_pipeline.losses.mechanism import mask_bounds_loss, mask_entropy_loss, mode_seeking_loss, style_loss
+from skdcgn_pipeline.mechanisms import compose
+from skdcgn_pipeline.models.cgn import MnistCGN
+from skdcgn_pipeline.models.discriminator import CGN_DISCRIMINATORS
+from skdcgn_pipeline.parameters import ClassifierFit, Compute, TeacherFit
+from skdcgn_pipeline.seeding import seeded, torch_generator
+from skdcgn_pipeline.training.averaging import WeightAverage
+from skdcgn_pipeline.training.checkpointing import Checkpoint
+from skdcgn_pipeline.training.fit_classifier import History, RecordStep, fit_classifier, record_nothing
+from skdcgn_pipeline.progress import Progress, stop_requested
+
+StyleFeatures = Callable[[Tensor], list[Tensor]]
+WEIGHTS_FILE, HISTORY_FILE = "teacher.safetensors", "history.json"
+VGG16_FILE = "vgg16-397923af.pth"
+VGG16_RELUS = (3, 8, 15, 22)  # relu1_2, relu2_2, relu3_3, relu4_3
+LOG_EVERY_STEPS = 50
+ADAM_BETAS = (0.5, 0.999)
+
+
+def _initialise(network: nn.Module, settings: TeacherFit) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            if settings.init == "orthogonal":
+                nn.init.orthogonal_(module.weight, settings.init_gain)
+            else:
+                nn.init.normal_(module.weight, 0.0, settings.init_gain)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def open_vgg16_features(assets: str) -> StyleFeatures:
+    """Return a function that gives four layers of VGG16 for images in [-1, 1].
+
+    Raises:
+        SettingError: If torchvision's weights are not in the asset folder.
+    """
+    from torchvision.models import vgg16  # slow to import and rarely wanted
+
+    path = Path(assets) / VGG16_FILE
+    if not path.is_file():
+        raise SettingError(
+            "teacher.fit.style_network",
+            f"torchvision's VGG16 weights at {path}",
+            "no such file",
+            "Put them there, or use 'digit_classifier', which is trained on the same images.",
+        )
+    network = vgg16()
+    network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    layers = network.features[: VGG16_RELUS[-1] + 1].requires_grad_(False).eval()
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+
+    def features(images: Tensor) -> list[Tensor]:
+        outputs = []
+        images = ((images + 1) / 2 - mean.to(images)) / deviation.to(images)
+        layers.to(images.device)
+        for number, layer in enumerate(layers):
+            images = layer(images)
+            if number in VGG16_RELUS:
+                outputs.append(images)
+        return outputs
+
+    return features
+
+
+def fit_style_network(split: BiasedSplit, settings: ClassifierFit, seed: int, compute: Compute) -> StyleFeatures:
+    """Train a small classifier on the biased images and return its four layers as style features."""
+    draw = draw_from_split(split, seed, "style-network")
+    network, _ = fit_classifier(draw, settings, seed, compute, title="style network")
+    network.requires_grad_(False)
+
+    def features(images: Tensor) -> list[Tensor]:
+        return network.to(images.device).layer_features(images)
+
+    return features
+
+
+def fit_teacher(
+    split: BiasedSplit,
+    style_features: StyleFeatures,
+    settings: TeacherFit,
+    seed: int,
+    compute: Compute,
+    checkpoint_path: Path | None = None,
+    record: RecordStep = record_nothing,
+    num_classes: int = 10,
+) -> tuple[MnistCGN, History]:
+    """Train a CGN adversarially on a biased dataset, with factual labels.
+
+    Each step draws noise and a class per image, composes the three mechanisms with random patch
+    shifts, and updates the generators (least-squares adversarial loss, mask entropy and bounds, style)
+    and then the discriminator.
+
+    Args:
+        split: The biased training images.
+        style_features: Four layers of features for the style loss.
+        settings: Budget, weights, architecture of the discriminator.
+        seed: Base seed.
+        compute: Device and precision.
+        checkpoint_path: Where the state is kept while training.
+        record: Called with (step, losses) every few steps.
+        num_classes: Number of classes.
+
+    Returns:
+        The averaged CGN in eval mode, on the CPU, and the history of its losses.
+
+    Raises:
+        InterruptedRunError: If a stop was requested; the state is saved.
+    """
+    device = choose_device(compute.device)
+    image_size = split.images.shape[-1]
+    with seeded(seed, "teacher-init"):
+        cgn = MnistCGN(num_classes=num_classes, image_size=image_size)
+        discriminator: nn.Module = CGN_DISCRIMINATORS[settings.discriminator](
+            num_classes, image_size, settings.discriminator_width
+        )
+        _initialise(cgn, settings)
+        _initialise(discriminator, settings)
+    # Channels last is the faster layout of these convolutions on a CPU, in either precision.
+    cgn = cgn.to(device, memory_format=torch.channels_last).train()
+    discriminator = discriminator.to(device).train()
+    average = WeightAverage(cgn, settings.ema_decay)
+    generator_optimiser = torch.optim.Adam(cgn.parameters(), settings.learning_rate, ADAM_BETAS)
+    discriminator_optimiser = torch.optim.Adam(discriminator.parameters(), settings.learning_rate, ADAM_BETAS)
+    weights = {
+        "adversarial": 1.0,
+        "mask_entropy": settings.mask_entropy_weight,
+        "mask_bounds": settings.mask_bounds_weight,
+        "mode_seeking": settings.mode_seeking_weight,
+        "style": 1.0,  # the layers have weights of their own
+    }
+    objects = {
+        "cgn": cgn,
+        "discriminator": discriminator,
+        "average": average.average,
+        "generator_optimiser": generator_optimiser,
+        "discriminator_optimiser": discriminator_optimiser,
+    }
+    checkpoint = Checkpoint(checkpoint_path, objects, settings.checkpoint_every_steps)
+    first, history = checkpoint.restore()
+    sampler = EpochSampler(len(split), seed, "teacher-rows")
+    progress = Progress("teacher", settings.num_steps, "steps", first)
+
+    for step in range(first, settings.num_steps):
+        generator = torch_generator(seed, "teacher-step", step)
+        size = (settings.batch_size, 2)
+        noise = torch.randn(settings.batch_size, cgn.noise_dim, generator=generator).to(device)
+        # Each class twice, so that masks of one class can be compared.
+        half = settings.batch_size // 2
+        labels = torch.randint(num_classes, (half,), generator=generator).repeat(2).to(device)
+        foreground_offset = torch.randint(image_size, size, generator=generator).to(device)
+        background_offset = torch.randint(image_size, size, generator=generator).to(device)
+        rows = sampler.rows(step, settings.batch_size)
+        real, real_labels = from_bytes(split.images[rows]).to(device), split.labels[rows].to(device)
+
+        # Generators. The discriminator's dropout is the step's, whatever ran before.
+        with seeded(seed, "teacher-dropout", step), autocast(compute, device):
+            images = cgn(noise, labels)
+            composite = compose(images, foreground_offset, background_offset)
+            scores = discriminator(composite, labels).float()
+            styles = [[layer.float() for layer in style_features(batch)] for batch in (composite, real)]
+        terms = {
+            "adversarial": least_squares_generator_loss(scores),
+            "mask_entropy": mask_entropy_loss(images.mask),
+            "mask_bounds": mask_bounds_loss(images.mask, *settings.mask_bounds),
+            "mode_seeking": mode_seeking_loss(images.mask[:half], images.mask[half:], noise[:half], noise[half:]),
+            "style": style_loss(*styles, settings.style_weights),
+        }
+        loss = weighted_sum(terms, weights)
+        generator_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        generator_optimiser.step()
+        average.update(step)
+
+        # Discriminator, on the same composites.
+        with seeded(seed, "teacher-dropout-discriminator", step), autocast(compute, device):
+            generated_scores = discriminator(composite.detach(), labels).float()
+            real_scores = discriminator(real, real_labels).float()
+        discriminator_loss = least_squares_discriminator_loss(generated_scores, real_scores)
+        discriminator_optimiser.zero_grad(set_to_none=True)
+        discriminator_loss.backward()
+        discriminator_optimiser.step()
+
+        done = step + 1
+        if done % LOG_EVERY_STEPS == 0 or done == settings.num_steps:
+            losses = {name: term.item() for name, term in terms.items()}
+            losses |= {"total": loss.item(), "discriminator": discriminator_loss.item()}
+            losses["mean_mask"] = images.mask.mean().item()
+            history.append({"step": done, **losses})
+            record(done, losses)
+        progress.advance()
+        stopping = stop_requested() and done < settings.num_steps
+        if stopping or checkpoint.is_due(done, settings.num_steps):
+            checkpoint.save(done, history)
+        if stopping:
+            progress.interrupt()
+    progress.finish()
+    return average.average.to("cpu", memory_format=torch.contiguous_format), history
+
+
+def build_teacher(
+    store: Path,
+    biased_images: BiasedImages,
+    settings: TeacherFit,
+    style_settings: ClassifierFit,
+    seed: int,
+    compute: Compute,
+    assets: str,
+    record: RecordStep = record_nothing,
+) -> Artifact:
+    """Return the CGN trained on a biased dataset: train it, continue it, or reuse it.
+
+    The weights are a safetensors file that carries what they were trained on, so that a teacher of
+    another variant is refused later.
+    """
+    data_inputs = biased_images.artifact.inputs
+
+    def write(writer: ArtifactWriter) -> None:
+        split = biased_images.split("train")
+        if settings.style_network == "vgg16":
+            style_features = open_vgg16_features(assets)
+        else:
+            style_features = fit_style_network(split, style_settings, seed, compute)
+        cgn, history = fit_teacher(
+            split, style_features, settings, seed, compute, writer.scratch("checkpoint.pt"), record
+        )
+        metadata = {
+            "variant": data_inputs["variant"],
+            "source": data_inputs["settings"]["source"],
+            "training": json.dumps({"settings": settings.model_dump(mode="json"), "seed": seed}, sort_keys=True),
+        }
+        writer.write(WEIGHTS_FILE, lambda path: save_file(cgn.state_dict(), path, metadata))
+        writer.write_json(HISTORY_FILE, history)
+
+    inputs = {
+        "kind": "teacher",
+        "biased_images": biased_images.artifact.identity,
+        "settings": settings.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
+        "style_settings": style_settings.model_dump(exclude={"checkpoint_every_steps"}),
+        "seed": seed,
+        "precision": compute.precision,
+    }
+    return build_artifact(store, inputs, write)

@@ -63,7 +63,7 @@ def _readable_disk_errors(path: Path) -> Any:
         raise
 
 
-def write_aside(path: Path, write: Callable[[Path], None]) -> None:
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it into place.
 
     Raises:
@@ -114,7 +114,7 @@ class ArtifactWriter:
             return False
         return True
 
-    def write(self, name: str, write: Callable[[Path], None]) -> None:
+    def write(self, name: str, write: Callable[[Path], object]) -> None:
         """Write a file of the artifact aside, rename it into place and record its SHA-256."""
         path = self.directory / name
         write_aside(path, write)

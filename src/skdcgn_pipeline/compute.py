@@ -1,10 +1,12 @@
-"""Where and how networks run: the device, the precision, and the warm words when neither is there."""
+"""Where and how networks run: the device, the precision, and the layout of images."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from skdcgn_pipeline.errors import SettingError, check_choice
 from skdcgn_pipeline.parameters import Compute
@@ -28,6 +30,16 @@ def choose_device(device: str) -> torch.device:
             "compute.device", f"a device of this machine ({', '.join(present)})", repr(device), "Use 'auto' or 'cpu'."
         )
     return torch.device(device)
+
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def place(network: ModuleT, device: torch.device | str, layout: torch.memory_format) -> ModuleT:
+    """Move a network to a device and lay out its weights; returns the same network."""
+    network.to(device)
+    network.to(memory_format=layout)  # type: ignore[call-overload]
+    return network
 
 
 def autocast(compute: Compute, device: torch.device) -> AbstractContextManager:

@@ -80,7 +80,9 @@ class ProjectHooks:
 
         def ask(number: int, frame: Any) -> None:
             self._stop_listening()
-            logger.warning("%s: saving the state, then stopping. Once more to stop at once.", signal.Signals(number).name)
+            logger.warning(
+                "%s: saving the state, then stopping. Once more to stop at once.", signal.Signals(number).name
+            )
             request_stop()
 
         for number in SIGNALS:
@@ -103,6 +105,8 @@ def _plain(config: Any) -> dict[str, Any]:
 def _git_commit(directory: Path) -> str | None:
     try:
         command = ["git", "rev-parse", "HEAD"]
-        return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(  # noqa: S603
+            command, cwd=directory, capture_output=True, text=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

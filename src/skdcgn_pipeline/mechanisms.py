@@ -14,11 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skdcgn_pipeline.errors import SettingError, check_choice
-
-MECHANISMS = ("shape", "texture", "background")
-IMAGE_OF_MECHANISM = {"shape": "mask", "texture": "foreground", "background": "background"}
-CHANNELS_OF_MECHANISM = {"shape": 1, "texture": 3, "background": 3}
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, IMAGE_OF_MECHANISM, MECHANISMS
 
 
 @dataclass(frozen=True)
@@ -229,51 +226,16 @@ def _affine(images: Tensor, strength: float, generator: torch.Generator, value_r
 TransformationFunction = Callable[[Tensor, float, torch.Generator, tuple[float, float]], Tensor]
 
 
-@dataclass(frozen=True)
-class TransformationKind:
-    """What a transformation is called, does and may be applied to.
-
-    Attributes:
-        apply: The function.
-        mechanisms: The mechanisms it makes sense for.
-        lowest: Smallest strength allowed.
-        highest: Largest strength allowed.
-        unit: What the strength means.
-    """
-
-    apply: TransformationFunction
-    mechanisms: tuple[str, ...]
-    lowest: float
-    highest: float
-    unit: str
-
-
-TRANSFORMATIONS: dict[str, TransformationKind] = {
-    "identity": TransformationKind(_identity, MECHANISMS, 0, 1, "ignored"),
-    "gaussian_noise": TransformationKind(_gaussian_noise, MECHANISMS, 0, 2, "standard deviation, clamped to the range"),
-    "opacity": TransformationKind(_opacity, ("shape",), 0, 1, "factor on the mask"),
-    "rotation": TransformationKind(_rotation, ("shape",), 0, 180, "largest angle in degrees, drawn uniformly"),
-    "affine": TransformationKind(_affine, ("shape",), 0, 5, "multiple of the reference standard deviations"),
-    "binarise": TransformationKind(_binarise, ("shape",), 0, 1, "threshold on the mask"),
-    "grey": TransformationKind(_grey, ("texture", "background"), 0, 1, "share of grey blended in"),
+# The kinds, what they apply to and their ranges are in `vocabulary.TRANSFORMATION_KINDS`.
+TRANSFORMATIONS: dict[str, TransformationFunction] = {
+    "identity": _identity,
+    "gaussian_noise": _gaussian_noise,
+    "opacity": _opacity,
+    "rotation": _rotation,
+    "affine": _affine,
+    "binarise": _binarise,
+    "grey": _grey,
 }
-
-
-def check_transformation(setting: str, mechanism: str, kind: str, strength: float) -> None:
-    """Refuse a transformation that is unknown, does not fit the mechanism or is out of range.
-
-    Raises:
-        SettingError: Naming the setting, the valid values and what came.
-    """
-    check_choice(f"{setting}.kind", kind, [k for k, t in TRANSFORMATIONS.items() if mechanism in t.mechanisms])
-    known = TRANSFORMATIONS[kind]
-    if not known.lowest <= strength <= known.highest:
-        raise SettingError(
-            f"{setting}.strength",
-            f"a number in [{known.lowest}, {known.highest}] ({known.unit})",
-            strength,
-            f"Choose a strength that '{kind}' can apply.",
-        )
 
 
 def transform_mechanism(
@@ -292,7 +254,7 @@ def transform_mechanism(
     """
     value_range = (0.0, 1.0) if mechanism == "shape" else (-1.0, 1.0)
     for kind, strength in transformations:
-        images = TRANSFORMATIONS[kind].apply(images, strength, generator, value_range)
+        images = TRANSFORMATIONS[kind](images, strength, generator, value_range)
     return images
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skdcgn_pipeline.errors import SettingError, nearest
+from skdcgn_pipeline.vocabulary import MECHANISMS, check_transformation
 
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -96,6 +97,7 @@ class TeacherFit(Settings):
         mask_bounds_weight: Mean mask kept within `mask_bounds`.
         mask_bounds: Lowest and highest mean of a mask.
         mode_seeking_weight: Masks of one class kept apart; 0 is the published training.
+        mode_seeking_floor: Mean distance of two masks from which on they are left alone.
         style_weights: One weight per layer of the style network.
         style_network: `vgg16` (torchvision weights, where they are present) or `digit_classifier`.
         discriminator: `linear` or `convolutional`.
@@ -113,6 +115,7 @@ class TeacherFit(Settings):
     mask_bounds_weight: Weight = 0.0
     mask_bounds: tuple[Fraction, Fraction] = (0.05, 0.5)
     mode_seeking_weight: Weight = 0.0
+    mode_seeking_floor: Fraction = 0.12
     style_weights: tuple[Weight, ...] = (0.0, 0.05, 0.0, 0.05)
     style_network: Literal["vgg16", "digit_classifier"] = "digit_classifier"
     discriminator: Literal["linear", "convolutional"] = "linear"
@@ -265,7 +268,7 @@ class MechanismParameters(Settings):
 
 
 class Transformation(Settings):
-    """One transformation of a mechanism's image, see `mechanisms.TRANSFORMATIONS`."""
+    """One transformation of a mechanism's image, see `vocabulary.TRANSFORMATION_KINDS`."""
 
     kind: str
     strength: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
@@ -280,14 +283,9 @@ class Transformations(Settings):
 
     @model_validator(mode="after")
     def _fit_their_mechanism(self) -> Transformations:
-        # Imported here so that the settings can be checked without importing torch.
-        given = {m: getattr(self, m) for m in ("shape", "texture", "background")}
-        if any(given.values()):
-            from skdcgn_pipeline.mechanisms import check_transformation
-
-            for mechanism, transformations in given.items():
-                for transformation in transformations:
-                    check_transformation(mechanism, mechanism, transformation.kind, transformation.strength)
+        for mechanism in MECHANISMS:
+            for transformation in getattr(self, mechanism):
+                check_transformation(mechanism, mechanism, transformation.kind, transformation.strength)
         return self
 
     def of(self, mechanism: str) -> list[tuple[str, float]]:

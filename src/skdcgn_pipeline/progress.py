@@ -76,8 +76,15 @@ class Progress:
                 self._stream.write("\r\x1b[2K")
             seconds = time.perf_counter() - self._start
             rate = (self.done - self._first) / max(seconds, 1e-9)
-            logger.info("%s: %s %s in %.0f s, %s %s/s", self.title, f"{self.done - self._first:,}", self.unit, seconds,
-                        f"{rate:,.0f}", self.unit)
+            logger.info(
+                "%s: %s %s in %.0f s, %s %s/s",
+                self.title,
+                f"{self.done - self._first:,}",
+                self.unit,
+                seconds,
+                f"{rate:,.0f}",
+                self.unit,
+            )
 
     def interrupt(self) -> None:
         """Raise the error that ends an interrupted loop.

@@ -11,9 +11,8 @@ import click
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 
-from skdcgn_pipeline.errors import InterruptedRunError, SettingError, check_choice
-
-MECHANISMS = ("shape", "texture", "background")
+from skdcgn_pipeline.errors import DamagedFileError, InterruptedRunError, SettingError, check_choice
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 
 def environments(conf_source: str | Path) -> list[str]:
@@ -34,9 +33,9 @@ class ProjectSession(KedroSession):
         """Load the context; wrong settings are told in one message."""
         return _told(super().load_context)
 
-    def run(
+    def run(  # type: ignore[override]  # the same arguments, by name only
         self,
-        *args: Any,
+        *,
         namespaces: Iterable[str] | None = None,
         to_nodes: Iterable[str] | None = None,
         pipeline_names: list[str] | None = None,
@@ -56,7 +55,7 @@ class ProjectSession(KedroSession):
             _told(lambda namespace=namespace: check_choice("--namespaces", namespace, MECHANISMS))
             chosen = [pipelines[name] for name in names or ["__default__"]]
             wanted += [node.name for pipe in chosen for node in pipe.nodes if node.namespace == namespace]
-        return _told(lambda: super(ProjectSession, self).run(*args, to_nodes=wanted, pipeline_names=names, **kwargs))
+        return _told(lambda: super(ProjectSession, self).run(to_nodes=wanted, pipeline_names=names, **kwargs))
 
 
 def _told(work: Any) -> Any:
@@ -72,8 +71,6 @@ def _told(work: Any) -> Any:
 
 def _actionable(error: BaseException | None) -> BaseException | None:
     """Return the error in the chain of causes that was written for the user, if any."""
-    from skdcgn_pipeline.errors import DamagedFileError
-
     while error is not None:
         if isinstance(error, SettingError | InterruptedRunError | DamagedFileError):
             return error

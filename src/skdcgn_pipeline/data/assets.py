@@ -9,6 +9,7 @@ import argparse
 import gzip
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from skdcgn_pipeline.artifacts import sha256_of_file, write_aside
@@ -123,7 +124,7 @@ def fetch_assets(root: Path | str) -> list[Path]:
         content = download.read_bytes()
         if _url_of(name).endswith(_COMPRESSED):
             content = gzip.decompress(content)
-        write_aside(path, lambda temporary, content=content: temporary.write_bytes(content))
+        write_aside(path, partial(Path.write_bytes, data=content))
         download.unlink()
         if (got := sha256_of_file(path)) != digest:
             path.unlink()

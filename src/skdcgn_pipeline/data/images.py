@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -93,7 +94,7 @@ def build_biased_images(store: Path, assets: str, settings: Prepare, variant: st
                 assets=assets,
             )
             columns = {key: values.numpy() for key, values in vars(split).items()}
-            writer.write(f"{name}.parquet", lambda path, columns=columns: write_columns(path, columns))
+            writer.write(f"{name}.parquet", partial(write_columns, columns=columns))
         writer.write_json("splits.json", num_rows)
 
     inputs = {"kind": "biased images", "settings": options, "variant": variant, "seed": seed}

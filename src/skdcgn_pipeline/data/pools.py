@@ -20,9 +20,10 @@ from skdcgn_pipeline.data.batches import DrawBatch
 from skdcgn_pipeline.data.samples import SampleShards, decode_images, encode_images
 from skdcgn_pipeline.data.shards import BlockRows, Shards, write_shards
 from skdcgn_pipeline.errors import SettingError
-from skdcgn_pipeline.mechanisms import MECHANISMS, MechanismImages, compose, transform_mechanism
+from skdcgn_pipeline.mechanisms import MechanismImages, compose, transform_mechanism
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.seeding import torch_generator
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 # Stored counterfactuals are composed in blocks of this many rows, whatever the shards are.
 ROWS_PER_BLOCK = 500
@@ -99,9 +100,7 @@ class CounterfactualPool:
             labels.append(own_class if getattr(composition.counterfactual, mechanism) else image_class)
             rows.append(self._draw_rows(labels[-1], generator))
             image = decode_images(mechanism, self.images.of(mechanism)[rows[-1]])
-            images.append(
-                transform_mechanism(image, mechanism, composition.transformations.of(mechanism), generator)
-            )
+            images.append(transform_mechanism(image, mechanism, composition.transformations.of(mechanism), generator))
         offsets = torch.zeros(2, num_images, 2, dtype=torch.long)
         if composition.patch_shift:
             offsets = torch.randint(self.image_size, (2, num_images, 2), generator=generator)

@@ -14,15 +14,10 @@ from skdcgn_pipeline.artifacts import ArtifactWriter, build_artifact, check_writ
 from skdcgn_pipeline.compute import autocast, choose_device
 from skdcgn_pipeline.data.batches import from_bytes
 from skdcgn_pipeline.data.shards import BlockRows, Shards, write_shards
-from skdcgn_pipeline.mechanisms import (
-    IMAGE_OF_MECHANISM,
-    MECHANISMS,
-    CounterfactualGenerator,
-    MechanismImages,
-    check_images,
-)
+from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, check_images
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.seeding import torch_generator
+from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
 
 # A generator always renders whole blocks of this many rows, whatever the shards are: the kernels'
 # rounding may depend on the batch size, and so would the images.
@@ -153,9 +148,7 @@ def draw_samples(
             generator.to(device)
         render = partial(_render_block, generator, device, purpose, seed, compute)
         properties = {name: getattr(generator, name) for name in ("noise_dim", "num_classes", "image_size")}
-        write_shards(
-            writer, purpose, num_rows, rows_per_shard, lambda: BlockRows(render, ROWS_PER_BLOCK), properties
-        )
+        write_shards(writer, purpose, num_rows, rows_per_shard, lambda: BlockRows(render, ROWS_PER_BLOCK), properties)
 
     inputs = {
         "kind": "samples",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def write_shards(
         InterruptedRunError: If a stop was requested; finished shards are kept.
     """
     firsts = range(0, num_rows, rows_per_shard)
-    shards = [
+    shards: list[dict[str, Any]] = [
         {"name": f"shard-{number:05d}.parquet", "num_rows": min(rows_per_shard, num_rows - first)}
         for number, first in enumerate(firsts)
     ]
@@ -79,7 +80,7 @@ def write_shards(
         assert rows is not None
         shard = shards[number]
         columns = rows.rows(firsts[number], firsts[number] + shard["num_rows"])
-        writer.write(shard["name"], lambda path, columns=columns: write_columns(path, columns))
+        writer.write(shard["name"], partial(write_columns, columns=columns))
         progress.advance(shard["num_rows"])
     progress.finish()
     writer.write_json(SHARDS_FILE, {**properties, "shards": shards})

@@ -48,7 +48,7 @@ def _resize(images: Tensor, mode: str) -> Tensor:
 
 
 def _read_digits(assets: Path, seed: int, variant: str) -> dict[str, Digits]:
-    """scikit-learn's 1,797 handwritten digits (8 x 8 grey levels), a fixed 80/20 split by the seed."""
+    """Read scikit-learn's 1,797 handwritten digits (8 x 8 grey levels), a fixed 80/20 split by the seed."""
     from sklearn.datasets import load_digits  # slow to import and needed by this source alone
 
     bunch = load_digits()
@@ -61,8 +61,11 @@ def _read_digits(assets: Path, seed: int, variant: str) -> dict[str, Digits]:
 
 
 def _read_mnist(assets: Path, seed: int, variant: str) -> dict[str, Digits]:
-    """MNIST. The CGN's own test digits of double_colored and wildlife are MNIST train 50,000 to 59,999;
-    MNIST's test digits are then a third split, `mnist_test`, that nothing is ever tuned on."""
+    """Read MNIST.
+
+    The CGN's own test digits of double_colored and wildlife are MNIST train 50,000 to 59,999;
+    MNIST's test digits are then a third split, `mnist_test`, that nothing is ever tuned on.
+    """
     from torchvision.datasets import MNIST  # slow to import and needed by this source alone
 
     require_assets(assets, names_below("mnist"))

@@ -32,7 +32,7 @@ def _never_fatal(what: str) -> Iterator[None]:
     """Turn a failure to log into a warning: results are on disk, logging can fail."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (any failure of a server, of which there are many kinds)
         logger.warning("MLflow did not take %s (%s); the run goes on, results are kept on disk", what, error)
 
 

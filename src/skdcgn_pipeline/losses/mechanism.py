@@ -43,11 +43,10 @@ def style_loss(
     return total
 
 
-def mode_seeking_loss(first: Tensor, second: Tensor, first_noise: Tensor, second_noise: Tensor) -> Tensor:
-    """Keep images of one class apart when their noise is (MSGAN, arXiv 1903.05628, eq. 5).
+def mode_seeking_loss(first: Tensor, second: Tensor, floor: float) -> Tensor:
+    """Keep images of one class apart when their noise is: how far their mean distance is below a floor.
 
-    The inverse of the mean image distance over the mean noise distance; images [N, C, H, W] and noise
-    [N, D] are paired, each pair of one class.
+    After MSGAN (arXiv 1903.05628), whose inverse distance never stops pushing; images [N, C, H, W] are
+    paired, each pair of one class and of different noise.
     """
-    ratio = (first - second).abs().mean() / (first_noise - second_noise).abs().mean()
-    return 1 / (ratio + 1e-3)
+    return torch.relu(floor - (first - second).abs().mean((1, 2, 3))).mean()

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from skdcgn_pipeline.compute import autocast, choose_device, memory_format
+from skdcgn_pipeline.compute import autocast, choose_device, memory_format, place
 from skdcgn_pipeline.data.batches import from_bytes
 from skdcgn_pipeline.data.bias import BiasedSplit
 from skdcgn_pipeline.models.classifier import DigitClassifier
@@ -23,7 +23,7 @@ CONFIDENCE = 0.95
 def predict_classes(classifier: DigitClassifier, images: Tensor, compute: Compute, batch_size: int = 500) -> Tensor:
     """Return the predicted class [N] of uint8 images [N, 3, H, W]."""
     device, layout = choose_device(compute.device), memory_format(compute)
-    classifier = classifier.to(device, memory_format=layout)
+    classifier = place(classifier, device, layout)
     predictions = []
     for batch in images.split(batch_size):
         with autocast(compute, device):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skdcgn_pipeline.artifacts import build_json
 from skdcgn_pipeline.data.samples import SampleShards, decode_images
-from skdcgn_pipeline.mechanisms import MECHANISMS, CounterfactualGenerator, MechanismImages, compose
+from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
 from skdcgn_pipeline.metrics.cost import count_macs, count_parameters, measure_rates, render_call
 from skdcgn_pipeline.metrics.fidelity import (
     extract_features,
@@ -27,6 +27,7 @@ from skdcgn_pipeline.models.student import StudentCGN, check_same_interface
 from skdcgn_pipeline.models.teacher import IdentifiedTeacher
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.seeding import torch_generator
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 ALL = "all"
 RENDER_BATCH = 256
@@ -36,7 +37,9 @@ def render_heldout(students: StudentCGN, heldout: SampleShards) -> tuple[Mechani
     """Return the students' and the teacher's images of the held-out noise, as floating point."""
     columns = heldout.read("noise", "labels")
     noise, labels = torch.from_numpy(columns["noise"]), torch.from_numpy(columns["labels"])
-    batches = [students.render(n, y) for n, y in zip(noise.split(RENDER_BATCH), labels.split(RENDER_BATCH), strict=True)]
+    batches = [
+        students.render(n, y) for n, y in zip(noise.split(RENDER_BATCH), labels.split(RENDER_BATCH), strict=True)
+    ]
     rendered = MechanismImages(*(torch.cat([batch.of(m) for batch in batches]) for m in MECHANISMS))
     stored = heldout.read_images()
     return rendered, MechanismImages(*(decode_images(m, stored.of(m)) for m in MECHANISMS))
@@ -92,7 +95,7 @@ def measure_costs(teacher: CounterfactualGenerator, students: StudentCGN, batch_
         for role, generator in (("teacher", teacher), ("student", students)):
             one = None if mechanism == ALL else mechanism
             call = render_call(generator, one, noise, labels)
-            network = generator
+            network: Any = generator
             if one:
                 network = generator.network_of(one) if hasattr(generator, "network_of") else None
             row[f"{role}_parameters"] = count_parameters(network)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.mechanisms import MECHANISMS, LabelsLike, MechanismImages, MechanismLabels
+from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 MASK_MIN, MASK_MAX = 1e-4, 0.9999
 

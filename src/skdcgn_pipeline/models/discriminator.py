@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -39,8 +40,7 @@ class ProjectionDiscriminator(nn.Module):
         num_layers = max(1, int(math.log2(image_size // 4)))
         widths = [channels] + [width * 2**layer for layer in range(num_layers)]
         self.layers = nn.ModuleList(
-            spectral_norm(nn.Conv2d(narrow, wide, 4, stride=2, padding=1))
-            for narrow, wide in zip(widths, widths[1:], strict=False)
+            spectral_norm(nn.Conv2d(narrow, wide, 4, stride=2, padding=1)) for narrow, wide in pairwise(widths)
         )
         self.activation = nn.LeakyReLU(0.01)
         self.linear = spectral_norm(nn.Linear(widths[-1], 1))
@@ -54,7 +54,7 @@ class ProjectionDiscriminator(nn.Module):
             features.append(images)
         pooled = images.sum((2, 3))
         scores = self.linear(pooled)  # [N, 1]
-        class_logits = scores + pooled @ self.class_embedding.weight.t()
+        class_logits = scores + pooled @ self.class_embedding.weight.t()  # type: ignore[operator]
         logits = class_logits.gather(1, labels[:, None])[:, 0]
         return Judgement(logits, class_logits, features)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,13 +17,8 @@ from torch.nn import functional as F
 
 from skdcgn_pipeline.artifacts import write_aside, write_json
 from skdcgn_pipeline.errors import SettingError, check_choice
-from skdcgn_pipeline.mechanisms import (
-    CHANNELS_OF_MECHANISM,
-    MECHANISMS,
-    LabelsLike,
-    MechanismImages,
-    MechanismLabels,
-)
+from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
+from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, MECHANISMS
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
@@ -56,9 +52,11 @@ class ConditionalNorm(nn.Module):
         if self.training:
             return torch.addcmul(shift, self.norm(images), scale)
         # Both affine maps in one pass over memory.
-        deviation = (self.norm.running_var + self.norm.eps).rsqrt()[:, None, None].to(images.dtype)
-        scale = scale * deviation
-        shift = shift - self.norm.running_mean[:, None, None].to(images.dtype) * scale
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        assert mean is not None
+        assert variance is not None
+        scale = scale * torch.rsqrt(variance + self.norm.eps)[:, None, None].to(images.dtype)
+        shift = shift - mean[:, None, None].to(images.dtype) * scale
         return torch.addcmul(shift, images, scale)
 
 
@@ -160,7 +158,7 @@ class TinyGenerator(nn.Module):
         self.embedding = nn.Embedding(num_classes, embedding_dim)
         self.stem = nn.Linear(noise_dim, self.first * self.start**2)
         self.blocks = nn.ModuleList(
-            _TinyBlock(c_in, c_out, num_classes, embedding_dim) for c_in, c_out in zip(widths, widths[1:], strict=False)
+            _TinyBlock(c_in, c_out, num_classes, embedding_dim) for c_in, c_out in pairwise(widths)
         )
         self.norm = nn.BatchNorm2d(widths[-1])
         self.output = nn.Conv2d(widths[-1], channels, 3, padding=1)
@@ -284,7 +282,7 @@ def check_request(generator: Any, noise: Tensor, labels: MechanismLabels) -> Non
             raise SettingError(
                 f"labels of {mechanism}", f"shape [{len(noise)}]", list(label.shape), "Give one class per image."
             )
-        if len(label) and not (0 <= int(label.min()) and int(label.max()) < generator.num_classes):
+        if len(label) and not (int(label.min()) >= 0 and int(label.max()) < generator.num_classes):
             raise SettingError(
                 f"labels of {mechanism}",
                 f"classes 0 to {generator.num_classes - 1}",

@@ -20,11 +20,11 @@ from torch import Tensor
 from skdcgn_pipeline.data.batches import from_bytes
 from skdcgn_pipeline.data.pools import CounterfactualShards
 from skdcgn_pipeline.data.samples import SampleShards
-from skdcgn_pipeline.mechanisms import MECHANISMS, MechanismImages, compose
+from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
 from skdcgn_pipeline.metrics.comparison import render_heldout
-from skdcgn_pipeline.models.cgn import MnistCGN
 from skdcgn_pipeline.models.student import StudentCGN
 from skdcgn_pipeline.seeding import torch_generator
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 Picture = np.ndarray
 PIXELS_PER_PIXEL = 2  # images are shown at twice their size
@@ -78,7 +78,7 @@ def draw_student_sheet(students: StudentCGN, heldout: SampleShards, num_examples
     return draw_sheet(rows, "The same noise through teacher and students, never trained on")
 
 
-def draw_teacher_sheet(cgn: MnistCGN, num_examples: int, seed: int) -> Picture:
+def draw_teacher_sheet(cgn: CounterfactualGenerator, num_examples: int, seed: int) -> Picture:
     """Draw what a trained teacher makes of random noise, class by class."""
     noise = torch.randn(num_examples, cgn.noise_dim, generator=torch_generator(seed, "teacher-sheet"))
     images = cgn.render(noise, torch.arange(num_examples) % cgn.num_classes)

@@ -67,9 +67,7 @@ def render_report(
             {"title": title, "caption": caption, "data": _embed(picture), "width": picture.shape[1]}
             for title, (caption, picture) in pictures.items()
         ],
-        tables=[
-            {"title": title, "caption": caption, **_as_table(frame)} for title, (caption, frame) in tables.items()
-        ],
+        tables=[{"title": title, "caption": caption, **_as_table(frame)} for title, (caption, frame) in tables.items()],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from skdcgn_pipeline.data.images import BiasedImages
+from skdcgn_pipeline.data.pools import CounterfactualPool
 from skdcgn_pipeline.data.samples import SampleShards
-from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.metrics.accuracy import mean_interval, summarise_accuracy
 from skdcgn_pipeline.parameters import Ablation, Composition, Compute, Counterfactual, Transformations
 from skdcgn_pipeline.studies.classification import counterfactuals_on_the_fly, splits_of, train_and_measure
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 REFERENCE = "reference"
 
@@ -89,10 +91,11 @@ def run_ablation(
         Rows with `cell`, `seed`, `split`, `subset`, `accuracy`, `num_images`.
     """
     splits = splits_of(biased_images)
+    pool = cache(lambda: CounterfactualPool.of(samples))
     parts = []
     for cell in expand_cells(settings, base):
         with cell_scope(cell) as tell:
-            training_set = counterfactuals_on_the_fly(cell.name, samples, cell.composition)
+            training_set = counterfactuals_on_the_fly(cell.name, samples, cell.composition, pool)
             accuracy = train_and_measure(
                 store, training_set, biased_images, splits, settings.fit, settings.num_seeds, seed, compute
             )
@@ -106,18 +109,18 @@ def summarise_ablation(accuracy: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The columns of `summarise_accuracy` for all images, and the mean paired difference to the
-        reference, `difference`, with its 95 % interval `difference_low` to `difference_high`; NaN
-        where the difference is the same for every seed or of the reference itself.
+        reference, `difference`, with its 95 % interval `difference_low` to `difference_high` (NaN for
+        the reference itself).
     """
     accuracy = accuracy[accuracy["subset"] == "all"]
     summary = summarise_accuracy(accuracy, ["cell", "split"])
-    keyed: Any = accuracy.set_index(["cell", "split", "seed"])["accuracy"]
+    seeds: Any = {key: group.set_index("seed")["accuracy"] for key, group in accuracy.groupby(["cell", "split"])}
     differences = []
     for row in summary.itertuples():
-        own, reference = keyed[row.cell, row.split], keyed[REFERENCE, row.split]
-        mean, _, half_width = mean_interval(own.to_numpy() - reference.loc[own.index].to_numpy())
+        own, reference = seeds[row.cell, row.split], seeds[REFERENCE, row.split]
+        mean, _, half_width = mean_interval((own - reference).to_numpy())
         if row.cell == REFERENCE:
-            half_width = np.nan
+            half_width = np.nan  # no interval: it is compared with itself
         differences.append((mean, mean - half_width, mean + half_width))
     columns = ["difference", "difference_low", "difference_high"]
     return summary.join(pd.DataFrame(differences, columns=columns, index=summary.index))

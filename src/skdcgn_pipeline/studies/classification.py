@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.data.pools import CounterfactualPool, CounterfactualShards
 from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.metrics.accuracy import measure_accuracy
-from skdcgn_pipeline.parameters import Classify, ClassifierFit, Composition, Compute
+from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute
 from skdcgn_pipeline.seeding import derive_seed
 from skdcgn_pipeline.training.fit_classifier import RecordStep, build_classifier, record_nothing
 
@@ -46,9 +46,10 @@ def originals(biased_images: BiasedImages) -> TrainingSet:
     return TrainingSet("originals", inputs, 10, lambda seed: draw_from_split(split(), seed, "classifier-rows"))
 
 
-def counterfactuals_on_the_fly(name: str, samples: SampleShards, composition: Composition) -> TrainingSet:
-    """Return fresh counterfactuals from a pool, composed while training."""
-    pool = cache(lambda: CounterfactualPool.of(samples))
+def counterfactuals_on_the_fly(
+    name: str, samples: SampleShards, composition: Composition, pool: Callable[[], CounterfactualPool]
+) -> TrainingSet:
+    """Return fresh counterfactuals composed while training; `pool` gives the samples in memory."""
     inputs = {"samples": samples.artifact.identity, "composition": composition.model_dump(mode="json")}
     return TrainingSet(
         name,
@@ -119,7 +120,7 @@ def train_and_measure(
             artifact, classifier = build_classifier(
                 store,
                 training_set.inputs,
-                lambda own_seed=own_seed: training_set.source(own_seed),
+                partial(training_set.source, own_seed),
                 settings,
                 own_seed,
                 compute,
@@ -148,7 +149,7 @@ def train_and_measure(
 
 def splits_of(biased_images: BiasedImages) -> dict[str, Callable[[], Any]]:
     """Return the splits to measure on: name -> function that reads it once."""
-    return {name: cache(lambda name=name: biased_images.split(name)) for name in biased_images.reported_splits}
+    return {name: cache(partial(biased_images.split, name)) for name in biased_images.reported_splits}
 
 
 def training_sets(
@@ -160,11 +161,12 @@ def training_sets(
 ) -> list[TrainingSet]:
     """Return the originals and the counterfactuals of each source, `on_the_fly` or `stored`."""
     sets = [originals(biased_images)]
-    for name, pool in samples.items():
+    for name, own in samples.items():
         if counterfactuals == "stored":
-            sets.append(stored_counterfactuals(name, stored[name], pool.num_classes))
+            sets.append(stored_counterfactuals(name, stored[name], own.num_classes))
         else:
-            sets.append(counterfactuals_on_the_fly(name, pool, composition))
+            pool = cache(partial(CounterfactualPool.of, own))
+            sets.append(counterfactuals_on_the_fly(name, own, composition, pool))
     return sets
 
 

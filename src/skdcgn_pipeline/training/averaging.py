@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic
 
 import torch
-from torch import nn
+
+from skdcgn_pipeline.compute import ModuleT
 
 
-class WeightAverage:
+class WeightAverage(Generic[ModuleT]):
     """Keep `average`, a copy of a network that follows it slowly.
 
     The decay is smaller in the first steps, min(decay, (1 + step) / (10 + step)), so that the initial
@@ -19,8 +21,8 @@ class WeightAverage:
         decay: Share of the average that a step keeps; 0 makes it a plain copy.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.average = copy.deepcopy(network).requires_grad_(False).eval()
+    def __init__(self, network: ModuleT, decay: float) -> None:
+        self.average: ModuleT = copy.deepcopy(network).requires_grad_(False).eval()
         self.decay = decay
         self._pairs = [
             (mine, theirs)

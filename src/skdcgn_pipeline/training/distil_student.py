@@ -6,6 +6,8 @@ The teacher is a black box: all that is used of it are its samples.
 from __future__ import annotations
 
 import math
+import shutil
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,21 +15,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
-from skdcgn_pipeline.compute import autocast, choose_device
+from skdcgn_pipeline.compute import autocast, choose_device, place
 from skdcgn_pipeline.data.batches import EpochSampler
 from skdcgn_pipeline.data.samples import SampleShards, decode_images
 from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
 from skdcgn_pipeline.losses.distillation import binary_cross_entropy_loss, feature_loss, kl_loss, pixel_loss
-from skdcgn_pipeline.mechanisms import CHANNELS_OF_MECHANISM, MECHANISMS
 from skdcgn_pipeline.models.discriminator import ProjectionDiscriminator
 from skdcgn_pipeline.models.student import StudentCGN, make_student
 from skdcgn_pipeline.parameters import Compute, Distill
 from skdcgn_pipeline.progress import Progress, stop_requested
 from skdcgn_pipeline.seeding import seeded
 from skdcgn_pipeline.training.averaging import WeightAverage
-from skdcgn_pipeline.training.checkpointing import Checkpoint
+from skdcgn_pipeline.training.checkpointing import Checkpoint, Stateful
 from skdcgn_pipeline.training.fit_classifier import HISTORY_FILE, History, RecordStep, record_nothing
+from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, MECHANISMS
 
 STUDENT_FILE, CARD_FILE = "student.safetensors", "student.json"
 WARM_UP_SHARE = 0.05
@@ -82,8 +84,8 @@ def distil_student(
         discriminator = ProjectionDiscriminator(
             CHANNELS_OF_MECHANISM[mechanism], num_classes, teacher_bytes.shape[-1], settings.discriminator_width
         )
-    student = student.to(device, memory_format=torch.channels_last).train()
-    discriminator = discriminator.to(device, memory_format=torch.channels_last).train()
+    student = place(student, device, torch.channels_last).train()
+    discriminator = place(discriminator, device, torch.channels_last).train()
     average = WeightAverage(student, settings.ema_decay)
     student_optimiser = torch.optim.Adam(student.parameters(), settings.learning_rate, settings.betas)
     discriminator_optimiser = torch.optim.Adam(
@@ -96,7 +98,7 @@ def distil_student(
     judged = any(base_weights[name] for name in ("feature", "kl", "adversarial"))
     if not judged:
         base_weights = {name: w for name, w in base_weights.items() if name in ("pixel", "binary_cross_entropy")}
-    objects = {
+    objects: dict[str, Stateful] = {
         "student": student,
         "average": average.average,
         "student_optimiser": student_optimiser,
@@ -174,7 +176,7 @@ def distil_student(
         if stopping:
             progress.interrupt()
     progress.finish()
-    return average.average.to("cpu", memory_format=torch.contiguous_format), history
+    return place(average.average, "cpu", torch.contiguous_format), history
 
 
 def _is_logged(step: int, settings: Distill) -> bool:
@@ -280,7 +282,7 @@ def assemble_students(store: Path, students: dict[str, StudentArtifact]) -> Stud
         folder = writer.scratch("students")
         cgn.save_pretrained(folder)
         for path in sorted(folder.iterdir()):
-            writer.write(path.name, lambda target, path=path: target.write_bytes(path.read_bytes()))
+            writer.write(path.name, partial(shutil.copyfile, path))
 
     inputs = {"kind": "students", **{mechanism: students[mechanism].artifact.identity for mechanism in MECHANISMS}}
     return StudentsArtifact(build_artifact(store, inputs, write))

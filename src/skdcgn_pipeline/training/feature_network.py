@@ -30,8 +30,10 @@ class FeatureNetwork:
 def build_feature_network(
     store: Path, biased_images: BiasedImages, settings: ClassifierFit, seed: int, compute: Compute
 ) -> FeatureNetwork:
-    """Return the network trained on the training digits with random colours, so that it knows both shapes and
-    colours; train it, continue it, or reuse it."""
+    """Return the feature network: train it, continue it, or reuse it.
+
+    It learns from the training digits with random colours, so that it knows both shapes and colours.
+    """
     artifact, _ = build_classifier(
         store,
         {"biased_images": biased_images.artifact.identity, "split": "randomised"},

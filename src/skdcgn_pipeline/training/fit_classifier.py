@@ -8,17 +8,16 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 from torch.nn import functional as F
 
 from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
-from skdcgn_pipeline.compute import autocast, choose_device, memory_format
+from skdcgn_pipeline.compute import autocast, choose_device, memory_format, place
 from skdcgn_pipeline.data.batches import DrawBatch
 from skdcgn_pipeline.models.classifier import DigitClassifier
 from skdcgn_pipeline.parameters import ClassifierFit, Compute
+from skdcgn_pipeline.progress import Progress, stop_requested
 from skdcgn_pipeline.seeding import seeded
 from skdcgn_pipeline.training.checkpointing import Checkpoint
-from skdcgn_pipeline.progress import Progress, stop_requested
 
 History = list[dict[str, float]]
 RecordStep = Callable[[int, dict[str, float]], None]
@@ -61,8 +60,8 @@ def fit_classifier(
     device = choose_device(compute.device)
     layout = memory_format(compute)
     with seeded(seed, "classifier-init"):
-        network: nn.Module = DigitClassifier(num_classes)
-    network = network.to(device, memory_format=layout).train()
+        network = DigitClassifier(num_classes)
+    network = place(network, device, layout).train()
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     # One warm-up step at least: OneCycleLR divides by its length.
     warm_up = max(0.25, 2 / settings.num_steps) if settings.num_steps > 2 else 0.5
@@ -101,7 +100,7 @@ def fit_classifier(
         if stopping:
             progress.interrupt()
     progress.finish()
-    return network.to("cpu", memory_format=torch.contiguous_format).eval(), history
+    return place(network, "cpu", torch.contiguous_format).eval(), history
 
 
 def build_classifier(

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
-from skdcgn_pipeline.compute import autocast, choose_device
+from skdcgn_pipeline.compute import autocast, choose_device, place
 from skdcgn_pipeline.data.batches import EpochSampler, draw_from_split, from_bytes
 from skdcgn_pipeline.data.bias import BiasedSplit
 from skdcgn_pipeline.data.images import BiasedImages
@@ -23,11 +23,11 @@ from skdcgn_pipeline.mechanisms import compose
 from skdcgn_pipeline.models.cgn import MnistCGN
 from skdcgn_pipeline.models.discriminator import CGN_DISCRIMINATORS
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, TeacherFit
+from skdcgn_pipeline.progress import Progress, stop_requested
 from skdcgn_pipeline.seeding import seeded, torch_generator
 from skdcgn_pipeline.training.averaging import WeightAverage
-from skdcgn_pipeline.training.checkpointing import Checkpoint
+from skdcgn_pipeline.training.checkpointing import Checkpoint, Stateful
 from skdcgn_pipeline.training.fit_classifier import History, RecordStep, fit_classifier, record_nothing
-from skdcgn_pipeline.progress import Progress, stop_requested
 
 StyleFeatures = Callable[[Tensor], list[Tensor]]
 WEIGHTS_FILE, HISTORY_FILE = "teacher.safetensors", "history.json"
@@ -137,7 +137,7 @@ def fit_teacher(
         _initialise(cgn, settings)
         _initialise(discriminator, settings)
     # Channels last is the faster layout of these convolutions on a CPU, in either precision.
-    cgn = cgn.to(device, memory_format=torch.channels_last).train()
+    cgn = place(cgn, device, torch.channels_last).train()
     discriminator = discriminator.to(device).train()
     average = WeightAverage(cgn, settings.ema_decay)
     generator_optimiser = torch.optim.Adam(cgn.parameters(), settings.learning_rate, ADAM_BETAS)
@@ -149,7 +149,7 @@ def fit_teacher(
         "mode_seeking": settings.mode_seeking_weight,
         "style": 1.0,  # the layers have weights of their own
     }
-    objects = {
+    objects: dict[str, Stateful] = {
         "cgn": cgn,
         "discriminator": discriminator,
         "average": average.average,
@@ -178,13 +178,13 @@ def fit_teacher(
             images = cgn(noise, labels)
             composite = compose(images, foreground_offset, background_offset)
             scores = discriminator(composite, labels).float()
-            styles = [[layer.float() for layer in style_features(batch)] for batch in (composite, real)]
+            generated_style, real_style = ([layer.float() for layer in style_features(x)] for x in (composite, real))
         terms = {
             "adversarial": least_squares_generator_loss(scores),
             "mask_entropy": mask_entropy_loss(images.mask),
             "mask_bounds": mask_bounds_loss(images.mask, *settings.mask_bounds),
-            "mode_seeking": mode_seeking_loss(images.mask[:half], images.mask[half:], noise[:half], noise[half:]),
-            "style": style_loss(*styles, settings.style_weights),
+            "mode_seeking": mode_seeking_loss(images.mask[:half], images.mask[half:], settings.mode_seeking_floor),
+            "style": style_loss(generated_style, real_style, settings.style_weights),
         }
         loss = weighted_sum(terms, weights)
         generator_optimiser.zero_grad(set_to_none=True)
@@ -215,7 +215,7 @@ def fit_teacher(
         if stopping:
             progress.interrupt()
     progress.finish()
-    return average.average.to("cpu", memory_format=torch.contiguous_format), history
+    return place(average.average, "cpu", torch.contiguous_format), history
 
 
 def build_teacher(

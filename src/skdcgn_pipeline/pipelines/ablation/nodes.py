@@ -25,9 +25,7 @@ def ablate_composition(
 ) -> pd.DataFrame:
     """Train and measure the classifiers of every cell of the study."""
     samples = {"teacher": teacher_samples, "students": student_samples}[ablation.source]
-    return run_ablation(
-        store, samples, biased_images, ablation, compose.composition, seed, compute, nested_cell
-    )
+    return run_ablation(store, samples, biased_images, ablation, compose.composition, seed, compute, nested_cell)
 
 
 def summarise_cells(ablation_accuracy: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -8,7 +8,6 @@ import pandas as pd
 
 from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table, recorded_steps
-from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.metrics.comparison import compare_with_teacher
 from skdcgn_pipeline.models.teacher import IdentifiedTeacher
 from skdcgn_pipeline.parameters import Compute, Distill, Report
@@ -20,6 +19,7 @@ from skdcgn_pipeline.training.distil_student import (
 )
 from skdcgn_pipeline.training.distil_student import assemble_students as assemble
 from skdcgn_pipeline.training.feature_network import FeatureNetwork
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 
 def distil_mechanism(mechanism: str) -> Callable[..., StudentArtifact]:

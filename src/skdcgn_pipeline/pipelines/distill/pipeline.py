@@ -2,10 +2,10 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.pipelines.distill import nodes
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
-STUDENTS = [f"{mechanism}.student" for mechanism in MECHANISMS]
+STUDENTS = [f"{mechanism}_student" for mechanism in MECHANISMS]
 
 
 def _distil(mechanism: str) -> Pipeline:
@@ -22,6 +22,8 @@ def _distil(mechanism: str) -> Pipeline:
         ],
         namespace=mechanism,
         inputs=set(inputs),
+        # Without a dot, which Kedro keeps for the namespace's own datasets.
+        outputs={"student": f"{mechanism}_student"},
         parameters={"params:seed", "params:compute"},
     )
 

@@ -24,9 +24,7 @@ def fit_teacher(
 ) -> Artifact:
     """Train a CGN on the biased training images."""
     with recorded_steps("teacher") as record:
-        return build_teacher(
-            store, biased_images, teacher.fit, prepare.feature_network, seed, compute, assets, record
-        )
+        return build_teacher(store, biased_images, teacher.fit, prepare.feature_network, seed, compute, assets, record)
 
 
 def show_trained_teacher(trained_teacher: Artifact, report: Report, seed: int) -> np.ndarray:

@@ -230,7 +230,9 @@ class Distill(Settings):
         discriminator_learning_rate: Of the discriminator's Adam, annealed likewise.
         discriminator_width: Channels of its first layer.
         betas: Of both Adams.
-        adversarial_every_steps: The adversarial term enters every so many steps (n_critic).
+        judge_every_steps: The discriminator is trained, and its terms (feature, kl, adversarial) enter,
+            every so many steps; in between only pixels count, which costs a third.
+        adversarial_every_judgements: Of these, the adversarial term enters every so many (n_critic).
         weights: Of the loss terms.
         pixel_decay: Falls linearly from `pixel` to (1 - pixel_decay) * `pixel` over the training.
         kl_temperature: T of the KL term.
@@ -246,7 +248,8 @@ class Distill(Settings):
     discriminator_learning_rate: Positive = 2e-4
     discriminator_width: Count = 16
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.99)
-    adversarial_every_steps: Count = 5
+    judge_every_steps: Count = 1
+    adversarial_every_judgements: Count = 5
     weights: LossWeights = LossWeights()
     pixel_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     kl_temperature: Positive = 8.0

@@ -107,7 +107,8 @@ def draw_loss_curves(histories: dict[str, list[dict[str, float]]]) -> Picture:
     for axis, (mechanism, history) in zip(np.atleast_1d(axes), histories.items(), strict=True):
         frame = pd.DataFrame(history).set_index("step")
         for name in frame.columns:
-            axis.plot(frame.index, frame[name].abs(), label=name, linewidth=1)
+            values = frame[name].dropna().abs()
+            axis.plot(values.index, values, label=name, linewidth=1)
         axis.set_yscale("log")
         axis.set_title(mechanism, fontsize=10)
         axis.set_xlabel("step")

@@ -55,8 +55,9 @@ def distil_student(
 ) -> tuple[nn.Module, History]:
     """Train a student on a teacher's samples of one mechanism.
 
-    Each step renders the student's images once, updates the discriminator (hinge; teacher images
-    against student images), then the student with the weighted sum of all loss terms.
+    Each step renders the student's images once. Every `judge_every_steps` it updates the discriminator
+    (hinge; teacher images against student images) and then the student with the weighted sum of all
+    loss terms; in between, the student with the terms on its images alone.
 
     Args:
         mechanism: shape, texture or background.
@@ -91,13 +92,12 @@ def distil_student(
     discriminator_optimiser = torch.optim.Adam(
         discriminator.parameters(), settings.discriminator_learning_rate, settings.betas
     )
-    base_weights = settings.weights.model_dump()
+    judged_weights = settings.weights.model_dump()
     if not is_shape:
-        base_weights.pop("binary_cross_entropy")  # only masks are in [0, 1]
-    # Without one of its terms the discriminator would learn for nothing.
-    judged = any(base_weights[name] for name in ("feature", "kl", "adversarial"))
-    if not judged:
-        base_weights = {name: w for name, w in base_weights.items() if name in ("pixel", "binary_cross_entropy")}
+        judged_weights.pop("binary_cross_entropy")  # only masks are in [0, 1]
+    image_weights = {name: w for name, w in judged_weights.items() if name in ("pixel", "binary_cross_entropy")}
+    # Without a weight on one of its terms the discriminator would learn for nothing.
+    uses_discriminator = any(weight for name, weight in judged_weights.items() if name not in image_weights)
     objects: dict[str, Stateful] = {
         "student": student,
         "average": average.average,
@@ -125,7 +125,9 @@ def distil_student(
             terms["binary_cross_entropy"] = binary_cross_entropy_loss(student_images, teacher_images)
         losses: dict[str, float] = {}
 
-        if judged:
+        judgement, off_turn = divmod(step + 1, settings.judge_every_steps)
+        judging = uses_discriminator and not off_turn
+        if judging:
             # The discriminator sees masks in [-1, 1], like images.
             seen_student, seen_teacher = student_images, teacher_images
             if is_shape:
@@ -152,11 +154,12 @@ def distil_student(
                 of_student.class_logits.float(), of_teacher.class_logits.float(), settings.kl_temperature
             )
             terms["adversarial"] = hinge_generator_loss(of_student.logits.float())
-            losses["discriminator"] = discriminator_loss.item() if _is_logged(step, settings) else 0.0
+            if _is_logged(step, settings):
+                losses["discriminator"] = discriminator_loss.item()
 
-        weights = dict(base_weights)
+        weights = dict(judged_weights if judging else image_weights)
         weights["pixel"] *= 1 - settings.pixel_decay * step / settings.num_steps
-        if judged and step % settings.adversarial_every_steps:
+        if judging and judgement % settings.adversarial_every_judgements:
             weights["adversarial"] = 0.0
         loss = weighted_sum(terms, weights)
         student_optimiser.zero_grad(set_to_none=True)

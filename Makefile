@@ -1,0 +1,45 @@
+# `make run` and `make test` set everything up by themselves; a second call does not install again.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help run test lint format viz ui assets clean
+
+help:  ## show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[pipeline,dev]"
+	@touch $@
+
+run: $(INSTALLED)  ## the whole chain on digits: distil, compose, classify, report
+	$(BIN)/kedro run
+
+test: $(INSTALLED)  ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## style, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)  ## put the code into the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+viz: $(INSTALLED)  ## the chain in the browser, on localhost
+	$(BIN)/kedro viz run --host 127.0.0.1
+
+ui: $(INSTALLED)  ## the MLflow UI, on localhost
+	$(BIN)/kedro mlflow ui
+
+assets: $(INSTALLED)  ## download MNIST, the published teachers and the textures
+	$(BIN)/python -m skdcgn_pipeline.data.assets
+
+clean:  ## remove the environment; data and results stay
+	rm -rf $(VENV)

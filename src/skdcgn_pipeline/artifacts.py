@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 RECORD = "files.json"
 FORMAT_VERSION = 1
+FULL_BYTES = 2**20
 
 
 def canonical_json(payload: Any) -> str:
@@ -52,15 +53,25 @@ def _readable_disk_errors(path: Path) -> Any:
     """Turn "disk full" and "read-only" into one clear message."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        # Not every library says why a write failed.
+        full = number in (errno.ENOSPC, errno.EDQUOT) or _free_bytes(path) < FULL_BYTES
+        if full or number in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise SettingError(
                 "output directory",
                 "a writable directory with free space",
-                f"{error.strerror} at {path}",
+                f"{'a full disk' if full else 'no permission to write'} at {path}",
                 "Free some space or choose another data root; what was finished is kept and will be reused.",
             ) from error
         raise
+
+
+def _free_bytes(path: Path) -> int:
+    """Return the free space where a path is or would be."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:

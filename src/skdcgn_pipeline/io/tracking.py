@@ -27,13 +27,25 @@ MAX_PARAM_LENGTH = 6000
 SERVER_TIMEOUT_SECONDS = 5.0
 
 
+_given_up: set[str] = set()  # runs whose store failed once; each further try could block for minutes
+
+
+def _active_run() -> mlflow.ActiveRun | None:
+    """Return the run to log to, if there is one whose store still answers."""
+    run = mlflow.active_run()
+    return None if run is None or run.info.run_id in _given_up else run
+
+
 @contextmanager
 def _never_fatal(what: str) -> Iterator[None]:
-    """Turn a failure to log into a warning: results are on disk, logging can fail."""
+    """Turn a failure to log into a warning, and log nothing more to this run: results are on disk."""
     try:
         yield
     except Exception as error:  # noqa: BLE001  (any failure of a server, of which there are many kinds)
-        logger.warning("MLflow did not take %s (%s); the run goes on, results are kept on disk", what, error)
+        logger.warning("MLflow did not take %s (%s); the run goes on without, results are kept on disk", what, error)
+        run = mlflow.active_run()
+        if run is not None:
+            _given_up.add(run.info.run_id)
 
 
 def check_server(uri: str) -> None:
@@ -59,7 +71,7 @@ def check_server(uri: str) -> None:
 
 def log_parameters(parameters: Mapping[str, Any]) -> None:
     """Log nested settings under dotted names, in batches."""
-    run = mlflow.active_run()
+    run = _active_run()
     if run is None:
         return
     flat: dict[str, str] = {}
@@ -80,7 +92,7 @@ def log_parameters(parameters: Mapping[str, Any]) -> None:
 
 def log_tags(tags: Mapping[str, str]) -> None:
     """Tag the active run."""
-    run = mlflow.active_run()
+    run = _active_run()
     if run is not None:
         with _never_fatal("the tags"):
             entries = [RunTag(key, value) for key, value in tags.items()]
@@ -89,7 +101,7 @@ def log_tags(tags: Mapping[str, str]) -> None:
 
 def log_metrics(metrics: Mapping[str, float]) -> None:
     """Log result metrics to the active run; values that are not finite are left out."""
-    run = mlflow.active_run()
+    run = _active_run()
     if run is None:
         return
     now = int(time.time() * 1000)
@@ -101,10 +113,10 @@ def log_metrics(metrics: Mapping[str, float]) -> None:
 @contextmanager
 def recorded_steps(prefix: str) -> Iterator[RecordStep]:
     """Give a function that records losses by step as `<prefix>/loss/<name>`, in batches."""
-    run = mlflow.active_run()
     pending: list[Metric] = []
 
     def flush() -> None:
+        run = _active_run()
         if run is not None and pending:
             with _never_fatal(f"losses of {prefix}"):
                 mlflow.MlflowClient().log_batch(run.info.run_id, metrics=pending)
@@ -124,21 +136,21 @@ def recorded_steps(prefix: str) -> Iterator[RecordStep]:
 
 def log_picture(name: str, picture: np.ndarray) -> None:
     """Log an RGB picture as the artifact `pictures/<name>.png`."""
-    if mlflow.active_run() is not None:
+    if _active_run() is not None:
         with _never_fatal(f"the picture {name}"):
             mlflow.log_image(Image.fromarray(picture), f"pictures/{name}.png")
 
 
 def log_table(name: str, table: pd.DataFrame) -> None:
     """Log a table as the artifact `tables/<name>.csv`."""
-    if mlflow.active_run() is not None:
+    if _active_run() is not None:
         with _never_fatal(f"the table {name}"):
             mlflow.log_text(table.to_csv(index=False), f"tables/{name}.csv")
 
 
 def log_page(name: str, page: str) -> None:
     """Log an HTML page as an artifact."""
-    if mlflow.active_run() is not None:
+    if _active_run() is not None:
         with _never_fatal(f"the page {name}"):
             mlflow.log_text(page, name)
 
@@ -146,7 +158,7 @@ def log_page(name: str, page: str) -> None:
 @contextmanager
 def nested_run(name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> Iterator[None]:
     """Log what happens inside to a run below the active one."""
-    if mlflow.active_run() is None:
+    if _active_run() is None:
         yield
         return
     started = None

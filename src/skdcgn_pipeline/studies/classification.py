@@ -22,6 +22,9 @@ from skdcgn_pipeline.seeding import derive_seed
 from skdcgn_pipeline.training.fit_classifier import RecordStep, build_classifier, record_nothing
 
 
+COLUMNS = ["trained_on", "seed", "split", "subset", "accuracy", "num_images"]
+
+
 @dataclass(frozen=True)
 class TrainingSet:
     """Images that classifiers can be trained on.
@@ -144,7 +147,7 @@ def train_and_measure(
 
         measured = build_json(store.parent / "accuracy", inputs, measure)
         rows += [{"trained_on": training_set.name, "seed": number} | row for row in measured]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def splits_of(biased_images: BiasedImages) -> dict[str, Callable[[], Any]]:

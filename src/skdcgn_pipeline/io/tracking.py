@@ -17,7 +17,7 @@ from PIL import Image
 
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.studies.ablation import Cell
-from skdcgn_pipeline.training.fit_classifier import RecordStep
+from skdcgn_pipeline.training.checkpointing import RecordStep
 
 logger = logging.getLogger(__name__)
 

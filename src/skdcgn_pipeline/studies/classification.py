@@ -19,8 +19,8 @@ from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.metrics.accuracy import measure_accuracy
 from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute
 from skdcgn_pipeline.seeding import derive_seed
-from skdcgn_pipeline.training.fit_classifier import RecordStep, build_classifier, record_nothing
-
+from skdcgn_pipeline.training.checkpointing import RecordStep, record_nothing
+from skdcgn_pipeline.training.fit_classifier import build_classifier
 
 COLUMNS = ["trained_on", "seed", "split", "subset", "accuracy", "num_images"]
 

@@ -24,11 +24,17 @@ from skdcgn_pipeline.losses.distillation import binary_cross_entropy_loss, featu
 from skdcgn_pipeline.models.discriminator import ProjectionDiscriminator
 from skdcgn_pipeline.models.student import StudentCGN, make_student
 from skdcgn_pipeline.parameters import Compute, Distill
-from skdcgn_pipeline.progress import Progress, stop_requested
 from skdcgn_pipeline.seeding import seeded
 from skdcgn_pipeline.training.averaging import WeightAverage
-from skdcgn_pipeline.training.checkpointing import Checkpoint, Stateful
-from skdcgn_pipeline.training.fit_classifier import HISTORY_FILE, History, RecordStep, record_nothing
+from skdcgn_pipeline.training.checkpointing import (
+    Checkpoint,
+    History,
+    RecordStep,
+    Stateful,
+    TrainingLoop,
+    record_nothing,
+)
+from skdcgn_pipeline.training.fit_classifier import HISTORY_FILE
 from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, MECHANISMS
 
 STUDENT_FILE, CARD_FILE = "student.safetensors", "student.json"
@@ -106,11 +112,11 @@ def distil_student(
         "discriminator_optimiser": discriminator_optimiser,
     }
     checkpoint = Checkpoint(checkpoint_path, objects, settings.checkpoint_every_steps)
-    first, history = checkpoint.restore()
+    loop = TrainingLoop(f"{mechanism} student", settings.num_steps, checkpoint, record)
     sampler = EpochSampler(len(labels), seed, f"distil-{mechanism}")
-    progress = Progress(f"{mechanism} student", settings.num_steps, "steps", first)
 
-    for step in range(first, settings.num_steps):
+    for step in loop.steps():
+        noted = loop.is_noted(step, settings.log_every_steps)
         rows = sampler.rows(step, settings.batch_size)
         step_noise, step_labels = noise[rows].to(device), labels[rows].to(device)
         teacher_images = decode_images(mechanism, teacher_bytes[rows]).to(device)
@@ -154,7 +160,7 @@ def distil_student(
                 of_student.class_logits.float(), of_teacher.class_logits.float(), settings.kl_temperature
             )
             terms["adversarial"] = hinge_generator_loss(of_student.logits.float())
-            if _is_logged(step, settings):
+            if noted:
                 losses["discriminator"] = discriminator_loss.item()
 
         weights = dict(judged_weights if judging else image_weights)
@@ -167,23 +173,10 @@ def distil_student(
         student_optimiser.step()
         average.update(step)
 
-        done = step + 1
-        if _is_logged(step, settings):
+        if noted:
             losses |= {name: term.item() for name, term in terms.items()} | {"total": loss.item()}
-            history.append({"step": done, **losses})
-            record(done, losses)
-        progress.advance()
-        stopping = stop_requested() and done < settings.num_steps
-        if stopping or checkpoint.is_due(done, settings.num_steps):
-            checkpoint.save(done, history)
-        if stopping:
-            progress.interrupt()
-    progress.finish()
-    return place(average.average, "cpu", torch.contiguous_format), history
-
-
-def _is_logged(step: int, settings: Distill) -> bool:
-    return (step + 1) % settings.log_every_steps == 0 or step + 1 == settings.num_steps
+            loop.note(step, losses)
+    return place(average.average, "cpu", torch.contiguous_format), loop.history
 
 
 class StudentArtifact:

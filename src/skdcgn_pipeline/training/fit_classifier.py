@@ -15,18 +15,11 @@ from skdcgn_pipeline.compute import autocast, choose_device, memory_format, plac
 from skdcgn_pipeline.data.batches import DrawBatch
 from skdcgn_pipeline.models.classifier import DigitClassifier
 from skdcgn_pipeline.parameters import ClassifierFit, Compute
-from skdcgn_pipeline.progress import Progress, stop_requested
 from skdcgn_pipeline.seeding import seeded
-from skdcgn_pipeline.training.checkpointing import Checkpoint
+from skdcgn_pipeline.training.checkpointing import Checkpoint, History, RecordStep, TrainingLoop, record_nothing
 
-History = list[dict[str, float]]
-RecordStep = Callable[[int, dict[str, float]], None]
 LOG_EVERY_STEPS = 20
 WEIGHTS_FILE, HISTORY_FILE = "classifier.safetensors", "history.json"
-
-
-def record_nothing(step: int, losses: dict[str, float]) -> None:
-    """Record nothing: the default where nobody listens."""
 
 
 def fit_classifier(
@@ -73,10 +66,9 @@ def fit_classifier(
         {"network": network, "optimiser": optimiser, "schedule": schedule},
         settings.checkpoint_every_steps,
     )
-    first, history = checkpoint.restore()
-    progress = Progress(title, settings.num_steps, "steps", first)
+    loop = TrainingLoop(title, settings.num_steps, checkpoint, record)
 
-    for step in range(first, settings.num_steps):
+    for step in loop.steps():
         images, labels = draw_batch(step, settings.batch_size)
         images = images.to(device, memory_format=layout, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
@@ -88,19 +80,9 @@ def fit_classifier(
         optimiser.step()
         schedule.step()
 
-        done = step + 1
-        if done % LOG_EVERY_STEPS == 0 or done == settings.num_steps:
-            losses = {"loss": loss.item()}
-            history.append({"step": done, **losses})
-            record(done, losses)
-        progress.advance()
-        stopping = stop_requested() and done < settings.num_steps
-        if stopping or checkpoint.is_due(done, settings.num_steps):
-            checkpoint.save(done, history)
-        if stopping:
-            progress.interrupt()
-    progress.finish()
-    return place(network, "cpu", torch.contiguous_format).eval(), history
+        if loop.is_noted(step, LOG_EVERY_STEPS):
+            loop.note(step, {"loss": loss.item()})
+    return place(network, "cpu", torch.contiguous_format).eval(), loop.history
 
 
 def build_classifier(

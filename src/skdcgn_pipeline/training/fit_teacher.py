@@ -23,11 +23,17 @@ from skdcgn_pipeline.mechanisms import compose
 from skdcgn_pipeline.models.cgn import MnistCGN
 from skdcgn_pipeline.models.discriminator import CGN_DISCRIMINATORS
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, TeacherFit
-from skdcgn_pipeline.progress import Progress, stop_requested
 from skdcgn_pipeline.seeding import seeded, torch_generator
 from skdcgn_pipeline.training.averaging import WeightAverage
-from skdcgn_pipeline.training.checkpointing import Checkpoint, Stateful
-from skdcgn_pipeline.training.fit_classifier import History, RecordStep, fit_classifier, record_nothing
+from skdcgn_pipeline.training.checkpointing import (
+    Checkpoint,
+    History,
+    RecordStep,
+    Stateful,
+    TrainingLoop,
+    record_nothing,
+)
+from skdcgn_pipeline.training.fit_classifier import fit_classifier
 
 StyleFeatures = Callable[[Tensor], list[Tensor]]
 WEIGHTS_FILE, HISTORY_FILE = "teacher.safetensors", "history.json"
@@ -157,11 +163,10 @@ def fit_teacher(
         "discriminator_optimiser": discriminator_optimiser,
     }
     checkpoint = Checkpoint(checkpoint_path, objects, settings.checkpoint_every_steps)
-    first, history = checkpoint.restore()
+    loop = TrainingLoop("teacher", settings.num_steps, checkpoint, record)
     sampler = EpochSampler(len(split), seed, "teacher-rows")
-    progress = Progress("teacher", settings.num_steps, "steps", first)
 
-    for step in range(first, settings.num_steps):
+    for step in loop.steps():
         generator = torch_generator(seed, "teacher-step", step)
         size = (settings.batch_size, 2)
         noise = torch.randn(settings.batch_size, cgn.noise_dim, generator=generator).to(device)
@@ -201,21 +206,12 @@ def fit_teacher(
         discriminator_loss.backward()
         discriminator_optimiser.step()
 
-        done = step + 1
-        if done % LOG_EVERY_STEPS == 0 or done == settings.num_steps:
+        if loop.is_noted(step, LOG_EVERY_STEPS):
             losses = {name: term.item() for name, term in terms.items()}
             losses |= {"total": loss.item(), "discriminator": discriminator_loss.item()}
             losses["mean_mask"] = images.mask.mean().item()
-            history.append({"step": done, **losses})
-            record(done, losses)
-        progress.advance()
-        stopping = stop_requested() and done < settings.num_steps
-        if stopping or checkpoint.is_due(done, settings.num_steps):
-            checkpoint.save(done, history)
-        if stopping:
-            progress.interrupt()
-    progress.finish()
-    return place(average.average, "cpu", torch.contiguous_format), history
+            loop.note(step, losses)
+    return place(average.average, "cpu", torch.contiguous_format), loop.history
 
 
 def build_teacher(

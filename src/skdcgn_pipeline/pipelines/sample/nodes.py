@@ -19,29 +19,13 @@ def draw_teacher_samples(
     store: Path, teacher: IdentifiedTeacher, sample: Sample, seed: int, compute: Compute
 ) -> SampleShards:
     """Draw the samples that students learn from."""
-    return draw_samples(
-        store,
-        teacher.generator,
-        teacher.identity,
-        sample.num_images_per_class,
-        sample.rows_per_shard,
-        seed,
-        compute,
-        "samples",
-    )
+    sizes = sample.num_images_per_class, sample.rows_per_shard
+    return draw_samples(store, teacher.generator, teacher.identity, *sizes, seed, compute, "samples")
 
 
 def draw_heldout_samples(
     store: Path, teacher: IdentifiedTeacher, sample: Sample, seed: int, compute: Compute
 ) -> SampleShards:
     """Draw samples on other noise, on which students are measured."""
-    return draw_samples(
-        store,
-        teacher.generator,
-        teacher.identity,
-        sample.num_heldout_per_class,
-        sample.rows_per_shard,
-        seed,
-        compute,
-        "heldout",
-    )
+    sizes = sample.num_heldout_per_class, sample.rows_per_shard
+    return draw_samples(store, teacher.generator, teacher.identity, *sizes, seed, compute, "heldout")

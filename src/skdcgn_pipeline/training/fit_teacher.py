@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -37,6 +37,7 @@ from skdcgn_pipeline.training.fit_classifier import fit_classifier
 
 StyleFeatures = Callable[[Tensor], list[Tensor]]
 WEIGHTS_FILE, HISTORY_FILE = "teacher.safetensors", "history.json"
+CARD_FILE = "teacher.json"
 VGG16_FILE = "vgg16-397923af.pth"
 VGG16_RELUS = (3, 8, 15, 22)  # relu1_2, relu2_2, relu3_3, relu4_3
 LOG_EVERY_STEPS = 50
@@ -214,6 +215,17 @@ def fit_teacher(
     return place(average.average, "cpu", torch.contiguous_format), loop.history
 
 
+def teacher_card(inputs: Mapping[str, Any], data_inputs: Mapping[str, Any], sha256: str) -> dict[str, Any]:
+    """Return what belongs with a teacher's weights: what they were made from, and their SHA-256."""
+    return {
+        "architecture": "MnistCGN",
+        "data": {key: data_inputs[key] for key in ("settings", "variant", "seed")},
+        "training": {key: inputs[key] for key in ("settings", "style_settings", "seed", "precision")},
+        "sha256": sha256,
+        "torch": torch.__version__,
+    }
+
+
 def build_teacher(
     store: Path,
     biased_images: BiasedImages,
@@ -226,8 +238,7 @@ def build_teacher(
 ) -> Artifact:
     """Return the CGN trained on a biased dataset: train it, continue it, or reuse it.
 
-    The weights are a safetensors file that carries what they were trained on, so that a teacher of
-    another variant is refused later.
+    The artifact holds the weights, the losses by step and a card that says what they were made from.
     """
     data_inputs = biased_images.artifact.inputs
 
@@ -240,13 +251,11 @@ def build_teacher(
         cgn, history = fit_teacher(
             split, style_features, settings, seed, compute, writer.scratch("checkpoint.pt"), record
         )
-        metadata = {
-            "variant": data_inputs["variant"],
-            "source": data_inputs["settings"]["source"],
-            "training": json.dumps({"settings": settings.model_dump(mode="json"), "seed": seed}, sort_keys=True),
-        }
+        # The file says what it was trained on, so that a teacher of another variant is refused later.
+        metadata = {"variant": data_inputs["variant"], "source": data_inputs["settings"]["source"]}
         writer.write(WEIGHTS_FILE, lambda path: save_file(cgn.state_dict(), path, metadata))
         writer.write_json(HISTORY_FILE, history)
+        writer.write_json(CARD_FILE, teacher_card(inputs, data_inputs, writer.files[WEIGHTS_FILE]))
 
     inputs = {
         "kind": "teacher",

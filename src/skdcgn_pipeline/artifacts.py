@@ -196,7 +196,8 @@ class Artifact:
         try:
             manifest = json.loads(path.read_text())
             artifact = cls(directory, {k: manifest[k] for k in ("identity", "inputs", "files")})
-        except (OSError, ValueError, KeyError) as error:
+            dict.items(artifact.manifest["files"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DamagedFileError(
                 f"{path}: expected the manifest of a finished artifact, got {type(error).__name__}. "
                 "Run the stage that makes it again."
@@ -230,7 +231,8 @@ def build_artifact(store: Path, inputs: Mapping[str, Any], write: Callable[[Arti
     final, partial = store / identity, store / f"{identity}.partial"
     with _readable_disk_errors(store):
         store.mkdir(parents=True, exist_ok=True)
-    with FileLock(store / f".{identity}.lock"):
+        lock = FileLock(store / f".{identity}.lock").acquire()
+    with lock:
         if final.exists():
             try:
                 return Artifact.open(final)

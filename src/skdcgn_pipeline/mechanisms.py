@@ -124,7 +124,8 @@ def compose(
         SettingError: If the shapes do not fit together.
     """
     mask, foreground, background = images.mask, images.foreground, images.background
-    if mask.shape[1] != 1 or foreground.shape != background.shape or mask.shape[2:] != foreground.shape[2:]:
+    fits = mask.shape[1] == 1 and foreground.shape == background.shape and mask.shape[::2] == foreground.shape[::2]
+    if not fits or mask.shape[3] != foreground.shape[3]:
         raise SettingError(
             "images",
             "mask [N, 1, H, W] with foreground and background [N, 3, H, W]",

@@ -6,7 +6,7 @@ impossible values, all at once and before any work.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -396,6 +396,17 @@ class Parameters(Settings):
     ablation: Ablation
     report: Report
 
+    @model_validator(mode="after")
+    def _images_learn_something(self) -> Parameters:
+        for mechanism in ("texture", "background"):
+            weights = getattr(self, mechanism).distill.weights.model_dump(exclude={"binary_cross_entropy"})
+            if not any(weights.values()):
+                raise ValueError(
+                    f"{mechanism}.distill.weights: binary_cross_entropy is only for masks; "
+                    "at least one other weight must be above 0"
+                )
+        return self
+
 
 def check_parameters(raw: dict[str, Any]) -> Parameters:
     """Check all parameters at once.
@@ -447,6 +458,8 @@ def _fields_at(location: list[Any]) -> list[str]:
     for part in location:
         field = model.model_fields.get(str(part))
         annotation = field.annotation if field else None
+        if field and get_args(annotation):  # tuple[Model, ...]
+            annotation = get_args(annotation)[0]
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
     return list(model.model_fields)

@@ -105,7 +105,7 @@ def fetch_assets(root: Path | str) -> list[Path]:
     Raises:
         SettingError: If a file cannot be downloaded or has another content.
     """
-    import pooch  # only needed here, and not part of the core's dependencies
+    import pooch  # only needed here
 
     root = Path(root)
     paths = []

@@ -55,7 +55,13 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
         fields.append(pa.field(name, array.type, nullable=False, metadata=metadata))
     table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
     pq.write_table(
-        table, path, row_group_size=ROW_GROUP_ROWS, compression="zstd", compression_level=1, use_dictionary=False
+        table,
+        path,
+        row_group_size=ROW_GROUP_ROWS,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=False,
+        write_page_checksum=True,
     )
 
 
@@ -74,7 +80,7 @@ def read_columns(path: Path, names: Sequence[str], num_rows: int | None = None) 
     remedy = "Run the stage that makes it again."
     try:
         # The file is memory-mapped and only the asked columns are decoded.
-        with pq.ParquetFile(path, memory_map=True) as file:
+        with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
             missing = [name for name in names if name not in file.schema_arrow.names]
             if missing:
                 raise DamagedFileError(
@@ -84,6 +90,8 @@ def read_columns(path: Path, names: Sequence[str], num_rows: int | None = None) 
                 raise DamagedFileError(f"{path}: expected {num_rows} rows, got {file.metadata.num_rows}. {remedy}")
             table = file.read(columns=list(names), use_threads=False)
             schema = file.schema_arrow
-    except (OSError, pa.ArrowException) as error:
+        return {name: _to_numpy(table.column(name), schema.field(name)) for name in names}
+    except DamagedFileError:
+        raise
+    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError) as error:
         raise DamagedFileError(f"{path}: expected a readable Parquet file, got {error}. {remedy}") from error
-    return {name: _to_numpy(table.column(name), schema.field(name)) for name in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 
 
 def mask_entropy_loss(mask: Tensor) -> Tensor:
-    """Mean binary entropy of a mask [N, 1, H, W] in (0, 1), in bits (eq. 6): 0 for a binary mask."""
-    return -(mask * mask.log2() + (1 - mask) * (1 - mask).log2()).mean()
+    """Mean binary entropy of a mask [N, 1, H, W] in [0, 1], in bits (eq. 6): 0 for a binary mask."""
+    return (torch.special.entr(mask) + torch.special.entr(1 - mask)).mean() / math.log(2)
 
 
 def mask_bounds_loss(mask: Tensor, lowest: float, highest: float) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import io
 import json
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +73,7 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         got = f"{path}, which holds more than tensors or is not a weights file; nothing of it was executed"
         raise SettingError("teacher.weights", "a file of plain tensors", got, remedy) from error
     except (RuntimeError, EOFError, OSError, SafetensorError, ValueError) as error:
-        got = f"{path}, which is truncated or no weights file ({str(error).splitlines()[0][:120]})"
+        got = f"{path}, which is truncated or no weights file ({_first_line(error)})"
         raise SettingError("teacher.weights", "a complete weights file", got, remedy) from error
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise SettingError("teacher.weights", "a state dict of tensors", f"{type(state).__name__} in {path}", remedy)
@@ -113,11 +115,34 @@ def _load_factory(factory: str) -> CounterfactualGenerator:
     remedy = "Give module:function of an importable module; the function takes no arguments and returns a teacher."
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+        inspect.signature(function).bind()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise SettingError("teacher.factory", "an importable module:function", f"{factory!r} ({error})", remedy) from (
             error
         )
     return function()
+
+
+def _refuse_pickled_code(path: Path) -> None:
+    """Refuse a .pt2 archive whose pickles hold more than tensors: torch.export.load would execute them.
+
+    Raises:
+        pickle.UnpicklingError: Naming the member; nothing of it was executed.
+    """
+    with zipfile.ZipFile(path) as archive:
+        pickled = [name for name in archive.namelist() if "/sample_inputs/" in name]
+        for name in archive.namelist():
+            if name.endswith(".json"):
+                config = json.loads(archive.read(name)).get("config") or {}
+                files = [m.get("path_name") for m in config.values() if isinstance(m, dict) and m.get("use_pickle")]
+                pickled += [other for other in archive.namelist() if other.rpartition("/")[2] in files]
+        for name in pickled:
+            torch.load(io.BytesIO(archive.read(name)), weights_only=True, map_location="cpu")
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the beginning of an error's message, or its kind where it has none."""
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
 def _load_exported(path: Path, noise_dim: int, num_classes: int, image_size: int) -> FunctionTeacher:
@@ -126,11 +151,12 @@ def _load_exported(path: Path, noise_dim: int, num_classes: int, image_size: int
         raise SettingError("teacher.weights", "a file", f"nothing at {path}", "Correct the path.")
     try:
         if path.suffix == ".pt2":
+            _refuse_pickled_code(path)
             function: Any = torch.export.load(path).module()
         else:
             function = torch.jit.load(str(path), map_location="cpu").eval()
     except Exception as error:  # many kinds, all meaning the same to the user
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = _first_line(error)
         raise SettingError("teacher.weights", "an exported program", f"{path} ({reason})", remedy) from error
     return FunctionTeacher(function, noise_dim, num_classes, image_size)
 
@@ -164,7 +190,8 @@ def load_teacher(
 
     Raises:
         SettingError: If the file is missing, damaged, of another architecture or variant, holds code,
-            or the teacher's images break the contract. Nothing in a weights file is executed.
+            or the teacher's images break the contract. Nothing in a weights file is executed; a
+            `torch.export` or TorchScript file is a program that renders, without pickled code.
     """
     check_choice("teacher.name", name, TEACHERS)
     teacher: CounterfactualGenerator
@@ -201,8 +228,8 @@ def teacher_path(name: str, weights: Path | str | None, variant: str | None, ass
     return require_assets(assets, [published_teacher_name(variant)])[0]
 
 
-def check_teacher(teacher: Any, num_images: int = 2) -> None:
-    """Refuse an object that does not keep the interface, by rendering a few images.
+def check_teacher(teacher: Any) -> None:
+    """Refuse an object that does not keep the interface, by rendering a few images in two batch sizes.
 
     Raises:
         SettingError: Naming the attribute or image that is wrong.
@@ -214,9 +241,15 @@ def check_teacher(teacher: Any, num_images: int = 2) -> None:
             raise SettingError(f"teacher.{attribute}", "a positive integer attribute", repr(value), remedy)
     if not callable(getattr(teacher, "render", None)):
         raise SettingError("teacher.render", "a method render(noise, labels)", type(teacher).__name__, remedy)
-    noise = torch.randn(num_images, teacher.noise_dim, generator=torch_generator(0, "teacher-check"))
-    labels = torch.arange(num_images) % teacher.num_classes
-    check_images(teacher.render(noise, labels), num_images, teacher.image_size)
+    for num_images in (2, 3):
+        noise = torch.randn(num_images, teacher.noise_dim, generator=torch_generator(0, "teacher-check"))
+        labels = torch.arange(num_images) % teacher.num_classes
+        try:
+            images = teacher.render(noise, labels)
+        except Exception as error:
+            got = f"{type(error).__name__} for {num_images} images: {_first_line(error)}"
+            raise SettingError("teacher.render", "images for any batch size", got, remedy) from error
+        check_images(images, num_images, teacher.image_size)
 
 
 def identify_teacher(

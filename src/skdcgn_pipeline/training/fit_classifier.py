@@ -19,6 +19,7 @@ from skdcgn_pipeline.seeding import seeded
 from skdcgn_pipeline.training.checkpointing import Checkpoint, History, RecordStep, TrainingLoop, record_nothing
 
 LOG_EVERY_STEPS = 20
+WARM_UP_SHARE = 0.25
 WEIGHTS_FILE, HISTORY_FILE = "classifier.safetensors", "history.json"
 
 
@@ -56,10 +57,10 @@ def fit_classifier(
         network = DigitClassifier(num_classes)
     network = place(network, device, layout).train()
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    # One warm-up step at least: OneCycleLR divides by its length.
-    warm_up = max(0.25, 2 / settings.num_steps) if settings.num_steps > 2 else 0.5
+    # OneCycleLR divides by the length of its phases: two steps of warm-up, three in all at least.
+    total_steps = max(settings.num_steps + 1, 3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=settings.num_steps + 1, pct_start=min(warm_up, 0.9)
+        optimiser, settings.learning_rate, total_steps=total_steps, pct_start=max(WARM_UP_SHARE, 2 / total_steps)
     )
     checkpoint = Checkpoint(
         checkpoint_path,

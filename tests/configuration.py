@@ -1,0 +1,30 @@
+"""Read the settings of `conf/` without Kedro."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FREE_WORDS = {"${globals:variant}": "double_colored", "${globals:assets}": "data/01_raw"}
+
+
+def read_folder(folder: Path) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for path in sorted(folder.glob("parameters*.yml")):
+        text = path.read_text(encoding="utf-8")
+        for word, value in FREE_WORDS.items():
+            text = text.replace(word, value)
+        merge(merged, yaml.safe_load(text))
+    return merged
+
+
+def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Merge as the configuration loader does: mappings are joined, everything else is replaced."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            merge(into[key], value)
+        else:
+            into[key] = copy.deepcopy(value)

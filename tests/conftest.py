@@ -1,0 +1,67 @@
+"""What all tests share: one thread, no left-over request to stop, a tiny teacher, the shared files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from skdcgn_pipeline import progress
+from skdcgn_pipeline.data.samples import SampleShards, draw_samples
+from skdcgn_pipeline.parameters import Compute
+from tiny import TinyTeacher
+
+PROJECT = Path(__file__).resolve().parents[1]
+SHARED = PROJECT.parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def quiet_surroundings() -> Iterator[None]:
+    """Run every test on one thread and let no request to stop outlive it."""
+    torch.set_num_threads(1)
+    progress.clear_stop()
+    yield
+    progress.clear_stop()
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """Root directory of the project."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Directory of golden tensors and assets, `../shared` from the project's root."""
+    if not SHARED.is_dir():
+        pytest.skip("needs ../shared/ (golden tensors and assets), which is absent")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def assets(shared: Path) -> Path:
+    """The asset folder: MNIST, published teachers, textures."""
+    folder = shared / "data"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/data/ (assets), which is absent")
+    return folder
+
+
+@pytest.fixture
+def cpu() -> Compute:
+    """The CPU in single precision."""
+    return Compute(device="cpu", precision="fp32")
+
+
+@pytest.fixture
+def tiny_teacher() -> TinyTeacher:
+    """A deterministic teacher without any torch module: noise 4, classes 3, images 8 x 8."""
+    return TinyTeacher()
+
+
+@pytest.fixture
+def tiny_samples(tiny_teacher: TinyTeacher, tmp_path: Path, cpu: Compute) -> SampleShards:
+    """Thirty samples of the tiny teacher, in shards of eleven rows."""
+    return draw_samples(tmp_path / "tiny_samples", tiny_teacher, {"name": "tiny"}, 10, 11, 0, cpu)

@@ -1,0 +1,217 @@
+"""Counterfactuals from pools: labels, rows, transformations, storage and streams."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from skdcgn_pipeline import artifacts, progress
+from skdcgn_pipeline.data import pools
+from skdcgn_pipeline.data.pools import CounterfactualPool, CounterfactualStream, store_counterfactuals
+from skdcgn_pipeline.data.samples import decode_images
+from skdcgn_pipeline.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.mechanisms import MechanismImages, compose
+from skdcgn_pipeline.parameters import Composition, Counterfactual, Transformation, Transformations
+from skdcgn_pipeline.seeding import torch_generator
+from skdcgn_pipeline.vocabulary import MECHANISMS
+from tiny import tree_of
+
+FACTUAL = Counterfactual(shape=False, texture=False, background=False)
+
+
+@pytest.fixture
+def pool(tiny_samples) -> CounterfactualPool:
+    return CounterfactualPool.of(tiny_samples)
+
+
+def draw(pool: CounterfactualPool, num_images: int = 600, seed: int = 0, **composition):
+    return pool.draw(num_images, Composition(**composition), torch_generator(seed, "test"))
+
+
+def test_labels_are_those_of_the_pool_rows(pool):
+    batch = draw(pool)
+    assert torch.equal(pool.labels[batch.rows], batch.labels)
+
+
+def test_factual_mechanisms_share_one_class(pool):
+    labels = draw(pool, counterfactual=FACTUAL).labels
+    assert torch.equal(labels[:, 0], labels[:, 1])
+    assert torch.equal(labels[:, 1], labels[:, 2])
+
+
+def test_factual_mechanisms_still_draw_rows_of_their_own(pool):
+    rows = draw(pool, counterfactual=FACTUAL).rows
+    assert (rows[:, 0] == rows[:, 1]).float().mean() < 0.3
+
+
+def test_counterfactual_classes_are_independent(pool):
+    labels = draw(pool, 3000).labels
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        share = (labels[:, first] == labels[:, second]).float().mean().item()
+        assert share == pytest.approx(1 / 3, abs=0.04)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_one_counterfactual_mechanism_leaves_the_others_factual(pool, mechanism):
+    labels = draw(pool, counterfactual=FACTUAL.model_copy(update={mechanism: True})).labels
+    own = MECHANISMS.index(mechanism)
+    first, second = (index for index in range(3) if index != own)
+    assert torch.equal(labels[:, first], labels[:, second])
+    assert (labels[:, own] == labels[:, first]).float().mean().item() == pytest.approx(1 / 3, abs=0.08)
+
+
+def test_every_row_of_every_class_is_drawn(pool):
+    rows = draw(pool, 3000).rows
+    for column in range(3):
+        assert sorted(rows[:, column].unique().tolist()) == list(range(30))
+
+
+def test_a_composite_is_made_of_its_rows_and_offsets(pool, tiny_samples):
+    batch = draw(pool, 20)
+    stored = tiny_samples.read_images()
+    parts = [decode_images(m, stored.of(m)[batch.rows[:, i]]) for i, m in enumerate(MECHANISMS)]
+    expected = compose(MechanismImages(*parts), batch.foreground_offset, batch.background_offset)
+    assert torch.equal(batch.images, expected)
+    assert batch.foreground_offset.max() > 0
+
+
+def test_without_patch_shift_the_offsets_are_zero(pool, tiny_samples):
+    batch = draw(pool, 20, patch_shift=False)
+    stored = tiny_samples.read_images()
+    parts = [decode_images(m, stored.of(m)[batch.rows[:, i]]) for i, m in enumerate(MECHANISMS)]
+    assert torch.equal(batch.images, compose(MechanismImages(*parts)))
+    assert not batch.foreground_offset.any()
+    assert not batch.background_offset.any()
+
+
+def test_transformations_are_applied_to_their_mechanism(pool):
+    invisible = Transformations(shape=(Transformation(kind="opacity", strength=0.0),))
+    batch = draw(pool, 20, transformations=invisible, patch_shift=False)
+    backgrounds = decode_images("background", pool.images.background[batch.rows[:, 2]])
+    assert torch.equal(batch.images, backgrounds)
+
+
+def test_the_same_generator_draws_the_same_counterfactuals(pool):
+    first, again, other = (draw(pool, 50, seed) for seed in (0, 0, 1))
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.rows, again.rows)
+    assert not torch.equal(first.rows, other.rows)
+
+
+def test_training_batches_are_labelled_by_their_shape(pool):
+    composition = Composition()
+    images, labels = pool.draw_batch(composition, 3, "purpose")(5, 16)
+    expected = pool.draw(16, composition, torch_generator(3, "purpose", 5))
+    assert torch.equal(images, expected.images)
+    assert torch.equal(labels, expected.labels[:, 0])
+
+
+def test_drawing_does_not_change_the_pool(pool):
+    before = pool.images.foreground.clone()
+    draw(pool, 50)
+    assert torch.equal(pool.images.foreground, before)
+
+
+def test_a_pool_without_images_of_a_class_is_refused():
+    images = MechanismImages(*(torch.zeros(4, c, 8, 8, dtype=torch.uint8) for c in (1, 3, 3)))
+    with pytest.raises(SettingError, match=r"pool: expected images of every class, got none of \[1, 3\]"):
+        CounterfactualPool(images, torch.tensor([0, 2, 2, 0]), 4)
+
+
+# --- streams -------------------------------------------------------------------------------------
+
+
+def test_a_stream_gives_the_same_batches_for_any_number_of_workers(pool):
+    stream = CounterfactualStream(pool, batch_size=6, num_batches=5, seed=2)
+    alone = list(DataLoader(stream, batch_size=None))
+    shared = list(DataLoader(stream, batch_size=None, num_workers=2))
+    assert len(alone) == len(shared) == len(stream) == 5
+    for (images, labels), (other_images, other_labels) in zip(alone, shared, strict=True):
+        assert torch.equal(images, other_images)
+        assert torch.equal(labels, other_labels)
+
+
+def test_a_stream_follows_its_seed_and_composition(pool):
+    first = next(iter(CounterfactualStream(pool, 6, 1, seed=0)))[0]
+    assert torch.equal(first, next(iter(CounterfactualStream(pool, 6, 1, seed=0)))[0])
+    assert not torch.equal(first, next(iter(CounterfactualStream(pool, 6, 1, seed=1)))[0])
+    unshifted = Composition(patch_shift=False)
+    assert not torch.equal(first, next(iter(CounterfactualStream(pool, 6, 1, seed=0, composition=unshifted)))[0])
+
+
+# --- storage -------------------------------------------------------------------------------------
+
+
+def store(folder, samples, rows_per_shard=40, num_images=90, seed=0, composition=None):
+    return store_counterfactuals(folder, samples, composition or Composition(), num_images, rows_per_shard, seed)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(pools, "ROWS_PER_BLOCK", 32)
+
+
+@pytest.mark.parametrize("rows_per_shard", [32, 50, 1000])
+def test_stored_counterfactuals_do_not_depend_on_the_size_of_the_shards(
+    tmp_path, tiny_samples, small_blocks, rows_per_shard
+):
+    names = ("images", "labels", "rows", "foreground_offset", "background_offset")
+    expected = store(tmp_path, tiny_samples).read(*names)
+    got = store(tmp_path, tiny_samples, rows_per_shard).read(*names)
+    for name in names:
+        assert np.array_equal(got[name], expected[name])
+
+
+def test_a_stored_counterfactual_is_regenerated_from_its_record(tmp_path, tiny_samples, small_blocks):
+    columns = store(tmp_path, tiny_samples).read("images", "rows", "labels", "foreground_offset", "background_offset")
+    stored = tiny_samples.read_images()
+    rows = torch.from_numpy(columns["rows"])
+    parts = [decode_images(m, stored.of(m)[rows[:, i]]) for i, m in enumerate(MECHANISMS)]
+    offsets = (torch.from_numpy(columns[f"{name}_offset"]) for name in ("foreground", "background"))
+    composites = compose(MechanismImages(*parts), *offsets)
+    assert (torch.from_numpy(columns["images"]) / 127.5 - 1 - composites).abs().max() <= 1 / 127.5
+    labels = tiny_samples.read("labels")["labels"]
+    assert np.array_equal(labels[columns["rows"]], columns["labels"])
+
+
+def test_stored_counterfactuals_are_read_with_their_labels(tmp_path, tiny_samples, small_blocks):
+    images, labels = store(tmp_path, tiny_samples).read_labelled()
+    assert images.shape == (90, 3, 8, 8)
+    assert images.dtype == torch.uint8
+    assert labels.shape == (90, 3)
+
+
+def test_interrupted_counterfactuals_continue_to_the_same_bytes(tmp_path, tiny_samples, small_blocks, monkeypatch):
+    whole = store(tmp_path / "whole", tiny_samples)
+    real = CounterfactualPool.draw
+
+    def stop_at_the_second(self, num_images, composition, generator):
+        if len(calls) == 1:
+            progress.request_stop()
+        calls.append(1)
+        return real(self, num_images, composition, generator)
+
+    calls: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(CounterfactualPool, "draw", stop_at_the_second)
+        with pytest.raises(InterruptedRunError, match="counterfactuals: stopped at 40 of 90"):
+            store(tmp_path / "killed", tiny_samples)
+    progress.clear_stop()
+    continued = store(tmp_path / "killed", tiny_samples)
+    assert tree_of(continued.artifact.directory) == tree_of(whole.artifact.directory)
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"num_images": 91}, {"composition": Composition(patch_shift=False)}])
+def test_changed_settings_store_elsewhere(tmp_path, tiny_samples, small_blocks, changes):
+    first, second = store(tmp_path, tiny_samples), store(tmp_path, tiny_samples, **changes)
+    assert first.artifact.directory != second.artifact.directory
+
+
+def test_a_disk_too_small_for_counterfactuals_is_refused(tmp_path, tiny_samples, monkeypatch):
+    monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(SettingError, match="MiB free in"):
+        store(tmp_path, tiny_samples)

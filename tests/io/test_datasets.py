@@ -1,0 +1,241 @@
+"""The Kedro datasets: versions of artifacts, pictures, stores."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kedro.io import DatasetError, Version
+from PIL import Image
+
+from skdcgn_pipeline.artifacts import Artifact, build_artifact
+from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.io.datasets import ArtifactDataset, PictureDataset, StoreDataset
+
+PLAIN = "skdcgn_pipeline.artifacts.Artifact"
+
+
+def make_artifact(store: Path, text: str) -> Artifact:
+    return build_artifact(store, {"kind": "text", "text": text}, lambda writer: writer.write_json("text.json", text))
+
+
+def dataset_of(root: Path, version: str | None, opens: str = PLAIN) -> ArtifactDataset:
+    return ArtifactDataset(
+        filepath=str(root / "02_texts" / "text.json"), opens=opens, version=Version(version, version)
+    )
+
+
+def pointer_of(root: Path, version: str) -> Path:
+    return root / "02_texts" / "text.json" / version / "text.json"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def artifact(root: Path) -> Artifact:
+    return make_artifact(root / "stores" / "text", "first")
+
+
+# --- artifacts ---
+
+
+def test_artifact_is_opened_as_it_was_saved(root: Path, artifact: Artifact) -> None:
+    dataset = dataset_of(root, "1")
+    assert not dataset.exists()
+
+    dataset.save(artifact)
+
+    assert dataset.exists()
+    opened = dataset.load()
+    assert (opened.identity, dict(opened.inputs)) == (artifact.identity, dict(artifact.inputs))
+    assert opened.read_json("text.json") == "first"
+
+
+def test_reader_class_is_the_one_named(root: Path, tiny_samples: SampleShards) -> None:
+    dataset = dataset_of(root, "1", "skdcgn_pipeline.data.samples.SampleShards")
+
+    dataset.save(tiny_samples)
+    opened = dataset.load()
+
+    assert isinstance(opened, SampleShards)
+    assert opened.num_rows == tiny_samples.num_rows
+    np.testing.assert_array_equal(opened.read("mask")["mask"], tiny_samples.read("mask")["mask"])
+
+
+def test_a_version_says_what_it_is_and_copies_nothing(root: Path, artifact: Artifact) -> None:
+    dataset_of(root, "1").save(artifact)
+
+    path = pointer_of(root, "1")
+    pointer = json.loads(path.read_text())
+    assert pointer["identity"] == artifact.identity
+    assert pointer["inputs"] == dict(artifact.inputs)
+    assert not Path(pointer["directory"]).is_absolute()
+    assert [p.name for p in path.parent.iterdir()] == ["text.json"]
+    assert path.stat().st_size < 2000
+
+
+def test_versions_keep_their_own_artifact_and_share_equal_ones(root: Path, artifact: Artifact) -> None:
+    second = make_artifact(root / "stores" / "text", "second")
+    again = make_artifact(root / "stores" / "text", "first")
+    for version, saved in {"1": artifact, "2": second, "3": again}.items():
+        dataset_of(root, version).save(saved)
+
+    texts = {version: dataset_of(root, version).load().read_json("text.json") for version in ("1", "2", "3")}
+
+    assert texts == {"1": "first", "2": "second", "3": "first"}
+    assert dataset_of(root, None).load().read_json("text.json") == "first"
+    assert dataset_of(root, "1").load().directory.samefile(dataset_of(root, "3").load().directory)
+
+
+def test_a_version_is_never_overwritten(root: Path, artifact: Artifact) -> None:
+    dataset_of(root, "1").save(artifact)
+
+    with pytest.raises(DatasetError, match="1"):
+        dataset_of(root, "1").save(make_artifact(root / "stores" / "text", "second"))
+    assert dataset_of(root, "1").load().read_json("text.json") == "first"
+
+
+def test_the_data_root_can_move(root: Path, artifact: Artifact) -> None:
+    dataset_of(root, "1").save(artifact)
+    moved = root.parent / "elsewhere" / "below"
+    moved.parent.mkdir()
+    shutil.move(root, moved)
+
+    assert dataset_of(moved, "1").load().read_json("text.json") == "first"
+
+
+def test_nothing_saved_names_the_file(root: Path) -> None:
+    with pytest.raises(DatasetError, match=r"text\.json"):
+        dataset_of(root, None).load()
+    with pytest.raises(DatasetError, match=r"text\.json"):
+        dataset_of(root, "1").load()
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"identity": "0"}', "[]", "null"])
+def test_damaged_version_names_its_file(root: Path, artifact: Artifact, content: str) -> None:
+    dataset_of(root, "1").save(artifact)
+    pointer_of(root, "1").write_text(content)
+
+    with pytest.raises(DatasetError, match=r"02_texts/text\.json/1/text\.json"):
+        dataset_of(root, "1").load()
+
+
+def test_missing_artifact_names_its_directory(root: Path, artifact: Artifact) -> None:
+    dataset_of(root, "1").save(artifact)
+    shutil.rmtree(artifact.directory)
+
+    with pytest.raises(DatasetError, match=artifact.identity):
+        dataset_of(root, "1").load()
+
+
+def test_changed_file_of_an_artifact_is_named(root: Path, artifact: Artifact) -> None:
+    dataset_of(root, "1").save(artifact)
+    path = artifact.path("text.json")
+    content = bytearray(path.read_bytes())
+    content[1] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(DatasetError, match=r"missing or changed text\.json"):
+        dataset_of(root, "1").load()
+
+
+def test_lost_file_of_an_artifact_is_named(root: Path, artifact: Artifact) -> None:
+    dataset_of(root, "1").save(artifact)
+    artifact.path("text.json").unlink()
+
+    with pytest.raises(DatasetError, match=r"missing or changed text\.json"):
+        dataset_of(root, "1").load()
+
+
+def test_truncated_manifest_is_named(root: Path, artifact: Artifact) -> None:
+    dataset_of(root, "1").save(artifact)
+    manifest = artifact.directory / "manifest.json"
+    manifest.write_text(manifest.read_text()[:20])
+
+    with pytest.raises(DatasetError, match=r"manifest\.json"):
+        dataset_of(root, "1").load()
+
+
+# --- pictures ---
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+def picture_dataset(root: Path, version: str | None = "1") -> PictureDataset:
+    return PictureDataset(filepath=str(root / "sheet.png"), version=Version(version, version))
+
+
+def test_picture_comes_back_pixel_by_pixel(root: Path, picture: np.ndarray) -> None:
+    picture_dataset(root).save(picture)
+
+    loaded = picture_dataset(root).load()
+
+    assert loaded.dtype == np.uint8
+    np.testing.assert_array_equal(loaded, picture)
+    assert [path.name for path in (root / "sheet.png" / "1").iterdir()] == ["sheet.png"]
+
+
+def test_picture_preview_is_the_png(root: Path, picture: np.ndarray) -> None:
+    picture_dataset(root).save(picture)
+
+    content = base64.b64decode(str(picture_dataset(root).preview()), validate=True)
+
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    with Image.open(io.BytesIO(content)) as image:
+        np.testing.assert_array_equal(np.asarray(image), picture)
+
+
+def test_newest_picture_is_loaded(root: Path, picture: np.ndarray) -> None:
+    picture_dataset(root, "1").save(picture)
+    picture_dataset(root, "2").save(255 - picture)
+
+    np.testing.assert_array_equal(picture_dataset(root, None).load(), 255 - picture)
+    np.testing.assert_array_equal(picture_dataset(root, "1").load(), picture)
+
+
+def test_picture_exists_once_it_is_saved(root: Path, picture: np.ndarray) -> None:
+    assert not picture_dataset(root).exists()
+    picture_dataset(root).save(picture)
+    assert picture_dataset(root).exists()
+    assert picture_dataset(root, None).exists()
+
+
+def test_missing_picture_names_the_file(root: Path) -> None:
+    with pytest.raises(DatasetError, match=r"sheet\.png"):
+        picture_dataset(root).load()
+
+
+def test_damaged_picture_names_the_file(root: Path, picture: np.ndarray) -> None:
+    picture_dataset(root).save(picture)
+    path = root / "sheet.png" / "1" / "sheet.png"
+    path.write_bytes(path.read_bytes()[:40])
+
+    with pytest.raises(DatasetError, match=r"sheet\.png"):
+        picture_dataset(root).load()
+
+
+# --- stores ---
+
+
+def test_store_gives_its_directory(root: Path) -> None:
+    dataset = StoreDataset(filepath=str(root / "stores" / "sample"))
+
+    assert dataset.exists()
+    assert dataset.load() == root / "stores" / "sample"
+    assert not root.exists(), "only the work that makes artifacts makes directories"
+
+
+def test_store_refuses_saving(root: Path) -> None:
+    with pytest.raises(DatasetError, match=r"stores/sample is an input"):
+        StoreDataset(filepath=str(root / "stores" / "sample")).save("anything")

@@ -1,0 +1,314 @@
+"""What goes to MLflow, that nothing goes there without a run, and that a failing server stops nothing."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import socket
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow.entities import Run
+from PIL import Image
+
+from pipelines.running import shared_tracking_uri, untouched_mlflow
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.io import tracking
+from skdcgn_pipeline.mechanisms import MECHANISMS
+from skdcgn_pipeline.parameters import ClassifierFit, Composition, Compute
+from skdcgn_pipeline.studies.ablation import Cell
+from skdcgn_pipeline.training.fit_classifier import fit_classifier
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """An experiment in the test session's database: (tracking address, experiment id)."""
+    uri = shared_tracking_uri(tmp_path_factory.getbasetemp())
+    folder = Path(uri.removeprefix("sqlite:///")).parent
+    folder.mkdir(exist_ok=True)
+    client = mlflow.MlflowClient(uri)
+    return uri, client.create_experiment("tracking", artifact_location=str(folder / "tracking"))
+
+
+@pytest.fixture
+def run(experiment: tuple[str, str]) -> Iterator[str]:
+    """The id of an active run."""
+    uri, experiment_id = experiment
+    with untouched_mlflow():
+        mlflow.set_tracking_uri(uri)
+        yield mlflow.start_run(experiment_id=experiment_id).info.run_id
+
+
+def stored(run_id: str) -> Run:
+    return mlflow.MlflowClient().get_run(run_id)
+
+
+def read_artifact(run_id: str, name: str) -> bytes:
+    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name)).read_bytes()
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def draw_noise(step: int, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    return torch.rand(batch_size, 3, 32, 32, generator=generator) * 2 - 1, torch.arange(batch_size) % 10
+
+
+class Broken:
+    """A client of a server that went away."""
+
+    calls = 0
+
+    def log_batch(self, *args: Any, **kwargs: Any) -> None:
+        Broken.calls += 1
+        raise ConnectionError("the server went away")
+
+
+# --- without a run ---
+
+
+def test_nothing_is_logged_without_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = pd.DataFrame({"split": ["test"], "subset": ["all"], "accuracy": [0.5]})
+
+    with untouched_mlflow():
+        mlflow.set_tracking_uri(None)
+        tracking.log_parameters({"a": {"b": 1}})
+        tracking.log_tags({"a": "b"})
+        tracking.log_metrics({"a": 1.0})
+        tracking.log_picture("a", np.zeros((2, 2, 3), np.uint8))
+        tracking.log_table("a", table)
+        tracking.log_page("a.html", "<p>")
+        with tracking.recorded_steps("shape") as record:
+            record(1, {"pixel": 1.0})
+        with tracking.nested_run("a", {"a": "b"}, {"c": 1}):
+            assert mlflow.active_run() is None
+        with tracking.nested_cell(Cell("reference", Composition())) as tell:
+            tell(table)
+        assert mlflow.active_run() is None
+
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- with a run ---
+
+
+def test_nested_parameters_are_logged_flat_and_in_batches(run: str) -> None:
+    many = {f"p{number}": number for number in range(230)}
+
+    tracking.log_parameters({"sample": {"rows": 3, "deep": {"er": None}}, "empty": {}, "list": [1, 2], "many": many})
+
+    params = stored(run).data.params
+    assert params["sample.rows"] == "3"
+    assert params["sample.deep.er"] == "None"
+    assert params["list"] == "[1, 2]"
+    assert len([name for name in params if name.startswith("many.")]) == len(many)
+
+
+def test_long_parameters_are_cut(run: str) -> None:
+    tracking.log_parameters({"long": "x" * 20_000})
+
+    assert set(stored(run).data.params["long"]) == {"x"}
+
+
+def test_metrics_that_are_not_finite_are_left_out(run: str) -> None:
+    tracking.log_metrics({"good": 0.5, "nan": math.nan, "inf": math.inf, "none": None})
+
+    assert stored(run).data.metrics == {"good": 0.5}
+
+
+@pytest.mark.parametrize("num_steps", [3, 700])
+def test_every_recorded_step_arrives(run: str, num_steps: int) -> None:
+    with tracking.recorded_steps("shape") as record:
+        for step in range(1, num_steps + 1):
+            record(step, {"pixel": step / 2, "total": 1.0})
+
+    history = mlflow.MlflowClient().get_metric_history(run, "shape/loss/pixel")
+    assert [(metric.step, metric.value) for metric in sorted(history, key=lambda m: m.step)] == [
+        (step, step / 2) for step in range(1, num_steps + 1)
+    ]
+    assert set(stored(run).data.metrics) == {"shape/loss/pixel", "shape/loss/total"}
+
+
+def test_steps_before_an_error_arrive(run: str) -> None:
+    def train() -> None:
+        with tracking.recorded_steps("shape") as record:
+            record(1, {"pixel": 1.0})
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        train()
+
+    assert stored(run).data.metrics == {"shape/loss/pixel": 1.0}
+
+
+@pytest.mark.parametrize("name", ["classifier/originals/seed_0", "classifier/counterfactual shape + texture/seed_0"])
+def test_prefixes_in_use_are_names_that_mlflow_takes(run: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    with tracking.recorded_steps(name) as record:
+        record(1, {"loss": 1.0})
+
+    if "+" not in name:
+        assert stored(run).data.metrics == {f"{name}/loss/loss": 1.0}
+    else:  # only a name of a cell, whose losses are never logged; it must not stop anything
+        assert "did not take" in caplog.text
+
+
+def test_pictures_tables_and_pages_are_artifacts(run: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+
+    tracking.log_picture("sheet", picture)
+    tracking.log_table("accuracy", pd.DataFrame({"a": [1, 2]}))
+    tracking.log_page("report.html", "<p>ü</p>")
+
+    with Image.open(io.BytesIO(read_artifact(run, "pictures/sheet.png"))) as image:
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), picture)
+    assert read_artifact(run, "tables/accuracy.csv").decode() == "a\n1\n2\n"
+    assert read_artifact(run, "report.html").decode() == "<p>ü</p>"
+
+
+def test_a_cell_is_a_run_below_the_active_one(run: str) -> None:
+    table = pd.DataFrame(
+        {"split": ["test"] * 3, "subset": ["all", "all", "without collisions"], "accuracy": [0.25, 0.75, 1.0]}
+    )
+
+    with tracking.nested_cell(Cell("reference", Composition())) as tell:
+        inner = mlflow.active_run().info.run_id
+        tell(table)
+
+    assert mlflow.active_run().info.run_id == run
+    nested = stored(inner)
+    assert nested.data.tags["mlflow.parentRunId"] == run
+    assert nested.data.tags["cell"] == "reference"
+    assert nested.info.status == "FINISHED"
+    assert nested.data.metrics == {"accuracy/test": 0.5}
+    assert nested.data.params["composition.patch_shift"] == "True"
+    assert {f"composition.counterfactual.{m}" for m in MECHANISMS} <= set(nested.data.params)
+
+
+def test_a_cell_that_fails_is_a_failed_run(run: str) -> None:
+    inner = []
+
+    def train() -> None:
+        with tracking.nested_run("cell", {}, {}):
+            inner.append(mlflow.active_run().info.run_id)
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        train()
+
+    assert stored(inner[0]).info.status == "FAILED"
+    assert mlflow.active_run().info.run_id == run
+
+
+# --- servers that fail ---
+
+
+def test_training_goes_on_when_the_server_fails(
+    run: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = ClassifierFit(num_images=60 * 4, batch_size=4)
+    compute = Compute(device="cpu")
+    expected, _ = fit_classifier(draw_noise, settings, 0, compute)
+    monkeypatch.setattr(mlflow, "MlflowClient", Broken)
+    monkeypatch.setattr(tracking, "FLUSH_EVERY_METRICS", 2)
+    Broken.calls = 0
+
+    with caplog.at_level(logging.WARNING), tracking.recorded_steps("classifier") as record:
+        network, history = fit_classifier(draw_noise, settings, 0, compute, record=record)
+
+    assert Broken.calls >= 2
+    assert len(history) == 3
+    assert "the run goes on" in caplog.text
+    assert "the server went away" in caplog.text
+    for mine, theirs in zip(network.state_dict().values(), expected.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_no_log_function_raises_when_the_server_fails(
+    run: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise ConnectionError("the server went away")
+
+    monkeypatch.setattr(mlflow, "MlflowClient", Broken)
+    for name in ("log_image", "log_text", "start_run"):
+        monkeypatch.setattr(mlflow, name, fail)
+
+    tracking.log_parameters({"a": 1})
+    tracking.log_tags({"a": "b"})
+    tracking.log_metrics({"a": 1.0})
+    tracking.log_picture("a", np.zeros((2, 2, 3), np.uint8))
+    tracking.log_table("a", pd.DataFrame({"a": [1]}))
+    tracking.log_page("a.html", "<p>")
+    done = []
+    with tracking.nested_run("cell", {}, {"a": 1}):
+        done.append(True)
+
+    assert done
+    assert caplog.text.count("did not take") == 7
+
+
+# --- servers that do not answer ---
+
+
+def test_server_that_does_not_answer_is_refused_quickly() -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    start = time.monotonic()
+
+    with pytest.raises(SettingError, match="MLFLOW_TRACKING_URI: expected a tracking server that answers") as caught:
+        tracking.check_server(uri)
+
+    assert time.monotonic() - start < 10 * tracking.SERVER_TIMEOUT_SECONDS
+    assert uri in str(caught.value)
+    assert "unset the variable" in str(caught.value)
+
+
+def test_server_name_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"no-such-host\.invalid"):
+        tracking.check_server("http://no-such-host.invalid:5000")
+
+
+def test_silent_server_is_refused_after_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "SERVER_TIMEOUT_SECONDS", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(SettingError, match="Timeout"):
+            tracking.check_server(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
+def test_server_that_answers_is_taken() -> None:
+    class Healthy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        tracking.check_server(f"http://127.0.0.1:{server.server_port}/")
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///anything.db", "databricks", "file:///anywhere"])
+def test_addresses_that_are_no_server_are_not_asked(uri: str) -> None:
+    tracking.check_server(uri)

@@ -1,0 +1,93 @@
+"""Students compared with their teacher on noise that was never trained on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from skdcgn_pipeline.data.samples import SampleShards, draw_samples
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.metrics import comparison, cost
+from skdcgn_pipeline.metrics.comparison import compare_with_teacher, measure_costs, measure_fidelity, render_heldout
+from skdcgn_pipeline.models.student import StudentCGN
+from skdcgn_pipeline.models.teacher import IdentifiedTeacher
+from skdcgn_pipeline.vocabulary import MECHANISMS
+from tiny import TinyTeacher
+
+
+class PooledPixels(nn.Module):
+    """Stands for the feature network: the mean of every channel, and of its square."""
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([images.mean((2, 3)), images.square().mean((2, 3))], 1)
+
+
+@pytest.fixture
+def heldout(tmp_path, cpu) -> SampleShards:
+    return draw_samples(tmp_path / "heldout", TinyTeacher(), {"name": "tiny"}, 10, 20, 0, cpu, "heldout")
+
+
+@pytest.fixture
+def students() -> StudentCGN:
+    torch.manual_seed(0)
+    small = {"architecture": "compact", "width": 6, "embedding_dim": 4}
+    return StudentCGN(4, 3, 8, dict.fromkeys(MECHANISMS, small)).eval()
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(cost, "SECONDS_PER_REPEAT", 0.001)
+
+
+def test_the_teacher_compared_with_itself_is_equal(heldout, cpu):
+    table = measure_fidelity(TinyTeacher(), heldout, PooledPixels(), cpu).set_index("mechanism")
+    assert list(table.index) == [*MECHANISMS, "all"]
+    assert table["l1"].max() < 1 / 127.5  # what storing as bytes costs
+    assert table.loc["shape", "mask_iou"] > 0.99
+    assert table["frechet"].max() < 1e-4
+    assert (table["num_images"] == 30).all()
+
+
+def test_untrained_students_are_far_from_their_teacher(heldout, students, cpu):
+    table = measure_fidelity(students, heldout, PooledPixels(), cpu).set_index("mechanism")
+    assert table["l1"].min() > 0.05
+    assert table.loc["shape", "mask_iou"] < 0.9
+    assert table["frechet"].min() > 1e-3
+    assert table["mask_iou"].isna().tolist() == [False, True, True, True]
+
+
+def test_heldout_images_are_rendered_in_batches_of_their_own_noise(heldout, monkeypatch):
+    monkeypatch.setattr(comparison, "RENDER_BATCH", 7)
+    rendered, stored = render_heldout(TinyTeacher(), heldout)
+    assert len(rendered) == len(stored) == 30
+    assert (rendered.foreground - stored.foreground).abs().max() <= 1 / 127.5
+
+
+def test_students_of_another_interface_are_refused(heldout, cpu):
+    small = {"architecture": "compact", "width": 6, "embedding_dim": 4}
+    students = StudentCGN(5, 3, 8, dict.fromkeys(MECHANISMS, small))
+    with pytest.raises(SettingError, match="'noise_dim': 5"):
+        measure_fidelity(students, heldout, PooledPixels(), cpu)
+
+
+def test_costs_of_a_teacher_that_cannot_tell_are_empty(students, no_waiting):
+    table = measure_costs(TinyTeacher(), students, 4).set_index("mechanism")
+    assert table["teacher_parameters"].isna().all()
+    assert table["teacher_macs"].isna().all()
+    assert table["teacher_images_per_s"].notna().tolist() == [False, False, False, True]
+    assert table["student_images_per_s"].min() > 0
+    parts = table.loc[list(MECHANISMS)]
+    assert parts["student_parameters"].sum() == table.loc["all", "student_parameters"]
+    assert parts["student_macs"].sum() == table.loc["all", "student_macs"]
+
+
+def test_a_comparison_is_measured_once(tmp_path, heldout, students, cpu, no_waiting):
+    teacher = IdentifiedTeacher(TinyTeacher(), {"name": "tiny"})
+    arguments = (students, "students", heldout, PooledPixels(), "features", 4, cpu)
+    first = compare_with_teacher(tmp_path / "store", teacher, *arguments)
+    calls = teacher.generator.num_calls
+    second = compare_with_teacher(tmp_path / "store", teacher, *arguments)
+    assert teacher.generator.num_calls == calls
+    assert first.equals(second)
+    assert {"l1", "mask_iou", "frechet", "student_parameters", "student_macs"} <= set(first.columns)

@@ -1,0 +1,58 @@
+"""One MLflow database and one finished run for all tests of the pipelines."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.running import Finished, Place, shared_tracking_uri
+
+TIMING = {"skdcgn_pipeline.metrics.cost.NUM_REPEATS": 1, "skdcgn_pipeline.metrics.cost.SECONDS_PER_REPEAT": 0.01}
+
+
+@pytest.fixture(scope="session")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of the test session's MLflow database."""
+    uri = shared_tracking_uri(tmp_path_factory.getbasetemp())
+    Path(uri.removeprefix("sqlite:///")).parent.mkdir(exist_ok=True)
+    return uri
+
+
+@pytest.fixture
+def brief_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure rates for a moment only."""
+    for name, value in TIMING.items():
+        monkeypatch.setattr(name, value)
+
+
+@pytest.fixture
+def place(tmp_path: Path, tracking_uri: str, brief_timing: None) -> Place:
+    """A place where nothing has been run yet."""
+    return Place(tmp_path / "data", tracking_uri)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> tuple[Place, Finished]:
+    """A place where the whole chain has been run once; never changed, see `finished_place`."""
+    place = Place(tmp_path_factory.mktemp("finished") / "data", tracking_uri)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in TIMING.items():
+            patch.setattr(name, value)
+        torch.set_num_threads(1)
+        return place, place.run()
+
+
+@pytest.fixture
+def copy_of_finished(finished: tuple[Place, Finished], tmp_path: Path, brief_timing: None) -> Callable[[str], Place]:
+    """Give copies of the place where the whole chain has been run, for tests that change it."""
+
+    def copy(name: str) -> Place:
+        source, _ = finished
+        shutil.copytree(source.data, tmp_path / name / "data")
+        return Place(tmp_path / name / "data", source.tracking_uri)
+
+    return copy

@@ -1,0 +1,188 @@
+"""Run the project from a test: in this process, or as a command of its own that can be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from kedro.framework.startup import bootstrap_project
+from mlflow.entities import Run
+
+from skdcgn_pipeline.session import ProjectSession
+
+PROJECT = Path(__file__).resolve().parents[2]
+# Far above what anything takes on an idle core.
+DEADLINE_SECONDS = 400
+
+
+def shared_tracking_uri(base: Path) -> str:
+    """Return the address of the one MLflow database of a test session: making its tables takes seconds."""
+    return f"sqlite:///{base / 'mlflow' / 'mlflow.db'}"
+
+
+@contextmanager
+def untouched_mlflow() -> Iterator[None]:
+    """Leave no run active and no tracking address set."""
+    try:
+        yield
+    finally:
+        while mlflow.active_run():
+            mlflow.end_run()
+        mlflow.set_tracking_uri(None)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that came to its end.
+
+    Attributes:
+        session_id: Kedro's version of everything that it saved.
+        outputs: What Kedro returned.
+        left_active: Whether an MLflow run was still active afterwards.
+    """
+
+    session_id: str
+    outputs: dict[str, Any]
+    left_active: bool
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a test runs the project.
+
+    Attributes:
+        data: The data root.
+        tracking_uri: MLflow's database.
+    """
+
+    data: Path
+    tracking_uri: str
+
+    def store(self, kind: str) -> Path:
+        """Return the directory of all artifacts of one kind."""
+        return self.data / "stores" / kind
+
+    def run(
+        self,
+        *,
+        env: str = "test",
+        params: dict[str, Any] | None = None,
+        assets: Path | None = None,
+        **options: Any,
+    ) -> Finished:
+        """Run in this process; errors come as they are raised."""
+        bootstrap_project(PROJECT)
+        with pytest.MonkeyPatch.context() as patch, untouched_mlflow():
+            patch.setenv("SKDCGN_DATA", str(self.data))
+            patch.setenv("MLFLOW_TRACKING_URI", self.tracking_uri)
+            if assets is not None:
+                patch.setenv("SKDCGN_ASSETS", str(assets))
+            # Kedro-Viz writes into a project that it finds from the working directory.
+            patch.chdir(next(folder for folder in self.data.parents if folder.is_dir()))
+            with ProjectSession.create(
+                project_path=PROJECT, env=env, runtime_params=params or {}, save_on_close=False
+            ) as session:
+                outputs = session.run(**options)
+            return Finished(session.session_id, outputs, mlflow.active_run() is not None)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `kedro run` with arguments as a process."""
+        command = [sys.executable, "-m", "kedro", "run", *arguments]
+        if not any(argument.startswith("--env") for argument in arguments):
+            command += ["--env", "test"]
+        surroundings = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "SKDCGN_", "KEDRO_"))}
+        surroundings |= {
+            "SKDCGN_DATA": str(self.data),
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+            "COLUMNS": "200",
+            "OMP_NUM_THREADS": "1",
+        }
+        return subprocess.Popen(
+            command, cwd=PROJECT, env=surroundings, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def command(self, *arguments: str) -> tuple[int, str]:
+        """Run `kedro run` with arguments as a process; returns its exit status and what it printed."""
+        process = self.start(*arguments)
+        try:
+            output, _ = process.communicate(timeout=DEADLINE_SECONDS)
+        finally:
+            if process.poll() is None:
+                process.kill()
+        return process.returncode, output
+
+    def stop_when(
+        self, reached: Callable[[], bool], *arguments: str, by: signal.Signals = signal.SIGKILL
+    ) -> tuple[int, str]:
+        """Start `kedro run` and send it a signal as soon as `reached`; returns as `command` does."""
+        process = self.start(*arguments)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        try:
+            while not reached():
+                if process.poll() is not None:
+                    pytest.fail(f"the run ended before it could be stopped:\n{process.communicate()[0][-4000:]}")
+                if time.monotonic() > deadline:
+                    pytest.fail(f"nothing to stop after {DEADLINE_SECONDS} s")
+                time.sleep(0.01)
+            process.send_signal(by)
+            output, _ = process.communicate(timeout=DEADLINE_SECONDS)
+        finally:
+            if process.poll() is None:
+                process.kill()
+        return process.returncode, output
+
+    def saved(self, pattern: str) -> Path:
+        """Return the newest version of a saved dataset, such as `07_tables/*/accuracy.csv`."""
+        (directory,) = self.data.glob(pattern)
+        return max(directory.iterdir(), key=lambda version: version.name) / directory.name
+
+    def runs(self) -> list[Run]:
+        """Return all MLflow runs, the newest first."""
+        client = mlflow.MlflowClient(self.tracking_uri)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return list(client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=1000))
+
+    def run_of(self, finished: Finished) -> Run:
+        """Return the MLflow run of a finished run."""
+        (run,) = [run for run in self.runs() if run.data.tags.get("run_id") == finished.session_id]
+        return run
+
+
+def artifacts_in(store: Path) -> set[str]:
+    """Return the names of the finished artifacts of a store."""
+    if not store.is_dir():
+        return set()
+    return {p.name for p in store.iterdir() if p.is_dir() and p.suffix != ".partial"}
+
+
+def partial_files(store: Path, pattern: str) -> list[Path]:
+    """Return files of unfinished artifacts of a store."""
+    return sorted(store.glob(f"*.partial/{pattern}"))
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every file below a folder, lock files aside."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def state_of(folder: Path) -> dict[str, int]:
+    """Return when every file below a folder was last written, lock files aside."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }

@@ -1,0 +1,705 @@
+"""Whatever is wrong with the input, one message says what, what was expected, what came and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import re
+import shutil
+import socket
+import textwrap
+import zipfile
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from kedro.framework.cli.utils import find_run_command
+from kedro.framework.startup import bootstrap_project
+from safetensors.torch import save_file
+
+from pipelines.running import PROJECT, Place, content_of, partial_files, untouched_mlflow
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.models.cgn import MnistCGN
+from skdcgn_pipeline.models.teacher import SHIPPED_DIGITS_TEACHER
+
+DiskUsage = namedtuple("DiskUsage", "total used free")
+
+
+def refusal(place: Place, **options: Any) -> str:
+    """Run in this process and return the message of the refusal; nothing may have been made."""
+    runs = len(place.runs())
+    with pytest.raises(SettingError) as caught:
+        place.run(**options)
+    nothing_was_made(place)
+    assert len(place.runs()) == runs, "a run was logged for something that was never started"
+    return str(caught.value)
+
+
+def nothing_was_made(place: Place) -> None:
+    stores = place.data / "stores"
+    assert not stores.exists() or content_of(stores) == {}
+    if place.data.is_dir():
+        assert [path for path in place.data.rglob("*") if path.is_file()] == []
+
+
+@pytest.fixture
+def told(place: Place) -> Callable[..., str]:
+    return lambda **options: refusal(place, **options)
+
+
+@pytest.fixture
+def invoke(place: Place, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Call the command line in this process."""
+
+    def call(*arguments: str) -> Result:
+        bootstrap_project(PROJECT)
+        monkeypatch.setenv("SKDCGN_DATA", str(place.data))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", place.tracking_uri)
+        monkeypatch.chdir(PROJECT)
+        if not any(argument.startswith("--env") for argument in arguments):
+            arguments = (*arguments, "--env", "test")
+        with untouched_mlflow():
+            return CliRunner().invoke(find_run_command("skdcgn_pipeline"), list(arguments))
+
+    return call
+
+
+def message_of(result: Result) -> str:
+    """Return the one error message of a refused command."""
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.output.count("Error: ") == 1, result.output
+    assert "Traceback" not in result.output
+    return result.output[result.output.index("Error: ") :]
+
+
+# --- names of settings ---
+
+
+@pytest.mark.parametrize(
+    ("params", "told_about"),
+    [
+        ({"sede": 1}, "sede: unknown setting. Did you mean 'seed'?"),
+        ({"sampel": {"rows_per_shard": 1}}, "sampel: unknown setting. Did you mean 'sample'?"),
+        (
+            {"sample": {"row_per_shard": 1}},
+            "sample.row_per_shard: unknown setting. Did you mean 'rows_per_shard'?",
+        ),
+        (
+            {"shape": {"distill": {"weights": {"pixels": 1.0}}}},
+            "shape.distill.weights.pixels: unknown setting. Did you mean 'pixel'?",
+        ),
+        (
+            {"compose": {"composition": {"counterfactual": {"textur": True}}}},
+            "compose.composition.counterfactual.textur: unknown setting. Did you mean 'texture'?",
+        ),
+        ({"classify": {"zzzz": 1}}, "classify.zzzz: unknown setting. Valid names: counterfactuals, fit, num_seeds."),
+    ],
+)
+def test_misspelt_setting_is_named_with_the_nearest(
+    told: Callable[..., str], params: dict[str, Any], told_about: str
+) -> None:
+    message = told(params=params)
+
+    assert told_about in message
+    assert "Nothing has been run" in message
+
+
+def test_all_wrong_settings_are_told_together(told: Callable[..., str]) -> None:
+    message = told(
+        params={"sede": 1, "sample": {"rows_per_shard": 0}, "compute": {"device": "gpu"}, "variant": "colord"}
+    )
+
+    assert "got 4 problems" in message
+    for name in ("sede", "sample.rows_per_shard", "compute.device", "variant"):
+        assert f"\n  - {name}: " in message
+
+
+# --- values of settings ---
+
+
+@pytest.mark.parametrize("value", [0, -3, float("nan"), float("inf"), 2.5, "many", None, [], {"a": 1}, ""])
+@pytest.mark.parametrize("name", ["sample.num_images_per_class", "shape.distill.batch_size", "classify.fit.num_images"])
+def test_impossible_size_is_refused(told: Callable[..., str], name: str, value: object) -> None:
+    params: Any = value
+    for part in reversed(name.split(".")):
+        params = {part: params}
+
+    message = told(params=params)
+
+    assert f"{name}" in message
+    assert "got 1 problem." in message or isinstance(value, dict)
+    assert "Input should be" in message
+
+
+@pytest.mark.parametrize("value", [0.0, -1e-3, float("nan"), float("inf"), "fast"])
+def test_impossible_learning_rate_is_refused(told: Callable[..., str], value: object) -> None:
+    message = told(params={"texture": {"distill": {"learning_rate": value}}})
+
+    assert "texture.distill.learning_rate: Input should be" in message
+    assert f"(got {value!r})" in message
+
+
+@pytest.mark.parametrize(
+    ("params", "told_about"),
+    [
+        ({"variant": "colred"}, "variant: expected one of colored, double_colored, wildlife, got 'colred'"),
+        ({"compute": {"device": "gpu"}}, "compute.device: expected one of auto, cpu, cuda, mps, got 'gpu'"),
+        ({"compute": {"precision": "b16"}}, "compute.precision: expected one of fp32, bf16, got 'b16'"),
+        ({"prepare": {"source": "mnits"}}, "prepare.source: expected one of digits, mnist, got 'mnits'"),
+        ({"teacher": {"name": "digit_cgn"}}, "teacher.name: expected one of mnist_cgn, digits_cgn, custom"),
+        (
+            {"shape": {"distill": {"student": {"architecture": "compakt"}}}},
+            "shape.distill.student.architecture: expected one of compact, tinygan, got 'compakt'",
+        ),
+        (
+            {"classify": {"counterfactuals": "storred"}},
+            "classify.counterfactuals: expected one of on_the_fly, stored, got 'storred'",
+        ),
+    ],
+)
+def test_unknown_choice_is_told_with_the_nearest(
+    told: Callable[..., str], params: dict[str, Any], told_about: str
+) -> None:
+    nearest = {
+        "colred": "colored",
+        "gpu": "cpu",
+        "b16": "bf16",
+        "mnits": "mnist",
+        "digit_cgn": "digits_cgn",
+        "compakt": "compact",
+        "storred": "stored",
+    }
+    message = told(params=params)
+
+    assert told_about in message
+    (came,) = [came for came in nearest if f"'{came}'" in message]
+    assert f"Did you mean '{nearest[came]}'?" in message
+
+
+@pytest.mark.parametrize(
+    ("params", "told_about"),
+    [
+        (
+            {"shape": [{"kind": "gausian_noise", "strength": 0.3}]},
+            "Did you mean 'gaussian_noise'?",
+        ),
+        ({"shape": [{"kind": "rotation", "strength": -1}]}, "strength"),
+    ],
+)
+def test_unknown_transformation_is_refused(told: Callable[..., str], params: dict[str, Any], told_about: str) -> None:
+    assert told_about in told(params={"ablation": {"transformations": params}})
+
+
+def test_loss_without_any_term_is_refused(told: Callable[..., str]) -> None:
+    weights = dict.fromkeys(("pixel", "feature", "kl", "adversarial", "binary_cross_entropy"), 0.0)
+
+    assert "at least one weight" in told(params={"shape": {"distill": {"weights": weights}}})
+
+
+# --- names of environments, pipelines, mechanisms ---
+
+
+def test_unknown_environment_is_told_with_the_nearest(told: Callable[..., str]) -> None:
+    message = told(env="mnits")
+
+    assert message.startswith("--env: expected one of base, local, mnist, test, got 'mnits'")
+    assert "Did you mean 'mnist'?" in message
+
+
+@pytest.mark.parametrize(("came", "nearest"), [("distil", "distill"), ("ablations", "ablation"), ("teachr", "teacher")])
+def test_unknown_pipeline_is_told_with_the_nearest(told: Callable[..., str], came: str, nearest: str) -> None:
+    message = told(pipeline_names=["prepare", came])
+
+    assert re.match(f"--pipelines?: expected one of .*distill.*, got '{came}'", message)
+    assert f"Did you mean '{nearest}'?" in message
+
+
+def test_unknown_mechanism_is_told_with_the_nearest(told: Callable[..., str]) -> None:
+    message = told(namespaces=["shape", "textures"])
+
+    assert message.startswith("--namespaces: expected one of shape, texture, background, got 'textures'")
+    assert "Did you mean 'texture'?" in message
+
+
+def test_mechanism_that_a_pipeline_has_not_is_refused(told: Callable[..., str]) -> None:
+    """`--pipelines sample --namespaces shape` would otherwise run everything but a student."""
+    message = told(pipeline_names=["sample"], namespaces=["shape"])
+
+    assert "shape" in message
+    assert "sample" in message
+
+
+def test_absent_device_is_refused(told: Callable[..., str]) -> None:
+    absent = "cuda" if not torch.cuda.is_available() else "mps"
+
+    message = told(params={"compute": {"device": absent}})
+
+    assert message.startswith("compute.device: expected a device of this machine (cpu")
+    assert f"got '{absent}'" in message
+    assert "Use 'auto' or 'cpu'" in message
+
+
+# --- the teacher's weights ---
+
+
+class Executes:
+    """Pickled, it makes a file when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.marker,)
+
+
+def told_about_weights(told: Callable[..., str], path: Path, **teacher: Any) -> str:
+    return told(params={"teacher": {"name": "mnist_cgn", "weights": str(path), **teacher}}, pipeline_names=["sample"])
+
+
+@pytest.mark.parametrize("name", ["absent.safetensors", "absent.pth"])
+def test_missing_weights_are_named(told: Callable[..., str], tmp_path: Path, name: str) -> None:
+    message = told_about_weights(told, tmp_path / name)
+
+    assert message == f"teacher.weights: expected a file, got nothing at {tmp_path / name}. Correct the path."
+
+
+@pytest.mark.parametrize("kept", [0, 7, 1000, -1])
+@pytest.mark.parametrize("name", ["cut.safetensors", "cut.pth"])
+def test_truncated_weights_are_named(told: Callable[..., str], tmp_path: Path, name: str, kept: int) -> None:
+    path = tmp_path / name
+    if path.suffix == ".pth":
+        torch.save(MnistCGN().state_dict(), path)
+    else:
+        shutil.copy(SHIPPED_DIGITS_TEACHER, path)
+    path.write_bytes(path.read_bytes()[:kept])
+
+    message = told_about_weights(told, path)
+
+    assert message.startswith("teacher.weights: expected a")
+    assert str(path) in message
+    assert "Download it again" in message
+
+
+@pytest.mark.parametrize("name", ["notes.safetensors", "notes.pth", "folder.pth", "folder.safetensors"])
+def test_what_is_no_weights_file_is_named(told: Callable[..., str], tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if path.stem == "folder":
+        path.mkdir()
+    else:
+        path.write_text("these are not weights\n" * 50)
+
+    message = told_about_weights(told, path)
+
+    assert message.startswith("teacher.weights: expected a")
+    assert str(path) in message
+
+
+def test_weights_of_another_architecture_are_named(told: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "wide.safetensors"
+    save_file(MnistCGN(width=16).state_dict(), path)
+
+    message = told_about_weights(told, path)
+
+    assert "tensors of the MNIST CGN" in message
+    assert f"other tensors in {path}" in message
+    assert "teacher.name=custom" in message
+
+
+def test_weights_of_something_else_are_named(told: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "linear.pth"
+    torch.save(torch.nn.Linear(2, 3).state_dict(), path)
+
+    assert "such as 'bias'" in told_about_weights(told, path)
+
+
+def test_file_of_something_that_is_no_state_is_named(told: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "list.pth"
+    torch.save([torch.zeros(2)], path)
+
+    assert "expected a state dict of tensors, got list" in told_about_weights(told, path)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_teacher_of_another_variant_is_refused(told: Callable[..., str], given: bool) -> None:
+    teacher = {"name": "mnist_cgn", "weights": str(SHIPPED_DIGITS_TEACHER)} if given else {"name": "digits_cgn"}
+
+    message = told(params={"teacher": teacher, "variant": "colored"}, pipeline_names=["sample"])
+
+    assert "expected a teacher of the variant 'colored'" in message
+    assert "a teacher of 'double_colored'" in message
+    assert "variant=double_colored" in message
+
+
+@pytest.mark.parametrize("name", ["code.pth", "code.pt", "code.safetensors"])
+@pytest.mark.parametrize("form", ["torch", "pickle", "in a state"])
+def test_code_in_weights_is_never_executed(told: Callable[..., str], tmp_path: Path, name: str, form: str) -> None:
+    path, marker = tmp_path / name, tmp_path / "executed"
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(Executes(marker)))
+    else:
+        torch.save(Executes(marker) if form == "torch" else MnistCGN().state_dict() | {"x": Executes(marker)}, path)
+
+    message = told_about_weights(told, path)
+
+    assert not marker.exists(), "code of a weights file was executed"
+    assert message.startswith("teacher.weights: expected a")
+    assert str(path) in message
+
+
+class Constant(torch.nn.Module):
+    """A teacher that can be exported."""
+
+    def forward(
+        self, noise: torch.Tensor, shape: torch.Tensor, texture: torch.Tensor, background: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        level = noise.mean(1).view(-1, 1, 1, 1).sigmoid()
+        mask = level.expand(-1, 1, 32, 32)
+        return mask, level.expand(-1, 3, 32, 32), -level.expand(-1, 3, 32, 32)
+
+
+CUSTOM = {"name": "custom", "noise_dim": 4, "num_classes": 10, "image_size": 32}
+
+
+def test_code_in_an_exported_program_is_never_executed(told: Callable[..., str], tmp_path: Path) -> None:
+    """Every pickled part of an exported program is exchanged for one that makes a file."""
+    whole, path, marker = tmp_path / "whole.pt2", tmp_path / "program.pt2", tmp_path / "executed"
+    example = (torch.zeros(2, 4), *(torch.zeros(2, dtype=torch.long) for _ in range(3)))
+    torch.export.save(torch.export.export(Constant(), example), whole)
+    code = tmp_path / "code.pt"
+    torch.save((Executes(marker),), code)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as target:
+        for entry in source.infolist():
+            content = source.read(entry)
+            pickled = entry.filename.endswith(".pt") or "sample_inputs" in entry.filename
+            target.writestr(entry.filename, code.read_bytes() if pickled else content)
+
+    message = told(params={"teacher": CUSTOM | {"weights": str(path)}}, pipeline_names=["sample"])
+
+    assert not marker.exists(), "code of a weights file was executed"
+    assert message.startswith("teacher.weights: expected")
+
+
+@pytest.mark.parametrize("name", ["code.pt", "code.pt2", "notes.pt", "notes.pt2", "absent.pt", "absent.pt2"])
+def test_what_is_no_exported_program_is_named(told: Callable[..., str], tmp_path: Path, name: str) -> None:
+    path, marker = tmp_path / name, tmp_path / "executed"
+    if path.stem == "code":
+        torch.save(Executes(marker), path)
+    elif path.stem == "notes":
+        path.write_text("this is no program\n" * 50)
+
+    message = told(params={"teacher": CUSTOM | {"weights": str(path)}}, pipeline_names=["sample"])
+
+    assert not marker.exists(), "code of a weights file was executed"
+    assert message.startswith("teacher.weights: expected")
+    assert str(path) in message
+
+
+# --- teachers of the user's own ---
+
+MODULE = """
+    import torch
+    from skdcgn_pipeline.mechanisms import MechanismImages
+
+    class Teacher:
+        noise_dim, num_classes, image_size = 4, 10, 32
+
+        def render(self, noise, labels):
+            n = len(noise)
+            return MechanismImages(torch.ones(n, 1, 32, 32) / 2, torch.zeros(n, 3, 32, 32), torch.zeros(n, 3, 32, 32))
+
+    class WrongShape(Teacher):
+        def render(self, noise, labels):
+            images = super().render(noise, labels)
+            return MechanismImages(images.mask, images.foreground[:, :, :28, :28], images.background)
+
+    class WrongChannels(Teacher):
+        def render(self, noise, labels):
+            images = super().render(noise, labels)
+            return MechanismImages(images.foreground, images.foreground, images.background)
+
+    class WrongRange(Teacher):
+        def render(self, noise, labels):
+            images = super().render(noise, labels)
+            return MechanismImages(images.mask * 255, images.foreground, images.background)
+
+    class NotANumber(Teacher):
+        def render(self, noise, labels):
+            images = super().render(noise, labels)
+            return MechanismImages(images.mask, images.foreground, images.background * float("nan"))
+
+    class Bytes(Teacher):
+        def render(self, noise, labels):
+            images = super().render(noise, labels)
+            return MechanismImages(images.mask, images.foreground.byte(), images.background)
+
+    class Bare(Teacher):
+        def render(self, noise, labels):
+            return super().render(noise, labels).mask
+
+    class NoSize(Teacher):
+        image_size = None
+
+    class NoRender:
+        noise_dim, num_classes, image_size = 4, 10, 32
+
+"""
+
+
+@pytest.fixture
+def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an importable module of teachers."""
+    (tmp_path / "modules").mkdir()
+    name = f"teachers_{os.getpid()}_{tmp_path.name}"
+    (tmp_path / "modules" / f"{name}.py").write_text(textwrap.dedent(MODULE))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    return name
+
+
+@pytest.mark.parametrize(
+    ("function", "told_about"),
+    [
+        ("WrongShape", r"teacher foreground: expected a tensor of shape \(2, 3, 32, 32\), got \(2, 3, 28, 28\)\."),
+        ("WrongChannels", r"teacher mask: expected a tensor of shape \(2, 1, 32, 32\), got \(2, 3, 32, 32\)\."),
+        ("WrongRange", r"teacher mask: expected values in \[0, 1\], got values in \[128, 128\]\."),
+        ("NotANumber", r"teacher background: expected finite values, got NaN or infinity\."),
+        ("Bytes", r"teacher foreground: expected floating point values, got torch.uint8\."),
+        ("Bare", r"teacher mask: expected a tensor of shape \(2, 1, 32, 32\), got NoneType\."),
+        ("NoSize", r"teacher\.image_size: expected a positive integer attribute, got None\."),
+        ("NoRender", r"teacher\.render: expected a method render\(noise, labels\), got NoRender\."),
+        ("Absent", r"teacher\.factory: expected an importable module:function, got '.*:Absent'"),
+    ],
+)
+def test_teacher_that_breaks_its_interface_is_refused(
+    told: Callable[..., str], factories: str, function: str, told_about: str
+) -> None:
+    teacher = {"name": "custom", "factory": f"{factories}:{function}"}
+
+    assert re.match(told_about, told(params={"teacher": teacher}, pipeline_names=["sample"]))
+
+
+def test_teacher_that_keeps_the_interface_is_taken(place: Place, factories: str) -> None:
+    place.run(params={"teacher": {"name": "custom", "factory": f"{factories}:Teacher"}}, pipeline_names=["sample"])
+
+    assert len(list(place.store("sample").glob("*/shards.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("teacher", "told_about"),
+    [
+        ({"name": "custom", "factory": "no_such_module:make"}, "teacher.factory: expected an importable"),
+        ({"name": "custom", "factory": "no_colon"}, "'factory' must look like module:function, got 'no_colon'"),
+        ({"name": "custom"}, "name 'custom' needs either 'factory' (module:function) or 'weights' (a file)"),
+        ({"name": "custom", "weights": "x.pt2"}, "a custom file needs 'noise_dim', 'num_classes' and 'image_size'"),
+        ({"name": "digits_cgn", "factory": "a:b"}, "'factory' belongs to name 'custom', got name 'digits_cgn'"),
+    ],
+)
+def test_incomplete_custom_teacher_is_refused(
+    told: Callable[..., str], teacher: dict[str, Any], told_about: str
+) -> None:
+    assert told_about in told(params={"teacher": teacher}, pipeline_names=["sample"])
+
+
+# --- assets ---
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({"env": "mnist", "pipeline_names": ["prepare"]}, "mnist/MNIST/raw/"),
+        ({"env": "mnist", "pipeline_names": ["sample"]}, "cgn_mnist/cgn_double_colored_mnist.pth"),
+        ({"env": "mnist"}, "mnist/MNIST/raw/"),
+        ({"params": {"variant": "wildlife"}, "pipeline_names": ["prepare"]}, "textures/"),
+    ],
+)
+def test_absent_assets_are_named_with_how_to_get_them(
+    told: Callable[..., str], tmp_path: Path, options: dict[str, Any], missing: str
+) -> None:
+    folder = tmp_path / "no-assets"
+    folder.mkdir()
+
+    message = told(assets=folder, **options)
+
+    assert f"expected the file {folder}/{missing}" in message
+    assert "SKDCGN_ASSETS" in message
+    assert f"python -m skdcgn_pipeline.data.assets {folder}" in message
+    assert list(folder.iterdir()) == []
+
+
+# --- where results go ---
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_output_directory_that_is_a_file_is_refused(place: Place, below: str) -> None:
+    file = place.data.parent / "a-file"
+    file.write_text("kept")
+    wrong = Place(file / below, place.tracking_uri)
+
+    with pytest.raises(SettingError, match=r"output directory: expected a directory, got the file .*a-file") as caught:
+        wrong.run(pipeline_names=["sample"])
+
+    assert "Choose another data root" in str(caught.value)
+    assert file.read_text() == "kept"
+
+
+def test_read_only_output_directory_is_refused(
+    told: Callable[..., str], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bytes = Path.write_bytes
+
+    def refuse(path: Path, content: bytes) -> int:
+        if path.is_relative_to(place.data):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+
+    message = told(pipeline_names=["sample"])
+
+    assert message.startswith("output directory: expected a writable directory with free space")
+    assert re.search("read-only|permission", message, re.IGNORECASE)
+    assert str(place.data) in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_output_directory_without_permission_is_refused(place: Place) -> None:
+    place.data.mkdir(parents=True)
+    place.data.chmod(0o500)
+
+    with pytest.raises(SettingError, match="output directory: expected a writable directory"):
+        place.run(pipeline_names=["sample"])
+
+
+def test_full_disk_is_refused_before_any_work(
+    told: Callable[..., str], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: DiskUsage(2**40, 2**40 - 2**20, 2**20))
+
+    message = told()
+
+    assert re.match(r"output directory: expected \d+ MiB free in .*, got 1 MiB\. Free some space", message)
+    assert str(place.data) in message
+
+
+def test_more_samples_than_the_disk_holds_are_refused(place: Place) -> None:
+    with pytest.raises(SettingError, match=r"output directory: expected [\d,]+ MiB free .* ask for fewer images"):
+        place.run(params={"sample": {"num_images_per_class": 10**11}}, pipeline_names=["sample"])
+
+    assert len(list(place.store("sample").glob("*/shards.json"))) == 1, "the held-out samples, which did fit"
+    assert not partial_files(place.store("sample"), "shard-*.parquet")
+
+
+def test_disk_that_fills_up_keeps_what_is_finished(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, calls = os.fsync, []
+
+    def fill(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("skdcgn_pipeline.artifacts.os.fsync", fill)
+        with pytest.raises(Exception, match=r"full disk|No space left") as caught:
+            place.run(params={"sample": {"rows_per_shard": 20}}, pipeline_names=["sample"])
+    error: BaseException | None = caught.value
+    while error is not None and not isinstance(error, SettingError):
+        error = error.__cause__
+    assert "what was finished is kept and will be reused" in str(error)
+    kept = {p.name: p.stat().st_mtime_ns for p in partial_files(place.store("sample"), "shard-*.parquet")}
+    assert kept
+    assert not list(place.data.rglob("*.tmp"))
+
+    place.run(params={"sample": {"rows_per_shard": 20}}, pipeline_names=["sample"])
+
+    assert len(list(place.store("sample").glob("*/shards.json"))) == 2
+
+
+# --- the tracking server ---
+
+
+def closed_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_server_that_does_not_answer_is_refused_before_any_work(place: Place) -> None:
+    uri = f"http://127.0.0.1:{closed_port()}"
+    offline = Place(place.data, uri)
+
+    with pytest.raises(SettingError) as caught:
+        offline.run(pipeline_names=["sample"])
+
+    assert str(caught.value).startswith(f"MLFLOW_TRACKING_URI: expected a tracking server that answers, got {uri}")
+    nothing_was_made(place)
+
+
+# --- on the command line ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told_about"),
+    [
+        (["--params", "sample.row_per_shard=1"], "sample.row_per_shard: unknown setting. Did you mean"),
+        (["--params", "sede=1"], "sede: unknown setting. Did you mean 'seed'?"),
+        (["--params", "sample.rows_per_shard=nan"], "sample.rows_per_shard: Input should be"),
+        (["--params", "sample.rows_per_shard=many"], "sample.rows_per_shard: Input should be a valid integer"),
+        (["--params", "shape.distill.learning_rate=nan"], "shape.distill.learning_rate: Input should be"),
+        (["--params", "variant=colord"], "Did you mean 'colored'?"),
+        (["--params", "compute.device=gpu"], "Did you mean 'cpu'?"),
+        (["--env", "tset"], "Did you mean 'test'?"),
+        (["--pipelines", "distil"], "Did you mean 'distill'?"),
+        (["--pipelines", "prepare,distil"], "Did you mean 'distill'?"),
+        (["--pipeline", "distil"], "Did you mean 'distill'?"),
+        (["--namespaces", "shap"], "Did you mean 'shape'?"),
+        (["--params", "teacher.weights=nowhere.safetensors", "--pipelines", "sample"], "got nothing at nowhere"),
+    ],
+)
+def test_command_line_tells_one_message(
+    invoke: Callable[..., Result], place: Place, arguments: list[str], told_about: str
+) -> None:
+    message = message_of(invoke(*arguments))
+
+    assert told_about in message
+    nothing_was_made(place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "told_about"),
+    [
+        (["--params", "sede=1,sample.rows_per_shard=0"], ["got 2 problems", "'seed'", "sample.rows_per_shard"]),
+        (["--pipelines", "distil"], ["--pipeline", "Did you mean 'distill'?"]),
+    ],
+    ids=["parameters", "pipeline"],
+)
+def test_refused_command_ends_with_one_message(place: Place, arguments: list[str], told_about: list[str]) -> None:
+    status, output = place.command(*arguments)
+
+    assert status == 1
+    assert output.count("Error: ") == 1
+    assert "Traceback" not in output
+    message = output[output.index("Error: ") :]
+    for text in told_about:
+        assert text in message
+    nothing_was_made(place)
+
+
+@pytest.mark.slow
+def test_command_without_its_server_ends_with_one_message(place: Place) -> None:
+    uri = f"http://127.0.0.1:{closed_port()}"
+
+    status, output = Place(place.data, uri).command("--pipelines", "sample")
+
+    assert status == 1
+    assert output.count("Error: ") == 1
+    assert "Traceback" not in output
+    assert f"MLFLOW_TRACKING_URI: expected a tracking server that answers, got {uri}" in output
+    nothing_was_made(place)

@@ -1,0 +1,127 @@
+"""The registered pipelines and the catalog, without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kedro.framework.context import KedroContext
+from kedro.framework.project import pipelines
+from kedro.framework.startup import bootstrap_project
+from kedro.io import MemoryDataset
+from kedro.pipeline import Pipeline
+
+from pipelines.running import PROJECT, untouched_mlflow
+from skdcgn_pipeline.mechanisms import MECHANISMS
+from skdcgn_pipeline.pipeline_registry import register_pipelines
+from skdcgn_pipeline.session import ProjectSession, environments
+
+STAGES = ["prepare", "teacher", "sample", "distill", "compose", "classify", "ablation", "report"]
+ENVIRONMENTS = ["base", "mnist", "test"]
+
+
+@pytest.fixture(scope="module")
+def registered() -> dict[str, Pipeline]:
+    return register_pipelines()
+
+
+def test_every_stage_is_registered(registered: dict[str, Pipeline]) -> None:
+    assert set(registered) == {*STAGES, "__default__"}
+
+
+@pytest.mark.parametrize("tag", ["teacher", "ablation"])
+def test_default_leaves_out_teacher_training_and_ablation(registered: dict[str, Pipeline], tag: str) -> None:
+    assert not [node.name for node in registered["__default__"].nodes if tag in node.tags]
+    assert [node.name for node in registered[tag].nodes if tag in node.tags]
+
+
+def test_default_holds_every_other_stage(registered: dict[str, Pipeline]) -> None:
+    tags = {tag for node in registered["__default__"].nodes for tag in node.tags}
+
+    assert tags == set(STAGES) - {"teacher", "ablation"}
+    assert "report" in registered["__default__"].outputs()
+
+
+@pytest.mark.parametrize("name", [*STAGES, "__default__"])
+def test_pipeline_runs_from_a_fresh_checkout(registered: dict[str, Pipeline], name: str) -> None:
+    """Only settings and stores come from outside: every pipeline makes what it needs."""
+    free = {
+        dataset
+        for dataset in registered[name].inputs()
+        if dataset != "parameters" and not dataset.startswith("params:") and not dataset.endswith("_store")
+    }
+
+    assert free == set()
+
+
+def test_each_mechanism_has_its_namespace(registered: dict[str, Pipeline]) -> None:
+    namespaces = {node.namespace for node in registered["distill"].nodes if node.namespace}
+
+    assert namespaces == set(MECHANISMS)
+    for mechanism in MECHANISMS:
+        (node,) = registered["distill"].filter(node_namespaces=[mechanism]).nodes
+        assert f"params:{mechanism}.distill" in node.inputs
+        assert node.outputs == [f"{mechanism}_student"]
+
+
+def test_node_names_are_unique(registered: dict[str, Pipeline]) -> None:
+    everything = sum(registered.values(), Pipeline([]))
+    names = [node.name for node in everything.nodes]
+
+    assert len(names) == len(set(names))
+
+
+def test_environments_are_known() -> None:
+    assert set(ENVIRONMENTS) <= set(environments(PROJECT / "conf"))
+
+
+@pytest.fixture(scope="module", params=ENVIRONMENTS)
+def context(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KedroContext]:
+    bootstrap_project(PROJECT)
+    folder = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch, untouched_mlflow():
+        patch.setenv("SKDCGN_DATA", str(folder / "data"))
+        # The database takes seconds to make and is not needed here.
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.setattr(
+            "kedro_mlflow.config.kedro_mlflow_config.KedroMlflowConfig.setup", lambda self, context=None: None
+        )
+        with ProjectSession.create(project_path=PROJECT, env=request.param, save_on_close=False) as session:
+            yield session.load_context()
+
+
+def test_catalog_names_everything_that_is_kept(context: KedroContext, registered: dict[str, Pipeline]) -> None:
+    """Only the opened teacher lives in memory alone; a dataset without an entry would be lost silently."""
+    names = sorted(set().union(*(pipe.datasets() for pipe in registered.values())))
+    catalog = context.catalog
+    datasets = {name: catalog.get(name) for name in names}
+
+    assert not [name for name, dataset in datasets.items() if dataset is None]
+    in_memory = {
+        name
+        for name, dataset in datasets.items()
+        if isinstance(dataset, MemoryDataset) and name != "parameters" and not name.startswith("params:")
+    }
+    assert in_memory == {"teacher"}
+
+
+def test_everything_is_kept_below_the_data_root(context: KedroContext, registered: dict[str, Pipeline]) -> None:
+    names = sorted(set().union(*(pipe.datasets() for pipe in registered.values())))
+    root = Path(context.config_loader["globals"]["data"])
+    kept = {n: Path(str(d._filepath)) for n in names if hasattr(d := context.catalog.get(n), "_filepath")}
+
+    assert len(kept) > 25
+    assert not {name: path for name, path in kept.items() if not path.is_relative_to(root)}
+    assert len(set(kept.values())) == len(kept), "two datasets share a file"
+
+
+def test_every_parameter_of_a_node_is_there(context: KedroContext, registered: dict[str, Pipeline]) -> None:
+    needed = set().union(*(pipe.inputs() for pipe in registered.values()))
+    needed = {name for name in needed if name.startswith("params:")}
+
+    assert needed <= set(context.catalog.keys())
+
+
+def test_kedro_knows_the_same_pipelines(context: KedroContext) -> None:
+    assert set(pipelines.keys()) == {*STAGES, "__default__"}

@@ -1,0 +1,227 @@
+"""A run that is killed goes on where it was, and ends in the same bytes as one that was not."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.running import Place, artifacts_in, content_of, partial_files, state_of
+
+pytestmark = pytest.mark.slow
+
+CHECKPOINT = "scratch/checkpoint.pt"
+
+
+def flat(params: dict[str, object]) -> list[str]:
+    """Return settings as the command line takes them."""
+    return ["--params", ",".join(f"{name}={value}" for name, value in params.items())]
+
+
+def nested(params: dict[str, object]) -> dict[str, object]:
+    """Return settings as a session takes them."""
+    tree: dict[str, object] = {}
+    for name, value in params.items():
+        *parents, leaf = name.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})  # type: ignore[assignment]
+        branch[leaf] = value
+    return tree
+
+
+def tables_of(place: Place, *names: str) -> dict[str, bytes]:
+    return {name: place.saved(f"07_tables/*/{name}").read_bytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Callable[[str], Place]:
+    return lambda name: Place(tmp_path_factory.mktemp(name) / "data", tracking_uri)
+
+
+# --- sampling ---
+
+SAMPLE = {"sample.num_images_per_class": 200, "sample.rows_per_shard": 50}
+
+
+def test_sampling_goes_on_after_a_kill(places: Callable[[str], Place]) -> None:
+    whole, killed = places("whole"), places("killed")
+    whole.run(params=nested(SAMPLE), pipeline_names=["sample"])
+    command = ["--pipelines", "sample", *flat(SAMPLE)]
+    store = killed.store("sample")
+
+    status, _ = killed.stop_when(
+        lambda: any("shard-00002" in p.name for p in partial_files(store, "shard-*.parquet")), *command
+    )
+    assert status == -signal.SIGKILL
+    kept = {path.name: path.stat().st_mtime_ns for path in partial_files(store, "shard-*.parquet")}
+    assert 2 <= len(kept) < 2000 // 50, "the kill came when everything was drawn"
+
+    status, output = killed.command(*command)
+
+    assert status == 0, output
+    assert content_of(store) == content_of(whole.store("sample"))
+    again = {Path(name).name: time for name, time in state_of(store).items() if kept.get(Path(name).name) == time}
+    assert len(again) >= len(kept) - 1, "shards that were finished were drawn again"
+
+
+# --- distillation ---
+
+DISTILL = {
+    "shape.distill.num_steps": 150,
+    "shape.distill.checkpoint_every_steps": 5,
+    "shape.distill.log_every_steps": 2,
+    "shape.distill.batch_size": 32,
+}
+
+
+@pytest.fixture(scope="module")
+def whole_student(places: Callable[[str], Place]) -> dict[str, bytes]:
+    """The files of the student that is distilled without a stop."""
+    place = places("whole-student")
+    place.run(params=nested(DISTILL), namespaces=["shape"])
+    return content_of(place.store("student"))
+
+
+def test_distillation_goes_on_after_a_kill(
+    places: Callable[[str], Place], whole_student: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    killed = places("killed-student")
+    store = killed.store("student")
+
+    status, _ = killed.stop_when(
+        lambda: bool(partial_files(store, CHECKPOINT)), "--namespaces", "shape", *flat(DISTILL)
+    )
+    assert status == -signal.SIGKILL
+    assert artifacts_in(store) == set()
+
+    with caplog.at_level(logging.INFO):
+        killed.run(params=nested(DISTILL), namespaces=["shape"])
+
+    assert "Continuing from step" in caplog.text
+    assert {"student.safetensors", "history.json"} <= {Path(name).name for name in whole_student}
+    assert content_of(store) == whole_student
+
+
+def test_distillation_starts_over_from_an_unreadable_checkpoint(
+    places: Callable[[str], Place], whole_student: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A half-written file cannot come from a kill, but from a full disk or a copy."""
+    killed = places("unreadable")
+    store = killed.store("student")
+    killed.stop_when(lambda: bool(partial_files(store, CHECKPOINT)), "--namespaces", "shape", *flat(DISTILL))
+    (checkpoint,) = partial_files(store, CHECKPOINT)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+
+    killed.run(params=nested(DISTILL), namespaces=["shape"])
+
+    assert "starts over" in caplog.text
+    assert content_of(store) == whole_student
+
+
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM], ids=["interrupt", "terminate"])
+def test_a_run_that_is_asked_to_stop_says_how_to_go_on(
+    places: Callable[[str], Place],
+    whole_student: dict[str, bytes],
+    caplog: pytest.LogCaptureFixture,
+    asked: signal.Signals,
+) -> None:
+    stopped = places(asked.name)
+    store = stopped.store("student")
+    known = {run.info.run_id for run in stopped.runs()}
+
+    status, output = stopped.stop_when(
+        lambda: bool(partial_files(store, CHECKPOINT)), "--namespaces", "shape", *flat(DISTILL), by=asked
+    )
+
+    assert status not in (0, -asked), output
+    assert f"{asked.name}: saving the state" in output
+    message = " ".join(output[output.index("Error: ") :].split())
+    assert "shape student: stopped at" in message
+    assert "Repeat the same command to go on" in message
+    assert "Traceback" not in output[output.index("Error: ") :]
+    assert artifacts_in(store) == set()
+    assert partial_files(store, CHECKPOINT)
+    (run,) = [run for run in stopped.runs() if run.info.run_id not in known]
+    assert run.info.status == "FAILED"
+
+    with caplog.at_level(logging.INFO):
+        stopped.run(params=nested(DISTILL), namespaces=["shape"])
+
+    assert "Continuing from step" in caplog.text
+    assert content_of(store) == whole_student
+
+
+# --- classification and ablation ---
+
+
+def a_classifier_more(place: Place) -> Callable[[], bool]:
+    """Tell when one more classifier is finished and the next one has a checkpoint."""
+    store = place.store("classifier")
+    before = artifacts_in(store)
+    return lambda: bool(artifacts_in(store) - before and partial_files(store, CHECKPOINT))
+
+
+CLASSIFY = {"classify.fit.num_images": 480, "classify.fit.checkpoint_every_steps": 5}
+
+
+def test_classification_goes_on_after_a_kill(copy_of_finished: Callable[[str], Place]) -> None:
+    whole, killed = copy_of_finished("whole"), copy_of_finished("killed")
+    whole.run(params=nested(CLASSIFY), pipeline_names=["classify"])
+    before = artifacts_in(killed.store("classifier"))
+
+    status, _ = killed.stop_when(a_classifier_more(killed), "--pipelines", "classify", *flat(CLASSIFY))
+    assert status == -signal.SIGKILL
+    finished = artifacts_in(killed.store("classifier")) - before
+    assert 0 < len(finished) < 6
+    times = {name: state_of(killed.store("classifier") / name) for name in finished}
+
+    killed.run(params=nested(CLASSIFY), pipeline_names=["classify"])
+
+    assert {name: state_of(killed.store("classifier") / name) for name in finished} == times
+    for kind in ("classifier", "accuracy"):
+        assert content_of(killed.store(kind)) == content_of(whole.store(kind))
+    names = ("accuracy.csv", "accuracy.parquet", "accuracy_summary.parquet")
+    assert tables_of(killed, *names) == tables_of(whole, *names)
+
+
+ABLATION = {"ablation.combinations": "false", "ablation.fit.num_images": 400, "ablation.fit.checkpoint_every_steps": 5}
+
+
+def test_ablation_goes_on_after_a_kill(copy_of_finished: Callable[[str], Place]) -> None:
+    whole, killed = copy_of_finished("whole"), copy_of_finished("killed")
+    params = nested(ABLATION | {"ablation.combinations": False})
+    whole.run(params=params, pipeline_names=["ablation"])
+
+    status, _ = killed.stop_when(a_classifier_more(killed), "--pipelines", "ablation", *flat(ABLATION))
+    assert status == -signal.SIGKILL
+    assert not list(killed.data.glob("07_tables/*/ablation_accuracy.parquet"))
+
+    killed.run(params=params, pipeline_names=["ablation"])
+
+    for kind in ("classifier", "accuracy"):
+        assert content_of(killed.store(kind)) == content_of(whole.store(kind))
+    names = ("ablation.csv", "ablation_accuracy.parquet", "ablation_summary.parquet")
+    assert tables_of(killed, *names) == tables_of(whole, *names)
+
+
+def test_counterfactuals_go_on_after_a_kill(copy_of_finished: Callable[[str], Place]) -> None:
+    params = {"compose.num_images": 3000, "compose.rows_per_shard": 50}
+    whole, killed = copy_of_finished("whole"), copy_of_finished("killed")
+    for place in (whole, killed):
+        shutil.rmtree(place.store("counterfactual"))
+    whole.run(params=nested(params), pipeline_names=["compose"])
+    store = killed.store("counterfactual")
+
+    status, _ = killed.stop_when(
+        lambda: len(partial_files(store, "shard-*.parquet")) > 2, "--pipelines", "compose", *flat(params)
+    )
+    assert status == -signal.SIGKILL
+
+    killed.run(params=nested(params), pipeline_names=["compose"])
+
+    assert content_of(store) == content_of(whole.store("counterfactual"))

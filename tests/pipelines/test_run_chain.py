@@ -1,0 +1,311 @@
+"""The whole chain on tiny data: what it leaves on disk and in MLflow, and that a second run reuses it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow.entities import Run
+from PIL import Image
+
+from pipelines.running import Finished, Place, artifacts_in, content_of, state_of
+from skdcgn_pipeline.mechanisms import MECHANISMS
+
+pytestmark = pytest.mark.slow
+
+LOSSES = ("pixel", "feature", "kl", "adversarial", "discriminator", "total")
+PICTURES = ("accuracy", "biased_images", "counterfactuals", "losses", "students")
+COMPARISON_COLUMNS = [
+    "mechanism",
+    "l1",
+    "mask_iou",
+    "frechet",
+    "num_images",
+    "teacher_parameters",
+    "teacher_macs",
+    "student_parameters",
+    "student_macs",
+    "teacher_images_per_s",
+    "student_images_per_s",
+]
+SUMMARY_COLUMNS = [
+    "trained_on",
+    "split",
+    "subset",
+    "mean_accuracy",
+    "standard_deviation",
+    "interval_low",
+    "interval_high",
+    "num_seeds",
+    "num_images",
+]
+
+
+@pytest.fixture
+def first_run(finished: tuple[Place, Finished]) -> Run:
+    place, run = finished
+    return place.run_of(run)
+
+
+class Elements(HTMLParser):
+    """All elements of a page with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, Any]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+# --- the report ---
+
+
+def read_report(place: Place) -> str:
+    return place.saved("08_reporting/*/report.html").read_text(encoding="utf-8")
+
+
+def test_report_is_one_file_that_loads_nothing(finished: tuple[Place, Finished]) -> None:
+    page = read_report(finished[0])
+    elements = Elements(page).found
+
+    assert page.lower().startswith("<!doctype html>")
+    references = [a[key] for _, a in elements for key in ("src", "href", "srcset", "data", "action") if key in a]
+    assert references
+    assert not [reference[:60] for reference in references if not reference.startswith("data:")]
+    assert not {tag for tag, _ in elements} & {"script", "link", "iframe", "object"}
+    assert not re.search(r"@import|url\(", page)
+
+
+def test_report_embeds_its_pictures(finished: tuple[Place, Finished]) -> None:
+    sources = [attributes["src"] for tag, attributes in Elements(read_report(finished[0])).found if tag == "img"]
+
+    assert len(sources) == len(PICTURES)
+    for source in sources:
+        head, _, data = source.partition(",")
+        assert head == "data:image/png;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
+            image.load()
+            assert min(image.size) > 20
+
+
+def test_report_tells_result_and_settings(finished: tuple[Place, Finished]) -> None:
+    page = read_report(finished[0])
+
+    assert "Unbiased test accuracy" in page
+    for text in ("originals", "teacher", "students", *MECHANISMS, "num_images_per_class", "double_colored"):
+        assert text in page
+
+
+# --- the tables ---
+
+
+def test_accuracy_table_has_a_row_per_classifier_split_and_subset(finished: tuple[Place, Finished]) -> None:
+    place, _ = finished
+    table = pd.read_parquet(place.saved("07_tables/*/accuracy.parquet"))
+
+    assert set(table.columns) == {"trained_on", "seed", "split", "subset", "accuracy", "num_images"}
+    assert list(table["trained_on"].unique()) == ["originals", "teacher", "students"]
+    assert set(table["split"]) == {"validation", "test"}
+    assert set(table["subset"]) == {"all", "without collisions"}
+    assert len(table) == 3 * 2 * 2 * 2
+    assert not table.duplicated(["trained_on", "seed", "split", "subset"]).any()
+    assert table["accuracy"].between(0, 1).all()
+    # A fraction of the images, so it counts whole images.
+    counts = table["accuracy"] * table["num_images"]
+    assert (counts - counts.round()).abs().max() < 1e-6
+
+
+def test_accuracy_is_also_there_as_csv(finished: tuple[Place, Finished]) -> None:
+    place, _ = finished
+    csv = pd.read_csv(place.saved("07_tables/*/accuracy.csv"))
+
+    pd.testing.assert_frame_equal(
+        csv, pd.read_parquet(place.saved("07_tables/*/accuracy.parquet")), check_dtype=False, rtol=1e-12
+    )
+
+
+def test_summary_table_follows_from_the_accuracy_table(finished: tuple[Place, Finished]) -> None:
+    place, _ = finished
+    summary = pd.read_parquet(place.saved("07_tables/*/accuracy_summary.parquet"))
+    accuracy = pd.read_parquet(place.saved("07_tables/*/accuracy.parquet"))
+
+    assert list(summary.columns) == SUMMARY_COLUMNS
+    assert (summary["num_seeds"] == 2).all()
+    key = ["trained_on", "split", "subset"]
+    means = accuracy.groupby(key)["accuracy"].mean().reset_index().merge(summary, on=key)
+    assert len(means) == len(summary) == 12
+    assert (means["accuracy"] - means["mean_accuracy"]).abs().max() < 1e-9
+    assert (summary["interval_low"] <= summary["mean_accuracy"]).all()
+    assert (summary["mean_accuracy"] <= summary["interval_high"]).all()
+
+
+def test_comparison_table_has_a_row_per_mechanism(finished: tuple[Place, Finished]) -> None:
+    place, _ = finished
+    table = pd.read_parquet(place.saved("07_tables/*/student_comparison.parquet"))
+
+    assert set(table.columns) == set(COMPARISON_COLUMNS)
+    assert table.columns[0] == "mechanism", "the report shows the columns in this order"
+    assert list(table["mechanism"]) == [*MECHANISMS, "all"]
+    assert table.set_index("mechanism")["mask_iou"].notna().to_dict() == {
+        "shape": True, "texture": False, "background": False, "all": False,
+    }  # fmt: skip
+    assert (table["num_images"] == 40).all()
+    measured = table.drop(columns=["mechanism", "mask_iou"])
+    assert measured.notna().all(axis=None)
+    assert (measured.drop(columns=["l1", "frechet"]) > 0).all(axis=None)
+    assert (table["student_parameters"] < table["teacher_parameters"]).all()
+
+
+# --- MLflow ---
+
+
+def test_all_settings_are_logged_under_dotted_names(first_run: Run) -> None:
+    params = first_run.data.params
+
+    assert params["sample.num_images_per_class"] == "16"
+    assert params["prepare.feature_network.num_images"] == "320"
+    assert float(params["shape.distill.weights.binary_cross_entropy"]) > 0
+    assert float(params["texture.distill.weights.binary_cross_entropy"]) == 0
+    assert params["compose.composition.counterfactual.shape"] == "True"
+    assert params["seed"] == "0"
+    assert params["compute.device"] == "cpu"
+
+
+def test_what_tells_runs_apart_is_a_tag(first_run: Run) -> None:
+    tags = first_run.data.tags
+
+    assert tags["variant"] == "double_colored"
+    assert tags["source"] == "digits"
+    assert tags["teacher"] == "digits_cgn"
+    assert re.fullmatch("[0-9a-f]{64}", tags["teacher_sha256"])
+    assert first_run.info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_losses_are_logged_by_step(finished: tuple[Place, Finished], first_run: Run, mechanism: str) -> None:
+    client = mlflow.MlflowClient(finished[0].tracking_uri)
+    names = (*LOSSES, "binary_cross_entropy") if mechanism == "shape" else LOSSES
+
+    logged = {name for name in first_run.data.metrics if name.startswith(f"{mechanism}/loss/")}
+    assert logged == {f"{mechanism}/loss/{name}" for name in names}
+    for name in logged:
+        steps = sorted(metric.step for metric in client.get_metric_history(first_run.info.run_id, name))
+        # The discriminator need not judge at every step.
+        assert set(steps) <= {2, 4, 6}
+        if name.endswith(("pixel", "total")):
+            assert steps == [2, 4, 6]
+
+
+def test_results_are_metrics(finished: tuple[Place, Finished], first_run: Run) -> None:
+    metrics = first_run.data.metrics
+    summary = pd.read_parquet(finished[0].saved("07_tables/*/accuracy_summary.parquet"))
+
+    for row in summary.itertuples():
+        name = f"accuracy/{row.trained_on}/{row.split}/{row.subset.replace(' ', '_')}"
+        assert metrics[name] == pytest.approx(row.mean_accuracy)
+    assert "accuracy/students/test/all" in metrics
+    for mechanism in (*MECHANISMS, "all"):
+        assert {f"{mechanism}/l1", f"{mechanism}/frechet", f"{mechanism}/student_parameters"} <= set(metrics)
+    assert 0 <= metrics["shape/mask_iou"] <= 1
+
+
+def test_losses_of_classifiers_are_metrics(first_run: Run) -> None:
+    names = {f"classifier/{name}/seed_{n}/loss/loss" for name in ("originals", "teacher", "students") for n in (0, 1)}
+
+    assert names <= set(first_run.data.metrics)
+
+
+def test_pictures_tables_and_report_are_artifacts(finished: tuple[Place, Finished], first_run: Run) -> None:
+    client = mlflow.MlflowClient(finished[0].tracking_uri)
+
+    def listed(folder: str) -> set[str]:
+        return {entry.path for entry in client.list_artifacts(first_run.info.run_id, folder)}
+
+    assert listed("pictures") == {f"pictures/{name}.png" for name in PICTURES}
+    assert listed("tables") == {f"tables/{name}.csv" for name in ("accuracy", "accuracy_summary", "students")}
+    assert "report.html" in listed("")
+
+
+# --- the stores ---
+
+
+def test_every_store_holds_finished_artifacts_alone(finished: tuple[Place, Finished]) -> None:
+    place, _ = finished
+    counts = {p.name: len(artifacts_in(p)) for p in (place.data / "stores").iterdir()}
+
+    assert counts == {
+        "accuracy": 6,
+        "biased_images": 1,
+        "classifier": 7,  # the feature network is one
+        "counterfactual": 2,
+        "measure": 1,
+        "sample": 3,
+        "student": 4,  # three, and the three together
+    }
+    leftovers = [p for p in place.data.rglob("*") if "partial" in p.name or "scratch" in p.name or p.suffix == ".tmp"]
+    assert leftovers == []
+
+
+def test_second_run_reuses_everything(
+    copy_of_finished: Callable[[str], Place], caplog: pytest.LogCaptureFixture
+) -> None:
+    place = copy_of_finished("again")
+    before = state_of(place.data / "stores")
+    tables = {name: place.saved(f"07_tables/*/{name}").read_bytes() for name in ("accuracy.csv", "accuracy.parquet")}
+
+    with caplog.at_level("INFO", "skdcgn_pipeline"):
+        run = place.run()
+
+    assert state_of(place.data / "stores") == before
+    assert not [line for line in caplog.messages if re.search(r"(steps|rows) in \d+ s", line)], (
+        "something was made again"
+    )
+    assert {name: place.saved(f"07_tables/*/{name}").read_bytes() for name in tables} == tables
+    assert run.session_id in str(place.saved("08_reporting/*/report.html"))
+    assert place.run_of(run).data.metrics["accuracy/students/test/all"] >= 0
+
+
+def test_a_changed_setting_remakes_only_what_depends_on_it(copy_of_finished: Callable[[str], Place]) -> None:
+    place = copy_of_finished("changed")
+    before = content_of(place.data / "stores")
+
+    place.run(params={"compose": {"num_images": 61}}, pipeline_names=["compose"])
+
+    after = content_of(place.data / "stores")
+    assert {name: after[name] for name in before} == before
+    assert {Path(name).parts[0] for name in after.keys() - before.keys()} == {"counterfactual"}
+    assert len(artifacts_in(place.store("counterfactual"))) == 4
+
+
+def test_a_damaged_file_is_made_again_as_it_was(
+    copy_of_finished: Callable[[str], Place], caplog: pytest.LogCaptureFixture
+) -> None:
+    place = copy_of_finished("damaged")
+    before = content_of(place.store("sample"))
+    damaged = next(path for path in sorted(place.store("sample").rglob("shard-00001.parquet")))
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+
+    place.run(pipeline_names=["compose"])
+
+    assert content_of(place.store("sample")) == before
+    assert "shard-00001.parquet" in caplog.text
+
+
+def test_one_process_can_run_twice_and_each_run_is_its_own(copy_of_finished: Callable[[str], Place]) -> None:
+    """As in a notebook: nothing stays active after a run."""
+    place = copy_of_finished("twice")
+
+    first, second = place.run(pipeline_names=["prepare"]), place.run(pipeline_names=["sample"])
+
+    assert place.run_of(first).info.run_id != place.run_of(second).info.run_id
+    assert not first.left_active, "the MLflow run is still active after the session: a second one would log into it"

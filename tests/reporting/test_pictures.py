@@ -1,0 +1,116 @@
+"""Sheets and charts are pictures of the size that their content asks for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from skdcgn_pipeline.data.pools import store_counterfactuals
+from skdcgn_pipeline.parameters import Composition
+from skdcgn_pipeline.reporting.pictures import (
+    PIXELS_PER_PIXEL,
+    _tile,
+    draw_ablation_heat_map,
+    draw_accuracy_chart,
+    draw_biased_sheet,
+    draw_counterfactual_sheet,
+    draw_loss_curves,
+    draw_sheet,
+    draw_student_sheet,
+    draw_teacher_sheet,
+)
+
+
+def assert_is_a_picture(picture: np.ndarray) -> None:
+    assert picture.dtype == np.uint8
+    assert picture.ndim == 3
+    assert picture.shape[2] == 3
+    assert picture.min() < 100  # something dark on white
+    assert picture.max() == 255
+
+
+def test_a_tile_shows_pixels_as_they_are():
+    images = torch.stack([torch.full((3, 4, 4), -1.0), torch.zeros(3, 4, 4)])
+    tile = _tile(images)
+    assert tile.shape == (6 * PIXELS_PER_PIXEL, 12 * PIXELS_PER_PIXEL, 3)
+    inside = slice(PIXELS_PER_PIXEL, 5 * PIXELS_PER_PIXEL)
+    assert (tile[inside, inside] == 0).all()
+    assert (tile[inside, 7 * PIXELS_PER_PIXEL : 11 * PIXELS_PER_PIXEL] == 128).all()
+    assert (tile[0] == 255).all()
+
+
+def test_a_sheet_grows_with_its_rows_and_images():
+    one = draw_sheet([("a", torch.zeros(3, 1, 8, 8))])
+    two = draw_sheet([("a", torch.zeros(3, 1, 8, 8)), ("b", torch.zeros(3, 3, 8, 8))])
+    wide = draw_sheet([("a", torch.zeros(9, 1, 8, 8))])
+    assert two.shape[0] > one.shape[0]
+    assert wide.shape[1] > one.shape[1]
+    assert_is_a_picture(one)
+
+
+def test_a_sheet_shows_its_images_without_blending():
+    picture = draw_sheet([("", torch.full((4, 3, 16, 16), 0.2))])
+    grey = (picture == round(1.2 * 127.5)).all(2).sum()
+    assert grey == pytest.approx(4 * 32 * 32, rel=0.1)
+
+
+def test_students_are_shown_below_their_teacher(tiny_teacher, tiny_samples):
+    assert_is_a_picture(draw_student_sheet(tiny_teacher, tiny_samples, 5))
+
+
+def test_a_teacher_is_shown_for_its_seed(tiny_teacher):
+    first, again, other = (draw_teacher_sheet(tiny_teacher, 5, seed) for seed in (0, 0, 1))
+    assert_is_a_picture(first)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_counterfactuals_of_every_source_are_shown(tmp_path, tiny_samples):
+    shards = store_counterfactuals(tmp_path, tiny_samples, Composition(), 12, 12, 0)
+    one = draw_counterfactual_sheet({"teacher": shards}, 4)
+    two = draw_counterfactual_sheet({"teacher": shards, "students": shards}, 4)
+    assert_is_a_picture(two)
+    assert two.shape[0] > one.shape[0]
+
+
+def test_splits_are_shown_by_name():
+    images = torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
+    assert_is_a_picture(draw_biased_sheet({"train": images, "test": images}, 4))
+
+
+def test_losses_that_are_not_noted_at_every_step_are_drawn():
+    history = [{"step": 1, "pixel": 0.5}, {"step": 2, "pixel": 0.4, "kl": 0.1}, {"step": 3, "pixel": 0.3}]
+    assert_is_a_picture(draw_loss_curves({"shape": history, "texture": history}))
+    assert_is_a_picture(draw_loss_curves({"shape": history}))
+
+
+def test_accuracies_are_drawn_by_split_and_source():
+    rows = [
+        {
+            "trained_on": source,
+            "split": "test",
+            "subset": "all",
+            "mean_accuracy": mean,
+            "interval_low": mean - 0.1,
+            "interval_high": mean + 0.1,
+        }
+        for source, mean in (("originals", 0.1), ("teacher", 0.8), ("students", 0.7))
+    ]
+    assert_is_a_picture(draw_accuracy_chart(pd.DataFrame(rows)))
+
+
+def test_the_heat_map_grows_with_the_cells():
+    def summary(num_cells: int) -> pd.DataFrame:
+        return pd.DataFrame(
+            [
+                {"cell": f"cell {number}", "split": split, "difference": -0.01 * number, "mean_accuracy": 0.8}
+                for number in range(num_cells)
+                for split in ("validation", "test")
+            ]
+        )
+
+    few, many = draw_ablation_heat_map(summary(2)), draw_ablation_heat_map(summary(9))
+    assert_is_a_picture(few)
+    assert many.shape[0] > few.shape[0]

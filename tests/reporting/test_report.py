@@ -1,0 +1,90 @@
+"""The report is one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from skdcgn_pipeline.reporting.report import _format, render_report, summarise_in_a_sentence
+
+
+@pytest.fixture
+def page() -> str:
+    picture = np.zeros((4, 6, 3), np.uint8)
+    picture[1, 2] = 200, 100, 50
+    table = pd.DataFrame({"trained_on": ["students <x>"], "mean_accuracy": [0.8567], "num_images": [12345]})
+    return render_report(
+        {"variant": "double_colored", "seed": 3},
+        {"Students": ("What they render", picture)},
+        {"Accuracy": ("On unbiased digits", table)},
+        "Students reach 85.7 %.",
+    )
+
+
+def test_headline_settings_pictures_and_tables_are_told(page):
+    for text in ("Students reach 85.7 %.", "double_colored", "What they render", "On unbiased digits"):
+        assert text in page
+    for text in ("trained on", "mean accuracy", "0.8567", "12,345"):
+        assert text in page
+
+
+def test_the_page_refers_to_no_other_file(page):
+    assert re.findall(r'(?:src|href)="(?!data:|#)', page) == []
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+
+
+def test_pictures_are_embedded_pixel_by_pixel(page):
+    data = re.search(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page).group(1)
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert image.size == (6, 4)
+        assert image.getpixel((2, 1)) == (200, 100, 50)
+
+
+def test_text_is_escaped(page):
+    assert "students &lt;x&gt;" in page
+    assert "<x>" not in page
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (float("nan"), "–"),
+        (1234567, "1,234,567"),
+        (20092.0, "20,092"),
+        (0.123456, "0.1235"),
+        (1234.5, "1,234"),
+        ("shape", "shape"),
+        (True, "True"),
+    ],
+)
+def test_values_are_told_in_a_readable_way(value, text):
+    assert _format(value) == text
+
+
+def test_the_result_is_told_in_one_sentence():
+    rows = [
+        {
+            "trained_on": source,
+            "split": split,
+            "subset": subset,
+            "mean_accuracy": mean,
+            "interval_high": mean + 0.012,
+            "num_seeds": 3,
+            "num_images": 1790,
+        }
+        for source, mean in (("originals", 0.105), ("teacher", 0.86), ("students", 0.855))
+        for split, subset in (("validation", "all"), ("test", "all"), ("test", "without collisions"))
+    ]
+    sentence = summarise_in_a_sentence(pd.DataFrame(rows))
+    assert "10.5 ± 1.2 % trained on the originals" in sentence
+    assert "86.0 ± 1.2 % on the teacher's" in sentence
+    assert "85.5 ± 1.2 % on the students'" in sentence
+    assert "3 seeds, 1,790 images" in sentence

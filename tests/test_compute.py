@@ -1,0 +1,52 @@
+"""Devices and precisions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from skdcgn_pipeline.compute import autocast, choose_device, memory_format, place
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.parameters import Compute
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_takes_the_fastest_device_that_is_there(monkeypatch, cuda, mps, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device("auto").type == expected
+    assert choose_device("cpu").type == "cpu"
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(SettingError, match=r"compute\.device: expected a device of this machine \(cpu\), got 'cuda'"):
+        choose_device("cuda")
+
+
+def test_an_unknown_device_is_refused_with_the_nearest_name():
+    with pytest.raises(SettingError, match="Did you mean 'cuda'"):
+        choose_device("cuda0")
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_weights():
+    linear = nn.Linear(2, 2)
+    device = torch.device("cpu")
+    with autocast(Compute(device="cpu", precision="bf16"), device):
+        assert linear(torch.ones(1, 2)).dtype == torch.bfloat16
+    with autocast(Compute(device="cpu"), device):
+        assert linear(torch.ones(1, 2)).dtype == torch.float32
+    assert linear.weight.dtype == torch.float32
+
+
+def test_a_network_is_placed_with_its_layout_and_values():
+    convolution = nn.Conv2d(3, 4, 3)
+    before = convolution.weight.clone()
+    layout = memory_format(Compute(device="cpu", precision="bf16"))
+    assert place(convolution, "cpu", layout) is convolution
+    assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(convolution.weight, before)

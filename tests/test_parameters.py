@@ -1,0 +1,279 @@
+"""Settings are refused all at once, each with its name and what is possible."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configuration import merge, read_folder
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.parameters import Parameters, TeacherFit, check_parameters
+
+ENVIRONMENTS = ("base", "mnist", "test")
+
+
+@pytest.fixture
+def raw(project: Path) -> dict[str, Any]:
+    return read_folder(project / "conf" / "base")
+
+
+def change(raw: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """Set the setting with a dotted name."""
+    changed = copy.deepcopy(raw)
+    *path, last = name.split(".")
+    inside = changed
+    for part in path:
+        inside = inside[int(part)] if isinstance(inside, list) else inside[part]
+    inside[last] = value
+    return changed
+
+
+def leaves(raw: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and value of every setting that is a number."""
+    for key, value in raw.items():
+        if key.startswith("_"):
+            continue
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{key}", value
+
+
+def message_of(raw: dict[str, Any]) -> str:
+    with pytest.raises(SettingError) as caught:
+        check_parameters(raw)
+    return str(caught.value)
+
+
+# --- what is accepted ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_settings_of_every_environment_are_accepted(project, raw, environment):
+    if environment != "base":
+        merge(raw, read_folder(project / "conf" / environment))
+    parameters = check_parameters(raw)
+    assert isinstance(parameters, Parameters)
+    assert parameters.prepare.source == ("mnist" if environment == "mnist" else "digits")
+    assert parameters.texture.distill.num_steps == raw["texture"]["distill"]["num_steps"]
+
+
+def test_the_published_recipe_of_digits_and_the_small_students_are_the_base(raw):
+    student = check_parameters(raw).shape.distill.student
+    assert (student.architecture, student.width, student.embedding_dim) == ("compact", 24, 8)
+
+
+def test_keys_with_an_underscore_only_hold_anchors(raw):
+    assert check_parameters(raw | {"_anchor": {"anything": 1}}) == check_parameters(raw)
+
+
+def test_settings_cannot_be_changed_after_they_are_checked(raw):
+    with pytest.raises(ValueError, match="frozen"):
+        check_parameters(raw).seed = 1
+
+
+def test_a_training_has_at_least_one_step():
+    assert TeacherFit(num_images=1, batch_size=16).num_steps == 1
+    assert TeacherFit(num_images=47, batch_size=16).num_steps == 2
+
+
+# --- unknown names -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("sed", "seed"),
+        ("compute.devise", "device"),
+        ("prepare.feature_network.batchsize", "batch_size"),
+        ("texture.distill.num_step", "num_steps"),
+        ("shape.distill.student.widht", "width"),
+        ("shape.distill.weights.pixels", "pixel"),
+        ("teacher.fit.init_gian", "init_gain"),
+        ("compose.composition.counterfactual.textures", "texture"),
+        ("ablation.transformations.shapes", "shape"),
+        ("ablation.transformations.shape.0.strenght", "strength"),
+    ],
+)
+def test_an_unknown_setting_at_any_depth_is_refused_with_the_nearest_name(raw, name, nearest):
+    message = message_of(change(raw, name, 1))
+    assert f"{name}: unknown setting. Did you mean '{nearest}'?" in message
+
+
+def test_an_unknown_setting_like_no_other_is_refused_with_all_names(raw):
+    message = message_of(change(raw, "compute.xyz", 1))
+    assert "compute.xyz: unknown setting. Valid names: device, precision." in message
+
+
+def test_a_missing_setting_is_named(raw):
+    del raw["sample"]["num_images_per_class"]
+    assert "sample.num_images_per_class: missing, a value is needed" in message_of(raw)
+
+
+# --- impossible values ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "many", None, [1], {"a": 1}])
+def test_an_impossible_number_is_refused_for_every_setting(raw, value):
+    accepted = []
+    for name, _ in leaves(raw):
+        try:
+            check_parameters(change(raw, name, value))
+        except SettingError as error:
+            assert f"- {name}" in str(error) or f"- {name.rpartition('.')[0]}" in str(error)  # noqa: PT017
+        else:
+            accepted.append(name)
+    assert accepted == []
+
+
+@pytest.mark.parametrize("value", [0, 2.5])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sample.num_images_per_class",
+        "sample.rows_per_shard",
+        "compose.num_images",
+        "classify.fit.batch_size",
+        "shape.distill.num_steps",
+        "background.distill.student.width",
+        "teacher.fit.num_images",
+        "prepare.copies",
+        "report.num_examples",
+    ],
+)
+def test_a_size_is_a_whole_number_above_zero(raw, name, value):
+    assert name in message_of(change(raw, name, value))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prepare.validation_fraction", 1),
+        ("teacher.fit.batch_size", 15),
+        ("teacher.fit.mask_bounds", [0.5, 0.1]),
+        ("teacher.fit.mask_bounds", [0.5]),
+        ("teacher.fit.style_weights", [1, 1, 1]),
+        ("texture.distill.betas", [0.5, 1.0]),
+        ("shape.distill.pixel_decay", 1.5),
+        ("shape.distill.ema_decay", 1),
+        ("classify.num_seeds", 1),
+        ("report.num_examples", 41),
+        ("classify.fit.label_smoothing", 1),
+    ],
+)
+def test_a_value_beyond_its_range_is_refused(raw, name, value):
+    assert name in message_of(change(raw, name, value))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "nearest"),
+    [
+        ("variant", "double_coloured", "double_colored"),
+        ("compute.device", "gpu", "cpu"),
+        ("compute.precision", "fp23", "fp32"),
+        ("teacher.name", "mnist_gcn", "mnist_cgn"),
+        ("prepare.source", "digit", "digits"),
+        ("classify.counterfactuals", "store", "stored"),
+        ("ablation.source", "student", "students"),
+        ("shape.distill.student.architecture", "tinygun", "tinygan"),
+        ("teacher.fit.style_network", "vgg", "vgg16"),
+    ],
+)
+def test_an_unknown_choice_is_refused_with_the_nearest_name(raw, name, value, nearest):
+    message = message_of(change(raw, name, value))
+    assert f"{name}: expected one of" in message
+    assert f"got '{value}'. Did you mean '{nearest}'?" in message
+
+
+def test_a_student_without_any_loss_is_refused(raw):
+    nothing = dict.fromkeys(raw["shape"]["distill"]["weights"], 0.0)
+    assert "shape.distill: at least one weight" in message_of(change(raw, "shape.distill.weights", nothing))
+
+
+@pytest.mark.parametrize("mechanism", ["texture", "background"])
+def test_a_loss_that_only_masks_have_is_no_loss_for_other_mechanisms(raw, mechanism):
+    name = f"{mechanism}.distill.weights"
+    only_cross_entropy = dict.fromkeys(raw["shape"]["distill"]["weights"], 0.0) | {"binary_cross_entropy": 1.0}
+    assert f"{mechanism}" in message_of(change(raw, name, only_cross_entropy))
+
+
+# --- teachers and transformations ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"name": "custom"}, "needs either 'factory'"),
+        ({"name": "custom", "factory": "a:b", "weights": "c.pt"}, "needs either 'factory'"),
+        ({"name": "custom", "factory": "a.b"}, "must look like module:function, got 'a.b'"),
+        ({"name": "custom", "weights": "c.pt"}, "a custom file needs 'noise_dim'"),
+        ({"factory": "a:b"}, "'factory' belongs to name 'custom'"),
+    ],
+)
+def test_an_incomplete_teacher_is_refused(raw, changes, reason):
+    raw["teacher"] |= changes
+    assert reason in message_of(raw)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "custom", "factory": "a.b:c"},
+        {"name": "custom", "weights": "c.pt", "noise_dim": 4, "num_classes": 3, "image_size": 8},
+        {"name": "mnist_cgn", "weights": "c.pth"},
+    ],
+)
+def test_a_complete_teacher_is_accepted(raw, changes):
+    raw["teacher"] |= changes
+    assert check_parameters(raw).teacher.name == changes["name"]
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "transformation", "reason"),
+    [
+        ("shape", {"kind": "rotaton"}, "Did you mean 'rotation'?"),
+        ("texture", {"kind": "opacity", "strength": 0.5}, "texture.kind: expected one of"),
+        ("shape", {"kind": "opacity", "strength": 1.5}, "shape.strength: expected a number in [0, 1]"),
+        ("shape", {"strength": 0.5}, "kind: missing"),
+    ],
+)
+def test_a_transformation_that_cannot_be_applied_is_refused(raw, mechanism, transformation, reason):
+    message = message_of(change(raw, f"ablation.transformations.{mechanism}", [transformation]))
+    assert "ablation.transformations" in message
+    assert reason in message
+
+
+def test_transformations_are_told_as_kind_and_strength(raw):
+    raw["ablation"]["transformations"]["shape"] = [{"kind": "opacity", "strength": 0.5}, {"kind": "binarise"}]
+    transformations = check_parameters(raw).ablation.transformations
+    assert transformations.of("shape") == [("opacity", 0.5), ("binarise", 1.0)]
+
+
+# --- all at once ---------------------------------------------------------------------------------
+
+
+def test_all_errors_are_listed_in_one_message(raw):
+    wrong = {
+        "seed": -1,
+        "variant": "wild",
+        "compute.device": "gpu",
+        "sample.rows_per_shard": 0,
+        "texture.distill.learning_rate": float("nan"),
+        "teacher.fit.batch_size": "many",
+        "compose.numimages": 3,
+    }
+    for name, value in wrong.items():
+        raw = change(raw, name, value)
+    message = message_of(raw)
+    for name in wrong:
+        assert f"\n  - {name}:" in message
+    assert "7 problems" in message
+    assert "Nothing has been run" in message
+
+
+def test_one_error_is_one_problem(raw):
+    assert "got 1 problem." in message_of(raw | {"seed": -1})

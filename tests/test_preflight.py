@@ -1,0 +1,64 @@
+"""What is refused before any work."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from configuration import read_folder
+from skdcgn_pipeline import artifacts
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.parameters import Parameters, check_parameters
+from skdcgn_pipeline.preflight import check_surroundings
+
+ALL_NODES = {"prepare_biased_images", "open_teacher"}
+
+
+@pytest.fixture
+def make(project):
+    raw = read_folder(project / "conf" / "base")
+    raw["compute"]["device"] = "cpu"
+
+    def make_parameters(**changes) -> Parameters:
+        return check_parameters(copy.deepcopy(raw) | changes)
+
+    return make_parameters
+
+
+def test_digits_need_nothing_but_a_folder(make, tmp_path):
+    assert check_surroundings(make(assets="absent"), tmp_path / "data", {"prepare_biased_images"}) is None
+    assert (tmp_path / "data").is_dir()
+
+
+def test_a_device_that_is_not_there_is_refused(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SettingError, match=r"compute\.device"):
+        check_surroundings(make(compute={"device": "cuda"}), tmp_path, set())
+
+
+def test_a_full_disk_is_refused(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 2**20))
+    with pytest.raises(SettingError, match="200 MiB free in"):
+        check_surroundings(make(), tmp_path, set())
+
+
+def test_assets_are_asked_for_only_where_they_are_needed(make, tmp_path):
+    parameters = make(variant="wildlife", assets=str(tmp_path / "absent"))
+    assert check_surroundings(parameters, tmp_path, set()) is None
+    with pytest.raises(SettingError, match="textures/"):
+        check_surroundings(parameters, tmp_path, {"prepare_biased_images"})
+
+
+def test_absent_mnist_files_are_refused(make, tmp_path):
+    prepare = {"source": "mnist", "feature_network": {"num_images": 10}}
+    with pytest.raises(SettingError, match="mnist/MNIST/raw"):
+        check_surroundings(make(prepare=prepare, assets=str(tmp_path)), tmp_path, ALL_NODES)
+
+
+def test_an_absent_teacher_is_refused(make, tmp_path):
+    teacher = {"name": "mnist_cgn", "fit": {"num_images": 10}}
+    with pytest.raises(SettingError, match="cgn_mnist/cgn_double_colored_mnist"):
+        check_surroundings(make(teacher=teacher, assets=str(tmp_path)), tmp_path, {"open_teacher"})

@@ -1,0 +1,165 @@
+"""What works without Kedro and MLflow, and what keeps it so."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import skdcgn_pipeline
+
+ABOVE_THE_CORE = {"io", "pipelines", "hooks", "session", "settings", "pipeline_registry", "__main__"}
+
+BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"kedro", "kedro_datasets", "kedro_mlflow", "kedro_viz", "mlflow"}:
+            raise ModuleNotFoundError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+
+
+def core_modules() -> list[str]:
+    names = [info.name for info in pkgutil.walk_packages(skdcgn_pipeline.__path__, "skdcgn_pipeline.")]
+    return [name for name in names if name.split(".")[1] not in ABOVE_THE_CORE]
+
+
+def test_the_package_alone_does_not_import_torch():
+    heavy = '{"torch", "numpy", "pandas", "kedro", "mlflow"}'
+    run = run_python(f"import skdcgn_pipeline, sys; print(sorted({heavy} & set(sys.modules)))")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
+
+
+def test_settings_are_checked_without_importing_torch():
+    run = run_python("import skdcgn_pipeline.parameters, sys; print('torch' in sys.modules)")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "False"
+
+
+def test_every_public_name_is_there():
+    for name in skdcgn_pipeline.__all__:
+        assert getattr(skdcgn_pipeline, name).__name__ == name
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'load_student'"):
+        _ = skdcgn_pipeline.load_student
+
+
+def test_the_core_works_where_kedro_and_mlflow_cannot_be_imported():
+    imports = "".join(f"import {name}\n" for name in core_modules())
+    code = f"""{BLOCKER}
+{imports}
+import torch
+from skdcgn_pipeline import StudentCGN, compose, load_teacher
+
+try:
+    import kedro
+except ModuleNotFoundError:
+    print("blocked")
+
+small = {{"architecture": "compact", "width": 4, "embedding_dim": 2}}
+students = StudentCGN(4, 3, 8, dict.fromkeys(("shape", "texture", "background"), small)).eval()
+print(tuple(compose(students.render(torch.zeros(2, 4), torch.tensor([0, 1]))).shape))
+try:
+    load_teacher("mnist_gcn")
+except ValueError as error:
+    print(error)
+"""
+    run = run_python(code)
+    assert run.returncode == 0, run.stderr
+    blocked, shape, refused = run.stdout.strip().splitlines()
+    assert (blocked, shape) == ("blocked", "(2, 3, 8, 8)")
+    assert "Did you mean 'mnist_cgn'?" in refused
+
+
+def test_the_core_has_all_its_rooms():
+    rooms = {name.split(".")[1] for name in core_modules()}
+    assert {"data", "losses", "metrics", "models", "reporting", "studies", "training", "parameters"} <= rooms
+
+
+# --- import contracts ----------------------------------------------------------------------------
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = Path(sys.executable).with_name("lint-imports")
+    if not command.exists():
+        pytest.skip("needs lint-imports (the dev extra), which is absent")
+    # The working directory comes first on the path, so a copy is not mixed up with what is installed.
+    return subprocess.run(
+        [command, "--no-cache", "--config", folder / "pyproject.toml"],
+        cwd=folder / "src",
+        env={"PYTHONPATH": str(folder / "src"), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def copy(project: Path, tmp_path: Path) -> Path:
+    shutil.copytree(project / "src", tmp_path / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    shutil.copy(project / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def plant(copy: Path, module: str, line: str) -> None:
+    path = copy / "src" / "skdcgn_pipeline" / module
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text + f"\n\ndef _planted() -> None:\n    {line}\n", encoding="utf-8")
+
+
+def test_the_import_contracts_are_kept(project):
+    run = lint_imports(project)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert re.search(r"Contracts: 2 kept, 0 broken", run.stdout)
+
+
+def test_a_copy_keeps_the_import_contracts_too(copy):
+    assert lint_imports(copy).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["kedro", "mlflow"])
+@pytest.mark.parametrize("module", ["mechanisms.py", "data/pools.py", "reporting/report.py"])
+def test_kedro_and_mlflow_in_the_core_break_a_contract(copy, module, name):
+    plant(copy, module, f"import {name}")
+    run = lint_imports(copy)
+    assert run.returncode != 0
+    assert "The core knows neither Kedro nor MLflow BROKEN" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("models/student.py", "import skdcgn_pipeline.training.distil_student"),
+        ("parameters.py", "import skdcgn_pipeline.mechanisms"),
+        ("metrics/cost.py", "import skdcgn_pipeline.io.tracking"),
+    ],
+)
+def test_an_import_against_the_layers_breaks_a_contract(copy, module, line):
+    plant(copy, module, line)
+    run = lint_imports(copy)
+    assert run.returncode != 0
+    assert "Dependencies go one way BROKEN" in run.stdout
+
+
+def test_every_core_module_is_under_the_contract(project):
+    text = (project / "pyproject.toml").read_text(encoding="utf-8")
+    forbidden = text[text.index("The core knows neither Kedro nor MLflow") :]
+    rooms = {name.split(".")[1] for name in core_modules()}
+    missing = sorted(room for room in rooms if f'"skdcgn_pipeline.{room}"' not in forbidden)
+    assert missing == []

@@ -93,6 +93,7 @@ class TeacherFit(Settings):
         num_images: Images drawn from the biased training split in all.
         batch_size: Images per step, an even number.
         learning_rate: Of Adam, betas (0.5, 0.999), for generator and discriminator.
+        decay_share: Share of the steps, at the end, over which the learning rates fall to 0.
         mask_entropy_weight: Binary entropy (log2) of the mask.
         mask_bounds_weight: Mean mask kept within `mask_bounds`.
         mask_bounds: Lowest and highest mean of a mask.
@@ -102,6 +103,8 @@ class TeacherFit(Settings):
         style_network: `vgg16` (torchvision weights, where they are present) or `digit_classifier`.
         discriminator: `linear` or `convolutional`.
         discriminator_width: Width of its hidden layers.
+        spectral_norm: Normalise the discriminator's weights (arXiv 1802.05957), without which single
+            classes of a small dataset can be lost for good; false is the published training.
         init: `orthogonal` or `normal`.
         init_gain: Gain of the orthogonal, or standard deviation of the normal initialisation.
         ema_decay: The shipped weights are an exponential moving average; 0 keeps the last.
@@ -111,6 +114,7 @@ class TeacherFit(Settings):
     num_images: Count
     batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 16
     learning_rate: Positive = 2e-4
+    decay_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     mask_entropy_weight: Weight = 0.3
     mask_bounds_weight: Weight = 0.0
     mask_bounds: tuple[Fraction, Fraction] = (0.05, 0.5)
@@ -120,6 +124,7 @@ class TeacherFit(Settings):
     style_network: Literal["vgg16", "digit_classifier"] = "digit_classifier"
     discriminator: Literal["linear", "convolutional"] = "linear"
     discriminator_width: Count = 512
+    spectral_norm: bool = False
     init: Literal["orthogonal", "normal"] = "orthogonal"
     init_gain: Positive = 0.2
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999

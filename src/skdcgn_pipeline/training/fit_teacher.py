@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
 from skdcgn_pipeline.compute import autocast, choose_device, place
@@ -141,6 +142,10 @@ def fit_teacher(
         discriminator: nn.Module = CGN_DISCRIMINATORS[settings.discriminator](
             num_classes, image_size, settings.discriminator_width
         )
+        if settings.spectral_norm:
+            for module in list(discriminator.modules()):
+                if isinstance(module, nn.Linear | nn.Conv2d):
+                    spectral_norm(module)
         _initialise(cgn, settings)
         _initialise(discriminator, settings)
     # Channels last is the faster layout of these convolutions on a CPU, in either precision.
@@ -168,6 +173,9 @@ def fit_teacher(
     sampler = EpochSampler(len(split), seed, "teacher-rows")
 
     for step in loop.steps():
+        left = (settings.num_steps - step) / settings.num_steps
+        for optimiser in (generator_optimiser, discriminator_optimiser):
+            optimiser.param_groups[0]["lr"] = settings.learning_rate * min(1.0, left / max(settings.decay_share, 1e-9))
         generator = torch_generator(seed, "teacher-step", step)
         size = (settings.batch_size, 2)
         noise = torch.randn(settings.batch_size, cgn.noise_dim, generator=generator).to(device)

@@ -101,6 +101,8 @@ class TeacherFit(Settings):
         mode_seeking_floor: Mean distance of two masks from which on they are left alone.
         style_weights: One weight per layer of the style network.
         style_network: `vgg16` (torchvision weights, where they are present) or `digit_classifier`.
+        style_initialisation: How `digit_classifier` starts: `kaiming_normal`, or `torch` for torch's
+            default, with which it hardly learns and the style is compared in nearly random features.
         discriminator: `linear` or `convolutional`.
         discriminator_width: Width of its hidden layers.
         spectral_norm: Normalise the discriminator's weights (arXiv 1802.05957), without which single
@@ -122,6 +124,7 @@ class TeacherFit(Settings):
     mode_seeking_floor: Fraction = 0.12
     style_weights: tuple[Weight, ...] = (0.0, 0.05, 0.0, 0.05)
     style_network: Literal["vgg16", "digit_classifier"] = "digit_classifier"
+    style_initialisation: Literal["kaiming_normal", "torch"] = "kaiming_normal"
     discriminator: Literal["linear", "convolutional"] = "linear"
     discriminator_width: Count = 512
     spectral_norm: bool = False

@@ -54,8 +54,20 @@ class ProjectSession(KedroSession):
         for namespace in namespaces or ():
             _told(lambda namespace=namespace: check_choice("--namespaces", namespace, MECHANISMS))
             chosen = [pipelines[name] for name in names or ["__default__"]]
-            wanted += [node.name for pipe in chosen for node in pipe.nodes if node.namespace == namespace]
+            found = [node.name for pipe in chosen for node in pipe.nodes if node.namespace == namespace]
+            if not found:
+                _told(lambda namespace=namespace: _refuse_namespace(namespace, names))
+            wanted += found
         return _told(lambda: super(ProjectSession, self).run(to_nodes=wanted, pipeline_names=names, **kwargs))
+
+
+def _refuse_namespace(namespace: str, names: list[str]) -> None:
+    raise SettingError(
+        "--namespaces",
+        f"a mechanism that the pipeline {', '.join(names)} trains",
+        repr(namespace),
+        "Leave out --pipelines, or name distill or a later stage.",
+    )
 
 
 def _told(work: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from kedro.config import OmegaConfigLoader
 
 from skdcgn_pipeline.hooks import ProjectHooks
+from skdcgn_pipeline.io.mlflow_hook import TolerantMlflowHook
 from skdcgn_pipeline.session import ProjectSession
 
 # Both only mention internals of libraries that a user of this project cannot change.
@@ -39,7 +40,8 @@ def artifacts_beside(tracking_uri: str) -> str | None:
 
 
 SESSION_CLASS = ProjectSession
-HOOKS = (ProjectHooks(),)
+HOOKS = (ProjectHooks(), TolerantMlflowHook())
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")  # replaced by the one above
 CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

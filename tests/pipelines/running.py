@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from skdcgn_pipeline.session import ProjectSession
 PROJECT = Path(__file__).resolve().parents[2]
 # Far above what anything takes on an idle core.
 DEADLINE_SECONDS = 400
+ATTEMPTS = 3
 
 
 def shared_tracking_uri(base: Path) -> str:
@@ -32,13 +34,14 @@ def shared_tracking_uri(base: Path) -> str:
 
 @contextmanager
 def untouched_mlflow() -> Iterator[None]:
-    """Leave no run active and no tracking address set."""
+    """Leave no run active, no tracking address and no experiment set."""
     try:
         yield
     finally:
         while mlflow.active_run():
             mlflow.end_run()
         mlflow.set_tracking_uri(None)
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
 
 
 @dataclass(frozen=True)
@@ -114,32 +117,30 @@ class Place:
     def command(self, *arguments: str) -> tuple[int, str]:
         """Run `kedro run` with arguments as a process; returns its exit status and what it printed."""
         process = self.start(*arguments)
-        try:
-            output, _ = process.communicate(timeout=DEADLINE_SECONDS)
-        finally:
-            if process.poll() is None:
-                process.kill()
+        output = _output_of(process)
         return process.returncode, output
 
     def stop_when(
         self, reached: Callable[[], bool], *arguments: str, by: signal.Signals = signal.SIGKILL
     ) -> tuple[int, str]:
-        """Start `kedro run` and send it a signal as soon as `reached`; returns as `command` does."""
-        process = self.start(*arguments)
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        try:
-            while not reached():
-                if process.poll() is not None:
-                    pytest.fail(f"the run ended before it could be stopped:\n{process.communicate()[0][-4000:]}")
-                if time.monotonic() > deadline:
-                    pytest.fail(f"nothing to stop after {DEADLINE_SECONDS} s")
-                time.sleep(0.01)
-            process.send_signal(by)
-            output, _ = process.communicate(timeout=DEADLINE_SECONDS)
-        finally:
-            if process.poll() is None:
-                process.kill()
-        return process.returncode, output
+        """Start `kedro run` and send it a signal as soon as `reached`; returns as `command` does.
+
+        On a busy machine a run may get to its end unseen; it is then undone and started again.
+        """
+        kept = self.data.with_name("as-it-was")
+        if self.data.exists():
+            shutil.copytree(self.data, kept)
+        for _ in range(ATTEMPTS):
+            process = self.start(*arguments)
+            if _wait_for(process, reached):
+                process.send_signal(by)
+            output = _output_of(process)
+            if process.returncode != 0:
+                return process.returncode, output
+            shutil.rmtree(self.data)
+            if kept.exists():
+                shutil.copytree(kept, self.data)
+        pytest.fail(f"every run ended before it could be stopped:\n{output[-4000:]}")
 
     def saved(self, pattern: str) -> Path:
         """Return the newest version of a saved dataset, such as `07_tables/*/accuracy.csv`."""
@@ -156,6 +157,28 @@ class Place:
         """Return the MLflow run of a finished run."""
         (run,) = [run for run in self.runs() if run.data.tags.get("run_id") == finished.session_id]
         return run
+
+
+def _wait_for(process: subprocess.Popen[str], reached: Callable[[], bool]) -> bool:
+    """Wait until `reached`; returns whether the process is still there then."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not reached():
+        if process.poll() is not None:
+            return False
+        if time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"nothing to stop after {DEADLINE_SECONDS} s:\n{_output_of(process)[-4000:]}")
+        time.sleep(0.01)
+    return process.poll() is None
+
+
+def _output_of(process: subprocess.Popen[str]) -> str:
+    """Wait for the end of a process and return what it printed."""
+    try:
+        return process.communicate(timeout=DEADLINE_SECONDS)[0]
+    finally:
+        if process.poll() is None:
+            process.kill()
 
 
 def artifacts_in(store: Path) -> set[str]:

@@ -88,12 +88,15 @@ class ArtifactDataset(AbstractVersionedDataset[Any, Any]):
         try:
             pointer = json.loads(path.read_text())
             artifact = Artifact.open(path.parent / pointer["directory"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             message = str(error) if isinstance(error, DamagedFileError) else f"{path}: {error}"
             raise DatasetError(message) from error
         module, _, name = self.opens.rpartition(".")
         reader = getattr(importlib.import_module(module), name)
         return artifact if reader is Artifact else reader(artifact)
+
+    def _exists(self) -> bool:
+        return _has_version(self)
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "opens": self.opens, "version": self._version}
@@ -129,5 +132,16 @@ class PictureDataset(AbstractVersionedDataset[np.ndarray, np.ndarray]):
         """Return the picture for Kedro-Viz, base64-encoded."""
         return ImagePreview(base64.b64encode(Path(self._get_load_path()).read_bytes()).decode())
 
+    def _exists(self) -> bool:
+        return _has_version(self)
+
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "version": self._version}
+
+
+def _has_version(dataset: AbstractVersionedDataset[Any, Any]) -> bool:
+    """Tell whether there is a version to load."""
+    try:
+        return Path(dataset._get_load_path()).exists()
+    except DatasetError:
+        return False

@@ -158,12 +158,13 @@ def log_page(name: str, page: str) -> None:
 @contextmanager
 def nested_run(name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> Iterator[None]:
     """Log what happens inside to a run below the active one."""
-    if _active_run() is None:
+    parent = _active_run()
+    if parent is None:
         yield
         return
     started = None
     with _never_fatal(f"the nested run {name}"):
-        started = mlflow.start_run(run_name=name, nested=True, tags=dict(tags))
+        started = mlflow.start_run(run_name=name, nested=True, experiment_id=parent.info.experiment_id, tags=dict(tags))
     status = "FAILED"
     try:
         if started is not None:

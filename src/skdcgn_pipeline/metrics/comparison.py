@@ -31,6 +31,8 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 
 ALL = "all"
 RENDER_BATCH = 256
+FIDELITY_COLUMNS = ["mechanism", "l1", "mask_iou", "frechet", "num_images"]
+COST_COLUMNS = [f"{role}_{cost}" for cost in ("parameters", "macs", "images_per_s") for role in ("teacher", "student")]
 
 
 def render_heldout(students: StudentCGN, heldout: SampleShards) -> tuple[MechanismImages, MechanismImages]:
@@ -76,7 +78,7 @@ def measure_fidelity(
             mine, theirs = mine * 2 - 1, theirs * 2 - 1
         row["frechet"] = frechet_distance(statistics_of(mine), statistics_of(theirs))
         rows.append(row | {"num_images": len(mine)})
-    return pd.DataFrame(rows, columns=["mechanism", "l1", "mask_iou", "frechet", "num_images"])
+    return pd.DataFrame(rows, columns=FIDELITY_COLUMNS)
 
 
 def measure_costs(teacher: CounterfactualGenerator, students: StudentCGN, batch_size: int) -> pd.DataFrame:
@@ -136,4 +138,4 @@ def compare_with_teacher(
         table = fidelity.merge(measure_costs(teacher.generator, students, batch_size), on="mechanism")
         return json.loads(table.to_json(orient="records", double_precision=10))
 
-    return pd.DataFrame(build_json(store, inputs, measure))
+    return pd.DataFrame(build_json(store, inputs, measure), columns=[*FIDELITY_COLUMNS, *COST_COLUMNS])

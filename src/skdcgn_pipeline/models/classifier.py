@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+INITIALISATION = "kaiming_normal"
+
 
 class DigitClassifier(nn.Module):
     """Classify images [N, 3, 32, 32] in [-1, 1].
 
     Args:
         num_classes: Number of classes.
+        initialisation: `kaiming_normal`, or `torch` for torch's default, which shrinks the signal from
+            layer to layer so that short trainings stay at chance.
     """
 
     feature_dim = 64
 
-    def __init__(self, num_classes: int = 10) -> None:
+    def __init__(self, num_classes: int = 10, initialisation: str = INITIALISATION) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
             nn.BatchNorm2d(3),
@@ -32,6 +36,11 @@ class DigitClassifier(nn.Module):
             nn.Flatten(),
         )
         self.head = nn.Linear(self.feature_dim, num_classes)
+        for layer in self.trunk:
+            if isinstance(layer, nn.Conv2d) and initialisation == "kaiming_normal":
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
 
     def features(self, images: Tensor) -> Tensor:
         """Return the pooled features [N, 64] before the last layer."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
 from skdcgn_pipeline.compute import autocast, choose_device, memory_format, place
 from skdcgn_pipeline.data.batches import DrawBatch
-from skdcgn_pipeline.models.classifier import DigitClassifier
+from skdcgn_pipeline.models.classifier import INITIALISATION, DigitClassifier
 from skdcgn_pipeline.parameters import ClassifierFit, Compute
 from skdcgn_pipeline.seeding import seeded
 from skdcgn_pipeline.training.checkpointing import Checkpoint, History, RecordStep, TrainingLoop, record_nothing
@@ -32,6 +32,7 @@ def fit_classifier(
     checkpoint_path: Path | None = None,
     record: RecordStep = record_nothing,
     title: str = "classifier",
+    initialisation: str = INITIALISATION,
 ) -> tuple[DigitClassifier, History]:
     """Train a classifier with AdamW and a one-cycle learning rate.
 
@@ -44,6 +45,7 @@ def fit_classifier(
         checkpoint_path: Where the state is kept while training; None keeps nothing.
         record: Called with (step, losses) every few steps.
         title: Shown in the progress.
+        initialisation: As in `DigitClassifier`.
 
     Returns:
         The classifier in eval mode, on the CPU, and the history of its loss.
@@ -54,7 +56,7 @@ def fit_classifier(
     device = choose_device(compute.device)
     layout = memory_format(compute)
     with seeded(seed, "classifier-init"):
-        network = DigitClassifier(num_classes)
+        network = DigitClassifier(num_classes, initialisation)
     network = place(network, device, layout).train()
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     # OneCycleLR divides by the length of its phases: two steps of warm-up, three in all at least.
@@ -115,6 +117,7 @@ def build_classifier(
 
     inputs = {
         "kind": "digit classifier",
+        "initialisation": INITIALISATION,
         "data": data_inputs,
         "settings": settings.model_dump(exclude={"checkpoint_every_steps"}),
         "seed": seed,

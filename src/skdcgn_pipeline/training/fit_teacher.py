@@ -91,10 +91,12 @@ def open_vgg16_features(assets: str) -> StyleFeatures:
     return features
 
 
-def fit_style_network(split: BiasedSplit, settings: ClassifierFit, seed: int, compute: Compute) -> StyleFeatures:
+def fit_style_network(
+    split: BiasedSplit, settings: ClassifierFit, seed: int, compute: Compute, initialisation: str
+) -> StyleFeatures:
     """Train a small classifier on the biased images and return its four layers as style features."""
     draw = draw_from_split(split, seed, "style-network")
-    network, _ = fit_classifier(draw, settings, seed, compute, title="style network")
+    network, _ = fit_classifier(draw, settings, seed, compute, title="style network", initialisation=initialisation)
     network.requires_grad_(False)
 
     def features(images: Tensor) -> list[Tensor]:
@@ -255,7 +257,7 @@ def build_teacher(
         if settings.style_network == "vgg16":
             style_features = open_vgg16_features(assets)
         else:
-            style_features = fit_style_network(split, style_settings, seed, compute)
+            style_features = fit_style_network(split, style_settings, seed, compute, settings.style_initialisation)
         cgn, history = fit_teacher(
             split, style_features, settings, seed, compute, writer.scratch("checkpoint.pt"), record
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import textwrap
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from configuration import read_folder
 from skdcgn_pipeline.artifacts import sha256_of_file
 from skdcgn_pipeline.data.assets import published_teacher_name
 from skdcgn_pipeline.errors import SettingError
@@ -368,3 +370,16 @@ def test_settings_open_a_teacher_with_its_identity(module_of_teachers):
     opened = open_identified_teacher(settings, "double_colored", "absent")
     assert opened.generator.noise_dim == 4
     assert opened.identity["factory"] == settings.factory
+
+
+def test_the_shipped_teacher_is_the_one_on_its_card():
+    card = json.loads(SHIPPED_DIGITS_TEACHER.with_suffix(".json").read_text())
+    assert card["sha256"] == sha256_of_file(SHIPPED_DIGITS_TEACHER)
+    assert card["data"]["variant"] == "double_colored"
+    assert SHIPPED_DIGITS_TEACHER.stat().st_size <= 3 * 2**20
+
+
+def test_the_card_of_the_shipped_teacher_has_the_settings_of_the_teacher_stage(project):
+    stage = read_folder(project / "conf" / "base")["teacher"]["fit"]
+    card = json.loads(SHIPPED_DIGITS_TEACHER.with_suffix(".json").read_text())["training"]["settings"]
+    assert {name: stage[name] for name in card} == card

@@ -134,7 +134,7 @@ def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
     axis.set_ylabel("accuracy, %")
     axis.set_ylim(0, 100)
     axis.set_title("Unbiased accuracy by training images (mean over seeds, 95 % interval)", fontsize=10)
-    axis.legend(title="trained on", fontsize=8, title_fontsize=8, loc="upper left")
+    axis.legend(title="trained on", fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return _rasterise(figure)
 
 

@@ -22,6 +22,7 @@ from skdcgn_pipeline.losses.adversarial import least_squares_discriminator_loss,
 from skdcgn_pipeline.losses.mechanism import mask_bounds_loss, mask_entropy_loss, mode_seeking_loss, style_loss
 from skdcgn_pipeline.mechanisms import compose
 from skdcgn_pipeline.models.cgn import MnistCGN
+from skdcgn_pipeline.models.classifier import INITIALISATION
 from skdcgn_pipeline.models.discriminator import CGN_DISCRIMINATORS
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, TeacherFit
 from skdcgn_pipeline.seeding import seeded, torch_generator
@@ -92,7 +93,7 @@ def open_vgg16_features(assets: str) -> StyleFeatures:
 
 
 def fit_style_network(
-    split: BiasedSplit, settings: ClassifierFit, seed: int, compute: Compute, initialisation: str
+    split: BiasedSplit, settings: ClassifierFit, seed: int, compute: Compute, initialisation: str = INITIALISATION
 ) -> StyleFeatures:
     """Train a small classifier on the biased images and return its four layers as style features."""
     draw = draw_from_split(split, seed, "style-network")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from skdcgn_pipeline.artifacts import canonical_json, sha256_of_file
@@ -72,7 +72,7 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except pickle.UnpicklingError as error:
         got = f"{path}, which holds more than tensors or is not a weights file; nothing of it was executed"
         raise SettingError("teacher.weights", "a file of plain tensors", got, remedy) from error
-    except (RuntimeError, EOFError, OSError, SafetensorError, ValueError) as error:
+    except Exception as error:  # many kinds, all meaning the same to the user
         got = f"{path}, which is truncated or no weights file ({_first_line(error)})"
         raise SettingError("teacher.weights", "a complete weights file", got, remedy) from error
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):

@@ -92,10 +92,15 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def _json_writer(payload: Any) -> Callable[[Path], object]:
+    """Return what writes a payload as JSON whose text depends only on the content."""
+    text = json.dumps(payload, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    return lambda path: path.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, payload: Any) -> None:
     """Write JSON aside and rename it into place."""
-    text = json.dumps(payload, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_aside(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_aside(path, _json_writer(payload))
 
 
 class ArtifactWriter:
@@ -134,8 +139,7 @@ class ArtifactWriter:
 
     def write_json(self, name: str, payload: Any) -> None:
         """Write a JSON file of the artifact."""
-        text = json.dumps(payload, indent=2, sort_keys=True, allow_nan=False) + "\n"
-        self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
+        self.write(name, _json_writer(payload))
 
     def scratch(self, name: str) -> Path:
         """Return a path for a checkpoint: kept while partial, removed before publication."""

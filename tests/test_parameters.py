@@ -64,7 +64,7 @@ def test_the_settings_of_every_environment_are_accepted(project, raw, environmen
 
 def test_the_published_recipe_of_digits_and_the_small_students_are_the_base(raw):
     student = check_parameters(raw).shape.distill.student
-    assert (student.architecture, student.width, student.embedding_dim) == ("compact", 24, 8)
+    assert (student.architecture, student.width, student.embedding_dim) == ("compact", (16, 24, 16), 8)
 
 
 def test_keys_with_an_underscore_only_hold_anchors(raw):
@@ -106,7 +106,7 @@ def test_an_unknown_setting_at_any_depth_is_refused_with_the_nearest_name(raw, n
 
 def test_an_unknown_setting_like_no_other_is_refused_with_all_names(raw):
     message = message_of(change(raw, "compute.xyz", 1))
-    assert "compute.xyz: unknown setting. Valid names: device, precision." in message
+    assert "compute.xyz: unknown setting. Valid names: device, precision, sampling_precision." in message
 
 
 def test_a_missing_setting_is_named(raw):

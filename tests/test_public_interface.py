@@ -71,7 +71,7 @@ try:
 except ModuleNotFoundError:
     print("blocked")
 
-small = {{"architecture": "compact", "width": 4, "embedding_dim": 2}}
+small = {{"architecture": "compact", "width": [3, 4, 3], "embedding_dim": 2}}
 students = StudentCGN(4, 3, 8, dict.fromkeys(("shape", "texture", "background"), small)).eval()
 print(tuple(compose(students.render(torch.zeros(2, 4), torch.tensor([0, 1]))).shape))
 try:

@@ -19,6 +19,7 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+TrainingSetName = Literal["originals", "teacher", "students"]
 Variant = Literal["colored", "double_colored", "wildlife"]
 
 
@@ -36,11 +37,18 @@ class Compute(Settings):
 
     Attributes:
         device: `auto` takes cuda, then mps, then cpu.
-        precision: `bf16` computes networks in bfloat16 autocast and keeps weights in fp32.
+        precision: `bf16` trains and measures networks in bfloat16 autocast and keeps weights in fp32.
+        sampling_precision: The same for drawing samples, so that another precision of the trainings
+            finds the samples that are there.
     """
 
     device: Device = "auto"
     precision: Precision = "fp32"
+    sampling_precision: Precision = "fp32"
+
+    def for_sampling(self) -> Compute:
+        """Return how samples are drawn."""
+        return self.model_copy(update={"precision": self.sampling_precision})
 
 
 class ClassifierFit(Settings):
@@ -206,15 +214,23 @@ class Student(Settings):
     """Architecture of one student generator.
 
     Attributes:
-        architecture: `compact` (plain convolutions at 8 and 16 pixels, sub-pixel output) or
-            `tinygan` (residual blocks with depthwise convolutions, arXiv 2009.13829).
-        width: Channels: of the widest stage (`compact`) or `c` (`tinygan`).
+        architecture: `compact` (plain convolutions at 4 to 16 pixels, sub-pixel output) or `tinygan`
+            (residual blocks with depthwise convolutions, arXiv 2009.13829).
+        width: Channels: three numbers for `compact`, at 1/8, 1/4 and 1/2 of the image size; `c` of the
+            paper for `tinygan`.
         embedding_dim: Length of the learnt class embedding.
     """
 
     architecture: Literal["compact", "tinygan"] = "compact"
-    width: Count = 24
-    embedding_dim: Count = 16
+    width: Count | tuple[Count, Count, Count] = (12, 24, 16)
+    embedding_dim: Count = 8
+
+    @model_validator(mode="after")
+    def _width_fits(self) -> Student:
+        if (self.architecture == "tinygan") != isinstance(self.width, int):
+            wanted = "one number" if self.architecture == "tinygan" else "three numbers, such as [12, 24, 16],"
+            raise ValueError(f"'width' must be {wanted} for the '{self.architecture}' architecture, got {self.width}")
+        return self
 
 
 class LossWeights(Settings):
@@ -234,7 +250,9 @@ class Distill(Settings):
         student: Architecture.
         num_steps: Student steps.
         batch_size: Images per step.
+        optimiser: Of the student: `adam`, or `muon` for its filters and matrices and Adam for the rest.
         learning_rate: Of the student's Adam, warmed up and annealed by a cosine.
+        matrix_learning_rate: Of Muon, likewise.
         discriminator_learning_rate: Of the discriminator's Adam, annealed likewise.
         discriminator_width: Channels of its first layer.
         betas: Of both Adams.
@@ -252,7 +270,9 @@ class Distill(Settings):
     student: Student = Student()
     num_steps: Count
     batch_size: Count = 64
+    optimiser: Literal["adam", "muon"] = "adam"
     learning_rate: Positive = 2e-3
+    matrix_learning_rate: Positive = 4e-3
     discriminator_learning_rate: Positive = 2e-4
     discriminator_width: Count = 16
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.99)
@@ -346,11 +366,13 @@ class Classify(Settings):
     """Training and measuring of the invariant classifiers.
 
     Attributes:
+        trained_on: The training sets that are compared.
         num_seeds: Classifiers per training set.
         counterfactuals: `on_the_fly` composes fresh ones while training; `stored` uses the dataset.
         fit: How each is trained.
     """
 
+    trained_on: Annotated[tuple[TrainingSetName, ...], Field(min_length=1)] = ("originals", "teacher", "students")
     num_seeds: Annotated[int, Field(ge=2)] = 3
     counterfactuals: Literal["on_the_fly", "stored"] = "on_the_fly"
     fit: ClassifierFit

@@ -31,7 +31,7 @@ def heldout(tmp_path, cpu) -> SampleShards:
 @pytest.fixture
 def students() -> StudentCGN:
     torch.manual_seed(0)
-    small = {"architecture": "compact", "width": 6, "embedding_dim": 4}
+    small = {"architecture": "compact", "width": [4, 6, 4], "embedding_dim": 4}
     return StudentCGN(4, 3, 8, dict.fromkeys(MECHANISMS, small)).eval()
 
 
@@ -65,7 +65,7 @@ def test_heldout_images_are_rendered_in_batches_of_their_own_noise(heldout, monk
 
 
 def test_students_of_another_interface_are_refused(heldout, cpu):
-    small = {"architecture": "compact", "width": 6, "embedding_dim": 4}
+    small = {"architecture": "compact", "width": [4, 6, 4], "embedding_dim": 4}
     students = StudentCGN(5, 3, 8, dict.fromkeys(MECHANISMS, small))
     with pytest.raises(SettingError, match="'noise_dim': 5"):
         measure_fidelity(students, heldout, PooledPixels(), cpu)

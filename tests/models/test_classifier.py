@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
+import pytest
 import torch
 
 from skdcgn_pipeline.models.classifier import DigitClassifier
@@ -30,3 +33,25 @@ def test_a_pass_over_the_layers_is_the_same_network():
     classifier = DigitClassifier().eval()
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(classifier.layer_features(images)[-1].mean((2, 3)), classifier.features(images))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_folding_the_norm_into_the_convolution_changes_no_value_and_no_gradient(layout):
+    torch.manual_seed(0)
+    classifier = DigitClassifier().double().train()
+    with torch.no_grad():
+        classifier.trunk[0].weight.uniform_(0.5, 2)
+        classifier.trunk[0].bias.uniform_(-1, 1)
+    classifier.to(memory_format=layout)
+    plain = copy.deepcopy(classifier)
+    images = (torch.randn(4, 3, 32, 32, dtype=torch.double) * 3 + 1).requires_grad_()
+    same_images = images.detach().clone().requires_grad_()
+    logits, expected = classifier(images), plain.head(plain.trunk(same_images))
+    torch.testing.assert_close(logits, expected)
+    logits.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(images.grad, same_images.grad)
+    for (name, parameter), other in zip(classifier.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad, msg=name)
+    torch.testing.assert_close(classifier.trunk[0].running_mean, plain.trunk[0].running_mean)
+    torch.testing.assert_close(classifier.trunk[0].running_var, plain.trunk[0].running_var)

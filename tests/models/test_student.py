@@ -18,9 +18,9 @@ from skdcgn_pipeline.models.student import (
 )
 from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, MECHANISMS
 
-COMPACT = {"architecture": "compact", "width": 24, "embedding_dim": 8}
+COMPACT = {"architecture": "compact", "width": [16, 24, 16], "embedding_dim": 8}
 TINYGAN = {"architecture": "tinygan", "width": 2, "embedding_dim": 4}
-SMALL = {"architecture": "compact", "width": 6, "embedding_dim": 4}
+SMALL = {"architecture": "compact", "width": [4, 6, 4], "embedding_dim": 4}
 
 
 def make_students(**changes) -> StudentCGN:
@@ -231,7 +231,7 @@ def test_weights_of_another_interface_than_the_config_are_refused(tmp_path, key,
 
 
 def test_compact_students_run_under_bfloat16_autocast():
-    student = CompactGenerator(3, 4, 3, 16, 6, 4).eval()
+    student = CompactGenerator(3, 4, 3, 16, (4, 6, 4), 4).eval()
     noise, labels = torch.randn(4, 4), torch.tensor([0, 1, 2, 0])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         images = student(noise, labels)

@@ -22,7 +22,7 @@ PIXELS = {"pixel": 1.0}
 
 def settings(num_steps: int = 4, weights: dict[str, float] = ALL_TERMS, **changes: Any) -> Distill:
     options: dict[str, Any] = {
-        "student": Student(width=6, embedding_dim=3),
+        "student": Student(width=(4, 6, 4), embedding_dim=3),
         "batch_size": 8,
         "discriminator_width": 4,
         "adversarial_every_judgements": 1,
@@ -123,9 +123,13 @@ def test_the_average_is_kept_as_the_student(tiny_samples):
 
 
 @pytest.mark.parametrize("mechanism", ["shape", "texture"])
-@pytest.mark.parametrize("architecture", ["compact", "tinygan"])
-def test_two_and_two_steps_are_four_steps(tiny_samples, tmp_path, mechanism, architecture):
-    own = settings(student=Student(architecture=architecture, width=2, embedding_dim=3), pixel_decay=0.5)
+@pytest.mark.parametrize(
+    ("architecture", "width", "optimiser"),
+    [("compact", (2, 3, 2), "adam"), ("compact", (2, 3, 2), "muon"), ("tinygan", 2, "muon")],
+)
+def test_two_and_two_steps_are_four_steps(tiny_samples, tmp_path, mechanism, architecture, width, optimiser):
+    student = Student(architecture=architecture, width=width, embedding_dim=3)
+    own = settings(student=student, optimiser=optimiser, pixel_decay=0.5)
     whole, whole_history = distil(tiny_samples, mechanism, own)
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(InterruptedRunError, match=f"{mechanism} student: stopped at 2 of 4 steps"):

@@ -131,13 +131,14 @@ def draw_samples(
         num_images_per_class: Rows per class.
         rows_per_shard: Rows of one Parquet file.
         seed: Base seed.
-        compute: Device and precision.
+        compute: Device and sampling precision.
         purpose: Word that sets these draws apart from others: `samples`, `heldout`, `pool`.
 
     Raises:
         SettingError: If the disk cannot hold the samples, or the generator breaks its contract.
         InterruptedRunError: If a stop was requested; finished shards are kept.
     """
+    compute = compute.for_sampling()
     num_rows = num_images_per_class * generator.num_classes
     bytes_per_row = 7 * generator.image_size**2 + 4 * generator.noise_dim + 24
 

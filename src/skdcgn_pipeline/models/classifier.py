@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 INITIALISATION = "kaiming_normal"
 
@@ -42,19 +44,47 @@ class DigitClassifier(nn.Module):
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
 
+    def _first_convolution(self, images: Tensor) -> Tensor:
+        """Return batch-norm and the first convolution of the images, before its ReLU.
+
+        The norm's scale and shift are folded into the convolution: the same function of the same
+        parameters, but no gradient has to pass through the convolution to reach them, which for
+        three channels would be a third of the arithmetic of a training step.
+        """
+        norm, convolution = self.trunk[0], self.trunk[1]
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(convolution, nn.Conv2d)
+        assert norm.momentum is not None
+        assert convolution.bias is not None
+        standardised = F.batch_norm(
+            images, norm.running_mean, norm.running_var, None, None, self.training, norm.momentum, norm.eps
+        )
+        if convolution.weight.is_contiguous(memory_format=torch.channels_last):
+            # Three channels are normalised faster before this change of layout than after it.
+            standardised = standardised.contiguous(memory_format=torch.channels_last)
+        weight = convolution.weight * norm.weight[:, None, None]
+        bias = convolution.bias + (convolution.weight * norm.bias[:, None, None]).sum((1, 2, 3))
+        return F.conv2d(standardised, weight, bias)
+
     def features(self, images: Tensor) -> Tensor:
         """Return the pooled features [N, 64] before the last layer."""
-        return self.trunk(images)
+        _, _, relu, pool, *deeper = self.trunk
+        # The largest of rectified values is the rectified largest: fewer values to rectify.
+        hidden = relu(pool(self._first_convolution(images)))
+        for layer in deeper:
+            hidden = layer(hidden)
+        return hidden
 
     def layer_features(self, images: Tensor) -> list[Tensor]:
         """Return the four ReLU outputs, from shallow to deep, each [N, C, h, w]."""
+        hidden = self._first_convolution(images)
         outputs = []
-        for layer in self.trunk:
-            images = layer(images)
+        for layer in self.trunk[2:]:
+            hidden = layer(hidden)
             if isinstance(layer, nn.ReLU):
-                outputs.append(images)
+                outputs.append(hidden)
         return outputs
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [N, num_classes]."""
-        return self.head(self.trunk(images))
+        return self.head(self.features(images))

@@ -35,6 +35,7 @@ from skdcgn_pipeline.training.checkpointing import (
     record_nothing,
 )
 from skdcgn_pipeline.training.fit_classifier import HISTORY_FILE
+from skdcgn_pipeline.training.muon import Muon, split_parameters
 from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, MECHANISMS
 
 STUDENT_FILE, CARD_FILE = "student.safetensors", "student.json"
@@ -94,10 +95,20 @@ def distil_student(
     student = place(student, device, torch.channels_last).train()
     discriminator = place(discriminator, device, torch.channels_last).train()
     average = WeightAverage(student, settings.ema_decay)
-    student_optimiser = torch.optim.Adam(student.parameters(), settings.learning_rate, settings.betas)
-    discriminator_optimiser = torch.optim.Adam(
-        discriminator.parameters(), settings.discriminator_learning_rate, settings.betas
-    )
+    matrices, others = split_parameters(student)
+    if settings.optimiser == "adam":
+        matrices, others = [], [*student.parameters()]
+    optimisers: dict[str, torch.optim.Optimizer] = {
+        "student_optimiser": torch.optim.Adam(others, settings.learning_rate, settings.betas),
+        "discriminator_optimiser": torch.optim.Adam(
+            discriminator.parameters(), settings.discriminator_learning_rate, settings.betas
+        ),
+    }
+    if matrices:
+        optimisers["matrix_optimiser"] = Muon(matrices, settings.matrix_learning_rate)
+    peaks = {name: optimiser.param_groups[0]["lr"] for name, optimiser in optimisers.items()}
+    discriminator_optimiser = optimisers["discriminator_optimiser"]
+    student_optimisers = [optimiser for name, optimiser in optimisers.items() if name != "discriminator_optimiser"]
     judged_weights = settings.weights.model_dump()
     if not is_shape:
         judged_weights.pop("binary_cross_entropy")  # only masks are in [0, 1]
@@ -107,9 +118,8 @@ def distil_student(
     objects: dict[str, Stateful] = {
         "student": student,
         "average": average.average,
-        "student_optimiser": student_optimiser,
         "discriminator": discriminator,
-        "discriminator_optimiser": discriminator_optimiser,
+        **optimisers,
     }
     checkpoint = Checkpoint(checkpoint_path, objects, settings.checkpoint_every_steps)
     loop = TrainingLoop(f"{mechanism} student", settings.num_steps, checkpoint, record)
@@ -121,8 +131,8 @@ def distil_student(
         step_noise, step_labels = noise[rows].to(device), labels[rows].to(device)
         teacher_images = decode_images(mechanism, teacher_bytes[rows]).to(device)
         factor = _annealed(step, settings.num_steps)
-        student_optimiser.param_groups[0]["lr"] = settings.learning_rate * factor
-        discriminator_optimiser.param_groups[0]["lr"] = settings.discriminator_learning_rate * factor
+        for name, optimiser in optimisers.items():
+            optimiser.param_groups[0]["lr"] = peaks[name] * factor
 
         with autocast(compute, device):
             student_images = student(step_noise, step_labels)
@@ -168,9 +178,10 @@ def distil_student(
         if judging and judgement % settings.adversarial_every_judgements:
             weights["adversarial"] = 0.0
         loss = weighted_sum(terms, weights)
-        student_optimiser.zero_grad(set_to_none=True)
+        student.zero_grad(set_to_none=True)
         loss.backward()
-        student_optimiser.step()
+        for optimiser in student_optimisers:
+            optimiser.step()
         average.update(step)
 
         if noted:

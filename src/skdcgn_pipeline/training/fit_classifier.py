@@ -54,10 +54,9 @@ def fit_classifier(
         InterruptedRunError: If a stop was requested; the state is saved.
     """
     device = choose_device(compute.device)
-    layout = memory_format(compute)
     with seeded(seed, "classifier-init"):
         network = DigitClassifier(num_classes, initialisation)
-    network = place(network, device, layout).train()
+    network = place(network, device, memory_format(compute)).train()
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     # OneCycleLR divides by the length of its phases: two steps of warm-up, three in all at least.
     total_steps = max(settings.num_steps + 1, 3)
@@ -73,7 +72,7 @@ def fit_classifier(
 
     for step in loop.steps():
         images, labels = draw_batch(step, settings.batch_size)
-        images = images.to(device, memory_format=layout, non_blocking=True)
+        images = images.to(device, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
         with autocast(compute, device):
             logits = network(images)
@@ -116,7 +115,7 @@ def build_classifier(
         writer.write_json(HISTORY_FILE, history)
 
     inputs = {
-        "kind": "digit classifier",
+        "kind": "digit classifier, norm folded",
         "initialisation": INITIALISATION,
         "data": data_inputs,
         "settings": settings.model_dump(exclude={"checkpoint_every_steps"}),

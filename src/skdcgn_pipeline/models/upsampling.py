@@ -1,0 +1,79 @@
+"""Two layers that double the resolution, written for little arithmetic and few passes over memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Which taps of a 3x3 kernel meet on the same small pixel, by the parity of the large pixel's row (or
+# column) and the place, 0 or 1, of the small pixel in the 2x2 window that the large pixel sees.
+_TAPS = ((((1, 0, 0)), ((0, 1, 1))), (((1, 1, 0)), ((0, 0, 1))))
+
+
+class _Interleave(torch.autograd.Function):
+    """Put the four phases of `upsampled_convolution` in their places; linear, so backward is its transpose."""
+
+    @staticmethod
+    def forward(context: Any, phases: Tensor) -> Tensor:
+        """Return [N, 2H, 2W, D] from contiguous phases [N, H + 1, W + 1, 4 D]."""
+        num_images, height, width, channels = phases.shape
+        context.shape = phases.shape
+        context.view = _interleaved_view(phases.shape)
+        return phases.as_strided(*context.view).reshape(num_images, 2 * height - 2, 2 * width - 2, channels // 4)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        """Return the gradient of the phases."""
+        gradient = gradients[0].new_zeros(context.shape)
+        size, stride = context.view
+        gradient.as_strided(size, stride).copy_(gradients[0].reshape(size))
+        return gradient
+
+
+def _interleaved_view(shape: torch.Size) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return size and stride of the view [N, H, 2, W, 2, D]; no two of its places are the same."""
+    num_images, height, width, channels = shape
+    depth = channels // 4
+    row = width * channels
+    # A step to the second row of a pixel is one small row and two phases further on.
+    stride = (height * row, row, row + 2 * depth, channels, channels + depth, 1)
+    return (num_images, height - 1, 2, width - 1, 2, depth), stride
+
+
+def upsampled_convolution(images: Tensor, weight: Tensor) -> Tensor:
+    """Enlarge images by nearest x2 and convolve them by 3x3 with padding 1, at the small size.
+
+    Of the nine taps of a large pixel several meet the same small pixel; summing them first leaves a 2x2
+    kernel for each of the four phases of the large grid, so 4/9 of the multiplications.
+
+    Args:
+        images: [N, C, H, W].
+        weight: [D, C, 3, 3].
+
+    Returns:
+        [N, D, 2H, 2W], the same as `conv2d(interpolate(images, scale_factor=2), weight, padding=1)`,
+        laid out channels last.
+    """
+    channels_out, channels_in = weight.shape[:2]
+    taps = torch.tensor(_TAPS, dtype=weight.dtype, device=weight.device)
+    phases = torch.einsum("pat,qbu,dctu->pqdcab", taps, taps, weight).reshape(4 * channels_out, channels_in, 2, 2)
+    phases = phases.contiguous(memory_format=torch.channels_last)
+    images = images.contiguous(memory_format=torch.channels_last)
+    hidden = F.conv2d(images, phases, padding=1).permute(0, 2, 3, 1).contiguous()
+    return _Interleave.apply(hidden).permute(0, 3, 1, 2)
+
+
+def pixel_shuffle(images: Tensor) -> Tensor:
+    """Return `torch.nn.functional.pixel_shuffle(images, 2)`, moving two neighbours at a time.
+
+    Args:
+        images: [N, 4 C, H, W], float32.
+    """
+    num_images, channels, height, width = images.shape
+    pairs = images.permute(0, 2, 3, 1).contiguous().view(num_images, height, width, channels // 4, 2, 2)
+    # Two pixels side by side make one complex number, which is copied as a whole.
+    moved = torch.view_as_complex(pairs).permute(0, 3, 1, 4, 2).contiguous()
+    return torch.view_as_real(moved).view(num_images, channels // 4, 2 * height, 2 * width)

@@ -1,4 +1,4 @@
-"""Read the settings of `conf/` without Kedro."""
+"""Read the settings of `conf/` as Kedro's loader does, without a session."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
-FREE_WORDS = {"${globals:variant}": "double_colored", "${globals:assets}": "data/01_raw"}
+# In this order: one stands inside another.
+FREE_WORDS = {
+    "${globals:variant}": "double_colored",
+    "${globals:assets}": "data/01_raw",
+    "${runtime_params:variant,double_colored}": "double_colored",
+}
 
 
 def read_folder(folder: Path) -> dict[str, Any]:
@@ -18,7 +24,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
         for word, value in FREE_WORDS.items():
             text = text.replace(word, value)
         merge(merged, yaml.safe_load(text))
-    return merged
+    return OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
 
 
 def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:

@@ -143,6 +143,8 @@ def test_an_impossible_number_is_refused_for_every_setting(raw, value):
         "teacher.fit.num_images",
         "prepare.copies",
         "report.num_examples",
+        "benchmark.num_threads",
+        "benchmark.num_counterfactuals",
     ],
 )
 def test_a_size_is_a_whole_number_above_zero(raw, name, value):
@@ -153,6 +155,12 @@ def test_a_size_is_a_whole_number_above_zero(raw, name, value):
     ("name", "value"),
     [
         ("prepare.validation_fraction", 1),
+        ("benchmark.batch_sizes", []),
+        ("benchmark.batch_sizes", [16, 0]),
+        ("benchmark.batch_sizes", [16, 32, 16]),
+        ("benchmark.num_distillation_steps", 1),
+        ("benchmark.num_threads", 5000),
+        ("benchmark.only", "everything"),
         ("teacher.fit.batch_size", 15),
         ("teacher.fit.mask_bounds", [0.5, 0.1]),
         ("teacher.fit.mask_bounds", [0.5]),

@@ -21,6 +21,7 @@ Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 TrainingSetName = Literal["originals", "teacher", "students"]
 Variant = Literal["colored", "double_colored", "wildlife"]
+BenchmarkGroup = Literal["throughput", "sampling", "composition", "bias", "classifier", "distillation"]
 
 
 class Settings(BaseModel):
@@ -60,6 +61,7 @@ class ClassifierFit(Settings):
         learning_rate: Peak of the one-cycle schedule.
         weight_decay: Of AdamW.
         label_smoothing: Of the cross-entropy.
+        precision: Of this training; null takes `compute.precision`.
         checkpoint_every_steps: A killed training repeats at most this many steps.
     """
 
@@ -68,7 +70,12 @@ class ClassifierFit(Settings):
     learning_rate: Positive = 3e-3
     weight_decay: Weight = 1e-2
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Precision | None = None
     checkpoint_every_steps: Count = 200
+
+    def computing(self, compute: Compute) -> Compute:
+        """Return where and how this training runs."""
+        return compute if self.precision is None else compute.model_copy(update={"precision": self.precision})
 
     @property
     def num_steps(self) -> int:
@@ -214,14 +221,15 @@ class Student(Settings):
     """Architecture of one student generator.
 
     Attributes:
-        architecture: `compact` (plain convolutions at 4 to 16 pixels, sub-pixel output) or `tinygan`
-            (residual blocks with depthwise convolutions, arXiv 2009.13829).
-        width: Channels: three numbers for `compact`, at 1/8, 1/4 and 1/2 of the image size; `c` of the
-            paper for `tinygan`.
+        architecture: `compact` (plain convolutions at 4 to 16 pixels, sub-pixel output), `basis` (learnt
+            spatial patterns, then one convolution and a sub-pixel output) or `tinygan` (residual blocks
+            with depthwise convolutions, arXiv 2009.13829).
+        width: Channels: three numbers for `compact`, at 1/8, 1/4 and 1/2 of the image size; for `basis`,
+            channels at 1/4 size, number of patterns, channels at 1/2 size; `c` of the paper for `tinygan`.
         embedding_dim: Length of the learnt class embedding.
     """
 
-    architecture: Literal["compact", "tinygan"] = "compact"
+    architecture: Literal["compact", "basis", "tinygan"] = "compact"
     width: Count | tuple[Count, Count, Count] = (12, 24, 16)
     embedding_dim: Count = 8
 
@@ -396,6 +404,37 @@ class Ablation(Settings):
     fit: ClassifierFit
 
 
+class Benchmark(Settings):
+    """How much is done to measure what things cost; every number is the median of five repeats.
+
+    Attributes:
+        only: Measure this group alone; null measures all.
+        num_threads: Threads of torch while measuring.
+        batch_sizes: At which teacher and students render.
+        num_images_per_class: Rows per class that are drawn into a store.
+        num_counterfactuals: Composed into one array.
+        num_biased_images: Put through the bias protocol.
+        num_classifier_images: Training images of each classifier; at least two batches are taken.
+        num_distillation_steps: Steps of each distillation, the first of which warm up.
+    """
+
+    only: BenchmarkGroup | None = None
+    num_threads: Annotated[int, Field(gt=0, le=1024)] = 2
+    batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = (16, 32, 64, 128, 256)
+    num_images_per_class: Count = 200
+    num_counterfactuals: Count = 100_000
+    num_biased_images: Count = 60_000
+    num_classifier_images: Count = 6400
+    num_distillation_steps: Annotated[int, Field(ge=2)] = 100
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _all_different(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"each batch size is measured once, got {list(value)}")
+        return value
+
+
 class Report(Settings):
     """What the report shows.
 
@@ -424,6 +463,7 @@ class Parameters(Settings):
     compose: Compose
     classify: Classify
     ablation: Ablation
+    benchmark: Benchmark
     report: Report
 
     @model_validator(mode="after")

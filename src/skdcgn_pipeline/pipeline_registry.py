@@ -8,8 +8,20 @@ from kedro.pipeline import Pipeline
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Return all pipelines by name; `__default__` is the whole chain without `teacher` and `ablation`."""
-    from skdcgn_pipeline.pipelines import ablation, classify, compose, distill, prepare, report, sample, teacher
+    """Return all pipelines by name; `__default__` is the whole chain that ends in the report."""
+    from skdcgn_pipeline.pipelines import (
+        ablation,
+        benchmark,
+        classify,
+        compose,
+        distill,
+        prepare,
+        release,
+        report,
+        results,
+        sample,
+        teacher,
+    )
 
     prepared = prepare.create_pipeline()
     sampled = sample.create_pipeline()
@@ -17,6 +29,9 @@ def register_pipelines() -> dict[str, Pipeline]:
     composed = distilled + compose.create_pipeline()
     classified = composed + classify.create_pipeline()
     reported = classified + report.create_pipeline()
+    # From the released students on instead of newly distilled ones.
+    adopted = prepared + sampled + results.create_pipeline() + distill.create_comparison()
+    measured = adopted + compose.create_pipeline() + classify.create_pipeline() + benchmark.create_pipeline()
     return {
         "prepare": prepared,
         "teacher": prepared + teacher.create_pipeline(),
@@ -25,6 +40,9 @@ def register_pipelines() -> dict[str, Pipeline]:
         "compose": composed,
         "classify": classified,
         "ablation": composed + ablation.create_pipeline(),
+        "benchmark": composed + benchmark.create_pipeline(),
+        "release": classified + benchmark.create_pipeline() + release.create_pipeline(),
         "report": reported,
+        "results": measured,
         "__default__": reported,
     }

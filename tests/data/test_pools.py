@@ -11,10 +11,15 @@ from torch.utils.data import DataLoader
 
 from skdcgn_pipeline import artifacts, progress
 from skdcgn_pipeline.data import pools
-from skdcgn_pipeline.data.pools import CounterfactualPool, CounterfactualStream, store_counterfactuals
+from skdcgn_pipeline.data.pools import (
+    CounterfactualPool,
+    CounterfactualStream,
+    compose_in_memory,
+    store_counterfactuals,
+)
 from skdcgn_pipeline.data.samples import decode_images
 from skdcgn_pipeline.errors import InterruptedRunError, SettingError
-from skdcgn_pipeline.mechanisms import MechanismImages, compose
+from skdcgn_pipeline.mechanisms import MechanismImages, compose, transform_mechanism
 from skdcgn_pipeline.parameters import Composition, Counterfactual, Transformation, Transformations
 from skdcgn_pipeline.seeding import torch_generator
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -110,6 +115,50 @@ def test_training_batches_are_labelled_by_their_shape(pool):
     assert torch.equal(labels, expected.labels[:, 0])
 
 
+def draw_plainly(pool: CounterfactualPool, num_images: int, composition: Composition, generator: torch.Generator):
+    """Compose one mechanism after the other, as floats, without any shortcut."""
+    image_class = torch.randint(pool.num_classes, (num_images,), generator=generator)
+    rows, images = [], []
+    for mechanism in MECHANISMS:
+        own_class = torch.randint(pool.num_classes, (num_images,), generator=generator)
+        label = own_class if getattr(composition.counterfactual, mechanism) else image_class
+        shares = torch.rand(num_images, generator=generator)
+        candidates = [(pool.labels == one).nonzero()[:, 0] for one in label]
+        rows.append(torch.stack([c[int(share * len(c))] for c, share in zip(candidates, shares, strict=True)]))
+        image = decode_images(mechanism, pool.images.of(mechanism)[rows[-1]])
+        images.append(transform_mechanism(image, mechanism, composition.transformations.of(mechanism), generator))
+    offsets = (None, None)
+    if composition.patch_shift:
+        offsets = torch.randint(pool.image_size, (2, num_images, 2), generator=generator)
+    return compose(MechanismImages(*images), *offsets), torch.stack(rows, 1)
+
+
+NOISY = Transformation(kind="gaussian_noise", strength=0.2)
+GREY = Transformation(kind="grey", strength=0.5)
+AFFINE = Transformation(kind="affine", strength=2.0)
+
+
+@pytest.mark.parametrize("patch_shift", [True, False])
+@pytest.mark.parametrize(
+    "transformations",
+    [{}, {"shape": (AFFINE,)}, {"texture": (NOISY,)}, {"shape": (NOISY,), "background": (GREY, NOISY)}],
+)
+@pytest.mark.parametrize("num_images", [1, 37, 300])
+def test_what_is_drawn_is_bit_for_bit_what_the_plain_way_draws(pool, transformations, patch_shift, num_images):
+    composition = Composition(transformations=Transformations(**transformations), patch_shift=patch_shift)
+    batch = pool.draw(num_images, composition, torch_generator(7, "test"))
+    images, rows = draw_plainly(pool, num_images, composition, torch_generator(7, "test"))
+    assert torch.equal(batch.rows, rows)
+    assert torch.equal(batch.images, images)
+
+
+@pytest.mark.parametrize("images_per_pass", [1, 7, 1000])
+def test_what_is_drawn_does_not_depend_on_how_many_are_composed_at_a_time(pool, monkeypatch, images_per_pass):
+    expected = draw(pool, 50)
+    monkeypatch.setattr(pools, "IMAGES_PER_PASS", images_per_pass)
+    assert torch.equal(draw(pool, 50).images, expected.images)
+
+
 def test_drawing_does_not_change_the_pool(pool):
     before = pool.images.foreground.clone()
     draw(pool, 50)
@@ -176,6 +225,17 @@ def test_a_stored_counterfactual_is_regenerated_from_its_record(tmp_path, tiny_s
     assert (torch.from_numpy(columns["images"]) / 127.5 - 1 - composites).abs().max() <= 1 / 127.5
     labels = tiny_samples.read("labels")["labels"]
     assert np.array_equal(labels[columns["rows"]], columns["labels"])
+
+
+@pytest.mark.parametrize("num_images", [5, 32, 90])
+def test_in_memory_the_same_counterfactuals_are_composed_as_are_stored(
+    tmp_path, tiny_samples, pool, small_blocks, num_images
+):
+    stored = store(tmp_path, tiny_samples, num_images=num_images, seed=4).read("images", "labels")
+    images, labels = compose_in_memory(pool, Composition(), num_images, 4)
+    assert images.dtype == np.uint8
+    assert np.array_equal(images, stored["images"])
+    assert np.array_equal(labels, stored["labels"])
 
 
 def test_stored_counterfactuals_are_read_with_their_labels(tmp_path, tiny_samples, small_blocks):

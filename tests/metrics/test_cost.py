@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from skdcgn_pipeline.metrics import cost
-from skdcgn_pipeline.metrics.cost import count_macs, count_parameters, measure_rates, render_call
+from skdcgn_pipeline.metrics.cost import count_macs, count_parameters, measure_rates, render_call, take_turns
 from skdcgn_pipeline.models.cgn import MnistCGN
 
 
@@ -68,3 +68,17 @@ def test_rates_come_from_turns_in_one_process(monkeypatch):
     assert order[:2] == ["teacher", "student"]
     turns = [name for number, name in enumerate(order[2:]) if number == 0 or name != order[1 + number]]
     assert turns == ["teacher", "student"] * cost.NUM_REPEATS
+
+
+def test_measures_take_turns_and_the_median_counts():
+    order, values = [], {"slow": iter([9, 1, 3, 2, 8]), "fast": iter([4, 4, 4, 4, 100])}
+
+    def measure(name: str):
+        def call() -> float:
+            order.append(name)
+            return next(values[name])
+
+        return call
+
+    assert take_turns({name: measure(name) for name in values}) == {"slow": 3, "fast": 4}
+    assert order == ["slow", "fast"] * cost.NUM_REPEATS

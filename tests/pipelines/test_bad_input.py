@@ -155,7 +155,7 @@ def test_impossible_learning_rate_is_refused(told: Callable[..., str], value: ob
         ({"teacher": {"name": "digit_cgn"}}, "teacher.name: expected one of mnist_cgn, digits_cgn, custom"),
         (
             {"shape": {"distill": {"student": {"architecture": "compakt"}}}},
-            "shape.distill.student.architecture: expected one of compact, tinygan, got 'compakt'",
+            "shape.distill.student.architecture: expected one of compact, basis, tinygan, got 'compakt'",
         ),
         (
             {"classify": {"counterfactuals": "storred"}},

@@ -17,7 +17,8 @@ from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.pipeline_registry import register_pipelines
 from skdcgn_pipeline.session import ProjectSession, environments
 
-STAGES = ["prepare", "teacher", "sample", "distill", "compose", "classify", "ablation", "report"]
+BY_NAME_ONLY = ["teacher", "ablation", "benchmark", "release", "results"]
+STAGES = ["prepare", "sample", "distill", "compose", "classify", "report", *BY_NAME_ONLY]
 ENVIRONMENTS = ["base", "mnist", "test"]
 
 
@@ -30,8 +31,8 @@ def test_every_stage_is_registered(registered: dict[str, Pipeline]) -> None:
     assert set(registered) == {*STAGES, "__default__"}
 
 
-@pytest.mark.parametrize("tag", ["teacher", "ablation"])
-def test_default_leaves_out_teacher_training_and_ablation(registered: dict[str, Pipeline], tag: str) -> None:
+@pytest.mark.parametrize("tag", BY_NAME_ONLY)
+def test_default_leaves_out_what_is_run_by_name(registered: dict[str, Pipeline], tag: str) -> None:
     assert not [node.name for node in registered["__default__"].nodes if tag in node.tags]
     assert [node.name for node in registered[tag].nodes if tag in node.tags]
 
@@ -39,7 +40,7 @@ def test_default_leaves_out_teacher_training_and_ablation(registered: dict[str, 
 def test_default_holds_every_other_stage(registered: dict[str, Pipeline]) -> None:
     tags = {tag for node in registered["__default__"].nodes for tag in node.tags}
 
-    assert tags == set(STAGES) - {"teacher", "ablation"}
+    assert tags == set(STAGES) - set(BY_NAME_ONLY)
     assert "report" in registered["__default__"].outputs()
 
 
@@ -66,10 +67,19 @@ def test_each_mechanism_has_its_namespace(registered: dict[str, Pipeline]) -> No
 
 
 def test_node_names_are_unique(registered: dict[str, Pipeline]) -> None:
-    everything = sum(registered.values(), Pipeline([]))
+    # `results` takes its students from the package instead of distilling them.
+    everything = sum((pipe for name, pipe in registered.items() if name != "results"), Pipeline([]))
     names = [node.name for node in everything.nodes]
 
     assert len(names) == len(set(names))
+
+
+def test_results_distil_nothing(registered: dict[str, Pipeline]) -> None:
+    names = {node.name for node in registered["results"].nodes}
+
+    assert "adopt_released_students" in names
+    assert not [name for name in names if "distil_student" in name]
+    assert {"student_comparison", "accuracy_summary", "benchmark"} <= registered["results"].all_outputs()
 
 
 def test_environments_are_known() -> None:

@@ -140,6 +140,32 @@ def test_ablation_logs_a_nested_run_per_cell_and_is_reused(copy_of_finished: Cal
     assert state_of(place.data / "stores") == before
 
 
+def test_benchmark_writes_a_table_and_a_picture_and_logs_them(copy_of_finished: Callable[[str], Place]) -> None:
+    place = copy_of_finished("benchmark")
+    before = state_of(place.data / "stores")
+
+    run = place.run(pipeline_names=["benchmark"])
+
+    table = pd.read_parquet(place.saved("07_tables/*/benchmark.parquet"))
+    assert set(table["group"]) == {"throughput", "sampling", "composition", "bias", "classifier", "distillation"}
+    assert (table["threads"].dropna() == 1).all()
+    read = pd.read_csv(place.saved("07_tables/*/benchmark.csv"))
+    assert read["what"].tolist() == table["what"].tolist()
+    assert read["value"].to_numpy() == pytest.approx(table["value"].to_numpy())
+    assert place.saved("08_reporting/*/benchmark_chart.png").is_file()
+    logged = place.run_of(run)
+    (best,) = table[table["what"] == "students, best batch size"].to_dict("records")
+    assert logged.data.metrics["benchmark/throughput/students_best_batch_size/ratio"] == pytest.approx(best["ratio"])
+    artifacts = {
+        f.path
+        for folder in ("tables", "pictures")
+        for f in mlflow.MlflowClient().list_artifacts(logged.info.run_id, folder)
+    }
+    assert {"tables/benchmark.csv", "pictures/benchmark.png"} <= artifacts
+    # Nothing that a run keeps depends on it.
+    assert state_of(place.data / "stores") == before
+
+
 def test_run_goes_on_when_the_server_takes_nothing(
     place: Place, copy_of_finished: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

@@ -14,6 +14,7 @@ from skdcgn_pipeline.reporting.pictures import (
     _tile,
     draw_ablation_heat_map,
     draw_accuracy_chart,
+    draw_benchmark,
     draw_biased_sheet,
     draw_counterfactual_sheet,
     draw_loss_curves,
@@ -114,3 +115,38 @@ def test_the_heat_map_grows_with_the_cells():
     few, many = draw_ablation_heat_map(summary(2)), draw_ablation_heat_map(summary(9))
     assert_is_a_picture(few)
     assert many.shape[0] > few.shape[0]
+
+
+def benchmark_table() -> pd.DataFrame:
+    common = {"threads": 2, "machine": "a processor, 2 cores", "versions": "torch", "target": "", "met": None}
+    rates = [
+        common | {"group": "throughput", "what": what, "value": value, "unit": "images/s", "batch_size": size}
+        for what, value in (("teacher", 100.0), ("students", 900.0), ("students bf16", 800.0))
+        for size in (16, 32)
+    ]
+    judged = {"ratio": 9.0, "target": ">= 10x", "met": False}
+    rates.append(rates[2] | {"what": "students, best batch size"} | judged)
+    others = [
+        common | {"group": group, "what": group, "value": 3.0, "unit": "s", "ratio": ratio, "target": "<= 4 s"} | met
+        for group, ratio, met in (
+            ("composition", 60.0, {"met": True}),
+            ("bias", 0.5, {"met": False}),
+            ("sampling", 0.9, {"target": ""}),
+        )
+    ]
+    published = common | {"group": "bias", "what": "published", "value": 122.0, "unit": "s", "ratio": None}
+    return pd.DataFrame([*rates, *others, published])
+
+
+def test_the_benchmark_is_drawn_with_a_bar_per_ratio():
+    table = benchmark_table()
+    whole = draw_benchmark(table)
+    assert_is_a_picture(whole)
+    more = pd.concat([table, *[table[table["group"] == "sampling"]] * 12])
+    assert draw_benchmark(more).shape[0] > whole.shape[0]
+
+
+@pytest.mark.parametrize("group", ["throughput", "composition"])
+def test_one_group_of_the_benchmark_can_be_drawn_alone(group):
+    table = benchmark_table()
+    assert_is_a_picture(draw_benchmark(table[table["group"] == group]))

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from skdcgn_pipeline import progress
+from skdcgn_pipeline.data.batches import EpochSampler
 from skdcgn_pipeline.data.samples import SampleShards, decode_images
 from skdcgn_pipeline.errors import InterruptedRunError
 from skdcgn_pipeline.parameters import Compute, Distill, LossWeights, Student
-from skdcgn_pipeline.training.distil_student import assemble_students, build_student, distil_student
+from skdcgn_pipeline.training.distil_student import DistillationStep, assemble_students, build_student, distil_student
 from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, MECHANISMS
 
 CPU = Compute(device="cpu")
@@ -81,6 +82,26 @@ def test_the_total_is_the_weighted_sum_of_the_terms(tiny_samples):
     for entry in history:
         expected = sum(weight * entry[name] for name, weight in ALL_TERMS.items())
         assert entry["total"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("mechanism", ["shape", "texture"])
+def test_the_loop_takes_the_steps_of_a_training_that_is_called_by_hand(tiny_samples, mechanism):
+    own = settings(5, judge_every_steps=2, adversarial_every_judgements=2)
+    noise, labels, images = tiny_samples.read_pairs(mechanism)
+    train = DistillationStep(mechanism, noise.shape[1], 3, images.shape[-1], own, 0, CPU)
+    sampler = EpochSampler(len(labels), 0, f"distil-{mechanism}")
+    for step in range(own.num_steps):
+        rows = sampler.rows(step, own.batch_size)
+        losses = train(step, noise[rows], labels[rows], decode_images(mechanism, images[rows]), noted=step == 4)
+    student, history = distil(tiny_samples, mechanism, own)
+    assert difference(train.average, student) == 0
+    assert history[-1] == {"step": 5, **losses}
+
+
+def test_losses_are_only_read_where_they_are_noted(tiny_samples):
+    noise, labels, images = tiny_samples.read_pairs("shape")
+    train = DistillationStep("shape", noise.shape[1], 3, images.shape[-1], settings(), 0, CPU)
+    assert train(0, noise, labels, decode_images("shape", images)) == {}
 
 
 @pytest.mark.parametrize("name", sorted(ALL_TERMS))

@@ -19,6 +19,32 @@ def from_bytes(images: Tensor) -> Tensor:
     return images.float().mul_(1 / 127.5).sub_(1)
 
 
+def take_images(images: Tensor, rows: Tensor, offsets: Tensor | None = None) -> Tensor:
+    """Take images out of many, and shift their patches on the way; faster than indexing.
+
+    Args:
+        images: [N, C, H, W], any type.
+        rows: [B] which images.
+        offsets: Integers [B, 2] in 0 .. H as (rows, columns), see `shift_patches`; None shifts nothing.
+
+    Returns:
+        [B, C, H, W], the same as `shift_patches(images[rows], offsets)`.
+    """
+    _, channels, height, width = images.shape
+    if not len(rows):
+        return images[:0]
+    taken = images.flatten(1).index_select(0, rows)
+    if offsets is None:
+        return taken.view(len(rows), channels, height, width)
+    # Whole lines are copied: each one twice, side by side, and of these the window at its column.
+    lines = (torch.arange(height) + offsets[:, :1]) % height  # [B, H]
+    planes = torch.arange(len(rows) * channels).mul_(height).view(len(rows), channels, 1)
+    index = (planes + lines[:, None]).flatten()  # [B * C * H]
+    doubled = taken.view(-1, width).index_select(0, index.repeat_interleave(2)).view(-1)
+    starts = torch.arange(len(index)).mul_(2 * width).view(len(rows), channels * height) + offsets[:, 1:]
+    return doubled.unfold(0, width, 1).index_select(0, starts.flatten()).view(len(rows), channels, height, width)
+
+
 class EpochSampler:
     """Rows of every step: each epoch is a fresh permutation that depends on (seed, purpose, epoch) alone.
 
@@ -64,6 +90,6 @@ def draw_from_images(images: Tensor, labels: Tensor, seed: int, purpose: str) ->
 
     def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
         rows = sampler.rows(step, batch_size)
-        return from_bytes(images[rows]), labels[rows]
+        return from_bytes(take_images(images, rows)), labels[rows]
 
     return draw

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,19 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from skdcgn_pipeline.artifacts import ArtifactWriter, build_artifact, check_writable
-from skdcgn_pipeline.data.batches import DrawBatch
+from skdcgn_pipeline.data.batches import DrawBatch, take_images
 from skdcgn_pipeline.data.samples import SampleShards, decode_images, encode_images
 from skdcgn_pipeline.data.shards import BlockRows, Shards, write_shards
 from skdcgn_pipeline.errors import SettingError
-from skdcgn_pipeline.mechanisms import MechanismImages, compose, transform_mechanism
+from skdcgn_pipeline.mechanisms import MechanismImages, compose, shift_patches, transform_mechanism
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.seeding import torch_generator
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 # Stored counterfactuals are composed in blocks of this many rows, whatever the shards are.
 ROWS_PER_BLOCK = 500
+# Few enough at a time for the memory of each step to be at hand for the next; no image depends on it.
+IMAGES_PER_PASS = 128
 
 
 @dataclass(frozen=True)
@@ -94,19 +97,37 @@ class CounterfactualPool:
             generator: Source of every random choice.
         """
         image_class = torch.randint(self.num_classes, (num_images,), generator=generator)
-        labels, rows, images = [], [], []
+        labels: dict[str, Tensor] = {}
+        rows: dict[str, Tensor] = {}
+        transformed: dict[str, Tensor] = {}
         for mechanism in MECHANISMS:
             own_class = torch.randint(self.num_classes, (num_images,), generator=generator)
-            labels.append(own_class if getattr(composition.counterfactual, mechanism) else image_class)
-            rows.append(self._draw_rows(labels[-1], generator))
-            image = decode_images(mechanism, self.images.of(mechanism)[rows[-1]])
-            images.append(transform_mechanism(image, mechanism, composition.transformations.of(mechanism), generator))
+            labels[mechanism] = own_class if getattr(composition.counterfactual, mechanism) else image_class
+            rows[mechanism] = self._draw_rows(labels[mechanism], generator)
+            if transformations := composition.transformations.of(mechanism):
+                images = decode_images(mechanism, take_images(self.images.of(mechanism), rows[mechanism]))
+                transformed[mechanism] = transform_mechanism(images, mechanism, transformations, generator)
         offsets = torch.zeros(2, num_images, 2, dtype=torch.long)
+        shifts = {}
         if composition.patch_shift:
             offsets = torch.randint(self.image_size, (2, num_images, 2), generator=generator)
-        shifts = offsets if composition.patch_shift else (None, None)
-        composites = compose(MechanismImages(*images), *shifts)
-        return CounterfactualBatch(composites, torch.stack(labels, 1), torch.stack(rows, 1), *offsets)
+            shifts = {"texture": offsets[0], "background": offsets[1]}
+
+        def image_of(mechanism: str, part: slice) -> Tensor:
+            shift = shifts[mechanism][part] if mechanism in shifts else None
+            if mechanism in transformed:
+                image = transformed[mechanism][part]
+                return image if shift is None else shift_patches(image, shift)
+            # Bytes are shifted while they are taken; four times as much memory moves afterwards.
+            return decode_images(mechanism, take_images(self.images.of(mechanism), rows[mechanism][part], shift))
+
+        composites = torch.empty(num_images, 3, self.image_size, self.image_size)
+        for first in range(0, num_images, IMAGES_PER_PASS):
+            part = slice(first, first + IMAGES_PER_PASS)
+            composites[part] = compose(MechanismImages(*(image_of(mechanism, part) for mechanism in MECHANISMS)))
+        return CounterfactualBatch(
+            composites, torch.stack([*labels.values()], 1), torch.stack([*rows.values()], 1), *offsets
+        )
 
     def draw_batch(self, composition: Composition, seed: int, purpose: str) -> DrawBatch:
         """Return a function that composes fresh training batches, labelled by their shape."""
@@ -166,6 +187,45 @@ class CounterfactualShards(Shards):
         return torch.from_numpy(columns["images"]), torch.from_numpy(columns["labels"])
 
 
+def compose_block(pool: CounterfactualPool, composition: Composition, seed: int, block: int) -> dict[str, np.ndarray]:
+    """Compose one block of the counterfactuals that are stored.
+
+    Returns:
+        The columns of `CounterfactualShards`, `ROWS_PER_BLOCK` rows of each.
+    """
+    batch = pool.draw(ROWS_PER_BLOCK, composition, torch_generator(seed, "stored-counterfactuals", block))
+    columns = {name: values.numpy() for name, values in vars(batch).items() if name != "images"}
+    encoded = [encode_images("texture", part) for part in batch.images.split(IMAGES_PER_PASS)]
+    return {"images": np.concatenate(encoded), **columns}
+
+
+def compose_in_memory(
+    pool: CounterfactualPool, composition: Composition, num_images: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compose the counterfactuals that `store_counterfactuals` would store, into memory.
+
+    Memory beyond the result stays at one block.
+
+    Args:
+        pool: The images of the mechanisms.
+        composition: How they are composed.
+        num_images: How many.
+        seed: Base seed.
+
+    Returns:
+        uint8 images [N, 3, H, W] (value / 127.5 - 1) and the labels [N, 3] of shape, texture and
+        background.
+    """
+    images = np.empty((num_images, 3, pool.image_size, pool.image_size), np.uint8)
+    labels = np.empty((num_images, len(MECHANISMS)), np.int64)
+    for block, first in enumerate(range(0, num_images, ROWS_PER_BLOCK)):
+        columns = compose_block(pool, composition, seed, block)
+        rows = min(ROWS_PER_BLOCK, num_images - first)
+        images[first : first + rows] = columns["images"][:rows]
+        labels[first : first + rows] = columns["labels"][:rows]
+    return images, labels
+
+
 def store_counterfactuals(
     store: Path,
     samples: SampleShards,
@@ -191,13 +251,7 @@ def store_counterfactuals(
 
     def source() -> BlockRows:
         pool = CounterfactualPool.of(samples)
-
-        def compose_block(block: int) -> dict[str, np.ndarray]:
-            generator = torch_generator(seed, "stored-counterfactuals", block)
-            columns = {k: v.numpy() for k, v in vars(pool.draw(ROWS_PER_BLOCK, composition, generator)).items()}
-            return columns | {"images": encode_images("texture", torch.from_numpy(columns["images"]))}
-
-        return BlockRows(compose_block, ROWS_PER_BLOCK)
+        return BlockRows(partial(compose_block, pool, composition, seed), ROWS_PER_BLOCK)
 
     def write(writer: ArtifactWriter) -> None:
         check_writable(store, num_images * (3 * samples.image_size**2 + 32))

@@ -71,7 +71,7 @@ def decode_images(mechanism: str, images: Tensor) -> Tensor:
 
 def encode_images(mechanism: str, images: Tensor) -> np.ndarray:
     """Quantise images of a mechanism to uint8 of its fixed range."""
-    scaled = images.float() * 255 if mechanism == "shape" else (images.float() + 1) * 127.5
+    scaled = images.float().mul(255) if mechanism == "shape" else images.float().add(1).mul_(127.5)
     return scaled.round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
 
 

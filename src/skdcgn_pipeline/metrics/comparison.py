@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from skdcgn_pipeline.artifacts import build_json
+from skdcgn_pipeline.data.batches import from_bytes
+from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.data.samples import SampleShards, decode_images
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
 from skdcgn_pipeline.metrics.cost import count_macs, count_parameters, measure_rates, render_call
 from skdcgn_pipeline.metrics.fidelity import (
+    GaussianStatistics,
     extract_features,
     frechet_distance,
     gaussian_statistics,
@@ -31,7 +34,7 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 
 ALL = "all"
 RENDER_BATCH = 256
-FIDELITY_COLUMNS = ["mechanism", "l1", "mask_iou", "frechet", "num_images"]
+FIDELITY_COLUMNS = ["mechanism", "l1", "mask_iou", "frechet", "frechet_teacher", "frechet_ratio", "num_images"]
 COST_COLUMNS = [f"{role}_{cost}" for cost in ("parameters", "macs", "images_per_s") for role in ("teacher", "student")]
 
 
@@ -47,15 +50,33 @@ def render_heldout(students: StudentCGN, heldout: SampleShards) -> tuple[Mechani
     return rendered, MechanismImages(*(decode_images(m, stored.of(m)) for m in MECHANISMS))
 
 
+def compose_heldout(images: MechanismImages, heldout: SampleShards) -> Tensor:
+    """Compose held-out images [N, 3, H, W] with the patch shifts that are recorded with them."""
+    columns = heldout.read("foreground_offset", "background_offset")
+    return compose(images, *(torch.from_numpy(columns[name]).long() for name in columns))
+
+
 def measure_fidelity(
-    students: StudentCGN, heldout: SampleShards, feature_network: DigitClassifier, compute: Compute
+    students: StudentCGN,
+    heldout: SampleShards,
+    training_images: Tensor,
+    feature_network: DigitClassifier,
+    compute: Compute,
 ) -> pd.DataFrame:
     """Measure how alike students and teacher are, on held-out noise.
 
+    Args:
+        students: The students.
+        heldout: The teacher's images of noise that was never trained on.
+        training_images: uint8 [M, 3, H, W], images of the dataset that the teacher imitates.
+        feature_network: In whose feature space Frechet distances are measured.
+        compute: Device and precision of the feature network.
+
     Returns:
-        A row per mechanism and one for `all` (the factual composites without patch shift): `l1` in
-        units of the image's range, `mask_iou` (shape only), `frechet` in the feature network's space,
-        `num_images`.
+        A row per mechanism and one for `all` (the factual composites with their patch shifts): `l1` in
+        units of the image's range, `mask_iou` (shape only), `frechet` between student and teacher,
+        `num_images`; for `all` also `frechet_teacher` between the teacher's composites and the training
+        images and `frechet_ratio`, the first distance over the second.
 
     Raises:
         SettingError: If the students were made for another noise size, class count or image size.
@@ -63,20 +84,24 @@ def measure_fidelity(
     check_same_interface(heldout, students)
     student_images, teacher_images = render_heldout(students, heldout)
 
-    def statistics_of(images: Tensor) -> Any:
+    def statistics_of(images: Tensor) -> GaussianStatistics:
         return gaussian_statistics(extract_features(feature_network, images, compute))
 
     rows = []
     for mechanism in (*MECHANISMS, ALL):
         if mechanism == ALL:
-            mine, theirs = compose(student_images), compose(teacher_images)
+            mine, theirs = (compose_heldout(images, heldout) for images in (student_images, teacher_images))
         else:
             mine, theirs = student_images.of(mechanism), teacher_images.of(mechanism)
-        row = {"mechanism": mechanism, "l1": mean_absolute_difference(mine, theirs)}
+        row: dict[str, Any] = {"mechanism": mechanism, "l1": mean_absolute_difference(mine, theirs)}
         if mechanism == "shape":
             row["mask_iou"] = mask_iou(mine, theirs)
             mine, theirs = mine * 2 - 1, theirs * 2 - 1
-        row["frechet"] = frechet_distance(statistics_of(mine), statistics_of(theirs))
+        of_teacher = statistics_of(theirs)
+        row["frechet"] = frechet_distance(statistics_of(mine), of_teacher)
+        if mechanism == ALL:
+            row["frechet_teacher"] = frechet_distance(of_teacher, statistics_of(from_bytes(training_images)))
+            row["frechet_ratio"] = row["frechet"] / row["frechet_teacher"]
         rows.append(row | {"num_images": len(mine)})
     return pd.DataFrame(rows, columns=FIDELITY_COLUMNS)
 
@@ -117,6 +142,7 @@ def compare_with_teacher(
     students: StudentCGN,
     students_identity: str,
     heldout: SampleShards,
+    biased_images: BiasedImages,
     feature_network: DigitClassifier,
     feature_network_identity: str,
     batch_size: int,
@@ -128,13 +154,16 @@ def compare_with_teacher(
         "teacher": teacher.identity,
         "students": students_identity,
         "heldout": heldout.artifact.identity,
+        "biased_images": biased_images.artifact.identity,
         "feature_network": feature_network_identity,
         "batch_size": batch_size,
         "compute": compute.model_dump(),
     }
 
     def measure() -> Any:
-        fidelity = measure_fidelity(students, heldout, feature_network, compute)
+        # As many training images as composites: the distance of two samples depends on their sizes.
+        training_images = biased_images.split("train").images[: heldout.num_rows]
+        fidelity = measure_fidelity(students, heldout, training_images, feature_network, compute)
         table = fidelity.merge(measure_costs(teacher.generator, students, batch_size), on="mechanism")
         return json.loads(table.to_json(orient="records", double_precision=10))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,6 +34,27 @@ def count_macs(render: Callable[[], Any]) -> int | None:
     return counter.get_total_flops() // 2 or None
 
 
+def in_turns(measures: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Take several measures in turns, so that whatever else the machine does meets all of them.
+
+    Args:
+        measures: What to measure; each call gives one number.
+
+    Returns:
+        The numbers of five turns each.
+    """
+    values: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(NUM_REPEATS):
+        for name, measure in measures.items():
+            values[name].append(measure())
+    return values
+
+
+def take_turns(measures: dict[str, Callable[[], float]]) -> dict[str, float]:
+    """Return the median of five turns of each measure, see `in_turns`."""
+    return {name: statistics.median(numbers) for name, numbers in in_turns(measures).items()}
+
+
 def measure_rates(renders: dict[str, Callable[[], Any]], images_per_call: int) -> dict[str, float]:
     """Measure images per second of several generators, taking turns in one process.
 
@@ -43,22 +65,23 @@ def measure_rates(renders: dict[str, Callable[[], Any]], images_per_call: int) -
     Returns:
         The median of five turns each, in images per second.
     """
+
+    def rate(render: Callable[[], Any]) -> float:
+        calls, start = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < SECONDS_PER_REPEAT or not calls:
+            render()
+            calls += 1
+            wait_for_device()
+        return calls * images_per_call / elapsed if elapsed else 0.0
+
     for render in renders.values():
         render()
-    rates: dict[str, list[float]] = {name: [] for name in renders}
     with torch.inference_mode():
-        for _ in range(NUM_REPEATS):
-            for name, render in renders.items():
-                calls, start = 0, time.perf_counter()
-                while (elapsed := time.perf_counter() - start) < SECONDS_PER_REPEAT or not calls:
-                    render()
-                    calls += 1
-                    _wait_for_device()
-                rates[name].append(calls * images_per_call / elapsed if elapsed else 0.0)
-    return {name: statistics.median(values) for name, values in rates.items()}
+        return take_turns({name: partial(rate, render) for name, render in renders.items()})
 
 
-def _wait_for_device() -> None:
+def wait_for_device() -> None:
+    """Wait until the GPU, if there is one, has done what it was asked to."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

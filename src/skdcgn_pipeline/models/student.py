@@ -15,13 +15,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skdcgn_pipeline.artifacts import write_aside, write_json
+from skdcgn_pipeline.artifacts import sha256_of_file, write_aside, write_json
+from skdcgn_pipeline.compute import place
 from skdcgn_pipeline.errors import SettingError, check_choice
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
 from skdcgn_pipeline.models.upsampling import pixel_shuffle, upsampled_convolution
 from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, MECHANISMS
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+RELEASED = Path(__file__).parents[1] / "released"
+RELEASE_PREFIX = "students_"
 
 
 class ConditionalNorm(nn.Module):
@@ -32,11 +35,14 @@ class ConditionalNorm(nn.Module):
         num_classes: Number of classes.
         embedding_dim: With it, scale and shift are linear in a class embedding, as in TinyGAN;
             without, each class has its own.
+        per_image: Instance norm instead of batch-norm.
     """
 
-    def __init__(self, channels: int, num_classes: int, embedding_dim: int | None = None) -> None:
+    def __init__(
+        self, channels: int, num_classes: int, embedding_dim: int | None = None, per_image: bool = False
+    ) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.norm = nn.InstanceNorm2d(channels) if per_image else nn.BatchNorm2d(channels, affine=False)
         self.affine: nn.Module
         if embedding_dim is None:
             self.affine = nn.Embedding(num_classes, 2 * channels)
@@ -50,7 +56,7 @@ class ConditionalNorm(nn.Module):
         """Normalise [N, C, H, W]; `condition` is classes [N] or embeddings [N, embedding_dim]."""
         scale, shift = self.affine(condition)[:, :, None, None].to(images.dtype).chunk(2, 1)
         scale = scale + 1
-        if self.training:
+        if self.training or isinstance(self.norm, nn.InstanceNorm2d):
             return torch.addcmul(shift, self.norm(images), scale)
         # Both affine maps in one pass over memory.
         mean, variance = self.norm.running_mean, self.norm.running_var
@@ -106,11 +112,79 @@ class CompactGenerator(nn.Module):
         hidden = hidden.view(-1, self.first, self.start, self.start)
         hidden = F.leaky_relu_(self.norms[0](hidden, labels), 0.2)
         for convolution, norm in zip(self.convolutions, self.norms[1:], strict=True):  # type: ignore[call-overload]
-            hidden = upsampled_convolution(hidden, convolution.weight)
+            hidden = upsampled_convolution(hidden, convolution.get_parameter("weight"))
             hidden = F.leaky_relu_(norm(hidden, labels), 0.2)
-        images = pixel_shuffle(self.output(hidden).float())
-        # tanh(x) is 2 sigmoid(2x) - 1, and torch's sigmoid is several times faster on a CPU.
-        return images.sigmoid() if self.is_mask else images.mul(2).sigmoid_().mul(2).sub_(1)
+        return pixel_shuffle(self.output(hidden).float()).sigmoid() if self.is_mask else _colours(self.output, hidden)
+
+
+class BasisGenerator(nn.Module):
+    """A shallow network whose linear layer speaks in learnt spatial patterns.
+
+    Linear -> coefficients of shared patterns at 1/4 size -> instance norm -> nearest x2, Conv3x3 -> 1/2
+    size -> batch-norm, LeakyReLU, instance norm -> Conv3x3 -> pixel shuffle x2 -> for masks, another
+    instance norm. Scales and shifts of the norms belong to the class.
+
+    The mask of the MNIST CGN is little more than a linear map of noise and class to many channels at 1/4
+    size, which holds most of its parameters, and instance norms, which decide how far the strokes reach.
+    Channels that share their spatial patterns need a fraction of the parameters, and with the instance
+    norms masks come out sharper than from a `CompactGenerator` of the same size.
+
+    Args:
+        channels: 1 for masks (values in [0, 1]), 3 for images (values in [-1, 1]).
+        noise_dim: Length of the noise.
+        num_classes: Number of classes.
+        image_size: Height and width, a multiple of 4.
+        width: Channels at 1/4 size, number of patterns, channels at 1/2 size.
+        embedding_dim: Length of the class embedding that joins the noise.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        noise_dim: int,
+        num_classes: int,
+        image_size: int,
+        width: Sequence[int],
+        embedding_dim: int,
+    ) -> None:
+        super().__init__()
+        if image_size % 4:
+            raise SettingError("image_size", "a multiple of 4", image_size, "Use the 'tinygan' architecture.")
+        first, num_patterns, last = width
+        self.start, self.first, self.is_mask = image_size // 4, first, channels == 1
+        self.embedding = nn.Embedding(num_classes, embedding_dim)
+        self.stem = nn.Linear(noise_dim + embedding_dim, first * num_patterns, bias=False)
+        self.patterns = nn.Parameter(torch.randn(num_patterns, self.start**2) / self.start)
+        self.norms = nn.ModuleList(
+            [ConditionalNorm(first, num_classes, per_image=True), ConditionalNorm(last, num_classes)]
+        )
+        self.convolution = nn.Conv2d(first, last, 3, padding=1, bias=False)
+        self.output = nn.Conv2d(last, 4 * channels, 3, padding=1)
+        if self.is_mask:
+            # A steep sigmoid around the mean stands for the teacher's clamp to [0, 1].
+            self.gain, self.shift = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(-2.0))
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return images [N, channels, image_size, image_size] for noise [N, noise_dim], labels [N]."""
+        coefficients = self.stem(torch.cat([noise, self.embedding(labels)], 1))
+        hidden = coefficients.view(len(noise), self.first, -1) @ self.patterns
+        hidden = hidden.view(-1, self.first, self.start, self.start)
+        hidden = upsampled_convolution(self.norms[0](hidden, labels), self.convolution.weight)
+        hidden = F.instance_norm(F.leaky_relu_(self.norms[1](hidden, labels), 0.2))
+        if not self.is_mask:
+            return _colours(self.output, hidden)
+        logits = F.instance_norm(pixel_shuffle(self.output(hidden).float()))
+        return (logits * self.gain + self.shift).sigmoid()
+
+
+def _colours(convolution: nn.Conv2d, hidden: Tensor) -> Tensor:
+    """Convolve, shuffle pixels and return their tanh, as 2 sigmoid(2x) - 1.
+
+    Torch's sigmoid is several times faster on a CPU, and doubling the weights spares a pass over the images.
+    """
+    assert convolution.bias is not None
+    doubled = F.conv2d(hidden, 2 * convolution.weight, 2 * convolution.bias, padding=1)
+    return torch.rsub(pixel_shuffle(doubled.float()).sigmoid(), -1, alpha=-2)
 
 
 class _TinyBlock(nn.Module):
@@ -185,8 +259,9 @@ class TinyGenerator(nn.Module):
         return images.sigmoid() if self.is_mask else images.tanh()
 
 
-ARCHITECTURES: dict[str, type[CompactGenerator] | type[TinyGenerator]] = {
+ARCHITECTURES: dict[str, type[CompactGenerator] | type[BasisGenerator] | type[TinyGenerator]] = {
     "compact": CompactGenerator,
+    "basis": BasisGenerator,
     "tinygan": TinyGenerator,
 }
 
@@ -265,14 +340,53 @@ class StudentCGN(nn.Module):
         """
         folder = Path(folder)
         remedy = "Give a folder with config.json and model.safetensors, as `save_pretrained` writes it."
+        return cls._load(folder / CONFIG_FILE, folder / WEIGHTS_FILE, f"pretrained students in {folder}", remedy)
+
+    @classmethod
+    def from_released(cls, name: str) -> StudentCGN:
+        """Load students that come with the package; frozen and in eval mode.
+
+        Args:
+            name: A name in `released_students()`, such as `wildlife_mnist`.
+
+        Raises:
+            SettingError: If there is no such release, or its weights are not those of its card.
+        """
+        check_choice("students", name, released_students())
+        weights = released_path(name, ".safetensors")
+        remedy = "Install the package again."
+        card = released_card(name)
+        if (sha256 := sha256_of_file(weights)) != card["sha256"]:
+            raise SettingError(f"students '{name}'", f"weights with SHA-256 {card['sha256']}", sha256, remedy)
+        return cls._load(released_path(name, ".json"), weights, f"the released students '{name}'", remedy)
+
+    @classmethod
+    def _load(cls, config_path: Path, weights_path: Path, what: str, remedy: str) -> StudentCGN:
         try:
-            config = json.loads((folder / CONFIG_FILE).read_text())
+            config = json.loads(config_path.read_text(encoding="utf-8"))
             students = cls(**{key: config[key] for key in cls.CONFIG_KEYS})
-            students.load_state_dict(load_file(folder / WEIGHTS_FILE))
+            students.load_state_dict(load_file(weights_path))
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise SettingError("students", f"pretrained students in {folder}", reason, remedy) from error
-        return students.requires_grad_(False).eval()
+            raise SettingError("students", what, reason, remedy) from error
+        # Channels last is the faster layout of these convolutions on a CPU.
+        return place(students, "cpu", torch.channels_last).requires_grad_(False).eval()
+
+
+def released_path(name: str, suffix: str) -> Path:
+    """Return a file of a release: `.safetensors` (weights), `.json` (card) or `.md` (card to read)."""
+    return RELEASED / f"{RELEASE_PREFIX}{name}{suffix}"
+
+
+def released_card(name: str) -> dict[str, Any]:
+    """Return what belongs to a release: teacher, training, command and figures."""
+    return json.loads(released_path(name, ".json").read_text(encoding="utf-8"))
+
+
+def released_students() -> list[str]:
+    """Return the names of the students that come with the package."""
+    paths = sorted(RELEASED.glob(f"{RELEASE_PREFIX}*.safetensors"))
+    return [path.stem.removeprefix(RELEASE_PREFIX) for path in paths]
 
 
 def check_request(generator: Any, noise: Tensor, labels: MechanismLabels) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 
@@ -13,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -158,3 +160,97 @@ def draw_ablation_heat_map(summary: pd.DataFrame) -> Picture:
     figure.colorbar(image, label="points to the reference")
     axis.set_title("Accuracy (difference to the reference)", fontsize=10)
     return _rasterise(figure)
+
+
+def draw_releases(cards: Sequence[dict[str, Any]]) -> Picture:
+    """Draw speed, size and accuracy of every release next to its teacher.
+
+    Args:
+        cards: What `released_card` returns. Speed is that of all three mechanisms at the best batch size,
+            accuracy that of classifiers trained on the counterfactuals of each, on the test split.
+    """
+    figure, axis = plt.subplots(figsize=(8.5, 4), layout="constrained")
+    for marker, card in zip("osD^vP*X", cards, strict=False):
+        figures = card["figures"]
+        whole = next(row for row in figures["fidelity_and_costs"] if row["mechanism"] == "all")
+        speeds = {row["what"].split(",")[0]: row["value"] for row in figures["throughput"]}
+        points = []
+        for source, parameters in (("teacher", "teacher_parameters"), ("students", "student_parameters")):
+            row = next(
+                row
+                for row in figures["accuracy"]
+                if (row["trained_on"], row["split"], row["subset"]) == (source, "test", "all")
+            )
+            point = speeds[source], 100 * row["mean_accuracy"]
+            points.append(point)
+            error = 100 * (row["interval_high"] - row["mean_accuracy"])
+            axis.errorbar(*point, yerr=error, color=COLOUR_OF[source], linewidth=1, capsize=3)
+            area = 0.25 * whole[parameters] ** 0.5
+            axis.scatter(*point, s=area, marker=marker, color=COLOUR_OF[source], alpha=0.85, zorder=3)
+        axis.plot(*zip(*points, strict=True), color="#bbbbbb", linewidth=1, zorder=1)
+        size = f"{whole['teacher_parameters'] / 1000:.0f} k -> {whole['student_parameters'] / 1000:.0f} k parameters"
+        axis.annotate(f"{card['name']}\n{size}", points[1], (10, -4), textcoords="offset points", fontsize=8)
+    axis.set_xscale("log")
+    axis.set_xlim(right=axis.get_xlim()[1] * 2.5)
+    axis.set_xlabel("images per second, all three mechanisms, CPU")
+    axis.set_ylabel("accuracy of the invariant classifier, %")
+    handles = [plt.Line2D([], [], color=COLOUR_OF[name], marker="o", linestyle="") for name in ("teacher", "students")]
+    axis.legend(handles, ["teacher", "students"], fontsize=8, loc="lower right")
+    axis.set_title("Faster, smaller, as good (area: square root of the parameters; bars: 95 % interval)", fontsize=10)
+    return _rasterise(figure)
+
+
+def draw_benchmark(table: pd.DataFrame) -> Picture:
+    """Draw throughput over the batch size, and the ratios of the other groups with their targets.
+
+    Args:
+        table: As `run_benchmark` returns it; groups may be missing.
+    """
+    rates = table[(table["group"] == "throughput") & ~table["what"].str.contains("best batch size")]
+    ratios = table[(table["group"] != "throughput") & table["ratio"].notna()]
+    height = max(3.4, 1.2 + 0.3 * len(ratios))
+    figure, axes = plt.subplots(1, 2, figsize=(14, height), width_ratios=[1, 1.1], layout="constrained", squeeze=False)
+    _draw_rates(axes[0, 0], rates, table[table["what"] == "students, best batch size"])
+    _draw_ratios(axes[0, 1], ratios)
+    said = " · ".join([*table["machine"].unique(), *(f"{n} threads" for n in table["threads"].dropna().unique())])
+    figure.suptitle(f"{said}\n{' · '.join(table['versions'].unique())}", fontsize=8, color="#555555")
+    return _rasterise(figure)
+
+
+def _draw_rates(axis: Axes, rates: pd.DataFrame, headline: pd.DataFrame) -> None:
+    """Draw a line of images/s per generator."""
+    styles = {"teacher": "-", "students": "-", "students bf16": "--"}
+    for name, rows in rates.groupby("what", sort=False):
+        colour, style = COLOUR_OF[str(name).partition(" ")[0]], styles[str(name)]
+        axis.plot(rows["batch_size"].astype(int), rows["value"], style, marker="o", color=colour, label=name)
+    sizes = sorted(int(size) for size in rates["batch_size"].dropna().unique())
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.set_xticks(sizes, [str(size) for size in sizes])
+    axis.set_xlabel("batch size")
+    axis.set_ylabel("images/s, all three mechanisms")
+    title = "Throughput"
+    for row in headline.itertuples():
+        title += f": best students / best teacher {row.ratio:.1f}x (target {row.target})"
+    axis.set_title(title, fontsize=10)
+    if sizes:
+        axis.legend(fontsize=8)
+
+
+def _draw_ratios(axis: Axes, ratios: pd.DataFrame) -> None:
+    """Draw a bar per ratio: green meets its target, red does not, grey has none."""
+    colours = {True: "#4c9a5b", False: "#c0504d"}
+    for place, row in enumerate(ratios.to_dict("records")):
+        met = None if pd.isna(row["met"]) else bool(row["met"])
+        axis.barh(place, row["ratio"], color="#9a9a9a" if met is None else colours[met], height=0.7)
+        target = f", target {row['target']}" if row["target"] else ""
+        text = f" {row['ratio']:.3g}x   ({row['value']:,.4g} {row['unit']}{target})"
+        axis.text(max(row["ratio"], 1), place, text, va="center", fontsize=7)
+    labels = (ratios["group"] + ": " + ratios["what"]).tolist()
+    axis.set_yticks(range(len(ratios)), labels, fontsize=7)
+    axis.invert_yaxis()
+    axis.axvline(1, color="black", linewidth=0.8)
+    if len(ratios):
+        axis.set_xscale("log")
+        axis.set_xlim(min(0.5, 0.8 * ratios["ratio"].min()), 30 * max(2, ratios["ratio"].max()))
+    axis.set_title("Ratio to the reference (right of 1 is better)", fontsize=10)

@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
+from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact, sha256_of_file
 from skdcgn_pipeline.compute import autocast, choose_device, place
-from skdcgn_pipeline.data.batches import EpochSampler
+from skdcgn_pipeline.data.batches import EpochSampler, take_images
 from skdcgn_pipeline.data.samples import SampleShards, decode_images
 from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
 from skdcgn_pipeline.losses.distillation import binary_cross_entropy_loss, feature_loss, kl_loss, pixel_loss
 from skdcgn_pipeline.models.discriminator import ProjectionDiscriminator
-from skdcgn_pipeline.models.student import StudentCGN, make_student
+from skdcgn_pipeline.models.student import StudentCGN, make_student, released_path
 from skdcgn_pipeline.parameters import Compute, Distill
 from skdcgn_pipeline.seeding import seeded
 from skdcgn_pipeline.training.averaging import WeightAverage
@@ -48,6 +48,151 @@ def _annealed(step: int, num_steps: int) -> float:
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, num_steps - warm_up)))
+
+
+class DistillationStep:
+    """Student, discriminator and optimisers of one mechanism, and what a step does to them.
+
+    Args:
+        mechanism: shape, texture or background.
+        noise_dim, num_classes, image_size: Those of the teacher.
+        settings: Architecture, budget and loss weights.
+        seed: Seed of the initial weights.
+        compute: Device and precision.
+
+    Attributes:
+        device: Where the networks are.
+        average: The averaged student.
+    """
+
+    def __init__(
+        self,
+        mechanism: str,
+        noise_dim: int,
+        num_classes: int,
+        image_size: int,
+        settings: Distill,
+        seed: int,
+        compute: Compute,
+    ) -> None:
+        self.settings, self.compute, self.is_shape = settings, compute, mechanism == "shape"
+        self.device = choose_device(compute.device)
+        with seeded(seed, f"student-init-{mechanism}"):
+            student = make_student(mechanism, settings.student.model_dump(), noise_dim, num_classes, image_size)
+            discriminator = ProjectionDiscriminator(
+                CHANNELS_OF_MECHANISM[mechanism], num_classes, image_size, settings.discriminator_width
+            )
+        self._student = place(student, self.device, torch.channels_last).train()
+        self._discriminator = place(discriminator, self.device, torch.channels_last).train()
+        self._averaging = WeightAverage(self._student, settings.ema_decay)
+        self.average = self._averaging.average
+        matrices, others = split_parameters(self._student)
+        if settings.optimiser == "adam":
+            matrices, others = [], [*self._student.parameters()]
+        self._optimisers: dict[str, torch.optim.Optimizer] = {
+            "student_optimiser": torch.optim.Adam(others, settings.learning_rate, settings.betas),
+            "discriminator_optimiser": torch.optim.Adam(
+                self._discriminator.parameters(), settings.discriminator_learning_rate, settings.betas
+            ),
+        }
+        if matrices:
+            self._optimisers["matrix_optimiser"] = Muon(matrices, settings.matrix_learning_rate)
+        self._peaks = {name: optimiser.param_groups[0]["lr"] for name, optimiser in self._optimisers.items()}
+        self._judged_weights = settings.weights.model_dump()
+        if not self.is_shape:
+            self._judged_weights.pop("binary_cross_entropy")  # only masks are in [0, 1]
+        self._image_weights = {
+            name: weight for name, weight in self._judged_weights.items() if name in ("pixel", "binary_cross_entropy")
+        }
+        # Without a weight on one of its terms the discriminator would learn for nothing.
+        self._uses_discriminator = any(
+            weight for name, weight in self._judged_weights.items() if name not in self._image_weights
+        )
+
+    @property
+    def objects(self) -> dict[str, Stateful]:
+        """What a checkpoint holds."""
+        return {
+            "student": self._student,
+            "average": self.average,
+            "discriminator": self._discriminator,
+            **self._optimisers,
+        }
+
+    def __call__(
+        self, step: int, noise: Tensor, labels: Tensor, teacher_images: Tensor, noted: bool = False
+    ) -> dict[str, float]:
+        """Train on one batch, whose tensors are on the device.
+
+        Args:
+            step: Number of the step, from 0.
+            noise: [B, noise_dim].
+            labels: [B].
+            teacher_images: The teacher's images of them, [B, C, H, W] in the mechanism's range.
+            noted: Whether the losses are asked for.
+
+        Returns:
+            Every loss term and the total by name where they are asked for; reading them waits for the device.
+        """
+        settings, student, discriminator = self.settings, self._student, self._discriminator
+        factor = _annealed(step, settings.num_steps)
+        for name, optimiser in self._optimisers.items():
+            optimiser.param_groups[0]["lr"] = self._peaks[name] * factor
+
+        with autocast(self.compute, self.device):
+            student_images = student(noise, labels)
+        terms = {"pixel": pixel_loss(student_images, teacher_images)}
+        if self.is_shape:
+            terms["binary_cross_entropy"] = binary_cross_entropy_loss(student_images, teacher_images)
+        losses: dict[str, float] = {}
+
+        judgement, off_turn = divmod(step + 1, settings.judge_every_steps)
+        judging = self._uses_discriminator and not off_turn
+        if judging:
+            # The discriminator sees masks in [-1, 1], like images.
+            seen_student, seen_teacher = student_images, teacher_images
+            if self.is_shape:
+                seen_student, seen_teacher = student_images * 2 - 1, teacher_images * 2 - 1
+            # Discriminator phase.
+            discriminator.requires_grad_(True)
+            with autocast(self.compute, self.device):
+                of_student = discriminator(seen_student.detach(), labels)
+                of_teacher = discriminator(seen_teacher, labels)
+            discriminator_loss = hinge_discriminator_loss(of_student.logits.float(), of_teacher.logits.float())
+            discriminator_optimiser = self._optimisers["discriminator_optimiser"]
+            discriminator_optimiser.zero_grad(set_to_none=True)
+            discriminator_loss.backward()
+            discriminator_optimiser.step()
+            # Student phase, against the updated discriminator.
+            discriminator.requires_grad_(False)
+            with autocast(self.compute, self.device):
+                of_student = discriminator(seen_student, labels)
+                with torch.no_grad():
+                    of_teacher = discriminator(seen_teacher, labels)
+            terms["feature"] = feature_loss(
+                [layer.float() for layer in of_student.features], [layer.float() for layer in of_teacher.features]
+            )
+            terms["kl"] = kl_loss(
+                of_student.class_logits.float(), of_teacher.class_logits.float(), settings.kl_temperature
+            )
+            terms["adversarial"] = hinge_generator_loss(of_student.logits.float())
+            if noted:
+                losses["discriminator"] = discriminator_loss.item()
+
+        weights = dict(self._judged_weights if judging else self._image_weights)
+        weights["pixel"] *= 1 - settings.pixel_decay * step / settings.num_steps
+        if judging and judgement % settings.adversarial_every_judgements:
+            weights["adversarial"] = 0.0
+        loss = weighted_sum(terms, weights)
+        student.zero_grad(set_to_none=True)
+        loss.backward()
+        for name, optimiser in self._optimisers.items():
+            if name != "discriminator_optimiser":
+                optimiser.step()
+        self._averaging.update(step)
+        if noted:
+            losses |= {name: term.item() for name, term in terms.items()} | {"total": loss.item()}
+        return losses
 
 
 def distil_student(
@@ -83,111 +228,19 @@ def distil_student(
         InterruptedRunError: If a stop was requested; the state is saved.
     """
     noise, labels, teacher_bytes = pairs
-    is_shape = mechanism == "shape"
-    device = choose_device(compute.device)
-    with seeded(seed, f"student-init-{mechanism}"):
-        student = make_student(
-            mechanism, settings.student.model_dump(), noise.shape[1], num_classes, teacher_bytes.shape[-1]
-        )
-        discriminator = ProjectionDiscriminator(
-            CHANNELS_OF_MECHANISM[mechanism], num_classes, teacher_bytes.shape[-1], settings.discriminator_width
-        )
-    student = place(student, device, torch.channels_last).train()
-    discriminator = place(discriminator, device, torch.channels_last).train()
-    average = WeightAverage(student, settings.ema_decay)
-    matrices, others = split_parameters(student)
-    if settings.optimiser == "adam":
-        matrices, others = [], [*student.parameters()]
-    optimisers: dict[str, torch.optim.Optimizer] = {
-        "student_optimiser": torch.optim.Adam(others, settings.learning_rate, settings.betas),
-        "discriminator_optimiser": torch.optim.Adam(
-            discriminator.parameters(), settings.discriminator_learning_rate, settings.betas
-        ),
-    }
-    if matrices:
-        optimisers["matrix_optimiser"] = Muon(matrices, settings.matrix_learning_rate)
-    peaks = {name: optimiser.param_groups[0]["lr"] for name, optimiser in optimisers.items()}
-    discriminator_optimiser = optimisers["discriminator_optimiser"]
-    student_optimisers = [optimiser for name, optimiser in optimisers.items() if name != "discriminator_optimiser"]
-    judged_weights = settings.weights.model_dump()
-    if not is_shape:
-        judged_weights.pop("binary_cross_entropy")  # only masks are in [0, 1]
-    image_weights = {name: w for name, w in judged_weights.items() if name in ("pixel", "binary_cross_entropy")}
-    # Without a weight on one of its terms the discriminator would learn for nothing.
-    uses_discriminator = any(weight for name, weight in judged_weights.items() if name not in image_weights)
-    objects: dict[str, Stateful] = {
-        "student": student,
-        "average": average.average,
-        "discriminator": discriminator,
-        **optimisers,
-    }
-    checkpoint = Checkpoint(checkpoint_path, objects, settings.checkpoint_every_steps)
+    train = DistillationStep(mechanism, noise.shape[1], num_classes, teacher_bytes.shape[-1], settings, seed, compute)
+    checkpoint = Checkpoint(checkpoint_path, train.objects, settings.checkpoint_every_steps)
     loop = TrainingLoop(f"{mechanism} student", settings.num_steps, checkpoint, record)
     sampler = EpochSampler(len(labels), seed, f"distil-{mechanism}")
 
     for step in loop.steps():
         noted = loop.is_noted(step, settings.log_every_steps)
         rows = sampler.rows(step, settings.batch_size)
-        step_noise, step_labels = noise[rows].to(device), labels[rows].to(device)
-        teacher_images = decode_images(mechanism, teacher_bytes[rows]).to(device)
-        factor = _annealed(step, settings.num_steps)
-        for name, optimiser in optimisers.items():
-            optimiser.param_groups[0]["lr"] = peaks[name] * factor
-
-        with autocast(compute, device):
-            student_images = student(step_noise, step_labels)
-        terms = {"pixel": pixel_loss(student_images, teacher_images)}
-        if is_shape:
-            terms["binary_cross_entropy"] = binary_cross_entropy_loss(student_images, teacher_images)
-        losses: dict[str, float] = {}
-
-        judgement, off_turn = divmod(step + 1, settings.judge_every_steps)
-        judging = uses_discriminator and not off_turn
-        if judging:
-            # The discriminator sees masks in [-1, 1], like images.
-            seen_student, seen_teacher = student_images, teacher_images
-            if is_shape:
-                seen_student, seen_teacher = student_images * 2 - 1, teacher_images * 2 - 1
-            # Discriminator phase.
-            discriminator.requires_grad_(True)
-            with autocast(compute, device):
-                of_student = discriminator(seen_student.detach(), step_labels)
-                of_teacher = discriminator(seen_teacher, step_labels)
-            discriminator_loss = hinge_discriminator_loss(of_student.logits.float(), of_teacher.logits.float())
-            discriminator_optimiser.zero_grad(set_to_none=True)
-            discriminator_loss.backward()
-            discriminator_optimiser.step()
-            # Student phase, against the updated discriminator.
-            discriminator.requires_grad_(False)
-            with autocast(compute, device):
-                of_student = discriminator(seen_student, step_labels)
-                with torch.no_grad():
-                    of_teacher = discriminator(seen_teacher, step_labels)
-            terms["feature"] = feature_loss(
-                [layer.float() for layer in of_student.features], [layer.float() for layer in of_teacher.features]
-            )
-            terms["kl"] = kl_loss(
-                of_student.class_logits.float(), of_teacher.class_logits.float(), settings.kl_temperature
-            )
-            terms["adversarial"] = hinge_generator_loss(of_student.logits.float())
-            if noted:
-                losses["discriminator"] = discriminator_loss.item()
-
-        weights = dict(judged_weights if judging else image_weights)
-        weights["pixel"] *= 1 - settings.pixel_decay * step / settings.num_steps
-        if judging and judgement % settings.adversarial_every_judgements:
-            weights["adversarial"] = 0.0
-        loss = weighted_sum(terms, weights)
-        student.zero_grad(set_to_none=True)
-        loss.backward()
-        for optimiser in student_optimisers:
-            optimiser.step()
-        average.update(step)
-
+        teacher_images = decode_images(mechanism, take_images(teacher_bytes, rows)).to(train.device)
+        losses = train(step, noise[rows].to(train.device), labels[rows].to(train.device), teacher_images, noted)
         if noted:
-            losses |= {name: term.item() for name, term in terms.items()} | {"total": loss.item()}
             loop.note(step, losses)
-    return place(average.average, "cpu", torch.contiguous_format), loop.history
+    return place(train.average, "cpu", torch.contiguous_format), loop.history
 
 
 class StudentArtifact:
@@ -277,6 +330,28 @@ class StudentsArtifact:
         return StudentCGN.from_pretrained(self.artifact.directory)
 
 
+def adopt_released_students(store: Path, name: str) -> StudentsArtifact:
+    """Put the students that come with the package where a run's own students are.
+
+    Raises:
+        SettingError: If there is no such release.
+    """
+    students = StudentCGN.from_released(name)
+
+    def write(writer: ArtifactWriter) -> None:
+        _write_students(writer, students)
+
+    sha256 = sha256_of_file(released_path(name, ".safetensors"))
+    return StudentsArtifact(build_artifact(store, {"kind": "students", "released": name, "sha256": sha256}, write))
+
+
+def _write_students(writer: ArtifactWriter, students: StudentCGN) -> None:
+    folder = writer.scratch("students")
+    students.save_pretrained(folder)
+    for path in sorted(folder.iterdir()):
+        writer.write(path.name, partial(shutil.copyfile, path))
+
+
 def assemble_students(store: Path, students: dict[str, StudentArtifact]) -> StudentsArtifact:
     """Put three distilled mechanisms into one `StudentCGN` folder."""
 
@@ -286,10 +361,7 @@ def assemble_students(store: Path, students: dict[str, StudentArtifact]) -> Stud
         cgn = StudentCGN(**interface, architectures={m: card["architecture"] for m, card in cards.items()})
         for mechanism in MECHANISMS:
             cgn.network_of(mechanism).load_state_dict(students[mechanism].open().state_dict())
-        folder = writer.scratch("students")
-        cgn.save_pretrained(folder)
-        for path in sorted(folder.iterdir()):
-            writer.write(path.name, partial(shutil.copyfile, path))
+        _write_students(writer, cgn)
 
     inputs = {"kind": "students", **{mechanism: students[mechanism].artifact.identity for mechanism in MECHANISMS}}
     return StudentsArtifact(build_artifact(store, inputs, write))

@@ -53,6 +53,7 @@ def fit_classifier(
     Raises:
         InterruptedRunError: If a stop was requested; the state is saved.
     """
+    compute = settings.computing(compute)
     device = choose_device(compute.device)
     with seeded(seed, "classifier-init"):
         network = DigitClassifier(num_classes, initialisation)
@@ -118,9 +119,9 @@ def build_classifier(
         "kind": "digit classifier, norm folded",
         "initialisation": INITIALISATION,
         "data": data_inputs,
-        "settings": settings.model_dump(exclude={"checkpoint_every_steps"}),
+        "settings": settings.model_dump(exclude={"checkpoint_every_steps", "precision"}),
         "seed": seed,
-        "precision": compute.precision,
+        "precision": settings.computing(compute).precision,
         "num_classes": num_classes,
     }
     artifact = build_artifact(store, inputs, write)

@@ -67,7 +67,8 @@ class Muon(Optimizer):
 
 def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the parameters that Muon takes, and the others: vectors and the class embedding."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         (matrices if parameter.ndim > 1 and not name.startswith("embedding.") else others).append(parameter)
     return matrices, others

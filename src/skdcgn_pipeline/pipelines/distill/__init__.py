@@ -1,5 +1,5 @@
-"""Distil one student per mechanism."""
+"""Distil the three mechanisms."""
 
-from skdcgn_pipeline.pipelines.distill.pipeline import create_pipeline
+from skdcgn_pipeline.pipelines.distill.pipeline import create_comparison, create_pipeline
 
-__all__ = ["create_pipeline"]
+__all__ = ["create_comparison", "create_pipeline"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table, recorded_steps
 from skdcgn_pipeline.metrics.comparison import compare_with_teacher
@@ -46,6 +47,7 @@ def compare_students(
     teacher: IdentifiedTeacher,
     students: StudentsArtifact,
     heldout_samples: SampleShards,
+    biased_images: BiasedImages,
     feature_network: FeatureNetwork,
     report: Report,
     compute: Compute,
@@ -57,6 +59,7 @@ def compare_students(
         students.open(),
         students.artifact.identity,
         heldout_samples,
+        biased_images,
         feature_network.open(),
         feature_network.artifact.identity,
         report.benchmark_batch_size,

@@ -28,16 +28,10 @@ def _distil(mechanism: str) -> Pipeline:
     )
 
 
-def create_pipeline() -> Pipeline:
-    """Distil one student per mechanism, assemble them and compare them with the teacher."""
-    shared = pipeline(
+def create_comparison() -> Pipeline:
+    """Compare students, wherever they come from, with their teacher."""
+    return pipeline(
         [
-            node(
-                nodes.assemble_students,
-                ["student_store", *STUDENTS],
-                "students",
-                name="assemble_students",
-            ),
             node(
                 nodes.compare_students,
                 [
@@ -45,6 +39,7 @@ def create_pipeline() -> Pipeline:
                     "teacher",
                     "students",
                     "heldout_samples",
+                    "biased_images",
                     "feature_network",
                     "params:report",
                     "params:compute",
@@ -58,7 +53,23 @@ def create_pipeline() -> Pipeline:
                 "student_sheet",
                 name="show_students",
             ),
+        ],
+        tags="distill",
+    )
+
+
+def create_pipeline() -> Pipeline:
+    """Distil one student per mechanism, assemble them and compare them with the teacher."""
+    shared = pipeline(
+        [
+            node(
+                nodes.assemble_students,
+                ["student_store", *STUDENTS],
+                "students",
+                name="assemble_students",
+            ),
             node(nodes.show_losses, STUDENTS, "loss_curves", name="show_losses"),
         ]
     )
-    return pipeline(sum((_distil(mechanism) for mechanism in MECHANISMS), shared), tags="distill")
+    distilled = sum((_distil(mechanism) for mechanism in MECHANISMS), shared)
+    return pipeline(distilled, tags="distill") + create_comparison()

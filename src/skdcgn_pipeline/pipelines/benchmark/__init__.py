@@ -1,0 +1,5 @@
+"""Measure what teacher, students and data paths cost."""
+
+from skdcgn_pipeline.pipelines.benchmark.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

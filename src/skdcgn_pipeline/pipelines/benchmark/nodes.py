@@ -1,0 +1,60 @@
+"""Nodes of the benchmark stage."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+
+from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table
+from skdcgn_pipeline.models.teacher import IdentifiedTeacher
+from skdcgn_pipeline.parameters import Benchmark, Classify, Compose, Compute, Distill, Prepare
+from skdcgn_pipeline.reporting.pictures import draw_benchmark
+from skdcgn_pipeline.studies.benchmark import Workload, benchmark_metrics, run_benchmark
+from skdcgn_pipeline.training.distil_student import StudentsArtifact
+
+
+def measure_costs(
+    teacher: IdentifiedTeacher,
+    students: StudentsArtifact,
+    teacher_samples: SampleShards,
+    student_samples: SampleShards,
+    benchmark: Benchmark,
+    prepare: Prepare,
+    compose: Compose,
+    classify: Classify,
+    shape: Distill,
+    texture: Distill,
+    background: Distill,
+    variant: str,
+    assets: str,
+    seed: int,
+    compute: Compute,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure the run's own networks and data paths, in one process and in turns."""
+    workload = Workload(
+        teacher.generator,
+        students.open(),
+        teacher_samples,
+        student_samples,
+        benchmark,
+        prepare,
+        variant,
+        assets,
+        compose.composition,
+        classify.fit,
+        {"shape": shape, "texture": texture, "background": background},
+        seed,
+        compute,
+    )
+    table = run_benchmark(workload, sys.argv)
+    log_metrics(benchmark_metrics(table))
+    log_table("benchmark", table)
+    return table, table
+
+
+def show_benchmark(benchmark: pd.DataFrame) -> np.ndarray:
+    """Draw throughput by batch size, and what everything else gains."""
+    picture = draw_benchmark(benchmark)
+    log_picture("benchmark", picture)
+    return picture

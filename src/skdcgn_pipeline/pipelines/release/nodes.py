@@ -1,0 +1,29 @@
+"""Nodes of the release stage."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from skdcgn_pipeline.artifacts import Artifact
+from skdcgn_pipeline.io.tracking import log_page
+from skdcgn_pipeline.models.teacher import IdentifiedTeacher
+from skdcgn_pipeline.parameters import check_parameters
+from skdcgn_pipeline.reporting.release import build_release, release_card, render_model_card
+from skdcgn_pipeline.training.distil_student import StudentsArtifact
+
+
+def release_students(
+    store: Path,
+    teacher: IdentifiedTeacher,
+    students: StudentsArtifact,
+    student_comparison: pd.DataFrame,
+    accuracy_summary: pd.DataFrame,
+    benchmark: pd.DataFrame,
+    parameters: dict[str, Any],
+) -> Artifact:
+    """Write the students' weights, card and page."""
+    settings = check_parameters(parameters)
+    card = release_card(settings, students, teacher.identity, student_comparison, accuracy_summary, benchmark)
+    log_page("model_card.md", render_model_card(card))
+    return build_release(store, students, card)

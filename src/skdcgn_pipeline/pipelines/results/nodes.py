@@ -1,0 +1,28 @@
+"""Nodes of the results stage."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skdcgn_pipeline.io.tracking import log_picture, log_tags
+from skdcgn_pipeline.models.student import released_card, released_students
+from skdcgn_pipeline.parameters import check_parameters
+from skdcgn_pipeline.reporting.pictures import draw_releases
+from skdcgn_pipeline.reporting.release import release_name
+from skdcgn_pipeline.training.distil_student import StudentsArtifact
+from skdcgn_pipeline.training.distil_student import adopt_released_students as adopt
+
+
+def adopt_released_students(store: Path, parameters: dict[str, Any]) -> StudentsArtifact:
+    """Take the released students of the run's source and variant in place of newly distilled ones."""
+    name = release_name(check_parameters(parameters))
+    log_tags({"students": f"released {name}"})
+    return adopt(store, name)
+
+
+def show_releases() -> np.ndarray:
+    """Draw speed, size and accuracy of everything that is released, from the cards."""
+    picture = draw_releases([released_card(name) for name in released_students()])
+    log_picture("releases", picture)
+    return picture

@@ -1,0 +1,126 @@
+"""Make a release of distilled students: weights, a card of everything that belongs to them, a page to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+import pandas as pd
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from skdcgn_pipeline import __version__
+from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact, sha256_of_file
+from skdcgn_pipeline.models.student import CONFIG_FILE, RELEASE_PREFIX, WEIGHTS_FILE
+from skdcgn_pipeline.parameters import Parameters
+from skdcgn_pipeline.training.distil_student import StudentsArtifact
+from skdcgn_pipeline.vocabulary import MECHANISMS
+
+BEST = "best batch size"  # the rows of the benchmark that go on a card
+MAX_BYTES = 400 * 1024
+
+
+def release_name(parameters: Parameters) -> str:
+    """Return what the students of a run are called: `wildlife_mnist`; `digits` for the default variant."""
+    if parameters.prepare.source == "digits":
+        return "digits" if parameters.variant == "double_colored" else f"{parameters.variant}_digits"
+    return f"{parameters.variant}_{parameters.prepare.source}"
+
+
+def release_command(parameters: Parameters) -> str:
+    """Return the command that makes this release again."""
+    if parameters.prepare.source == "digits":
+        return "kedro run --pipelines release"
+    return f"kedro run --env {parameters.prepare.source} --pipelines release --params variant={parameters.variant}"
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return json.loads(table.to_json(orient="records", double_precision=6))
+
+
+def release_card(
+    parameters: Parameters,
+    students: StudentsArtifact,
+    teacher_identity: Mapping[str, Any],
+    comparison: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    benchmark: pd.DataFrame,
+) -> dict[str, Any]:
+    """Return what belongs to released students, as plain JSON.
+
+    Args:
+        parameters: All settings of the run.
+        students: The students.
+        teacher_identity: The teacher that they were distilled from, with the SHA-256 of its weights.
+        comparison: Fidelity and costs by mechanism.
+        accuracy: Accuracy of classifiers by training set, split and subset, over seeds.
+        benchmark: The benchmark's table.
+
+    Returns:
+        Interface and architectures (what `StudentCGN` takes), SHA-256 of the weights, teacher, settings of
+        the training, command, versions and figures.
+    """
+    folder = students.artifact.directory
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    settings = parameters.model_dump(mode="json")
+    throughput = benchmark[(benchmark["group"] == "throughput") & benchmark["what"].str.endswith(BEST)]
+    return {
+        **config,
+        "name": release_name(parameters),
+        "sha256": sha256_of_file(folder / WEIGHTS_FILE),
+        "teacher": dict(teacher_identity),
+        "training": {
+            "seed": parameters.seed,
+            "compute": settings["compute"],
+            "sample": settings["sample"],
+            **{mechanism: settings[mechanism]["distill"] for mechanism in MECHANISMS},
+        },
+        "command": release_command(parameters),
+        "versions": {"skdcgn_pipeline": __version__, "torch": torch.__version__},
+        "figures": {
+            "fidelity_and_costs": _records(comparison),
+            "accuracy": _records(accuracy),
+            "classify": settings["classify"],
+            "composition": settings["compose"]["composition"],
+            "throughput": _records(throughput),
+        },
+    }
+
+
+def render_model_card(card: Mapping[str, Any]) -> str:
+    """Return the card as a page in Markdown."""
+    fidelity = {row["mechanism"]: row for row in card["figures"]["fidelity_and_costs"]}
+    template = Environment(
+        loader=PackageLoader("skdcgn_pipeline", "reporting"),
+        autoescape=False,  # noqa: S701  (Markdown of our own numbers)
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    ).get_template("model_card.md.j2")
+    return template.render(**card, mechanisms=MECHANISMS, fidelity=fidelity, whole=fidelity["all"])
+
+
+def build_release(store: Path, students: StudentsArtifact, card: Mapping[str, Any]) -> Artifact:
+    """Write weights, card and page as files that can be copied into the package.
+
+    Args:
+        store: Directory of releases.
+        students: The students.
+        card: What `release_card` returns.
+
+    Returns:
+        An artifact with `students_<name>.safetensors`, `.json` and `.md`.
+    """
+    stem = f"{RELEASE_PREFIX}{card['name']}"
+    weights = students.artifact.path(WEIGHTS_FILE)
+    assert weights.stat().st_size <= MAX_BYTES or card["image_size"] > 32, "released students of digits are small"
+
+    def write(writer: ArtifactWriter) -> None:
+        writer.write(f"{stem}.safetensors", partial(copyfile, weights))
+        writer.write_json(f"{stem}.json", dict(card))
+        writer.write(f"{stem}.md", lambda path: path.write_text(render_model_card(card), encoding="utf-8"))
+
+    return build_artifact(store, {"kind": "release", "card": dict(card)}, write)

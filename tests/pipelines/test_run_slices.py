@@ -159,7 +159,7 @@ def test_benchmark_writes_a_table_and_a_picture_and_logs_them(copy_of_finished: 
     artifacts = {
         f.path
         for folder in ("tables", "pictures")
-        for f in mlflow.MlflowClient().list_artifacts(logged.info.run_id, folder)
+        for f in mlflow.MlflowClient(place.tracking_uri).list_artifacts(logged.info.run_id, folder)
     }
     assert {"tables/benchmark.csv", "pictures/benchmark.png"} <= artifacts
     # Nothing that a run keeps depends on it.

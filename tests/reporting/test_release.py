@@ -59,7 +59,13 @@ def card(parameters: Parameters, students: StudentsArtifact) -> dict:
     comparison.loc[comparison["mechanism"] != "shape", "mask_iou"] = None
     accuracy = {"trained_on": "students", "split": "test", "subset": "all", "mean_accuracy": 0.875}
     accuracy |= {"interval_low": 0.87, "interval_high": 0.88, "num_seeds": 3, "num_images": 2872}
-    speed = {"group": "throughput", "what": "students, best batch size", "value": 9000.0, "batch_size": 64, "threads": 2}
+    speed = {
+        "group": "throughput",
+        "what": "students, best batch size",
+        "value": 9000.0,
+        "batch_size": 64,
+        "threads": 2,
+    }
     speed |= {"precision": "fp32", "ratio": 11.5}
     other = speed | {"group": "compose", "what": "something else"}
     benchmark = pd.DataFrame([speed, other, speed | {"what": "students", "value": 8000.0}])

@@ -212,7 +212,8 @@ def draw_benchmark(table: pd.DataFrame) -> Picture:
     figure, axes = plt.subplots(1, 2, figsize=(14, height), width_ratios=[1, 1.1], layout="constrained", squeeze=False)
     _draw_rates(axes[0, 0], rates, table[table["what"] == "students, best batch size"])
     _draw_ratios(axes[0, 1], ratios)
-    said = " · ".join([*table["machine"].unique(), *(f"{n} threads" for n in table["threads"].dropna().unique())])
+    threads = [f"{int(n)} thread{'s' if n > 1 else ''}" for n in table["threads"].dropna().unique()]
+    said = " · ".join([*table["machine"].unique(), *threads])
     figure.suptitle(f"{said}\n{' · '.join(table['versions'].unique())}", fontsize=8, color="#555555")
     return _rasterise(figure)
 

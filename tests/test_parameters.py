@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from configuration import merge, read_folder
+from configuration import FREE_WORDS, merge, read_folder
 from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.models.student import make_student
 from skdcgn_pipeline.parameters import Parameters, TeacherFit, check_parameters
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 ENVIRONMENTS = ("base", "mnist", "test")
 
@@ -285,3 +287,40 @@ def test_all_errors_are_listed_in_one_message(raw):
 
 def test_one_error_is_one_problem(raw):
     assert "got 1 problem." in message_of(raw | {"seed": -1})
+
+
+# --- architectures, precisions, training sets ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("architecture", "width", "wanted"),
+    [("tinygan", [4, 8, 4], "one number"), ("compact", 24, "three numbers"), ("basis", 24, "three numbers")],
+)
+def test_a_width_of_another_architecture_is_refused(raw, architecture, width, wanted):
+    changed = change(raw, "shape.distill.student", {"architecture": architecture, "width": width, "embedding_dim": 8})
+    assert f"'width' must be {wanted}" in message_of(changed)
+
+
+@pytest.mark.parametrize("variant", ["colored", "double_colored", "wildlife"])
+def test_mnist_has_a_trio_within_the_budget_for_every_variant(project, raw, variant, monkeypatch):
+    words = {word: variant if "variant" in word else value for word, value in FREE_WORDS.items()}
+    words[f"${{runtime_params:variant,{variant}}}"] = variant
+    monkeypatch.setattr("configuration.FREE_WORDS", words)
+    merge(raw, read_folder(project / "conf" / "mnist"))
+    parameters = check_parameters(raw)
+    students = {mechanism: getattr(parameters, mechanism).distill.student.model_dump() for mechanism in MECHANISMS}
+    networks = [make_student(mechanism, student, 32, 10, 32) for mechanism, student in students.items()]
+    assert sum(parameter.numel() for network in networks for parameter in network.parameters()) <= 66_000
+    kinds = [transformation.kind for transformation in parameters.compose.composition.transformations.shape]
+    assert kinds == (["affine"] if variant == "colored" else ["affine", "binarise"])
+
+
+def test_samples_have_a_precision_of_their_own(raw):
+    compute = check_parameters(change(raw, "compute.precision", "bf16")).compute
+    assert compute.for_sampling().precision == "fp32"
+    assert compute.precision == "bf16"
+
+
+@pytest.mark.parametrize("value", [[], ["student"], "students"])
+def test_unknown_training_sets_are_refused(raw, value):
+    assert "classify.trained_on" in message_of(change(raw, "classify.trained_on", value))

@@ -98,7 +98,10 @@ def message_of(result: Result) -> str:
             {"compose": {"composition": {"counterfactual": {"textur": True}}}},
             "compose.composition.counterfactual.textur: unknown setting. Did you mean 'texture'?",
         ),
-        ({"classify": {"zzzz": 1}}, "classify.zzzz: unknown setting. Valid names: counterfactuals, fit, num_seeds."),
+        (
+            {"classify": {"zzzz": 1}},
+            "classify.zzzz: unknown setting. Valid names: counterfactuals, fit, num_seeds, trained_on.",
+        ),
     ],
 )
 def test_misspelt_setting_is_named_with_the_nearest(

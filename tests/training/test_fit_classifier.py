@@ -103,6 +103,13 @@ def test_training_runs_in_bfloat16():
     assert history[-1]["loss"] > 0
 
 
+def test_a_precision_of_its_own_goes_before_that_of_the_run(tmp_path):
+    own, _ = fit(precision="bf16")
+    of_the_run, _ = fit_classifier(draw_toy(), settings(4), 0, Compute(device="cpu", precision="bf16"), 3)
+    assert_same_weights(own, of_the_run)
+    assert not torch.equal(own.head.weight, fit()[0].head.weight)
+
+
 def build(store: Path, calls: list[int] | None = None, seed: int = 0, data: str = "toy", record=None, **changes):
     def source():
         if calls is not None:
@@ -125,7 +132,7 @@ def test_a_classifier_is_built_once_and_opened_as_it_was(tmp_path):
     assert not any(parameter.requires_grad for parameter in opened.parameters())
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"data": "other"}, {"learning_rate": 0.1}])
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"data": "other"}, {"learning_rate": 0.1}, {"precision": "bf16"}])
 def test_other_inputs_build_another_classifier(tmp_path, changes):
     assert build(tmp_path)[0].identity != build(tmp_path, **changes)[0].identity
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -196,6 +197,25 @@ def test_a_new_norm_treats_all_classes_alike():
     normed = norm(images, torch.tensor([0, 1, 2]))
     assert torch.equal(normed[0], normed[1])
     assert torch.equal(normed[1], normed[2])
+
+
+@pytest.mark.parametrize("architecture", [SMALL, SMALL_BASIS], ids=["compact", "basis"])
+def test_what_frozen_students_keep_follows_their_weights(architecture):
+    torch.manual_seed(0)
+    student = make_student("texture", architecture, 4, 3, 16).eval().requires_grad_(False)
+    trainable = copy.deepcopy(student).requires_grad_()
+    noise, labels = torch.randn(3, 4), torch.tensor([0, 1, 2])
+    for _ in range(2):
+        with torch.inference_mode():
+            first, second = student(noise, labels), student(noise, labels)
+        assert torch.equal(first, second)
+        torch.testing.assert_close(second, trainable(noise, labels).detach())
+        state = {
+            name: torch.randn_like(t).abs() if t.is_floating_point() else t for name, t in student.state_dict().items()
+        }
+        student.load_state_dict(state)
+        trainable.load_state_dict(state)
+    assert torch.equal(copy.deepcopy(student)(noise, labels), student(noise, labels))
 
 
 # --- saving and loading --------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,12 +19,47 @@ from skdcgn_pipeline.artifacts import sha256_of_file, write_aside, write_json
 from skdcgn_pipeline.compute import place
 from skdcgn_pipeline.errors import SettingError, check_choice
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
-from skdcgn_pipeline.models.upsampling import pixel_shuffle, upsampled_convolution
+from skdcgn_pipeline.models.upsampling import phase_weights, pixel_shuffle, upsampled_convolution
 from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, MECHANISMS
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 RELEASED = Path(__file__).parents[1] / "released"
 RELEASE_PREFIX = "students_"
+
+
+class FrozenCache:
+    """Keep what a frozen module in eval mode would otherwise compute anew from its tensors in every call."""
+
+    def __init__(self) -> None:
+        self._key: tuple[Any, ...] | None = None
+        self._value: Any = None
+
+    def get(self, module: nn.Module, tensors: Sequence[Tensor], compute: Callable[[], Any]) -> Any:
+        """Return `compute()`, or what it gave when the same tensors held the same values."""
+        if module.training or any(tensor.requires_grad for tensor in tensors) or torch.compiler.is_compiling():
+            return compute()
+        key = tuple((tensor.data_ptr(), tensor._version, tensor.device, tensor.dtype) for tensor in tensors)
+        if key != self._key:
+            # Plain tensors, which serve inside and outside of inference mode.
+            with torch.inference_mode(False), torch.no_grad():
+                self._key, self._value = key, compute()
+        return self._value
+
+    def __deepcopy__(self, memo: Any) -> FrozenCache:
+        return FrozenCache()
+
+
+class UpsampledConvolution(nn.Conv2d):
+    """Nearest x2, then Conv3x3 with padding 1 and without bias, see `upsampled_convolution`."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 3, padding=1, bias=False)
+        self._phases = FrozenCache()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return [N, channels_out, 2H, 2W] for images [N, channels_in, H, W]."""
+        phases = self._phases.get(self, (self.weight,), lambda: phase_weights(self.weight))
+        return upsampled_convolution(images, phases)
 
 
 class ConditionalNorm(nn.Module):
@@ -42,6 +77,7 @@ class ConditionalNorm(nn.Module):
         self, channels: int, num_classes: int, embedding_dim: int | None = None, per_image: bool = False
     ) -> None:
         super().__init__()
+        self._table = FrozenCache()
         self.norm = nn.InstanceNorm2d(channels) if per_image else nn.BatchNorm2d(channels, affine=False)
         self.affine: nn.Module
         if embedding_dim is None:
@@ -54,17 +90,26 @@ class ConditionalNorm(nn.Module):
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
         """Normalise [N, C, H, W]; `condition` is classes [N] or embeddings [N, embedding_dim]."""
-        scale, shift = self.affine(condition)[:, :, None, None].to(images.dtype).chunk(2, 1)
-        scale = scale + 1
-        if self.training or isinstance(self.norm, nn.InstanceNorm2d):
-            return torch.addcmul(shift, self.norm(images), scale)
-        # Both affine maps in one pass over memory.
-        mean, variance = self.norm.running_mean, self.norm.running_var
-        assert mean is not None
-        assert variance is not None
-        scale = scale * torch.rsqrt(variance + self.norm.eps)[:, None, None].to(images.dtype)
-        shift = shift - mean[:, None, None].to(images.dtype) * scale
-        return torch.addcmul(shift, images, scale)
+        norm = self.norm
+        if self.training or isinstance(norm, nn.InstanceNorm2d):
+            scale, shift = self.affine(condition)[:, :, None, None].to(images.dtype).chunk(2, 1)
+            return torch.addcmul(shift, norm(images), scale + 1)
+        mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+        if isinstance(self.affine, nn.Embedding):
+            table = self.affine.weight
+            tensors = (table, mean, variance)
+            scale, shift = self._table.get(self, tensors, lambda: self._fused(table, mean, variance))
+            scale, shift = scale[condition], shift[condition]
+        else:
+            scale, shift = self._fused(self.affine(condition), mean, variance)
+        return torch.addcmul(shift[:, :, None, None].to(images.dtype), images, scale[:, :, None, None].to(images.dtype))
+
+    def _fused(self, affine: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scale and shift [N, C] of both affine maps in one, which is one pass over the images."""
+        assert isinstance(self.norm, nn.BatchNorm2d)
+        scale, shift = affine.float().chunk(2, 1)
+        scale = (scale + 1) * torch.rsqrt(variance + self.norm.eps)
+        return scale, shift - mean * scale
 
 
 class CompactGenerator(nn.Module):
@@ -102,7 +147,7 @@ class CompactGenerator(nn.Module):
         self.stem = nn.Linear(noise_dim + embedding_dim, first * self.start**2, bias=False)
         self.norms = nn.ModuleList(ConditionalNorm(c, num_classes) for c in (first, middle, last))
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(c_in, c_out, 3, padding=1, bias=False) for c_in, c_out in ((first, middle), (middle, last))
+            UpsampledConvolution(c_in, c_out) for c_in, c_out in ((first, middle), (middle, last))
         )
         self.output = nn.Conv2d(last, 4 * channels, 3, padding=1)
 
@@ -112,8 +157,7 @@ class CompactGenerator(nn.Module):
         hidden = hidden.view(-1, self.first, self.start, self.start)
         hidden = F.leaky_relu_(self.norms[0](hidden, labels), 0.2)
         for convolution, norm in zip(self.convolutions, self.norms[1:], strict=True):  # type: ignore[call-overload]
-            hidden = upsampled_convolution(hidden, convolution.get_parameter("weight"))
-            hidden = F.leaky_relu_(norm(hidden, labels), 0.2)
+            hidden = F.leaky_relu_(norm(convolution(hidden), labels), 0.2)
         return pixel_shuffle(self.output(hidden).float()).sigmoid() if self.is_mask else _colours(self.output, hidden)
 
 
@@ -158,7 +202,7 @@ class BasisGenerator(nn.Module):
         self.norms = nn.ModuleList(
             [ConditionalNorm(first, num_classes, per_image=True), ConditionalNorm(last, num_classes)]
         )
-        self.convolution = nn.Conv2d(first, last, 3, padding=1, bias=False)
+        self.convolution = UpsampledConvolution(first, last)
         self.output = nn.Conv2d(last, 4 * channels, 3, padding=1)
         if self.is_mask:
             # A steep sigmoid around the mean stands for the teacher's clamp to [0, 1].
@@ -169,7 +213,7 @@ class BasisGenerator(nn.Module):
         coefficients = self.stem(torch.cat([noise, self.embedding(labels)], 1))
         hidden = coefficients.view(len(noise), self.first, -1) @ self.patterns
         hidden = hidden.view(-1, self.first, self.start, self.start)
-        hidden = upsampled_convolution(self.norms[0](hidden, labels), self.convolution.weight)
+        hidden = self.convolution(self.norms[0](hidden, labels))
         hidden = F.instance_norm(F.leaky_relu_(self.norms[1](hidden, labels), 0.2))
         if not self.is_mask:
             return _colours(self.output, hidden)

@@ -43,7 +43,15 @@ def _interleaved_view(shape: torch.Size) -> tuple[tuple[int, ...], tuple[int, ..
     return (num_images, height - 1, 2, width - 1, 2, depth), stride
 
 
-def upsampled_convolution(images: Tensor, weight: Tensor) -> Tensor:
+def phase_weights(weight: Tensor) -> Tensor:
+    """Return the 2x2 kernels [4 D, C, 2, 2] of the four phases of a 3x3 kernel [D, C, 3, 3], channels last."""
+    channels_out, channels_in = weight.shape[:2]
+    taps = torch.tensor(_TAPS, dtype=weight.dtype, device=weight.device)
+    phases = torch.einsum("pat,qbu,dctu->pqdcab", taps, taps, weight).reshape(4 * channels_out, channels_in, 2, 2)
+    return phases.contiguous(memory_format=torch.channels_last)
+
+
+def upsampled_convolution(images: Tensor, phases: Tensor) -> Tensor:
     """Enlarge images by nearest x2 and convolve them by 3x3 with padding 1, at the small size.
 
     Of the nine taps of a large pixel several meet the same small pixel; summing them first leaves a 2x2
@@ -51,16 +59,12 @@ def upsampled_convolution(images: Tensor, weight: Tensor) -> Tensor:
 
     Args:
         images: [N, C, H, W].
-        weight: [D, C, 3, 3].
+        phases: `phase_weights(weight)` for a weight [D, C, 3, 3].
 
     Returns:
         [N, D, 2H, 2W], the same as `conv2d(interpolate(images, scale_factor=2), weight, padding=1)`,
         laid out channels last.
     """
-    channels_out, channels_in = weight.shape[:2]
-    taps = torch.tensor(_TAPS, dtype=weight.dtype, device=weight.device)
-    phases = torch.einsum("pat,qbu,dctu->pqdcab", taps, taps, weight).reshape(4 * channels_out, channels_in, 2, 2)
-    phases = phases.contiguous(memory_format=torch.channels_last)
     images = images.contiguous(memory_format=torch.channels_last)
     hidden = F.conv2d(images, phases, padding=1).permute(0, 2, 3, 1).contiguous()
     return _Interleave.apply(hidden).permute(0, 3, 1, 2)

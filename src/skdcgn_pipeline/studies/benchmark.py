@@ -557,6 +557,8 @@ def command_of(arguments: Sequence[str], group: str) -> str:
     if arguments and "kedro" in (Path(arguments[0]).name, Path(arguments[0]).parent.name):
         words = list(arguments[1:])
     only = f"benchmark.only={group}"
+    if any(only in word for word in words):
+        return shlex.join(["kedro", *words])
     for number, word in enumerate(words):
         if word == "--params" and number + 1 < len(words):
             words[number + 1] += f",{only}"

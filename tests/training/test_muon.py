@@ -63,7 +63,7 @@ def test_its_state_continues_in_the_same_bits():
 
 
 def test_every_parameter_of_a_student_belongs_to_one_side():
-    student = make_student("texture", {"architecture": "compact", "width": 8, "embedding_dim": 3}, 4, 5, 16)
+    student = make_student("texture", {"architecture": "compact", "width": [4, 8, 4], "embedding_dim": 3}, 4, 5, 16)
     matrices, others = split_parameters(student)
     assert {id(p) for p in matrices} | {id(p) for p in others} == {id(p) for p in student.parameters()}
     assert not {id(p) for p in matrices} & {id(p) for p in others}

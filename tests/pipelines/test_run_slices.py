@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pipelines.running import Place, artifacts_in, content_of, state_of
 from skdcgn_pipeline.artifacts import Artifact
 from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.mechanisms import MECHANISMS
+from skdcgn_pipeline.models.student import RELEASED
 from skdcgn_pipeline.models.teacher import load_teacher
 
 pytestmark = pytest.mark.slow
@@ -164,6 +167,35 @@ def test_benchmark_writes_a_table_and_a_picture_and_logs_them(copy_of_finished: 
     assert {"tables/benchmark.csv", "pictures/benchmark.png"} <= artifacts
     # Nothing that a run keeps depends on it.
     assert state_of(place.data / "stores") == before
+
+
+def test_release_holds_the_students_that_were_measured(copy_of_finished: Callable[[str], Place]) -> None:
+    place = copy_of_finished("release")
+
+    place.run(pipeline_names=["release"], params={"benchmark": {"only": "throughput"}})
+
+    (name,) = artifacts_in(place.store("release"))
+    folder = place.store("release") / name
+    card = json.loads((folder / "students_digits.json").read_text())
+    assert card["sha256"] == hashlib.sha256((folder / "students_digits.safetensors").read_bytes()).hexdigest()
+    assert {row["trained_on"] for row in card["figures"]["accuracy"]} == {"originals", "teacher", "students"}
+    assert len(card["figures"]["throughput"]) == 3
+    assert 'from_released("digits")' in (folder / "students_digits.md").read_text()
+
+
+def test_results_measure_the_released_students_instead_of_distilling(copy_of_finished: Callable[[str], Place]) -> None:
+    place = copy_of_finished("results")
+    before = artifacts_in(place.store("student"))
+
+    place.run(pipeline_names=["results"], params={"benchmark": {"only": "throughput"}})
+
+    (adopted,) = set(artifacts_in(place.store("student"))) - set(before)
+    released = load_file(RELEASED / "students_digits.safetensors")
+    state = load_file(place.store("student") / adopted / "model.safetensors")
+    assert all(torch.equal(state[name], tensor) for name, tensor in released.items())
+    comparison = pd.read_parquet(place.saved("07_tables/*/student_comparison.parquet")).set_index("mechanism")
+    assert comparison.loc["shape", "mask_iou"] > 0.85
+    assert place.saved("08_reporting/releases_chart.png").is_file()
 
 
 def test_run_goes_on_when_the_server_takes_nothing(

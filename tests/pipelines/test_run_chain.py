@@ -28,6 +28,8 @@ COMPARISON_COLUMNS = [
     "l1",
     "mask_iou",
     "frechet",
+    "frechet_teacher",
+    "frechet_ratio",
     "num_images",
     "teacher_parameters",
     "teacher_macs",
@@ -160,7 +162,10 @@ def test_comparison_table_has_a_row_per_mechanism(finished: tuple[Place, Finishe
         "shape": True, "texture": False, "background": False, "all": False,
     }  # fmt: skip
     assert (table["num_images"] == 40).all()
-    measured = table.drop(columns=["mechanism", "mask_iou"])
+    composites = table.set_index("mechanism")[["frechet_teacher", "frechet_ratio"]]
+    assert composites.drop(index="all").isna().all(axis=None)
+    assert (composites.loc["all"] > 0).all()
+    measured = table.drop(columns=["mechanism", "mask_iou", *composites.columns])
     assert measured.notna().all(axis=None)
     assert (measured.drop(columns=["l1", "frechet"]) > 0).all(axis=None)
     assert (table["student_parameters"] < table["teacher_parameters"]).all()

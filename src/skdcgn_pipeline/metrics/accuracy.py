@@ -22,12 +22,12 @@ CONFIDENCE = 0.95
 @torch.no_grad()
 def predict_classes(classifier: DigitClassifier, images: Tensor, compute: Compute, batch_size: int = 500) -> Tensor:
     """Return the predicted class [N] of uint8 images [N, 3, H, W]."""
-    device, layout = choose_device(compute.device), memory_format(compute)
-    classifier = place(classifier, device, layout)
+    device = choose_device(compute.device)
+    classifier = place(classifier, device, memory_format(compute))
     predictions = []
     for batch in images.split(batch_size):
         with autocast(compute, device):
-            logits = classifier(from_bytes(batch).to(device, memory_format=layout))
+            logits = classifier(from_bytes(batch).to(device))
         predictions.append(logits.argmax(1).cpu())
     return torch.cat(predictions)
 

@@ -34,6 +34,7 @@ from skdcgn_pipeline.studies.ablation import (
     estimate_seconds,
     mix_batches,
     plan_units,
+    read_durations,
     run_units,
     tabulate,
     units_of,
@@ -517,7 +518,8 @@ def test_a_plan_counts_what_is_done_and_remembers_how_long_it_took(surroundings)
     took = statistics.median(round(result.seconds, 2) for result in results)
     assert plan["seconds"].tolist()[:3] == pytest.approx([0, took, 2 * took])
     assert plan["seconds"].iloc[3] == fresh["seconds"].iloc[3], "nothing of this kind has been done"
-    assert estimate_seconds(units[0], replace(surroundings, fit=FIT.model_copy(update={"num_images": 2_500_000}))) > 99
+    longer = replace(surroundings, fit=FIT.model_copy(update={"num_images": 2_500_000}))
+    assert estimate_seconds(units[0], longer, read_durations(longer)) > 99
 
 
 @pytest.mark.parametrize("workers", [1, 2])

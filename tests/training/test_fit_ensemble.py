@@ -24,7 +24,6 @@ from skdcgn_pipeline.training import fit_ensemble as module
 from skdcgn_pipeline.training.fit_ensemble import (
     build_ensemble,
     counterfactual_losses,
-    draw_counterfactuals,
     fit_ensemble,
     initial_ensemble,
     learning_rate_at,
@@ -301,12 +300,12 @@ def test_a_crop_must_fit_into_the_resized_image():
 def test_counterfactuals_have_the_labels_of_all_mechanisms(tiny_samples):
     pool = CounterfactualPool.of(tiny_samples)
     composition = Composition(counterfactual=Counterfactual(background=False))
-    draw = draw_counterfactuals(pool, composition, 0, "ensemble")
+    draw = pool.draw_labelled_batch(composition, 0, "ensemble")
     images, labels = draw(3, 40)
     assert images.shape == (40, 3, 8, 8)
     assert labels.shape == (40, 3)
     assert not torch.equal(labels[:, 0], labels[:, 1])
-    again = draw_counterfactuals(pool, composition, 0, "ensemble")(3, 40)
+    again = pool.draw_labelled_batch(composition, 0, "ensemble")(3, 40)
     assert torch.equal(again[0], images)
     assert torch.equal(again[1], labels)
     assert not torch.equal(draw(4, 40)[0], images)

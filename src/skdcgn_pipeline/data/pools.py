@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -48,27 +49,19 @@ class CounterfactualRecord:
     foreground_offset: Tensor
     background_offset: Tensor
 
-    def __getitem__(self, rows: Tensor) -> CounterfactualRecord:
-        return CounterfactualRecord(*(values[rows] for values in vars(self).values()))
+    def __getitem__(self, rows: Tensor) -> Self:
+        return type(self)(*(values[rows] for values in vars(self).values()))
 
 
 @dataclass(frozen=True)
-class CounterfactualBatch:
+class CounterfactualBatch(CounterfactualRecord):
     """Composites and what they are made of.
 
     Attributes:
         images: [B, 3, H, W] in [-1, 1].
-        labels: [B, 3], the class of shape, texture and background.
-        rows: [B, 3], the pool row of each mechanism.
-        foreground_offset: [B, 2] patch shift.
-        background_offset: [B, 2] patch shift.
     """
 
     images: Tensor
-    labels: Tensor
-    rows: Tensor
-    foreground_offset: Tensor
-    background_offset: Tensor
 
 
 class _RowsByClass:
@@ -159,14 +152,9 @@ class CounterfactualPool:
             labels[mechanism] = own_class if getattr(composition.counterfactual, mechanism) else image_class
             rows[mechanism] = self._rows_by_class[mechanism].draw(labels[mechanism], generator)
             self._transform(mechanism, rows[mechanism], composition, generator, transformed)
-        offsets = torch.zeros(2, num_images, 2, dtype=torch.long)
-        if composition.patch_shift:
-            offsets = torch.randint(self.image_size, (2, num_images, 2), generator=generator)
-        for mechanism, own_offsets in zip(("texture", "background"), offsets, strict=True):
-            if not composition.shifts(mechanism):
-                own_offsets.zero_()
+        offsets = self._draw_offsets(num_images, composition, generator)
         record = CounterfactualRecord(torch.stack([*labels.values()], 1), torch.stack([*rows.values()], 1), *offsets)
-        return CounterfactualBatch(self._compose(record, composition, transformed), *vars(record).values())
+        return CounterfactualBatch(**vars(record), images=self._compose(record, composition, transformed))
 
     def draw_records(
         self, num_images: int, per_shape: int, composition: Composition, generator: torch.Generator
@@ -190,11 +178,18 @@ class CounterfactualPool:
             own_rows = self._rows_by_class[mechanism].draw(own_class, generator)
             labels.append(own_class.repeat_interleave(per_shape // repeats)[:num_images])
             rows.append(own_rows.repeat_interleave(per_shape // repeats)[:num_images])
-        offsets = torch.randint(self.image_size, (2, num_images, 2), generator=generator)
+        offsets = self._draw_offsets(num_images, composition, generator)
+        return CounterfactualRecord(torch.stack(labels, 1), torch.stack(rows, 1), *offsets)
+
+    def _draw_offsets(self, num_images: int, composition: Composition, generator: torch.Generator) -> Tensor:
+        """Draw the patch shifts [2, N, 2] of foreground and background; 0 for what is not shifted."""
+        offsets = torch.zeros(2, num_images, 2, dtype=torch.long)
+        if composition.patch_shift:
+            offsets = torch.randint(self.image_size, (2, num_images, 2), generator=generator)
         for mechanism, own_offsets in zip(("texture", "background"), offsets, strict=True):
             if not composition.shifts(mechanism):
                 own_offsets.zero_()
-        return CounterfactualRecord(torch.stack(labels, 1), torch.stack(rows, 1), *offsets)
+        return offsets
 
     def compose_records(
         self, record: CounterfactualRecord, composition: Composition, generator: torch.Generator
@@ -242,10 +237,20 @@ class CounterfactualPool:
 
     def draw_batch(self, composition: Composition, seed: int, purpose: str) -> DrawBatch:
         """Return a function that composes fresh training batches, labelled by their shape."""
+        draw_labelled = self.draw_labelled_batch(composition, seed, purpose)
+
+        def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+            images, labels = draw_labelled(step, batch_size)
+            return images, labels[:, 0]
+
+        return draw
+
+    def draw_labelled_batch(self, composition: Composition, seed: int, purpose: str) -> DrawBatch:
+        """Return a function that composes fresh training batches with the labels [B, 3] of all mechanisms."""
 
         def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
             batch = self.draw(batch_size, composition, torch_generator(seed, purpose, step))
-            return batch.images, batch.labels[:, 0]
+            return batch.images, batch.labels
 
         return draw
 

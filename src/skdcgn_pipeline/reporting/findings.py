@@ -475,10 +475,7 @@ def _write_mixing(rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
     ranked = _ranked(rows)
     if not ranked:
         return sentences
-    best, worst = ranked[0], ranked[-1]
-    sentences.append(f"Best mixture: {best['cell']}, {_verdict(best)}.")
-    if len(ranked) > 1:
-        sentences.append(f"Worst mixture: {worst['cell']}, {_verdict(worst)}.")
+    sentences += _best_and_worst("mixture", ranked)
     if same := _judged(ranked, "no difference"):
         sentences.append(f"No difference: {_named(same)}.")
     if unsure := _judged(ranked, "undecided"):
@@ -496,6 +493,12 @@ def _write_mixing(rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
     return sentences
 
 
+def _best_and_worst(what: str, ranked: Sequence[dict[str, Any]]) -> list[str]:
+    """Give the first and the last of ranked cells."""
+    ends = {"Best": ranked[:1], "Worst": ranked[1:][-1:]}
+    return [f"{word} {what}: {row['cell']}, {_verdict(row)}." for word, rows in ends.items() for row in rows]
+
+
 def _write_losses(rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
     ranked = _ranked(rows)
     grouped = {group: [row for row in ranked if loss_group_of(str(row["losses"])) == group] for group in LOSS_GROUPS}
@@ -511,11 +514,7 @@ def _write_losses(rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
         sentences.append(f"Undecided removals: {_named(unsure)}.")
     sentences += _cost_in_iou(without, cells)
     for group, what in (("only", "single term"), ("T", "temperature")):
-        own = grouped[group]
-        if own:
-            sentences.append(f"Best {what}: {own[0]['cell']}, {_verdict(own[0])}.")
-        if len(own) > 1:
-            sentences.append(f"Worst {what}: {own[-1]['cell']}, {_verdict(own[-1])}.")
+        sentences += _best_and_worst(what, grouped[group])
     return sentences
 
 

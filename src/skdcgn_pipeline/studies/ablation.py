@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from skdcgn_pipeline.metrics.accuracy import measure_classifier
 from skdcgn_pipeline.metrics.comparison import measure_likeness
 from skdcgn_pipeline.metrics.cost import count_parameters
 from skdcgn_pipeline.models.cgn import MnistCGN
-from skdcgn_pipeline.models.teacher import load_teacher, open_identified_teacher
+from skdcgn_pipeline.models.teacher import IdentifiedTeacher, load_teacher, open_identified_teacher
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, Teacher, Transformations
 from skdcgn_pipeline.progress import Progress, clear_stop, request_stop, stop_requested
 from skdcgn_pipeline.seeding import derive_seed
@@ -219,11 +219,11 @@ class Workplace:
 
     def _facts_of(self, name: str) -> dict[str, Any]:
         if name == "teacher":
-            return {"num_parameters": count_parameters(self._open_teacher().generator)}
+            return {"num_parameters": count_parameters(self._teacher.generator)}
         return {}
 
-    @cache  # noqa: B019  (a workplace lives as long as its process)
-    def _open_teacher(self) -> Any:
+    @cached_property
+    def _teacher(self) -> IdentifiedTeacher:
         own = self.surroundings
         return open_identified_teacher(own.teacher, own.variant, own.assets)
 
@@ -262,7 +262,7 @@ class Workplace:
         own = self.surroundings
         fit = own.teacher.fit.model_copy(update={"num_images": own.num_teacher_images})
         seed = derive_seed(own.seed, "ablation-teacher", number)
-        initial = self._open_teacher()
+        initial = self._teacher
 
         def samples() -> SampleShards:
             trained = build_teacher(
@@ -587,18 +587,21 @@ def _kind_of(unit: Unit, surroundings: Surroundings) -> str:
     return ", ".join(parts)
 
 
-def _remember_duration(surroundings: Surroundings, result: UnitResult) -> None:
+def read_durations(surroundings: Surroundings) -> dict[str, list[float]]:
+    """Return how many seconds the units that were computed here took, by kind."""
     path = surroundings.stores / DURATIONS_FILE
-    known = json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _remember_duration(surroundings: Surroundings, result: UnitResult) -> None:
+    known = read_durations(surroundings)
     seconds = known.setdefault(_kind_of(result.unit, surroundings), [])
     seconds.append(round(result.seconds or 0.0, 2))
-    write_json(path, known)
+    write_json(surroundings.stores / DURATIONS_FILE, known)
 
 
-def estimate_seconds(unit: Unit, surroundings: Surroundings) -> float:
+def estimate_seconds(unit: Unit, surroundings: Surroundings, known: Mapping[str, Sequence[float]]) -> float:
     """Estimate how long a unit takes on one core: as long as its like did here, or as a usual core does."""
-    path = surroundings.stores / DURATIONS_FILE
-    known = json.loads(path.read_text()) if path.exists() else {}
     if seconds := known.get(_kind_of(unit, surroundings)):
         return statistics.median(seconds)
     data = unit.cell.data
@@ -624,6 +627,7 @@ def plan_units(units: Sequence[Unit], surroundings: Surroundings) -> pd.DataFram
         A row per cell: `study`, `cell`, `seeds`, `done`, `seconds` (of one core, for what is left).
     """
     workplace = Workplace(surroundings) if surroundings.complete else None
+    known = read_durations(surroundings)
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for unit in units:
         row = rows.setdefault(
@@ -634,7 +638,7 @@ def plan_units(units: Sequence[Unit], surroundings: Surroundings) -> pd.DataFram
         if workplace is not None and workplace.is_done(unit):
             row["done"] += 1
         else:
-            row["seconds"] += estimate_seconds(unit, surroundings)
+            row["seconds"] += estimate_seconds(unit, surroundings, known)
     return pd.DataFrame(list(rows.values()))
 
 

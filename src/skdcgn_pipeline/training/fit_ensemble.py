@@ -15,11 +15,10 @@ from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact, 
 from skdcgn_pipeline.compute import autocast, choose_device, memory_format, place
 from skdcgn_pipeline.data.batches import DrawBatch
 from skdcgn_pipeline.data.image_folders import draw_ahead
-from skdcgn_pipeline.data.pools import CounterfactualPool
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.models.invariant_ensemble import InvariantEnsemble, MechanismLogits, load_ensemble
-from skdcgn_pipeline.parameters import Composition, Compute, EnsembleFit
-from skdcgn_pipeline.seeding import seeded, torch_generator
+from skdcgn_pipeline.parameters import Compute, EnsembleFit
+from skdcgn_pipeline.seeding import seeded
 from skdcgn_pipeline.training.checkpointing import (
     Checkpoint,
     History,
@@ -33,23 +32,6 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 LOG_EVERY_STEPS = 20
 DECAY = 0.1
 WEIGHTS_FILE, HISTORY_FILE = "ensemble.safetensors", "history.json"
-
-
-def draw_counterfactuals(pool: CounterfactualPool, composition: Composition, seed: int, purpose: str) -> DrawBatch:
-    """Return a function that composes fresh counterfactuals with the labels [B, 3] of all mechanisms.
-
-    Args:
-        pool: Images of the mechanisms.
-        composition: How they are composed.
-        seed: Base seed.
-        purpose: Word that sets these draws apart from others.
-    """
-
-    def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        batch = pool.draw(batch_size, composition, torch_generator(seed, purpose, step))
-        return batch.images, batch.labels
-
-    return draw
 
 
 def check_batches(

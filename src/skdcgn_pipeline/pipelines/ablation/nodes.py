@@ -113,7 +113,7 @@ def show_study(study: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         background: Distill,
         report: Report,
     ) -> tuple[np.ndarray, np.ndarray]:
-        finished = cells[cells["error"].fillna("") == ""]
+        finished = cells[~_failed(cells)]
         picture = draw_study(study, summarise_cells(finished))
         students = {"shape": shape, "texture": texture, "background": background}
         workplace = Workplace(surroundings)
@@ -135,13 +135,18 @@ def show_study(study: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     return show_cells
 
 
+def _failed(cells: pd.DataFrame) -> pd.Series:
+    """Tell which rows stand for a classifier that failed."""
+    return cells["error"].fillna("") != ""
+
+
 def gather_cells(
     *studies: pd.DataFrame,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Put the studies' cells into one table, compare each with its reference, keep confusions and failures."""
     cells = pd.concat([part for part in studies if len(part)] or [pd.DataFrame(columns=CELL_COLUMNS)])
     cells = cells.reset_index(drop=True)
-    failed = cells["error"].fillna("") != ""
+    failed = _failed(cells)
     failures = cells.loc[failed, ["study", "cell", "seed", "error"]].reset_index(drop=True)
     finished = cells[~failed].drop(columns="error").reset_index(drop=True)
     summary = summarise_cells(finished.drop(columns="confusion"))
@@ -175,7 +180,7 @@ def tell_findings(
     *pictures: np.ndarray,
 ) -> tuple[str, str, str]:
     """Write what the studies found, as Markdown, as a chapter of the report and as a page of its own."""
-    finished = cells[cells["error"].fillna("") == ""]
+    finished = cells[~_failed(cells)]
     findings = write_findings(summary, finished, failures)
     text = findings_as_markdown(findings, summary)
     done = set(finished["study"])

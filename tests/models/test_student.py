@@ -262,6 +262,28 @@ def test_weights_of_another_interface_than_the_config_are_refused(tmp_path, key,
         StudentCGN.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["colored_mnist", "wildlife_mnist"])
+def test_fused_students_render_the_same_images_up_to_rounding(name):
+    students = StudentCGN.from_released(name)
+    fused = students.fused()
+    noise, labels = torch.randn(50, students.noise_dim, generator=torch.manual_seed(0)), torch.arange(50) % 10
+    plain = students.render(noise, labels)
+    torch.testing.assert_close(vars(fused.render(noise, labels)), vars(plain), atol=1e-4, rtol=0)
+    assert torch.equal(students.render(noise, labels).mask, plain.mask), "the original stays as it is"
+    assert [*fused.state_dict()] == [*students.state_dict()]
+
+
+def test_fused_students_leave_the_layout_of_their_images_alone():
+    fused = make_students(architectures=dict.fromkeys(MECHANISMS, SMALL_BASIS)).fused()
+    layouts = []
+    basis = fused.network_of("shape")
+    basis.output.register_forward_pre_hook(
+        lambda _, inputs: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    fused.render(torch.randn(6, 4), torch.arange(6) % 3)
+    assert layouts == [True]
+
+
 def test_compact_students_run_under_bfloat16_autocast():
     student = CompactGenerator(3, 4, 3, 16, (4, 6, 4), 4).eval()
     noise, labels = torch.randn(4, 4), torch.tensor([0, 1, 2, 0])

@@ -127,6 +127,7 @@ def measure_costs(teacher: CounterfactualGenerator, students: StudentCGN, batch_
         A row per mechanism and one for `all`: parameters, multiply-accumulates per image and images/s
         of each; empty where a teacher cannot tell.
     """
+    students = students.fused()
     noise = torch.randn(batch_size, teacher.noise_dim, generator=torch_generator(0, "cost"))
     labels = torch.arange(batch_size) % teacher.num_classes
     rows = []

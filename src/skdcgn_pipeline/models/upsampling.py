@@ -1,4 +1,4 @@
-"""Two layers that double the resolution, written for little arithmetic and few passes over memory."""
+"""Layers of small generators, written for little arithmetic and few passes over memory."""
 
 from __future__ import annotations
 
@@ -81,3 +81,21 @@ def pixel_shuffle(images: Tensor) -> Tensor:
     # Two pixels side by side make one complex number, which is copied as a whole.
     moved = torch.view_as_complex(pairs).permute(0, 3, 1, 4, 2).contiguous()
     return torch.view_as_real(moved).view(num_images, channels // 4, 2 * height, 2 * width)
+
+
+def instance_norm_channels_last(images: Tensor, epsilon: float = 1e-5) -> Tensor:
+    """Return `torch.nn.functional.instance_norm(images)` without leaving channels last.
+
+    Torch's own changes the layout on its way in, and the next convolution changes it back.
+
+    Args:
+        images: [N, C, H, W], channels last.
+        epsilon: Added to the variance.
+    """
+    num_images, channels, height, width = images.shape
+    pixels = images.permute(0, 2, 3, 1).reshape(num_images, height * width, channels)
+    # A mean over pixels as a product of matrices: reductions over strided dimensions are slow.
+    average = pixels.new_full((1, 1, height * width), 1 / (height * width)).expand(num_images, -1, -1)
+    pixels = pixels - average @ pixels
+    pixels = pixels * torch.rsqrt(average @ pixels.square() + epsilon)
+    return pixels.view(num_images, height, width, channels).permute(0, 3, 1, 2)

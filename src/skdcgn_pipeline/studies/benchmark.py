@@ -188,7 +188,7 @@ def measure_throughput(workload: Workload) -> list[Row]:
 
 def _renders(workload: Workload, batch_size: int) -> dict[str, Callable[[], Any]]:
     """Return what renders a batch with the teacher, the students, and the students in bfloat16."""
-    teacher, students, device = workload.teacher, workload.students, workload.device
+    teacher, students, device = workload.teacher, workload.students.fused(), workload.device
     generator = torch_generator(workload.seed, "benchmark-throughput", batch_size)
     noise = torch.randn(batch_size, teacher.noise_dim, generator=generator)
     labels = torch.arange(batch_size) % teacher.num_classes

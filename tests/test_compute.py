@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -50,3 +54,28 @@ def test_a_network_is_placed_with_its_layout_and_values():
     assert place(convolution, "cpu", layout) is convolution
     assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(convolution.weight, before)
+
+
+FAULTS = """
+import resource
+import sys
+import torch
+from skdcgn_pipeline.compute import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+del_me = torch.zeros(2**24)
+del del_me
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.zeros(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told")
+def test_freed_memory_is_kept_for_the_next_step():
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True).stdout)
+        for how in ("keep", "give back")
+    }
+    assert faults["keep"] < faults["give back"] / 4

@@ -52,6 +52,9 @@ class ProjectSession(KedroSession):
         Raises:
             SettingError: If a pipeline or mechanism is unknown (`click.ClickException` on the command line).
         """
+        from skdcgn_pipeline.compute import keep_freed_memory
+
+        keep_freed_memory()
         names = list(pipeline_names or [])
         if kwargs.get("pipeline_name"):
             names.append(kwargs.pop("pipeline_name"))

@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 
 from skdcgn_pipeline.artifacts import MANIFEST, Artifact, artifact_path, build_json, write_json
+from skdcgn_pipeline.compute import keep_freed_memory
 from skdcgn_pipeline.data.batches import DrawBatch, draw_from_images, draw_from_split
 from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.data.pools import CounterfactualPool
@@ -551,6 +552,7 @@ def _start_worker(surroundings: Surroundings, stopping: Any, parent: int) -> Non
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
+    keep_freed_memory()
     logging.getLogger("skdcgn_pipeline").setLevel(logging.WARNING)
     clear_stop()
 

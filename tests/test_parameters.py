@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from pydantic import ValidationError
 
 from configuration import FREE_WORDS, merge, read_folder
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.models.student import make_student
-from skdcgn_pipeline.parameters import Parameters, StudyName, TeacherFit, check_parameters
+from skdcgn_pipeline.parameters import (
+    Composition,
+    Parameters,
+    Sample,
+    StudyName,
+    TeacherFit,
+    check_parameters,
+    choose_classes,
+)
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES
 
 ENVIRONMENTS = ("base", "mnist", "test")
@@ -460,3 +469,72 @@ def test_samples_have_a_precision_of_their_own(raw):
 @pytest.mark.parametrize("value", [[], ["student"], "students"])
 def test_unknown_training_sets_are_refused(raw, value):
     assert "classify.trained_on" in message_of(change(raw, "classify.trained_on", value))
+
+
+# --- classes, encodings, ranges ---
+
+
+def make_sample(**changes: Any) -> Sample:
+    return Sample(num_images_per_class=1, num_heldout_per_class=1, **changes)
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        (None, None),
+        (4, (4,)),
+        ([5, 3, 3], (3, 5)),
+        ("2-4", (2, 3, 4)),
+        ({"first": 2, "last": 4}, (2, 3, 4)),
+        ("best", (1, 6)),
+        ("0-9", None),
+    ],
+)
+def test_classes_are_chosen_in_several_ways(given, chosen):
+    classes = make_sample(classes=given).classes
+    assert choose_classes("sample.classes", classes, 10, {"best": [6, 1]}) == chosen
+
+
+@pytest.mark.parametrize("given", [[], [-1], [1.5], "4-2", {"first": 1}, {"from": 1, "last": 2}, [True]])
+def test_choices_that_are_no_classes_are_refused(given):
+    with pytest.raises(ValidationError):
+        make_sample(classes=given)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"encoding": "gif"},
+        {"encoding": "png", "quality": 90},
+        {"quality": 90},
+        {"encoding": "jpeg", "quality": 101},
+        {"encoding": "jpeg", "quality": 0},
+        {"encoding_threads": 0},
+        {"shard_range": [3, 3]},
+        {"shard_range": [-1, 3]},
+        {"shard_range": [1]},
+    ],
+)
+def test_impossible_ways_to_store_samples_are_refused(changes):
+    with pytest.raises(ValidationError):
+        make_sample(**changes)
+
+
+def test_a_composition_without_a_choice_of_classes_keeps_its_identity():
+    assert set(Composition().model_dump(mode="json")) == {"counterfactual", "transformations", "patch_shift"}
+    chosen = Composition(classes={"shape": 3}).model_dump(mode="json")
+    assert chosen["classes"] == {"shape": [3], "texture": None, "background": None}
+    assert Composition.model_validate(chosen) == Composition(classes={"shape": 3})
+
+
+def test_classes_belong_to_counterfactual_mechanisms():
+    with pytest.raises(ValidationError, match=r"classes\.shape belongs to a counterfactual shape"):
+        Composition(counterfactual={"shape": False}, classes={"shape": [1, 2]})
+
+
+def test_names_of_classes_are_resolved():
+    composition = Composition(classes={"shape": "best", "texture": "0-9"})
+    resolved = composition.resolved(10, {"best": [2, 1]}, "compose.composition")
+    assert resolved.classes.model_dump() == {"shape": (1, 2), "texture": None, "background": None}
+    with pytest.raises(SettingError, match=r"compose\.composition\.classes\.shape: expected classes 0 to 9, got 12"):
+        composition.resolved(10, {"best": [12]}, "compose.composition")

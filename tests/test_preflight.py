@@ -62,3 +62,33 @@ def test_an_absent_teacher_is_refused(make, tmp_path):
     teacher = {"name": "mnist_cgn", "fit": {"num_images": 10}}
     with pytest.raises(SettingError, match="cgn_mnist/cgn_double_colored_mnist"):
         check_surroundings(make(teacher=teacher, assets=str(tmp_path)), tmp_path, {"open_teacher"})
+
+
+def sample_with(**changes) -> dict:
+    return {"num_images_per_class": 40, "num_heldout_per_class": 4, "rows_per_shard": 70} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sample": sample_with(classes=[3, 10])}, r"sample\.classes: expected classes 0 to 9, got 10 \(1 such\)"),
+        ({"sample": sample_with(classes="bset")}, r"sample\.classes: .*'bset'.*Did you mean 'best'\?"),
+        ({"sample": sample_with(shard_range=[3, 7])}, r"sample\.shard_range: expected a range within the 6 shards"),
+        (
+            {"sample": sample_with(classes="best", shard_range=[1, 3])},
+            r"sample\.shard_range: expected a range within the 2 shards",
+        ),
+    ],
+    ids=["class", "name", "range", "range of classes"],
+)
+def test_what_the_teacher_cannot_be_asked_for_is_refused(make, tmp_path, changes, message):
+    with pytest.raises(SettingError, match=message):
+        check_surroundings(make(class_lists={"best": [1, 2, 3]}, **changes), tmp_path, {"open_teacher"})
+
+
+def test_stages_after_a_range_of_shards_are_refused(make, tmp_path):
+    parameters = make(sample=sample_with(shard_range=[1, 3]))
+    nodes = {"open_teacher", "draw_teacher_samples", "draw_heldout_samples"}
+    assert check_surroundings(parameters, tmp_path, nodes) is None
+    with pytest.raises(SettingError, match=r"sample\.shard_range: expected the sample stage alone, got also 'distil_"):
+        check_surroundings(parameters, tmp_path, {*nodes, "distil_shape"})

@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,22 @@ class ArtifactWriter:
         """Write a JSON file of the artifact."""
         self.write(name, _json_writer(payload))
 
+    def take_over(self, name: str, others: Iterable[Artifact]) -> bool:
+        """Take a file of the same name over from another artifact that has it undamaged.
+
+        The two share the file's space where the disk can do that; either may be deleted.
+        """
+        for other in others:
+            source = other.path(name)
+            if name not in other.manifest["files"] or not source.exists():
+                continue
+            if sha256_of_file(source) != other.manifest["files"][name]:
+                logger.warning("%s no longer matches its checksum; it is not taken over", source)
+                continue
+            self.write(name, _copier(source))
+            return True
+        return False
+
     def scratch(self, name: str) -> Path:
         """Return a path for a checkpoint: kept while partial, removed before publication."""
         return self.directory / "scratch" / name
@@ -215,6 +231,39 @@ class Artifact:
         return artifact
 
 
+def _copier(source: Path) -> Callable[[Path], object]:
+    """Return what makes a file the same as `source`, sharing its space where the disk can do that."""
+
+    def link_or_copy(path: Path) -> None:
+        path.unlink(missing_ok=True)
+        try:
+            os.link(source, path)
+        except OSError:  # another disk, or one that knows no links
+            shutil.copyfile(source, path)
+
+    return link_or_copy
+
+
+def find_artifacts(store: Path, inputs: Mapping[str, Any], but: str) -> list[Artifact]:
+    """Return the finished artifacts of a store that were made from `inputs`, whatever their input `but` is.
+
+    In a fixed order; their files are not verified.
+    """
+    wanted = {name: value for name, value in _complete(inputs).items() if name != but}
+    found = []
+    for path in sorted(store.glob(f"*/{MANIFEST}")):
+        if path.parent.suffix == ".partial":
+            continue
+        try:
+            artifact = Artifact.open(path.parent, verify=False)
+        except DamagedFileError as error:
+            logger.warning("%s", error)
+            continue
+        if {name: value for name, value in artifact.inputs.items() if name != but} == wanted:
+            found.append(artifact)
+    return found
+
+
 def _complete(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return inputs as the manifest has them."""
     return json.loads(canonical_json({"format": FORMAT_VERSION, **inputs}))
@@ -286,8 +335,17 @@ def _reopen(final: Path, partial: Path) -> None:
     manifest_path.unlink(missing_ok=True)
 
 
-def check_writable(directory: Path, needed_bytes: int = 0) -> None:
+def check_writable(
+    directory: Path,
+    needed_bytes: int = 0,
+    remedy: str = "Free some space, ask for fewer images or choose another data root.",
+) -> None:
     """Refuse a directory that cannot be written or lacks space, before any work starts.
+
+    Args:
+        directory: Made where it is missing.
+        needed_bytes: That must be free.
+        remedy: What to do where they are not.
 
     Raises:
         SettingError: Naming the directory, the space needed and the space there is.
@@ -308,5 +366,5 @@ def check_writable(directory: Path, needed_bytes: int = 0) -> None:
             "output directory",
             f"{needed_bytes / 2**20:,.0f} MiB free in {directory}",
             f"{free / 2**20:,.0f} MiB",
-            "Free some space, ask for fewer images or choose another data root.",
+            remedy,
         )

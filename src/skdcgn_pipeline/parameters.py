@@ -6,9 +6,21 @@ impossible values, all at once and before any work.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from skdcgn_pipeline.errors import SettingError, check_choice, nearest
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES, check_transformation
@@ -238,18 +250,111 @@ class Teacher(Settings):
         return self
 
 
-class Sample(Settings):
-    """How many samples are drawn from the teacher.
+def _parse_classes(value: Any) -> Any:
+    """Put a choice of classes into one form: None (all), their numbers in order, or the name of a list."""
+    if isinstance(value, dict):
+        if set(value) != {"first", "last"}:
+            raise ValueError(f"a range of classes has 'first' and 'last', got {sorted(value)}")
+        value = f"{value['first']}-{value['last']}"
+    if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*-\s*\d+\s*", value):
+        first, last = (int(part) for part in value.split("-"))
+        if first > last:
+            raise ValueError(f"a range of classes begins with the lower one, got {value!r}")
+        return tuple(range(first, last + 1))
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = [value]
+    if isinstance(value, list | tuple):
+        if not value or not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in value):
+            raise ValueError(f"expected class numbers from 0 on, at least one, got {list(value)}")
+        return tuple(sorted(set(value)))
+    return value
+
+
+# All classes (null), a number, a list of them, a range with both ends ("0-99" or {first: 0, last: 99}), or the
+# name of a list in `class_lists`.
+Classes = Annotated[tuple[int, ...] | str | None, BeforeValidator(_parse_classes)]
+ClassLists = dict[str, Annotated[tuple[int, ...], BeforeValidator(_parse_classes)]]
+
+
+def choose_classes(
+    setting: str, classes: tuple[int, ...] | str | None, num_classes: int, lists: Mapping[str, Sequence[int]]
+) -> tuple[int, ...] | None:
+    """Return the class numbers that a setting stands for, in order; None stands for all.
+
+    Args:
+        setting: Name of the setting, for the message.
+        classes: A value of the type `Classes`.
+        num_classes: Classes of the generator.
+        lists: The named lists.
+
+    Raises:
+        SettingError: If a name is unknown or a class is out of range.
+    """
+    if isinstance(classes, str):
+        classes = _parse_classes(list(lists[check_choice(setting, classes, lists)]))
+    if classes is None or classes == tuple(range(num_classes)):
+        return None
+    assert isinstance(classes, tuple)
+    if wrong := [one for one in classes if not 0 <= one < num_classes]:
+        remedy = "Leave out the others, or use a teacher that knows them."
+        raise SettingError(setting, f"classes 0 to {num_classes - 1}", f"{wrong[0]} ({len(wrong)} such)", remedy)
+    return classes
+
+
+class ImageEncoding(Settings):
+    """How images are stored inside shards.
+
+    Attributes:
+        encoding: `raw`, or each image by itself as `png`, `webp` or `jpeg`; a mask has one channel.
+        quality: 1 to 100, of `jpeg` (null takes 95) and `webp` (null is lossless).
+        encoding_threads: Images encoded at a time while the next are rendered; no byte depends on it.
+    """
+
+    encoding: Literal["raw", "png", "webp", "jpeg"] = "raw"
+    quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    encoding_threads: Annotated[int, Field(gt=0, le=256)] = 4
+
+    @model_validator(mode="after")
+    def _quality_has_a_use(self) -> ImageEncoding:
+        if self.quality is not None and self.encoding in ("raw", "png"):
+            raise ValueError(f"'quality' belongs to encoding 'jpeg' or 'webp', got encoding '{self.encoding}'")
+        return self
+
+    @property
+    def effective_quality(self) -> int | None:
+        """The quality that is used; None where nothing is lost."""
+        return 95 if self.encoding == "jpeg" and self.quality is None else self.quality
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What stored images depend on; nothing for `raw`."""
+        return {} if self.encoding == "raw" else {"encoding": self.encoding, "quality": self.effective_quality}
+
+
+class Sample(ImageEncoding):
+    """Which samples are drawn from the teacher, and how their images are stored (`ImageEncoding`).
 
     Attributes:
         num_images_per_class: Rows per class; each row has the images of all three mechanisms.
         num_heldout_per_class: Further rows on other noise, never trained on, for the measures.
-        rows_per_shard: Rows of one Parquet file; memory stays at one shard.
+        rows_per_shard: Rows of one Parquet file, after which a run can be stopped.
+        classes: Classes that are drawn, see `Classes`; null draws all.
+        shard_range: [first, last): draw these shards alone, so that several processes or machines share the
+            work; a run without it takes over what they made.
     """
 
     num_images_per_class: Count
     num_heldout_per_class: Count
     rows_per_shard: Count = 2000
+    classes: Classes = None
+    shard_range: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]] | None = None
+
+    @field_validator("shard_range")
+    @classmethod
+    def _some_shard(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and value[0] >= value[1]:
+            raise ValueError(f"[first, last) needs first below last, got {list(value)}")
+        return value
 
 
 class Student(Settings):
@@ -375,11 +480,20 @@ class Counterfactual(Settings):
     background: bool = True
 
 
+class MechanismClasses(Settings):
+    """The classes that each counterfactual mechanism draws from, see `Classes`; a single number fixes it."""
+
+    shape: Classes = None
+    texture: Classes = None
+    background: Classes = None
+
+
 class Composition(Settings):
     """How counterfactuals are composed from pools.
 
     Attributes:
         counterfactual: Per mechanism, whether its class is drawn independently.
+        classes: Per counterfactual mechanism, the classes that are drawn; null draws all that were sampled.
         transformations: Per mechanism.
         patch_shift: Shift foreground and background circularly, as the published CGN does; `texture`
             or `background` shifts that one alone.
@@ -388,10 +502,76 @@ class Composition(Settings):
     counterfactual: Counterfactual = Counterfactual()
     transformations: Transformations = Transformations()
     patch_shift: bool | Literal["texture", "background"] = True
+    classes: MechanismClasses = MechanismClasses()
+
+    @model_validator(mode="after")
+    def _only_counterfactual_ones_choose(self) -> Composition:
+        for mechanism in MECHANISMS:
+            if getattr(self.classes, mechanism) is not None and not getattr(self.counterfactual, mechanism):
+                raise ValueError(
+                    f"classes.{mechanism} belongs to a counterfactual {mechanism}, got counterfactual.{mechanism} "
+                    "false, which takes the class of the image"
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_default_classes(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What was composed before there was a choice of classes keeps its identity.
+        settings = serialise(self)
+        if self.classes == MechanismClasses():
+            settings.pop("classes", None)
+        return settings
+
+    def resolved(self, num_classes: int, lists: Mapping[str, Sequence[int]], setting: str) -> Composition:
+        """Return the same with class numbers in place of the names of lists; raises like `choose_classes`.
+
+        Args:
+            num_classes: Classes of the generator.
+            lists: The named lists.
+            setting: Name of this setting, for the message.
+        """
+        chosen = {
+            mechanism: choose_classes(
+                f"{setting}.classes.{mechanism}", getattr(self.classes, mechanism), num_classes, lists
+            )
+            for mechanism in MECHANISMS
+        }
+        return self.model_copy(update={"classes": MechanismClasses(**chosen)})
 
     def shifts(self, mechanism: str) -> bool:
         """Tell whether a mechanism's image is shifted."""
         return mechanism != "shape" and self.patch_shift in (True, mechanism)
+
+
+class Interpolation(Settings):
+    """Pictures of what lies between two classes.
+
+    Attributes:
+        first: Class at the beginning.
+        last: Class at the end; null takes the generator's last one.
+        mechanism: `all`, or the one whose class changes while the others keep `first`.
+        num_steps: Pictures from the first class to the last, both among them.
+        num_examples: Noise vectors side by side in the animation.
+    """
+
+    first: Annotated[int, Field(ge=0)] = 0
+    last: Annotated[int, Field(ge=0)] | None = None
+    mechanism: Literal["all", "shape", "texture", "background"] = "all"
+    num_steps: Annotated[int, Field(ge=2, le=64)] = 10
+    num_examples: Annotated[int, Field(gt=0, le=16)] = 6
+
+    def ends(self, num_classes: int) -> tuple[int, int]:
+        """Return the first and the last class.
+
+        Raises:
+            SettingError: If the generator has no such class.
+        """
+        last = num_classes - 1 if self.last is None else self.last
+        for name, value in (("first", self.first), ("last", last)):
+            if value >= num_classes:
+                setting, remedy = f"compose.interpolation.{name}", "Name two classes that the teacher knows."
+                raise SettingError(setting, f"a class from 0 to {num_classes - 1}", value, remedy)
+        return self.first, last
 
 
 class Compose(Settings):
@@ -405,6 +585,7 @@ class Compose(Settings):
         stage: Where the composition's transformations are applied: `compose`, whenever counterfactuals
             are composed, or `teacher`, inside the teacher's own training (SKDCGN's way; the `teacher`
             pipeline trains such a teacher) and nowhere else.
+        interpolation: The pictures between two classes.
     """
 
     num_pool_images_per_class: Count
@@ -412,6 +593,7 @@ class Compose(Settings):
     rows_per_shard: Count = 5000
     composition: Composition = Composition()
     stage: Literal["compose", "teacher"] = "compose"
+    interpolation: Interpolation = Interpolation()
 
     @model_validator(mode="after")
     def _teacher_can_learn(self) -> Compose:
@@ -429,6 +611,10 @@ class Compose(Settings):
         if self.stage == "compose":
             return self.composition
         return self.composition.model_copy(update={"transformations": Transformations()})
+
+    def resolved(self, num_classes: int, lists: Mapping[str, Sequence[int]]) -> Composition:
+        """Return `composing` with class numbers in place of the names of lists; raises like `choose_classes`."""
+        return self.composing.resolved(num_classes, lists, "compose.composition")
 
     @property
     def in_teacher_training(self) -> Transformations:
@@ -633,6 +819,14 @@ class Ablation(Settings):
     distill: StudyDistillation
     fit: ClassifierFit
 
+    @field_validator("composition")
+    @classmethod
+    def _classes_by_number(cls, value: Composition) -> Composition:
+        names = [one for one in value.classes.model_dump().values() if isinstance(one, str)]
+        if names:
+            raise ValueError(f"classes are numbers or ranges here, got the name '{names[0]}'")
+        return value
+
     @field_validator("study", mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
@@ -771,6 +965,7 @@ class Parameters(Settings):
     assets: str
     compute: Compute
     fetch: Fetch = Fetch()
+    class_lists: ClassLists = {}
     prepare: Prepare
     teacher: Teacher
     sample: Sample

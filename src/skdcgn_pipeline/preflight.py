@@ -1,4 +1,4 @@
-"""What is checked before any work: device, disk, assets and teacher."""
+"""What is checked before any work: device, disk, assets, teacher and what is drawn from it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,46 @@ from pathlib import Path
 from skdcgn_pipeline.artifacts import check_writable
 from skdcgn_pipeline.compute import choose_device
 from skdcgn_pipeline.data.assets import names_below, require_assets
+from skdcgn_pipeline.data.encoding import check_encodable
+from skdcgn_pipeline.data.samples import count_shards
+from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.models.teacher import open_identified_teacher
-from skdcgn_pipeline.parameters import Distill, Parameters
+from skdcgn_pipeline.parameters import Distill, Parameters, choose_classes
 from skdcgn_pipeline.studies.ablation import check_possible
 from skdcgn_pipeline.studies.cells import expand_cells
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 MINIMUM_FREE_BYTES = 200 * 2**20
+SAMPLE_NODES = {"open_teacher", "draw_teacher_samples", "draw_heldout_samples"}
 
 
 def students_of(parameters: Parameters) -> dict[str, Distill]:
     """Return how the student of each mechanism is distilled."""
     return {mechanism: getattr(parameters, mechanism).distill for mechanism in MECHANISMS}
+
+
+def check_sample(parameters: Parameters, num_classes: int, node_names: Set[str]) -> None:
+    """Refuse classes that the teacher does not know, and shards that there are not.
+
+    Raises:
+        SettingError: Naming the setting.
+    """
+    sample = parameters.sample
+    check_encodable(sample)
+    classes = choose_classes("sample.classes", sample.classes, num_classes, parameters.class_lists)
+    parameters.compose.resolved(num_classes, parameters.class_lists)
+    parameters.compose.interpolation.ends(num_classes)
+    if sample.shard_range is None:
+        return
+    per_class = num_classes if classes is None else len(classes)
+    num_shards = count_shards(sample.num_images_per_class, per_class, sample.rows_per_shard)
+    if sample.shard_range[1] > num_shards:
+        remedy = "Give ranges that cover these, such as halves of them."
+        got = list(sample.shard_range)
+        raise SettingError("sample.shard_range", f"a range within the {num_shards} shards there are", got, remedy)
+    if others := sorted(node_names - SAMPLE_NODES):
+        remedy = "Draw ranges by --pipelines sample; run the stages that follow without sample.shard_range."
+        raise SettingError("sample.shard_range", "the sample stage alone", f"also '{others[0]}'", remedy)
 
 
 def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[str]) -> None:
@@ -42,5 +70,6 @@ def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[
             require_assets(parameters.assets, names_below("textures"))
     if "open_teacher" in node_names:
         teacher = open_identified_teacher(parameters.teacher, parameters.variant, parameters.assets)
+        check_sample(parameters, teacher.generator.num_classes, node_names)
         if "plan_ablation" in node_names:
             check_possible(expand_cells(parameters.ablation, students_of(parameters)), teacher.generator)

@@ -10,8 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from skdcgn_pipeline.data.columns import ROW_GROUP_ROWS, read_columns, write_columns
+from skdcgn_pipeline.data.columns import (
+    FEWEST_ROW_GROUP_ROWS,
+    ROW_GROUP_ROWS,
+    read_columns,
+    read_groups,
+    read_rows,
+    write_columns,
+    write_parts,
+)
+from skdcgn_pipeline.data.encoding import encode
 from skdcgn_pipeline.errors import DamagedFileError
+from skdcgn_pipeline.parameters import ImageEncoding
 
 
 def make_columns(num_rows: int = 7) -> dict[str, np.ndarray]:
@@ -122,3 +132,74 @@ def test_a_parquet_file_of_another_writer_is_named(tmp_path):
     pq.write_table(pa.table({"row": [1, 2, 3]}), path)
     with pytest.raises(DamagedFileError, match=r"foreign\.parquet"):
         read_columns(path, ["row"])
+
+
+def encoded_columns(num_rows: int = 40) -> dict:
+    columns = make_columns(num_rows)
+    return {"row": columns["row"], "mask": encode(columns["mask"], ImageEncoding(encoding="png"))}
+
+
+def test_encoded_images_come_back_decoded(tmp_path):
+    write_columns(tmp_path / "part.parquet", encoded_columns())
+    read = read_columns(tmp_path / "part.parquet", ["mask", "row"], 40)
+    assert np.array_equal(read["mask"], make_columns(40)["mask"])
+
+
+@pytest.mark.parametrize("rows_per_part", [1, 7, 64, 5000])
+@pytest.mark.parametrize("make", [make_columns, encoded_columns], ids=["raw", "encoded"])
+def test_the_bytes_do_not_depend_on_the_parts_that_columns_come_in(tmp_path, make, rows_per_part):
+    num_rows = ROW_GROUP_ROWS + 90
+    columns = make(num_rows)
+    write_columns(tmp_path / "whole.parquet", columns)
+    starts = range(0, num_rows, rows_per_part)
+    parts = ({name: values[first : first + rows_per_part] for name, values in columns.items()} for first in starts)
+    write_parts(tmp_path / "parts.parquet", parts)
+    assert (tmp_path / "parts.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_columns_are_written_as_parquet_would_write_them_at_once(tmp_path):
+    # Files of earlier versions keep their checksums.
+    num_rows = 2 * ROW_GROUP_ROWS + 5
+    noise = make_columns(num_rows)["noise"]
+    metadata = {"row_shape": "[4]", "dtype": "<f4"}
+    values = pa.FixedSizeListArray.from_arrays(pa.array(noise.reshape(-1)), 4)
+    table = pa.Table.from_arrays(
+        [values], schema=pa.schema([pa.field("noise", values.type, nullable=False, metadata=metadata)])
+    )
+    options = {"compression": "zstd", "compression_level": 1, "use_dictionary": False, "write_page_checksum": True}
+    pq.write_table(table, tmp_path / "table.parquet", row_group_size=ROW_GROUP_ROWS, **options)
+    write_columns(tmp_path / "columns.parquet", {"noise": noise})
+    assert (tmp_path / "columns.parquet").read_bytes() == (tmp_path / "table.parquet").read_bytes()
+
+
+def test_large_images_are_read_a_few_at_a_time(tmp_path):
+    images = np.zeros((40, 3, 512, 512), np.uint8)
+    images[:, 0, 0, 0] = np.arange(40)
+    for values in (images, encode(images, ImageEncoding(encoding="jpeg"))):
+        write_columns(tmp_path / "part.parquet", {"images": values})
+        sizes = [len(part["images"]) for part in read_groups(tmp_path / "part.parquet", ["images"], 40)]
+        assert sizes == [FEWEST_ROW_GROUP_ROWS, FEWEST_ROW_GROUP_ROWS, 8]
+
+
+@pytest.mark.parametrize("make", [make_columns, encoded_columns], ids=["raw", "encoded"])
+def test_rows_come_in_the_order_asked_for(tmp_path, make):
+    num_rows = ROW_GROUP_ROWS + 90
+    write_columns(tmp_path / "part.parquet", make(num_rows))
+    rows = np.array([1080, 3, 1001, 3, 999, 1000, 0])
+    read = read_rows(tmp_path / "part.parquet", ["mask", "row"], rows, num_rows)
+    assert np.array_equal(read["row"], rows)
+    assert np.array_equal(read["mask"], make_columns(num_rows)["mask"][rows])
+
+
+def test_damage_is_named_by_every_way_of_reading(tmp_path):
+    path = tmp_path / "part.parquet"
+    write_columns(path, make_columns(40))
+    content = bytearray(path.read_bytes())
+    content[100] ^= 0xFF
+    path.write_bytes(bytes(content))
+    with pytest.raises(DamagedFileError, match=r"part\.parquet"):
+        list(read_groups(path, list(make_columns())))
+    with pytest.raises(DamagedFileError, match=r"part\.parquet"):
+        read_rows(path, list(make_columns()), np.array([3]))
+    with pytest.raises(DamagedFileError, match="expected 41 rows, got 40"):
+        read_rows(path, ["row"], np.array([3]), 41)

@@ -254,7 +254,7 @@ def test_mapped_files_are_written_once_for_each_samples(tmp_path, several_sample
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("written again")
 
-    monkeypatch.setattr(pools, "_save_array", refuse)
+    monkeypatch.setattr(pools, "_save_column", refuse)
     again = CounterfactualPool.mapped(folder, several_samples)
     CounterfactualPool.mapped(folder, dict.fromkeys(MECHANISMS, several_samples["texture"]))
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.npy")} == before
@@ -262,16 +262,16 @@ def test_mapped_files_are_written_once_for_each_samples(tmp_path, several_sample
 
 
 def test_interrupted_mapping_continues_with_the_files_that_are_missing(tmp_path, tiny_samples, monkeypatch):
-    real, written = pools._save_array, []
+    real, written = pools._save_column, []
 
-    def fail_at_the_third(values, path) -> None:
+    def fail_at_the_third(samples, name, path) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
-        real(values, path)
+        real(samples, name, path)
         written.append(path.name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pools, "_save_array", fail_at_the_third)
+        patch.setattr(pools, "_save_column", fail_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             pools.build_arrays(tmp_path / "mapped", tiny_samples)
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "mapped").rglob("*.npy")}
@@ -481,3 +481,22 @@ def test_a_disk_too_small_for_counterfactuals_is_refused(tmp_path, tiny_samples,
     monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(SettingError, match="MiB free in"):
         store(tmp_path, tiny_samples)
+
+
+@pytest.mark.parametrize("several", [1, 3])
+def test_mechanisms_draw_from_the_classes_chosen_for_them(tiny_samples, several):
+    pool = CounterfactualPool.of(tiny_samples)
+    composition = Composition(classes={"shape": 1, "texture": [0, 2]})
+    labels = pool.draw(80, composition, torch.Generator().manual_seed(0)).labels
+    if several > 1:
+        labels = pool.draw_records(80, several, composition, torch.Generator().manual_seed(0)).labels
+    assert [sorted(set(own.tolist())) for own in labels.unbind(1)] == [[1], [0, 2], [0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"), [([1, 7], r"classes\.texture: .* got 7 \(1 such\)"), ("best", "the name 'best'")]
+)
+def test_classes_that_a_pool_lacks_are_refused(tiny_samples, classes, message):
+    pool = CounterfactualPool.of(tiny_samples)
+    with pytest.raises(SettingError, match=message):
+        pool.draw(4, Composition(classes={"texture": classes}), torch.Generator())

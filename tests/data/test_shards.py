@@ -30,9 +30,9 @@ def build(store: Path, num_rows: int, rows_per_shard: int) -> Artifact:
 
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (0, 4), (3, 5), (2, 11), (5, 7)])
 def test_any_range_of_rows_comes_from_whole_blocks(first, last):
-    rows = BlockRows(block_of_squares, ROWS_PER_BLOCK).rows(first, last)
-    assert rows["row"].tolist() == list(range(first, last))
-    assert rows["square"].tolist() == [row**2 for row in range(first, last)]
+    parts = [part for _, part in BlockRows(block_of_squares, ROWS_PER_BLOCK).rows([range(first, last)])]
+    assert np.concatenate([part["row"] for part in parts]).tolist() == list(range(first, last))
+    assert np.concatenate([part["square"] for part in parts]).tolist() == [row**2 for row in range(first, last)]
 
 
 def test_a_block_that_two_shards_share_is_computed_once():
@@ -43,9 +43,9 @@ def test_a_block_that_two_shards_share_is_computed_once():
         return block_of_squares(block)
 
     rows = BlockRows(count, ROWS_PER_BLOCK)
-    for first in range(0, 12, 3):
-        rows.rows(first, first + 3)
+    parts = list(rows.rows([range(first, first + 3) for first in range(0, 12, 3)]))
     assert computed == [0, 1, 2]
+    assert [span for span, _ in parts] == [0, 1, 1, 2, 2, 3]
 
 
 @pytest.mark.parametrize("rows_per_shard", [1, 3, 4, 10, 100])

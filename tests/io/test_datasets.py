@@ -15,7 +15,7 @@ from PIL import Image
 
 from skdcgn_pipeline.artifacts import Artifact, build_artifact
 from skdcgn_pipeline.data.samples import SampleShards
-from skdcgn_pipeline.io.datasets import ArtifactDataset, PictureDataset, StoreDataset
+from skdcgn_pipeline.io.datasets import AnimationDataset, ArtifactDataset, PictureDataset, StoreDataset
 
 PLAIN = "skdcgn_pipeline.artifacts.Artifact"
 
@@ -239,3 +239,16 @@ def test_store_gives_its_directory(root: Path) -> None:
 def test_store_refuses_saving(root: Path) -> None:
     with pytest.raises(DatasetError, match=r"stores/sample is an input"):
         StoreDataset(filepath=str(root / "stores" / "sample")).save("anything")
+
+
+def test_an_animation_comes_back_frame_by_frame(tmp_path: Path) -> None:
+    frames = np.zeros((3, 8, 12, 3), np.uint8)
+    for number, frame in enumerate(frames):
+        frame[:, 4 * number : 4 * number + 4] = (255, 0, 0)
+    path = str(tmp_path / "animation.gif")
+    dataset = AnimationDataset(filepath=path, milliseconds=200, version=Version(None, "1"))
+    dataset.save(frames)
+    assert np.array_equal(dataset.load(), frames)
+    assert dataset.exists()
+    with Image.open(tmp_path / "animation.gif" / "1" / "animation.gif") as image:
+        assert (image.is_animated, image.info["duration"], image.info["loop"]) == (True, 200, 0)

@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from skdcgn_pipeline.compute import autocast, place
-from skdcgn_pipeline.data.samples import draw_samples
+from skdcgn_pipeline.data.samples import decode_images, draw_samples
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, check_images
 from skdcgn_pipeline.models import imagenet_cgn
@@ -30,8 +30,9 @@ from skdcgn_pipeline.models.imagenet_cgn import (
     truncate_normal,
 )
 from skdcgn_pipeline.models.teacher import check_teacher, identify_teacher, load_teacher
-from skdcgn_pipeline.parameters import Compute
+from skdcgn_pipeline.parameters import Compute, ImageEncoding
 from skdcgn_pipeline.vocabulary import MECHANISMS
+from tiny import tree_of
 
 biggan = pytest.importorskip(
     "pytorch_pretrained_biggan", reason="needs pytorch-pretrained-biggan (the imagenet extra), which is absent"
@@ -224,6 +225,33 @@ def test_samples_are_drawn_from_the_miniature_as_from_any_teacher(tmp_path, cpu)
     teacher = load_teacher("custom", factory="skdcgn_pipeline.models.imagenet_cgn:make_miniature")
     samples = draw_samples(tmp_path, teacher, {"name": "miniature"}, 2, 20, 0, cpu)
     assert (samples.noise_dim, samples.num_classes, samples.image_size) == (4, 10, 32)
+
+
+def test_samples_of_some_classes_are_encoded_and_drawn_in_ranges(tmp_path, miniature, cpu):
+    def draw(folder: str, **options):
+        how = ImageEncoding(encoding="webp", quality=90)
+        sizes = 20, 40  # per class and per shard
+        return draw_samples(
+            tmp_path / folder,
+            miniature,
+            {"name": "miniature"},
+            *sizes,
+            0,
+            cpu,
+            storing=how,
+            classes=[2, 5, 9],
+            **options,
+        )
+
+    whole = draw("whole")
+    assert sorted(set(whole.read("labels")["labels"].tolist())) == [2, 5, 9]
+    noise, labels, masks = whole.rows("shape", [59, 7])
+    assert labels.tolist() == [9, 5]
+    rendered = miniature.render_mechanism("shape", noise, labels)
+    assert (decode_images("shape", masks) - rendered).abs().mean() < 0.02
+    for shard_range in ((0, 1), (1, 2)):
+        draw("ranges", shard_range=shard_range)
+    assert tree_of(draw("ranges").artifact.directory) == tree_of(whole.artifact.directory)
 
 
 # --- files -----------------------------------------------------------------------------------------

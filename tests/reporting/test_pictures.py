@@ -11,7 +11,6 @@ from skdcgn_pipeline.data.pools import store_counterfactuals
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.reporting.pictures import (
     PIXELS_PER_PIXEL,
-    _tile,
     draw_accuracy_chart,
     draw_benchmark,
     draw_biased_sheet,
@@ -20,6 +19,7 @@ from skdcgn_pipeline.reporting.pictures import (
     draw_sheet,
     draw_student_sheet,
     draw_teacher_sheet,
+    tile,
 )
 
 
@@ -33,12 +33,16 @@ def assert_is_a_picture(picture: np.ndarray) -> None:
 
 def test_a_tile_shows_pixels_as_they_are():
     images = torch.stack([torch.full((3, 4, 4), -1.0), torch.zeros(3, 4, 4)])
-    tile = _tile(images)
-    assert tile.shape == (6 * PIXELS_PER_PIXEL, 12 * PIXELS_PER_PIXEL, 3)
+    shown = tile(images)
+    assert shown.shape == (6 * PIXELS_PER_PIXEL, 12 * PIXELS_PER_PIXEL, 3)
     inside = slice(PIXELS_PER_PIXEL, 5 * PIXELS_PER_PIXEL)
-    assert (tile[inside, inside] == 0).all()
-    assert (tile[inside, 7 * PIXELS_PER_PIXEL : 11 * PIXELS_PER_PIXEL] == 128).all()
-    assert (tile[0] == 255).all()
+    assert (shown[inside, inside] == 0).all()
+    assert (shown[inside, 7 * PIXELS_PER_PIXEL : 11 * PIXELS_PER_PIXEL] == 128).all()
+    assert (shown[0] == 255).all()
+
+
+def test_large_images_are_shown_as_they_are():
+    assert tile(torch.zeros(2, 3, 65, 65)).shape == (67, 134, 3)
 
 
 def test_a_sheet_grows_with_its_rows_and_images():

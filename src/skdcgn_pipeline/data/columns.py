@@ -1,24 +1,50 @@
 """NumPy arrays as Parquet columns: fixed-size binary for uint8 images, fixed-size lists for vectors.
 
-The shape of a row is kept in the column's metadata, so an array comes back as it went in.
+Encoded images are binary of any length. The shape of a row is kept in the column's metadata, so an array
+comes back as it went in.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skdcgn_pipeline.data.encoding import EncodedImages, decode, decoding_threads
 from skdcgn_pipeline.errors import DamagedFileError
 
+# A row group is what a reader has in memory at a time: up to so many rows, fewer where they are large.
 ROW_GROUP_ROWS = 1000
+FEWEST_ROW_GROUP_ROWS = 16
+ROW_GROUP_BYTES = 8 * 2**20  # after decoding
+FOOTERS_IN_MEMORY = 256
+
+Column = np.ndarray | EncodedImages
 
 
-def _to_arrow(values: np.ndarray) -> tuple[pa.Array, dict[str, str]]:
+def join(parts: Sequence[Column]) -> Column:
+    """Put parts of a column one after the other."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    encoded = [part for part in parts if isinstance(part, EncodedImages)]
+    if isinstance(first, EncodedImages):
+        return EncodedImages(tuple(chain.from_iterable(part.values for part in encoded)), first.row_shape)
+    return np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
+
+
+def _to_arrow(values: Column) -> tuple[pa.Array, dict[str, str]]:
+    if isinstance(values, EncodedImages):
+        metadata = {"row_shape": json.dumps(values.row_shape), "dtype": np.dtype(np.uint8).str}
+        return pa.array(values.values, pa.large_binary()), metadata
     values = np.ascontiguousarray(values)
     row_shape = values.shape[1:]
     metadata = {"row_shape": json.dumps(row_shape), "dtype": values.dtype.str}
@@ -30,12 +56,14 @@ def _to_arrow(values: np.ndarray) -> tuple[pa.Array, dict[str, str]]:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), row_size), metadata
 
 
-def _to_numpy(column: pa.ChunkedArray, field: pa.Field) -> np.ndarray:
+def _to_numpy(column: pa.ChunkedArray, field: pa.Field, num_threads: int) -> np.ndarray:
     row_shape = tuple(json.loads(field.metadata[b"row_shape"]))
     dtype = np.dtype(field.metadata[b"dtype"].decode())
     parts = []
     for chunk in column.chunks:
-        if pa.types.is_fixed_size_binary(chunk.type):
+        if pa.types.is_large_binary(chunk.type):
+            values = decode(chunk.to_pylist(), row_shape, num_threads)
+        elif pa.types.is_fixed_size_binary(chunk.type):
             width = chunk.type.byte_width
             values = np.frombuffer(chunk.buffers()[1], np.uint8, len(chunk) * width, chunk.offset * width)
         elif pa.types.is_fixed_size_list(chunk.type):
@@ -46,30 +74,121 @@ def _to_numpy(column: pa.ChunkedArray, field: pa.Field) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty((0, *row_shape), dtype)
 
 
-def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """Write arrays of equal length as one Parquet file; the bytes depend only on the content."""
+def _to_table(columns: Mapping[str, Column]) -> pa.Table:
     arrays, fields = [], []
     for name, values in columns.items():
         array, metadata = _to_arrow(values)
         arrays.append(array)
         fields.append(pa.field(name, array.type, nullable=False, metadata=metadata))
-    table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-    pq.write_table(
-        table,
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _rows_per_group(columns: Mapping[str, Column]) -> int:
+    bytes_per_row = 0
+    for values in columns.values():
+        if isinstance(values, EncodedImages):
+            bytes_per_row += math.prod(values.row_shape)
+        else:
+            bytes_per_row += values.itemsize * math.prod(values.shape[1:])
+    return max(FEWEST_ROW_GROUP_ROWS, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // max(1, bytes_per_row)))
+
+
+def _regrouped(parts: Iterable[Mapping[str, Column]]) -> Iterator[Mapping[str, Column]]:
+    """Cut and join parts into row groups; at least one, which may be empty."""
+    waiting: list[Mapping[str, Column]] = []
+    num_rows = size = 0
+    cut = False
+    for part in parts:
+        size = size or _rows_per_group(part)
+        waiting.append(part)
+        num_rows += len(next(iter(part.values())))
+        if num_rows < size:
+            continue
+        joined = {name: join([one[name] for one in waiting]) for name in part}
+        whole = num_rows - num_rows % size
+        cut = True
+        for first in range(0, whole, size):
+            yield {name: values[first : first + size] for name, values in joined.items()}
+        waiting = [{name: values[whole:] for name, values in joined.items()}]
+        num_rows -= whole
+    if num_rows or not cut:
+        yield {name: join([one[name] for one in waiting]) for name in waiting[0]}
+
+
+def write_parts(path: Path, parts: Iterable[Mapping[str, Column]]) -> None:
+    """Write columns that come in parts as one Parquet file.
+
+    The bytes depend on the content alone, not on how it is cut into parts. Memory stays at a row group and a
+    part.
+    """
+    groups = _regrouped(parts)
+    table = _to_table(next(groups))
+    with pq.ParquetWriter(
         path,
-        row_group_size=ROW_GROUP_ROWS,
+        table.schema,
         compression="zstd",
         compression_level=1,
         use_dictionary=False,
         write_page_checksum=True,
-    )
+    ) as file:
+        for group in chain([table], map(_to_table, groups)):
+            file.write_table(group, max(1, group.num_rows))
+
+
+def write_columns(path: Path, columns: Mapping[str, Column]) -> None:
+    """Write arrays of equal length as one Parquet file; the bytes depend only on the content."""
+    write_parts(path, [columns])
+
+
+@contextmanager
+def _named_damage(path: Path) -> Iterator[None]:
+    """Turn what a damaged file raises into one error that names it."""
+    try:
+        yield
+    except DamagedFileError:
+        raise
+    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        raise DamagedFileError(
+            f"{path}: expected a readable Parquet file, got {error}. Run the stage that makes it again."
+        ) from error
+
+
+@lru_cache(FOOTERS_IN_MEMORY)
+def _footer(path: Path, version: tuple[int, int]) -> pq.FileMetaData:
+    """Return a file's footer; reading one takes longer than reading a row."""
+    return pq.read_metadata(path, memory_map=True)
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    """Open a file, which is memory-mapped; only the columns asked for are decoded."""
+    status = path.stat()
+    footer = _footer(path, (status.st_mtime_ns, status.st_size))
+    return pq.ParquetFile(path, metadata=footer, memory_map=True, page_checksum_verification=True)
+
+
+def _check(path: Path, file: pq.ParquetFile, names: Sequence[str], num_rows: int | None) -> None:
+    remedy = "Run the stage that makes it again."
+    missing = [name for name in names if name not in file.schema_arrow.names]
+    if missing:
+        raise DamagedFileError(
+            f"{path}: expected the columns {', '.join(names)}, got no {', '.join(missing)}. {remedy}"
+        )
+    if num_rows is not None and file.metadata.num_rows != num_rows:
+        raise DamagedFileError(f"{path}: expected {num_rows} rows, got {file.metadata.num_rows}. {remedy}")
+
+
+def _arrays(
+    table: pa.Table, schema: pa.Schema, names: Sequence[str], num_threads: int | None = None
+) -> dict[str, np.ndarray]:
+    threads = decoding_threads() if num_threads is None else num_threads
+    return {name: _to_numpy(table.column(name), schema.field(name), threads) for name in names}
 
 
 def read_columns(path: Path, names: Sequence[str], num_rows: int | None = None) -> dict[str, np.ndarray]:
-    """Read columns back as arrays.
+    """Read columns back as arrays; encoded images come back decoded.
 
     Args:
-        path: A file written by `write_columns`.
+        path: A file written by `write_columns` or `write_parts`.
         names: The columns to read; only these are read from disk.
         num_rows: How many rows the file must have, where known.
 
@@ -77,21 +196,41 @@ def read_columns(path: Path, names: Sequence[str], num_rows: int | None = None) 
         DamagedFileError: Naming the file, when it is unreadable, a column is missing or the row
             count is wrong.
     """
-    remedy = "Run the stage that makes it again."
-    try:
-        # The file is memory-mapped and only the asked columns are decoded.
-        with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
-            missing = [name for name in names if name not in file.schema_arrow.names]
-            if missing:
-                raise DamagedFileError(
-                    f"{path}: expected the columns {', '.join(names)}, got no {', '.join(missing)}. {remedy}"
-                )
-            if num_rows is not None and file.metadata.num_rows != num_rows:
-                raise DamagedFileError(f"{path}: expected {num_rows} rows, got {file.metadata.num_rows}. {remedy}")
-            table = file.read(columns=list(names), use_threads=False)
-            schema = file.schema_arrow
-        return {name: _to_numpy(table.column(name), schema.field(name)) for name in names}
-    except DamagedFileError:
-        raise
-    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError) as error:
-        raise DamagedFileError(f"{path}: expected a readable Parquet file, got {error}. {remedy}") from error
+    with _named_damage(path), _open(path) as file:
+        _check(path, file, names, num_rows)
+        return _arrays(file.read(columns=list(names), use_threads=False), file.schema_arrow, names)
+
+
+def read_groups(path: Path, names: Sequence[str], num_rows: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+    """Read columns row group by row group, a few MiB at a time; as `read_columns` otherwise."""
+    with _named_damage(path), _open(path) as file:
+        _check(path, file, names, num_rows)
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=list(names), use_threads=False)
+            yield _arrays(table, file.schema_arrow, names)
+
+
+def read_rows(path: Path, names: Sequence[str], rows: np.ndarray, num_rows: int | None = None) -> dict[str, np.ndarray]:
+    """Read some rows, in the order asked for, in the calling thread; as `read_columns` otherwise.
+
+    Only the row groups that hold them are read, one at a time, and only these images decoded. Several threads
+    may do so at once.
+
+    Args:
+        rows: [B] row numbers within the file.
+    """
+    with _named_damage(path), _open(path) as file:
+        _check(path, file, names, num_rows)
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        lasts = np.cumsum(sizes)
+        groups = np.searchsorted(lasts, rows, side="right")
+        order = np.argsort(groups, kind="stable")
+        parts = []
+        for group in np.unique(groups):
+            within = rows[groups == group] - (lasts[group] - sizes[group])
+            table = file.read_row_group(int(group), columns=list(names), use_threads=False)
+            parts.append(_arrays(table.take(pa.array(within)).combine_chunks(), file.schema_arrow, names, 1))
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        places = np.empty(len(rows), np.int64)
+        places[order] = np.arange(len(rows))
+        return {name: values[places] for name, values in joined.items()}

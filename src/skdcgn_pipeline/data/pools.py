@@ -6,7 +6,7 @@ for one multiply-add each; no network runs while a classifier trains.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,17 +70,18 @@ class _RowsByClass:
     Args:
         labels: [N] the class of each row.
         num_classes: Number of classes.
+        classes: Those that rows are drawn of.
 
     Raises:
-        SettingError: If a class has no row.
+        SettingError: If one of these has no row.
     """
 
-    def __init__(self, labels: Tensor, num_classes: int) -> None:
+    def __init__(self, labels: Tensor, num_classes: int, classes: Tensor) -> None:
         self._rows = labels.argsort(stable=True)
         self._counts = torch.bincount(labels, minlength=num_classes)
         self._starts = self._counts.cumsum(0) - self._counts
-        if (self._counts == 0).any():
-            empty = (self._counts == 0).nonzero()[:, 0].tolist()
+        if (self._counts[classes] == 0).any():
+            empty = classes[self._counts[classes] == 0].tolist()
             raise SettingError("pool", "images of every class", f"none of {empty}", "Draw at least one per class.")
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -97,25 +98,33 @@ class CounterfactualPool:
         images: uint8 images as `SampleShards` stores them; the mechanisms may have different numbers of rows.
         labels: [N] the class of each row, or one such tensor per mechanism.
         num_classes: Number of classes.
+        classes: Those that counterfactuals are made of; None takes all.
 
     Raises:
-        SettingError: If a class has no row.
+        SettingError: If one of these has no row.
     """
 
-    def __init__(self, images: MechanismImages, labels: Tensor | Mapping[str, Tensor], num_classes: int) -> None:
+    def __init__(
+        self,
+        images: MechanismImages,
+        labels: Tensor | Mapping[str, Tensor],
+        num_classes: int,
+        classes: Sequence[int] | None = None,
+    ) -> None:
         self.images, self.num_classes = images, num_classes
         self.image_size = images.mask.shape[-1]
+        self.classes = torch.tensor(range(num_classes) if classes is None else classes)
         if isinstance(labels, Tensor):
-            shared = _RowsByClass(labels, num_classes)
+            shared = _RowsByClass(labels, num_classes, self.classes)
             self._rows_by_class = dict.fromkeys(MECHANISMS, shared)
         else:
-            self._rows_by_class = {mechanism: _RowsByClass(labels[mechanism], num_classes) for mechanism in MECHANISMS}
+            self._rows_by_class = {m: _RowsByClass(labels[m], num_classes, self.classes) for m in MECHANISMS}
 
     @classmethod
     def of(cls, samples: SampleShards) -> CounterfactualPool:
         """Read samples into memory."""
         labels = torch.from_numpy(samples.read("labels")["labels"])
-        return cls(samples.read_images(), labels, samples.num_classes)
+        return cls(samples.read_images(), labels, samples.num_classes, samples.classes)
 
     @classmethod
     def mapped(cls, store: Path, samples: Mapping[str, SampleShards]) -> CounterfactualPool:
@@ -130,7 +139,28 @@ class CounterfactualPool:
             name = IMAGE_OF_MECHANISM[mechanism]
             arrays = build_arrays(store, own)
             images[name], labels[mechanism] = arrays[name], arrays["labels"]
-        return cls(MechanismImages(**images), labels, samples["shape"].num_classes)
+        classes = set.intersection(*(set(own.classes) for own in samples.values()))
+        return cls(MechanismImages(**images), labels, samples["shape"].num_classes, sorted(classes))
+
+    def _classes_of(self, mechanism: str, composition: Composition) -> Tensor:
+        """Return the classes that a counterfactual mechanism draws from.
+
+        Raises:
+            SettingError: If the composition names a class that the pool lacks.
+        """
+        wanted = getattr(composition.classes, mechanism)
+        if wanted is None:
+            return self.classes
+        own = f"composition.classes.{mechanism}"
+        remedy = "Name classes that were drawn, or draw more classes (sample.classes)."
+        if isinstance(wanted, str):
+            raise SettingError(own, "class numbers", f"the name '{wanted}'", "Resolve names by `Composition.resolved`.")
+        if missing := sorted(set(wanted) - set(self.classes.tolist())):
+            raise SettingError(own, "classes of the samples", f"{missing[0]} ({len(missing)} such)", remedy)
+        return torch.tensor(wanted)
+
+    def _draw_classes(self, classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        return classes[torch.randint(len(classes), (count,), generator=generator)]
 
     def draw(self, num_images: int, composition: Composition, generator: torch.Generator) -> CounterfactualBatch:
         """Compose counterfactuals.
@@ -143,12 +173,12 @@ class CounterfactualPool:
             composition: Which mechanisms are counterfactual, their transformations, patch shift.
             generator: Source of every random choice.
         """
-        image_class = torch.randint(self.num_classes, (num_images,), generator=generator)
+        image_class = self._draw_classes(self.classes, num_images, generator)
         labels: dict[str, Tensor] = {}
         rows: dict[str, Tensor] = {}
         transformed: dict[str, Tensor] = {}
         for mechanism in MECHANISMS:
-            own_class = torch.randint(self.num_classes, (num_images,), generator=generator)
+            own_class = self._draw_classes(self._classes_of(mechanism, composition), num_images, generator)
             labels[mechanism] = own_class if getattr(composition.counterfactual, mechanism) else image_class
             rows[mechanism] = self._rows_by_class[mechanism].draw(labels[mechanism], generator)
             self._transform(mechanism, rows[mechanism], composition, generator, transformed)
@@ -168,11 +198,11 @@ class CounterfactualPool:
             generator: Source of every random choice.
         """
         num_shapes = -(-num_images // per_shape)
-        image_class = torch.randint(self.num_classes, (num_shapes,), generator=generator)
+        image_class = self._draw_classes(self.classes, num_shapes, generator)
         labels, rows = [], []
         for mechanism in MECHANISMS:
             repeats = 1 if mechanism == "shape" else per_shape
-            own_class = torch.randint(self.num_classes, (num_shapes * repeats,), generator=generator)
+            own_class = self._draw_classes(self._classes_of(mechanism, composition), num_shapes * repeats, generator)
             if not getattr(composition.counterfactual, mechanism):
                 own_class = image_class.repeat_interleave(repeats)
             own_rows = self._rows_by_class[mechanism].draw(own_class, generator)
@@ -338,18 +368,23 @@ def build_arrays(store: Path, samples: SampleShards) -> dict[str, Tensor]:
         check_writable(store, samples.num_rows * 7 * samples.image_size**2)
         for name in names:
             if not writer.has(f"{name}.npy"):
-                values = samples.read(name)[name]
-                # Through a file object: NumPy would add .npy to the temporary file's name.
-                writer.write(f"{name}.npy", partial(_save_array, values))
+                writer.write(f"{name}.npy", partial(_save_column, samples, name))
 
     artifact = build_artifact(store, {"kind": "mapped samples", "samples": samples.artifact.identity}, write)
     # Copy on write, for torch refuses read-only memory with a warning; nobody writes.
     return {name: torch.from_numpy(np.load(artifact.path(f"{name}.npy"), mmap_mode="c")) for name in names}
 
 
-def _save_array(values: np.ndarray, path: Path) -> None:
+def _save_column(samples: SampleShards, name: str, path: Path) -> None:
+    """Write a column as NumPy's `save` would, a few MiB at a time."""
     with path.open("wb") as file:
-        np.save(file, values)
+        for number, part in enumerate(samples.stream_parts([name])):
+            values = part[name]
+            if not number:
+                shape = (samples.num_rows, *values.shape[1:])
+                header = {"descr": values.dtype.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(values).data)
 
 
 def compose_block(pool: CounterfactualPool, composition: Composition, seed: int, block: int) -> dict[str, np.ndarray]:
@@ -419,8 +454,8 @@ def store_counterfactuals(
         return BlockRows(partial(compose_block, pool, composition, seed), ROWS_PER_BLOCK)
 
     def write(writer: ArtifactWriter) -> None:
-        check_writable(store, num_images * (3 * samples.image_size**2 + 32))
-        write_shards(writer, "counterfactuals", num_images, rows_per_shard, source, {})
+        bytes_per_row = 3 * samples.image_size**2 + 32
+        write_shards(writer, "counterfactuals", num_images, rows_per_shard, source, {}, bytes_per_row)
 
     inputs = {
         "kind": "counterfactuals",

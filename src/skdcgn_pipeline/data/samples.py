@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact, check_writable
+from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact, find_artifacts
 from skdcgn_pipeline.compute import autocast, choose_device, place
 from skdcgn_pipeline.data.batches import from_bytes
-from skdcgn_pipeline.data.shards import BlockRows, Shards, write_shards
+from skdcgn_pipeline.data.encoding import check_encodable, encode
+from skdcgn_pipeline.data.shards import Block, BlockRows, Shards, write_shards
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, check_images, compose
-from skdcgn_pipeline.parameters import Compute
+from skdcgn_pipeline.parameters import Compute, ImageEncoding, choose_classes
 from skdcgn_pipeline.seeding import torch_generator
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 
@@ -26,13 +28,22 @@ ROWS_PER_BLOCK = 64
 # Composites are made of this many rows at a time, so that memory stays at their bytes.
 ROWS_PER_COMPOSITION = 512
 
+RAW = ImageEncoding()
+REMEDY_OF_SPACE = (
+    "Lower num_images_per_class, choose another encoding (sample.encoding: jpeg or webp take least) or a lower "
+    "quality (sample.quality), free some space or choose another data root."
+)
+
 
 class SampleShards(Shards):
     """Samples of the three mechanisms in Parquet shards.
 
-    Row i has one noise vector, one label for all mechanisms (i mod num_classes), two patch offsets and
+    Row i has one noise vector, one label for all mechanisms (the classes take turns), two patch offsets and
     three uint8 images before the patch shift: `mask` stands for value / 255, `foreground` and
-    `background` for value / 127.5 - 1.
+    `background` for value / 127.5 - 1. However they are stored, they are read as uint8 pixels.
+
+    `read_pairs`, `read_images` and `read_composites` read everything into memory; `rows`, `stream` and
+    `stream_parts` do not.
     """
 
     @property
@@ -49,6 +60,21 @@ class SampleShards(Shards):
     def image_size(self) -> int:
         """Height and width of the images."""
         return self.index["image_size"]
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The classes that there are samples of, in order."""
+        return tuple(self.index.get("classes", range(self.num_classes)))
+
+    def rows(self, mechanism: str, rows: Sequence[int] | np.ndarray | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Read some rows of what one student learns from, in the order asked for; see `take`.
+
+        Returns:
+            noise [B, noise_dim], labels [B], uint8 images [B, C, H, W].
+        """
+        image = IMAGE_OF_MECHANISM[mechanism]
+        columns = self.take(np.asarray(rows), "noise", "labels", image)
+        return tuple(torch.from_numpy(columns[name]) for name in ("noise", "labels", image))  # type: ignore[return-value]
 
     def read_pairs(self, mechanism: str) -> tuple[Tensor, Tensor, Tensor]:
         """Read what one student learns from: noise [N, noise_dim], labels [N], uint8 images [N, C, H, W]."""
@@ -75,8 +101,8 @@ class SampleShards(Shards):
         columns = self.read("noise", "labels")
         composites = np.empty((self.num_rows, 3, self.image_size, self.image_size), np.uint8)
         first = 0
-        for shard in self.stream(list(IMAGE_OF_MECHANISM.values())):
-            stored = MechanismImages(**{name: torch.from_numpy(values) for name, values in shard.items()})
+        for rows in self.stream_parts(list(IMAGE_OF_MECHANISM.values())):
+            stored = MechanismImages(**{name: torch.from_numpy(values) for name, values in rows.items()})
             for start in range(0, len(stored), ROWS_PER_COMPOSITION):
                 part = stored[start : start + ROWS_PER_COMPOSITION]
                 composed = compose(MechanismImages(*(decode_images(m, part.of(m)) for m in MECHANISMS)))
@@ -102,9 +128,15 @@ def encode_images(mechanism: str, images: Tensor) -> np.ndarray:
 
 
 def draw_records(
-    purpose: str, seed: int, block: int, noise_dim: int, num_classes: int, image_size: int
+    purpose: str,
+    seed: int,
+    block: int,
+    noise_dim: int,
+    num_classes: int,
+    image_size: int,
+    classes: Sequence[int] | None = None,
 ) -> dict[str, Tensor]:
-    """Draw what the images of one block of rows are made from.
+    """Draw what the images of one block of rows are made from; only `classes`, where they are given.
 
     Returns:
         `row`, `labels` [64], `noise` [64, noise_dim], and the two offsets [64, 2] in 0 .. image_size - 1.
@@ -114,7 +146,7 @@ def draw_records(
     shape = (ROWS_PER_BLOCK, 2)
     return {
         "row": rows,
-        "labels": rows % num_classes,
+        "labels": rows % num_classes if classes is None else torch.tensor(classes)[rows % len(classes)],
         "noise": torch.randn(ROWS_PER_BLOCK, noise_dim, generator=generator),
         "foreground_offset": torch.randint(image_size, shape, generator=generator, dtype=torch.int16),
         "background_offset": torch.randint(image_size, shape, generator=generator, dtype=torch.int16),
@@ -122,16 +154,33 @@ def draw_records(
 
 
 def _render_block(
-    generator: CounterfactualGenerator, device: torch.device, purpose: str, seed: int, compute: Compute, block: int
+    generator: CounterfactualGenerator,
+    device: torch.device,
+    purpose: str,
+    seed: int,
+    compute: Compute,
+    classes: Sequence[int] | None,
+    block: int,
 ) -> dict[str, np.ndarray]:
     """Draw the records of a block and render its images."""
     sizes = generator.noise_dim, generator.num_classes, generator.image_size
-    records = draw_records(purpose, seed, block, *sizes)
+    records = draw_records(purpose, seed, block, *sizes, classes)
     with torch.no_grad(), autocast(compute, device):
         images = generator.render(records["noise"].to(device), records["labels"].to(device))
     check_images(images, ROWS_PER_BLOCK, generator.image_size)
     columns = {name: values.numpy() for name, values in records.items()}
     return columns | {IMAGE_OF_MECHANISM[m]: encode_images(m, images.of(m)) for m in MECHANISMS}
+
+
+def _encode_block(how: ImageEncoding, block: Block) -> Block:
+    """Encode the images of some rows."""
+    images = {name: encode(np.asarray(block[name]), how) for name in IMAGE_OF_MECHANISM.values()}
+    return {**block, **images}
+
+
+def count_shards(num_images_per_class: int, num_classes: int, rows_per_shard: int) -> int:
+    """Return how many shards hold so many rows."""
+    return -(-num_images_per_class * num_classes // rows_per_shard)
 
 
 def draw_samples(
@@ -143,12 +192,21 @@ def draw_samples(
     seed: int,
     compute: Compute,
     purpose: str = "samples",
+    *,
+    storing: ImageEncoding = RAW,
+    classes: Sequence[int] | None = None,
+    shard_range: tuple[int, int] | None = None,
 ) -> SampleShards:
     """Draw samples of every mechanism and stream them into shards, or reuse those that are there.
 
-    The images depend on the generator, the purpose, the seed and the number of rows alone. Memory
-    stays at one shard and one block. A killed run continues with the next missing shard; a damaged
+    The images depend on the generator, the purpose, the seed, the classes and the number of rows alone.
+    Memory stays at a few blocks of rows. A killed run continues with the next missing shard; a damaged
     shard is named and drawn again.
+
+    With a shard range the samples are an artifact of their own, of these shards alone. Ranges may be drawn
+    side by side, in one store or in several; a call without a range takes over the shards that finished
+    artifacts in its store have, draws the others, and ends in the same bytes as one that drew them all. To
+    bring the work of another machine together with this one's, copy its artifacts into the store.
 
     Args:
         store: Directory of samples.
@@ -159,24 +217,19 @@ def draw_samples(
         seed: Base seed.
         compute: Device and sampling precision.
         purpose: Word that sets these draws apart from others: `samples`, `heldout`, `pool`.
+        storing: How images are stored.
+        classes: Class numbers in order; None draws all.
+        shard_range: [first, last): only these shards, as far as they exist.
 
     Raises:
-        SettingError: If the disk cannot hold the samples, or the generator breaks its contract.
+        SettingError: If the disk cannot hold the samples, a class is out of range, or the generator breaks its
+            contract.
         InterruptedRunError: If a stop was requested; finished shards are kept.
     """
     compute = compute.for_sampling()
-    num_rows = num_images_per_class * generator.num_classes
-    bytes_per_row = 7 * generator.image_size**2 + 4 * generator.noise_dim + 24
-
-    def write(writer: ArtifactWriter) -> None:
-        check_writable(store, num_rows * bytes_per_row)
-        device = choose_device(compute.device) if isinstance(generator, nn.Module) else torch.device("cpu")
-        if isinstance(generator, nn.Module):
-            generator.to(device)
-        render = partial(_render_block, generator, device, purpose, seed, compute)
-        properties = {name: getattr(generator, name) for name in ("noise_dim", "num_classes", "image_size")}
-        write_shards(writer, purpose, num_rows, rows_per_shard, lambda: BlockRows(render, ROWS_PER_BLOCK), properties)
-
+    classes = choose_classes("sample.classes", None if classes is None else tuple(classes), generator.num_classes, {})
+    num_classes = generator.num_classes if classes is None else len(classes)
+    num_rows = num_images_per_class * num_classes
     inputs = {
         "kind": "samples",
         "generator": generator_identity,
@@ -185,8 +238,37 @@ def draw_samples(
         "seed": seed,
         "precision": compute.precision,
         "purpose": purpose,
+        **storing.identity,
+        **({} if classes is None else {"classes": list(classes)}),
     }
-    return SampleShards(build_artifact(store, inputs, write))
+    of_range = {} if shard_range is None else {"shard_range": list(shard_range)}
+    encoded = storing.encoding != "raw"
+
+    def source() -> BlockRows:
+        device = choose_device(compute.device) if isinstance(generator, nn.Module) else torch.device("cpu")
+        if isinstance(generator, nn.Module):
+            generator.to(device)
+        render = partial(_render_block, generator, device, purpose, seed, compute, classes)
+        finish = partial(_encode_block, storing) if encoded else None
+        return BlockRows(render, ROWS_PER_BLOCK, finish, storing.encoding_threads)
+
+    def write(writer: ArtifactWriter) -> None:
+        check_encodable(storing)
+        properties = {name: getattr(generator, name) for name in ("noise_dim", "num_classes", "image_size")}
+        write_shards(
+            writer,
+            purpose,
+            num_rows,
+            rows_per_shard,
+            source,
+            properties if classes is None else properties | {"classes": list(classes)},
+            None if encoded else 7 * generator.image_size**2 + 4 * generator.noise_dim + 24,
+            REMEDY_OF_SPACE,
+            shard_range,
+            find_artifacts(store, inputs, but="shard_range"),
+        )
+
+    return SampleShards(build_artifact(store, inputs | of_range, write))
 
 
 # --- images of a student without mechanisms -------------------------------------------------------
@@ -272,8 +354,9 @@ def draw_composites(
         return BlockRows(partial(_render_composites, network, sizes, device, seed, compute), ROWS_PER_BLOCK)
 
     def write(writer: ArtifactWriter) -> None:
-        check_writable(store, num_rows * (3 * card["image_size"] ** 2 + 4 * card["noise_dim"] + 8))
-        write_shards(writer, "composites", num_rows, rows_per_shard, source, {"num_classes": card["num_classes"]})
+        bytes_per_row = 3 * card["image_size"] ** 2 + 4 * card["noise_dim"] + 8
+        properties = {"num_classes": card["num_classes"]}
+        write_shards(writer, "composites", num_rows, rows_per_shard, source, properties, bytes_per_row)
 
     inputs = {
         "kind": "composites",

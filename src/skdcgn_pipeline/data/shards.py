@@ -2,47 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+import shutil
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
-from typing import Any
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import numpy as np
 
-from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter
-from skdcgn_pipeline.data.columns import read_columns, write_columns
+from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, check_writable
+from skdcgn_pipeline.data.columns import Column, join, read_columns, read_groups, read_rows, write_parts
 from skdcgn_pipeline.progress import Progress, stop_requested
 
+logger = logging.getLogger(__name__)
+
 SHARDS_FILE = "shards.json"
+# Blocks that are computed before they are needed, where threads finish them.
+BLOCKS_AHEAD = 2
+# A thread finishes so many rows of a block at a time.
+ROWS_PER_TASK = 8
+
 Columns = dict[str, np.ndarray]
+Block = Mapping[str, Column]
+T = TypeVar("T")
+
+
+def shard_name(number: int) -> str:
+    """Return the file name of a shard."""
+    return f"shard-{number:05d}.parquet"
+
+
+def ahead(items: Iterable[T], count: int) -> Generator[T]:
+    """Yield items in order while a thread computes up to `count` of the next; its errors come out in their place."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, iterator, end) for _ in range(count))
+        try:
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(thread.submit(next, iterator, end))
+                yield item  # type: ignore[misc]
+        finally:
+            thread.shutdown(cancel_futures=True)
 
 
 class BlockRows:
-    """Any range of rows, computed by whole blocks whose content depends on the block's number alone.
-
-    The last block is kept, since two neighbouring shards may share it.
+    """Any ranges of rows, computed by whole blocks whose content depends on the block's number alone.
 
     Args:
         compute_block: Block number -> columns of `rows_per_block` rows.
         rows_per_block: Rows of every block.
+        finish: What is done to each row's columns by itself, such as encoding images. With it, blocks are
+            computed in one thread, finished in others and given away in order; a few are in memory at a time.
+        num_threads: Threads that finish.
     """
 
-    def __init__(self, compute_block: Callable[[int], Columns], rows_per_block: int) -> None:
+    def __init__(
+        self,
+        compute_block: Callable[[int], Block],
+        rows_per_block: int,
+        finish: Callable[[Block], Block] | None = None,
+        num_threads: int = 1,
+    ) -> None:
         self.compute_block, self.rows_per_block = compute_block, rows_per_block
-        self._last: tuple[int, Columns] = (-1, {})
+        self.finish, self.num_threads = finish, num_threads
 
-    def _block(self, block: int) -> Columns:
-        if self._last[0] != block:
-            self._last = (block, self.compute_block(block))
-        return self._last[1]
+    def rows(self, spans: Sequence[range]) -> Generator[tuple[int, Block]]:
+        """Yield the rows of ascending spans in parts, each with the number of its span."""
+        size = self.rows_per_block
+        wanted = [
+            (span, block, slice(max(rows.start - block * size, 0), min(rows.stop - block * size, size)))
+            for span, rows in enumerate(spans)
+            for block in range(rows.start // size, -(-rows.stop // size))
+        ]
+        # Two neighbouring spans may share a block, which is computed once.
+        numbers = list(dict.fromkeys(block for _, block, _ in wanted))
+        with closing(self._blocks(numbers)) as blocks:
+            current = -1
+            columns: Block = {}
+            for span, block, within in wanted:
+                if block != current:
+                    current, columns = block, next(blocks)
+                yield span, {name: values[within] for name, values in columns.items()}
 
-    def rows(self, first: int, last: int) -> Columns:
-        """Return the columns of rows first .. last - 1."""
-        parts = []
-        for block in range(first // self.rows_per_block, -(-last // self.rows_per_block)):
-            start = block * self.rows_per_block
-            within = slice(max(first - start, 0), min(last - start, self.rows_per_block))
-            parts.append({name: values[within] for name, values in self._block(block).items()})
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    def _blocks(self, numbers: Sequence[int]) -> Generator[Block]:
+        if self.finish is None:
+            yield from map(self.compute_block, numbers)
+            return
+        tasks = range(0, self.rows_per_block, ROWS_PER_TASK)
+        # Enough blocks for every thread to have work.
+        most = 1 + -(-self.num_threads // len(tasks))
+        waiting: deque = deque()
+        with (
+            ThreadPoolExecutor(self.num_threads) as pool,
+            closing(ahead(map(self.compute_block, numbers), BLOCKS_AHEAD)) as computed,
+        ):
+            try:
+                for block in computed:
+                    parts = ({n: v[first : first + ROWS_PER_TASK] for n, v in block.items()} for first in tasks)
+                    waiting.append([pool.submit(self.finish, part) for part in parts])
+                    if len(waiting) > most:
+                        yield _joined(waiting.popleft())
+                while waiting:
+                    yield _joined(waiting.popleft())
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _joined(tasks: Sequence[Any]) -> Block:
+    parts = [task.result() for task in tasks]
+    return {name: join([part[name] for part in parts]) for name in parts[0]}
+
+
+def _bytes_per_row(block: Block) -> float:
+    return sum(values.nbytes for values in block.values()) / len(next(iter(block.values())))
+
+
+def check_space(writer: ArtifactWriter, title: str, num_rows: int, bytes_per_row: float, remedy: str) -> None:
+    """Say what rows need on disk, and refuse where it cannot hold them.
+
+    Raises:
+        SettingError: Naming the need, what is free and the remedy.
+    """
+    needed = round(num_rows * bytes_per_row)
+    free = shutil.disk_usage(writer.directory).free
+    logger.info(
+        f"{title}: {num_rows:,} rows of about {bytes_per_row:,.0f} bytes need about {needed / 2**20:,.0f} MiB, "
+        f"of which {free / 2**20:,.0f} are free"
+    )
+    check_writable(writer.directory, needed, remedy)
 
 
 def write_shards(
@@ -51,9 +143,15 @@ def write_shards(
     num_rows: int,
     rows_per_shard: int,
     source: Callable[[], BlockRows],
-    properties: dict[str, Any],
+    properties: Mapping[str, Any],
+    bytes_per_row: float | None = None,
+    remedy: str = "Free some space, ask for fewer images or choose another data root.",
+    shard_range: tuple[int, int] | None = None,
+    others: Sequence[Artifact] = (),
 ) -> None:
     """Write the shards that are missing or damaged, then the index.
+
+    Memory stays at a few blocks of rows and one row group, whatever the size of the shards.
 
     Args:
         writer: Where to.
@@ -62,27 +160,41 @@ def write_shards(
         rows_per_shard: Rows of each but the last.
         source: Makes the rows; only called when a shard is missing.
         properties: Further entries of the index.
+        bytes_per_row: What a row takes on disk; None measures the first block.
+        remedy: What to do where the disk cannot hold the rows.
+        shard_range: [first, last): write only these of all shards; the index lists no others.
+        others: Artifacts whose shards of the same name are the same, and taken over.
 
     Raises:
+        SettingError: If the disk cannot hold the missing shards.
         InterruptedRunError: If a stop was requested; finished shards are kept.
     """
-    firsts = range(0, num_rows, rows_per_shard)
-    shards: list[dict[str, Any]] = [
-        {"name": f"shard-{number:05d}.parquet", "num_rows": min(rows_per_shard, num_rows - first)}
-        for number, first in enumerate(firsts)
+    spans = [range(first, min(first + rows_per_shard, num_rows)) for first in range(0, num_rows, rows_per_shard)]
+    numbers = range(len(spans))[slice(*shard_range) if shard_range else slice(None)]
+    missing = [
+        number
+        for number in numbers
+        if not writer.has(shard_name(number)) and not writer.take_over(shard_name(number), others)
     ]
-    missing = [number for number, shard in enumerate(shards) if not writer.has(shard["name"])]
-    progress = Progress(title, num_rows, "rows", num_rows - sum(shards[number]["num_rows"] for number in missing))
-    rows = source() if missing else None
-    for number in missing:
+    total, to_do = (sum(len(spans[number]) for number in some) for some in (numbers, missing))
+    progress = Progress(title, total, "rows", total - to_do)
+    if missing:
         if stop_requested():
             progress.interrupt()
-        assert rows is not None
-        shard = shards[number]
-        columns = rows.rows(firsts[number], firsts[number] + shard["num_rows"])
-        writer.write(shard["name"], partial(write_columns, columns=columns))
-        progress.advance(shard["num_rows"])
+        if bytes_per_row is not None:
+            check_space(writer, title, to_do, bytes_per_row, remedy)
+        with closing(source().rows([spans[number] for number in missing])) as rows:
+            first = next(rows)
+            if bytes_per_row is None:
+                check_space(writer, title, to_do, _bytes_per_row(first[1]), remedy)
+            for place, parts in groupby(chain([first], rows), key=itemgetter(0)):
+                number = missing[place]
+                writer.write(shard_name(number), partial(write_parts, parts=map(itemgetter(1), parts)))
+                progress.advance(len(spans[number]))
+                if number != missing[-1] and stop_requested():
+                    progress.interrupt()
     progress.finish()
+    shards = [{"name": shard_name(number), "num_rows": len(spans[number])} for number in numbers]
     writer.write_json(SHARDS_FILE, {**properties, "shards": shards})
 
 
@@ -112,7 +224,50 @@ class Shards:
         for shard in self.index["shards"]:
             yield read_columns(self.artifact.path(shard["name"]), names, shard["num_rows"])
 
+    def stream_parts(self, names: Sequence[str]) -> Iterator[Columns]:
+        """Read columns a few MiB at a time, in memory that does not grow with the shards; raises like `stream`."""
+        for shard in self.index["shards"]:
+            yield from read_groups(self.artifact.path(shard["name"]), names, shard["num_rows"])
+
     def read(self, *names: str) -> Columns:
         """Read columns of all shards into memory; raises like `stream`."""
-        parts = list(self.stream(names))
-        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+        columns: Columns = {}
+        first = 0
+        for part in self.stream_parts(names):
+            for name, values in part.items():
+                if name not in columns:
+                    columns[name] = np.empty((self.num_rows, *values.shape[1:]), values.dtype)
+                columns[name][first : first + len(values)] = values
+            first += len(part[names[0]])
+        return columns
+
+    def take(self, rows: np.ndarray, *names: str) -> Columns:
+        """Read some rows, in the order asked for, without reading the others' images.
+
+        In the calling thread; several threads may do so at once. Rows that are near each other are read at
+        less cost: a whole row group, of up to 8 MiB of images, is read for any of its rows.
+
+        Args:
+            rows: [B] row numbers in 0 .. num_rows - 1.
+            names: The columns.
+
+        Raises:
+            IndexError: If there is no such row.
+            DamagedFileError: As `stream`.
+        """
+        rows = np.asarray(rows, np.int64)
+        shards = self.index["shards"]
+        lasts = np.cumsum([shard["num_rows"] for shard in shards])
+        if len(rows) and not (rows.min() >= 0 and rows.max() < self.num_rows):
+            raise IndexError(f"expected rows 0 to {self.num_rows - 1}, got {rows.min()} to {rows.max()}")
+        places = np.searchsorted(lasts, rows, side="right")
+        columns: Columns = {}
+        for place in np.unique(places):
+            own = places == place
+            shard, first = shards[place], lasts[place] - shards[place]["num_rows"]
+            part = read_rows(self.artifact.path(shard["name"]), names, rows[own] - first, shard["num_rows"])
+            for name, values in part.items():
+                if name not in columns:
+                    columns[name] = np.empty((len(rows), *values.shape[1:]), values.dtype)
+                columns[name][own] = values
+        return columns

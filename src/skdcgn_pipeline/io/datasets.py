@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Version
 from kedro_datasets._typing import ImagePreview
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from skdcgn_pipeline.artifacts import Artifact, write_aside, write_json
 from skdcgn_pipeline.errors import DamagedFileError
@@ -137,6 +137,40 @@ class PictureDataset(AbstractVersionedDataset[np.ndarray, np.ndarray]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "version": self._version}
+
+
+class AnimationDataset(PictureDataset):
+    """RGB frames [T, H, W, 3] uint8 as an animated GIF that repeats, shown by Kedro-Viz.
+
+    Args:
+        filepath: The GIF file.
+        milliseconds: How long each frame is shown; GIF knows multiples of 10.
+        version: Kedro's version.
+        metadata: For plugins; unused here.
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        milliseconds: int = 120,
+        version: Version | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(filepath=filepath, version=version, metadata=metadata)
+        self.milliseconds = milliseconds
+
+    def save(self, data: np.ndarray) -> None:
+        """Write the frames aside and rename the file into place."""
+        buffer = io.BytesIO()
+        first, *others = (Image.fromarray(frame) for frame in data)
+        first.save(buffer, format="GIF", save_all=True, append_images=others, duration=self.milliseconds, loop=0)
+        write_aside(Path(self._get_save_path()), lambda path: path.write_bytes(buffer.getvalue()))
+
+    def load(self) -> np.ndarray:
+        """Return the frames, of which equal neighbours are one; colours are those of the GIF's palettes."""
+        with Image.open(self._get_load_path()) as image:
+            return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)])
 
 
 def _has_version(dataset: AbstractVersionedDataset[Any, Any]) -> bool:

@@ -5,10 +5,13 @@ Architecture: CGN (arXiv 2101.06046), appendix on the MNIST experiments.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
+from skdcgn_pipeline.models.class_mixing import check_mixtures, look_up
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 MASK_MIN, MASK_MAX = 1e-4, 0.9999
@@ -95,7 +98,7 @@ class MnistCGN(nn.Module):
         return MechanismImages(*(self._render_one(m, noise, getattr(labels, m)) for m in MECHANISMS))
 
     def _render_one(self, mechanism: str, noise: Tensor, label: Tensor) -> Tensor:
-        images = self.network_of(mechanism)(torch.cat([noise, self.label_emb(label)], 1)).float()
+        images = self.network_of(mechanism)(torch.cat([noise, look_up(self.label_emb, label)], 1)).float()
         # Clamped in float: 0.9999 is 1 in bfloat16, and the mask's entropy would be infinite.
         return images.clamp(MASK_MIN, MASK_MAX) if mechanism == "shape" else images
 
@@ -108,3 +111,9 @@ class MnistCGN(nn.Module):
     def render(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
         """Render the mechanisms before the patch shift, without gradients."""
         return self(noise, labels)
+
+    @torch.no_grad()
+    def render_mixtures(self, noise: Tensor, weights: Mapping[str, Tensor]) -> MechanismImages:
+        """Render mixtures of classes, see `MixesClasses`."""
+        check_mixtures(self, noise, weights)
+        return MechanismImages(*(self._render_one(m, noise, weights[m]) for m in MECHANISMS))

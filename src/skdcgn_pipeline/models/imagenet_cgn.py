@@ -26,6 +26,7 @@ from skdcgn_pipeline.compute import place
 from skdcgn_pipeline.errors import SettingError, check_choice
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
 from skdcgn_pipeline.models.cgn import MASK_MAX, MASK_MIN
+from skdcgn_pipeline.models.class_mixing import check_mixtures
 from skdcgn_pipeline.models.student import FrozenCache, check_request
 from skdcgn_pipeline.models.u2net import U2NET_DECODER, U2NET_ENCODER, Stage, U2Net
 from skdcgn_pipeline.models.weights_file import read_state
@@ -215,8 +216,9 @@ class ImageNetCGN(nn.Module):
     def _draw(self, mechanism: str, noise: Tensor, label: Tensor) -> Tensor:
         """Return a BigGAN's images [N, 3, H, W] in [-1, 1], for shape the premask."""
         latent = self.truncation * truncate_normal(noise)
-        one_hot = F.one_hot(label.long(), self.num_classes).to(latent.dtype)
-        return getattr(self, PREFIX_OF_MECHANISM[mechanism])(latent, one_hot, self.truncation)
+        # The class enters as a one-hot vector, in whose place weights mix classes.
+        classes = label if label.ndim == 2 else F.one_hot(label.long(), self.num_classes)
+        return getattr(self, PREFIX_OF_MECHANISM[mechanism])(latent, classes.to(latent.dtype), self.truncation)
 
     def _render_one(self, mechanism: str, noise: Tensor, label: Tensor) -> Tensor:
         images = self._draw(mechanism, noise, label)
@@ -226,6 +228,12 @@ class ImageNetCGN(nn.Module):
     def render(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
         """Render the mechanisms without gradients; raises like `forward`."""
         return self(noise, labels)
+
+    @torch.no_grad()
+    def render_mixtures(self, noise: Tensor, weights: Mapping[str, Tensor]) -> MechanismImages:
+        """Render mixtures of classes, see `MixesClasses`."""
+        check_mixtures(self, noise, weights)
+        return MechanismImages(*(self._render_one(m, noise, weights[m]) for m in MECHANISMS))
 
     @torch.no_grad()
     def render_mechanism(self, mechanism: str, noise: Tensor, label: Tensor) -> Tensor:

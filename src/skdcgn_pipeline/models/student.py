@@ -20,6 +20,7 @@ from skdcgn_pipeline.artifacts import sha256_of_file, write_aside, write_json
 from skdcgn_pipeline.compute import place
 from skdcgn_pipeline.errors import SettingError, check_choice
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
+from skdcgn_pipeline.models.class_mixing import check_mixtures, look_up, pick
 from skdcgn_pipeline.models.upsampling import (
     instance_norm_channels_last,
     phase_weights,
@@ -95,17 +96,23 @@ class ConditionalNorm(nn.Module):
             nn.init.zeros_(self.affine.bias)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
-        """Normalise [N, C, H, W]; `condition` is classes [N] or embeddings [N, embedding_dim]."""
+        """Normalise [N, C, H, W].
+
+        `condition` is classes [N], weights [N, num_classes] of classes, or embeddings [N, embedding_dim].
+        """
         norm = self.norm
         if self.training or isinstance(norm, nn.InstanceNorm2d):
-            scale, shift = self.affine(condition)[:, :, None, None].to(images.dtype).chunk(2, 1)
+            affine = (
+                look_up(self.affine, condition) if isinstance(self.affine, nn.Embedding) else self.affine(condition)
+            )
+            scale, shift = affine[:, :, None, None].to(images.dtype).chunk(2, 1)
             return torch.addcmul(shift, norm(images), scale + 1)
         mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
         if isinstance(self.affine, nn.Embedding):
             table = self.affine.weight
             tensors = (table, mean, variance)
             scale, shift = self._table.get(self, tensors, lambda: self._fused(table, mean, variance))
-            scale, shift = scale[condition], shift[condition]
+            scale, shift = pick(scale, condition), pick(shift, condition)
         else:
             scale, shift = self._fused(self.affine(condition), mean, variance)
         return torch.addcmul(shift[:, :, None, None].to(images.dtype), images, scale[:, :, None, None].to(images.dtype))
@@ -159,7 +166,7 @@ class CompactGenerator(nn.Module):
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return images [N, channels, image_size, image_size] for noise [N, noise_dim], labels [N]."""
-        hidden = self.stem(torch.cat([noise, self.embedding(labels)], 1))
+        hidden = self.stem(torch.cat([noise, look_up(self.embedding, labels)], 1))
         hidden = hidden.view(-1, self.first, self.start, self.start)
         hidden = F.leaky_relu_(self.norms[0](hidden, labels), 0.2)
         for convolution, norm in zip(self.convolutions, self.norms[1:], strict=True):  # type: ignore[call-overload]
@@ -217,7 +224,7 @@ class BasisGenerator(nn.Module):
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return images [N, channels, image_size, image_size] for noise [N, noise_dim], labels [N]."""
-        coefficients = self.stem(torch.cat([noise, self.embedding(labels)], 1))
+        coefficients = self.stem(torch.cat([noise, look_up(self.embedding, labels)], 1))
         hidden = coefficients.view(len(noise), self.first, -1) @ self.patterns
         hidden = hidden.view(-1, self.first, self.start, self.start)
         hidden = self.convolution(self.norms[0](hidden, labels))
@@ -303,7 +310,7 @@ class TinyGenerator(nn.Module):
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return images [N, channels, image_size, image_size] for noise [N, noise_dim], labels [N]."""
-        embedding = self.embedding(labels)
+        embedding = look_up(self.embedding, labels)
         hidden = self.stem(noise).view(-1, self.first, self.start, self.start)
         for block in self.blocks:
             hidden = block(hidden, embedding)
@@ -370,6 +377,12 @@ class StudentCGN(nn.Module):
     def render(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
         """Render the mechanisms before the patch shift, without gradients."""
         return self(noise, labels)
+
+    @torch.no_grad()
+    def render_mixtures(self, noise: Tensor, weights: Mapping[str, Tensor]) -> MechanismImages:
+        """Render mixtures of classes, see `MixesClasses`."""
+        check_mixtures(self, noise, weights)
+        return MechanismImages(*(self.students[m](noise, weights[m]) for m in MECHANISMS))
 
     @torch.no_grad()
     def render_mechanism(self, mechanism: str, noise: Tensor, label: Tensor) -> Tensor:

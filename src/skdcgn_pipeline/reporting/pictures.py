@@ -29,14 +29,16 @@ from skdcgn_pipeline.seeding import torch_generator
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 Picture = np.ndarray
-PIXELS_PER_PIXEL = 2  # images are shown at twice their size
+PIXELS_PER_PIXEL = 2  # small images are shown at twice their size
+LARGEST_ENLARGED = 64
 COLOUR_OF = {"originals": "#9a9a9a", "teacher": "#3b6ea5", "students": "#d9822b"}
 DOTS_PER_INCH = 110
 LABEL_POINTS = 1.3  # of accuracy, between two labels
 
 
-def _tile(images: Tensor, scale: int = PIXELS_PER_PIXEL) -> np.ndarray:
-    """Put images [N, 1 or 3, H, W] in [-1, 1] in one row, with a thin border."""
+def tile(images: Tensor) -> np.ndarray:
+    """Put images [N, 1 or 3, H, W] in [-1, 1] in one row, with a thin border; small ones at twice their size."""
+    scale = PIXELS_PER_PIXEL if images.shape[-1] <= LARGEST_ENLARGED else 1
     images = torch.nn.functional.pad(images.expand(-1, 3, -1, -1), (1, 1, 1, 1), value=1.0)
     row = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(2, 0, 3, 1).flatten(1, 2).numpy()
     return row.repeat(scale, 0).repeat(scale, 1)
@@ -44,7 +46,7 @@ def _tile(images: Tensor, scale: int = PIXELS_PER_PIXEL) -> np.ndarray:
 
 def draw_sheet(rows: Sequence[tuple[str, Tensor]], title: str = "") -> Picture:
     """Draw labelled rows of images [N, 1 or 3, H, W] in [-1, 1], all with the same N."""
-    tiles = [_tile(images) for _, images in rows]
+    tiles = [tile(images) for _, images in rows]
     height, width = tiles[0].shape[:2]
     margin = 150
     figure = Figure(figsize=((width + margin) / DOTS_PER_INCH, (height * len(rows) + 30) / DOTS_PER_INCH))
@@ -67,7 +69,8 @@ def rasterise(figure: Figure) -> Picture:
         return np.asarray(image.convert("RGB"))
 
 
-def _signed(images: MechanismImages, mechanism: str) -> Tensor:
+def signed_images(images: MechanismImages, mechanism: str) -> Tensor:
+    """Return the images of a mechanism in [-1, 1], masks too."""
     return images.mask * 2 - 1 if mechanism == "shape" else images.of(mechanism)
 
 
@@ -76,8 +79,8 @@ def draw_student_sheet(students: StudentCGN, heldout: SampleShards, num_examples
     mine, theirs = (images[slice(0, num_examples)] for images in render_heldout(students, heldout))
     rows = []
     for mechanism in MECHANISMS:
-        rows.append((f"{mechanism}, teacher", _signed(theirs, mechanism)))
-        rows.append((f"{mechanism}, student", _signed(mine, mechanism)))
+        rows.append((f"{mechanism}, teacher", signed_images(theirs, mechanism)))
+        rows.append((f"{mechanism}, student", signed_images(mine, mechanism)))
     rows += [("composite, teacher", compose(theirs)), ("composite, student", compose(mine))]
     return draw_sheet(rows, "The same noise through teacher and students, never trained on")
 
@@ -86,7 +89,7 @@ def draw_teacher_sheet(cgn: CounterfactualGenerator, num_examples: int, seed: in
     """Draw what a trained teacher makes of random noise, class by class."""
     noise = torch.randn(num_examples, cgn.noise_dim, generator=torch_generator(seed, "teacher-sheet"))
     images = cgn.render(noise, torch.arange(num_examples) % cgn.num_classes)
-    rows = [(mechanism, _signed(images, mechanism)) for mechanism in MECHANISMS]
+    rows = [(mechanism, signed_images(images, mechanism)) for mechanism in MECHANISMS]
     return draw_sheet([*rows, ("composite", compose(images))], "The trained teacher")
 
 

@@ -294,7 +294,10 @@ class Workplace:
     def _draw_pool(self, generator: Any, identity: dict[str, Any], seed: int) -> SampleShards:
         own = self.surroundings
         sizes = own.num_pool_images_per_class, ROWS_PER_SHARD
-        return draw_samples(self.store("sample"), generator, identity, *sizes, seed, own.compute, "pool")
+        classes = self.samples["teacher"].classes
+        return draw_samples(
+            self.store("sample"), generator, identity, *sizes, seed, own.compute, "pool", classes=classes
+        )
 
     def _pool(self, samples: Mapping[str, SampleShards]) -> CounterfactualPool:
         key = tuple(own.artifact.identity for own in samples.values())

@@ -20,6 +20,7 @@ def create_pipeline() -> Pipeline:
                     "params:benchmark",
                     "params:prepare",
                     "params:compose",
+                    "params:class_lists",
                     "params:classify",
                     *(f"params:{mechanism}.distill" for mechanism in MECHANISMS),
                     "params:variant",

@@ -24,13 +24,15 @@ def train_classifiers(
     student_counterfactuals: CounterfactualShards,
     classify: Classify,
     compose: Compose,
+    class_lists: dict[str, list[int]],
     seed: int,
     compute: Compute,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train classifiers on originals, teacher's and students' counterfactuals and measure them."""
     samples = {"teacher": teacher_samples, "students": student_samples}
     stored = {"teacher": teacher_counterfactuals, "students": student_counterfactuals}
-    sets = training_sets(biased_images, samples, stored, classify.counterfactuals, compose.composing)
+    composition = compose.resolved(teacher_samples.num_classes, class_lists)
+    sets = training_sets(biased_images, samples, stored, classify.counterfactuals, composition)
     sets = [one for one in sets if one.name in classify.trained_on]
     accuracy = compare_training_sets(store, sets, biased_images, classify, seed, compute, recorded_steps)
     log_table("accuracy", accuracy)

@@ -20,6 +20,7 @@ def create_pipeline() -> Pipeline:
                     "student_counterfactuals",
                     "params:classify",
                     "params:compose",
+                    "params:class_lists",
                     "params:seed",
                     "params:compute",
                 ],

@@ -7,23 +7,47 @@ import numpy as np
 from skdcgn_pipeline.data.pools import CounterfactualShards, store_counterfactuals
 from skdcgn_pipeline.data.samples import SampleShards, draw_samples
 from skdcgn_pipeline.io.tracking import log_picture
-from skdcgn_pipeline.parameters import Compose, Compute, Report
+from skdcgn_pipeline.models.teacher import IdentifiedTeacher
+from skdcgn_pipeline.parameters import Compose, Compute, Report, Sample, choose_classes
+from skdcgn_pipeline.reporting.interpolation import draw_interpolation
 from skdcgn_pipeline.reporting.pictures import draw_counterfactual_sheet
 from skdcgn_pipeline.training.distil_student import StudentsArtifact
 
 
 def draw_student_samples(
-    store: Path, students: StudentsArtifact, compose: Compose, seed: int, compute: Compute
+    store: Path,
+    students: StudentsArtifact,
+    compose: Compose,
+    sample: Sample,
+    class_lists: dict[str, list[int]],
+    seed: int,
+    compute: Compute,
 ) -> SampleShards:
-    """Draw the students' pool, as samples are drawn from a teacher."""
-    identity = {"students": students.artifact.identity}
+    """Draw the students' pool, as samples are drawn from a teacher: the classes they learnt, stored alike."""
+    identity, generator = {"students": students.artifact.identity}, students.open()
     per_class, per_shard = compose.num_pool_images_per_class, compose.rows_per_shard
-    return draw_samples(store, students.open(), identity, per_class, per_shard, seed, compute, "pool")
+    classes = choose_classes("sample.classes", sample.classes, generator.num_classes, class_lists)
+    return draw_samples(
+        store, generator, identity, per_class, per_shard, seed, compute, "pool", storing=sample, classes=classes
+    )
 
 
-def compose_counterfactuals(store: Path, samples: SampleShards, compose: Compose, seed: int) -> CounterfactualShards:
+def compose_counterfactuals(
+    store: Path, samples: SampleShards, compose: Compose, class_lists: dict[str, list[int]], seed: int
+) -> CounterfactualShards:
     """Compose counterfactuals from a pool and store them."""
-    return store_counterfactuals(store, samples, compose.composing, compose.num_images, compose.rows_per_shard, seed)
+    composition = compose.resolved(samples.num_classes, class_lists)
+    return store_counterfactuals(store, samples, composition, compose.num_images, compose.rows_per_shard, seed)
+
+
+def show_interpolation(
+    teacher: IdentifiedTeacher, students: StudentsArtifact, compose: Compose, seed: int, compute: Compute
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw what lies between two classes of teacher and students: a sheet and an animation."""
+    generators = {"teacher": teacher.generator, "students": students.open()}
+    sheet, animation = draw_interpolation(generators, compose.interpolation, seed, compute)
+    log_picture("interpolation", sheet)
+    return sheet, animation
 
 
 def show_counterfactuals(

@@ -11,19 +11,27 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 nodes.draw_student_samples,
-                ["sample_store", "students", "params:compose", "params:seed", "params:compute"],
+                [
+                    "sample_store",
+                    "students",
+                    "params:compose",
+                    "params:sample",
+                    "params:class_lists",
+                    "params:seed",
+                    "params:compute",
+                ],
                 "student_samples",
                 name="draw_student_samples",
             ),
             node(
                 nodes.compose_counterfactuals,
-                ["counterfactual_store", "teacher_samples", "params:compose", "params:seed"],
+                ["counterfactual_store", "teacher_samples", "params:compose", "params:class_lists", "params:seed"],
                 "teacher_counterfactuals",
                 name="compose_teacher_counterfactuals",
             ),
             node(
                 nodes.compose_counterfactuals,
-                ["counterfactual_store", "student_samples", "params:compose", "params:seed"],
+                ["counterfactual_store", "student_samples", "params:compose", "params:class_lists", "params:seed"],
                 "student_counterfactuals",
                 name="compose_student_counterfactuals",
             ),
@@ -32,6 +40,12 @@ def create_pipeline() -> Pipeline:
                 ["teacher_counterfactuals", "student_counterfactuals", "params:report"],
                 "counterfactual_sheet",
                 name="show_counterfactuals",
+            ),
+            node(
+                nodes.show_interpolation,
+                ["teacher", "students", "params:compose", "params:seed", "params:compute"],
+                ["interpolation_sheet", "interpolation_animation"],
+                name="show_interpolation",
             ),
         ],
         tags="compose",

@@ -5,7 +5,7 @@ from pathlib import Path
 from skdcgn_pipeline.data.samples import SampleShards, draw_samples
 from skdcgn_pipeline.io.tracking import log_tags
 from skdcgn_pipeline.models.teacher import IdentifiedTeacher, open_identified_teacher
-from skdcgn_pipeline.parameters import Compute, Sample, Teacher
+from skdcgn_pipeline.parameters import Compute, Sample, Teacher, choose_classes
 
 
 def open_teacher(teacher: Teacher, variant: str, assets: str) -> IdentifiedTeacher:
@@ -16,16 +16,50 @@ def open_teacher(teacher: Teacher, variant: str, assets: str) -> IdentifiedTeach
 
 
 def draw_teacher_samples(
-    store: Path, teacher: IdentifiedTeacher, sample: Sample, seed: int, compute: Compute
+    store: Path,
+    teacher: IdentifiedTeacher,
+    sample: Sample,
+    class_lists: dict[str, list[int]],
+    seed: int,
+    compute: Compute,
 ) -> SampleShards:
     """Draw the samples that students learn from."""
-    sizes = sample.num_images_per_class, sample.rows_per_shard
-    return draw_samples(store, teacher.generator, teacher.identity, *sizes, seed, compute, "samples")
+    return _draw(store, teacher, sample, sample.num_images_per_class, class_lists, seed, compute, "samples")
 
 
 def draw_heldout_samples(
-    store: Path, teacher: IdentifiedTeacher, sample: Sample, seed: int, compute: Compute
+    store: Path,
+    teacher: IdentifiedTeacher,
+    sample: Sample,
+    class_lists: dict[str, list[int]],
+    seed: int,
+    compute: Compute,
 ) -> SampleShards:
     """Draw samples on other noise, on which students are measured."""
-    sizes = sample.num_heldout_per_class, sample.rows_per_shard
-    return draw_samples(store, teacher.generator, teacher.identity, *sizes, seed, compute, "heldout")
+    return _draw(store, teacher, sample, sample.num_heldout_per_class, class_lists, seed, compute, "heldout")
+
+
+def _draw(
+    store: Path,
+    teacher: IdentifiedTeacher,
+    sample: Sample,
+    per_class: int,
+    class_lists: dict[str, list[int]],
+    seed: int,
+    compute: Compute,
+    purpose: str,
+) -> SampleShards:
+    classes = choose_classes("sample.classes", sample.classes, teacher.generator.num_classes, class_lists)
+    return draw_samples(
+        store,
+        teacher.generator,
+        teacher.identity,
+        per_class,
+        sample.rows_per_shard,
+        seed,
+        compute,
+        purpose,
+        storing=sample,
+        classes=classes,
+        shard_range=sample.shard_range,
+    )

@@ -429,7 +429,13 @@ def test_one_error_is_one_problem(raw):
 
 @pytest.mark.parametrize(
     ("architecture", "width", "wanted"),
-    [("tinygan", [4, 8, 4], "one number"), ("compact", 24, "three numbers"), ("basis", 24, "three numbers")],
+    [
+        ("tinygan", [4, 8, 4], "one number"),
+        ("compact", 24, "three numbers"),
+        ("basis", 24, "three numbers"),
+        ("basis", [4, 8], "three numbers"),
+        ("plain", 24, "a list"),
+    ],
 )
 def test_a_width_of_another_architecture_is_refused(raw, architecture, width, wanted):
     changed = change(raw, "shape.distill.student", {"architecture": architecture, "width": width, "embedding_dim": 8})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from skdcgn_pipeline.errors import SettingError, check_choice
 from skdcgn_pipeline.parameters import Compute
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+COMPILER = "inductor"  # of torch.compile
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -69,3 +71,24 @@ def autocast(compute: Compute, device: torch.device) -> AbstractContextManager:
 def memory_format(compute: Compute) -> torch.memory_format:
     """Return the layout of images: channels last pays where bf16 convolutions run."""
     return torch.channels_last if compute.precision == "bf16" else torch.contiguous_format
+
+
+@cache
+def check_compiler(device: torch.device, compiler: str = COMPILER) -> None:
+    """Refuse to compile where it cannot be done, by compiling next to nothing.
+
+    Raises:
+        SettingError: With the compiler's reason.
+    """
+    try:
+        torch.compile(torch.nn.functional.relu, backend=compiler)(torch.ones(2, device=device))
+    except Exception as error:  # of many kinds: no C++ compiler, no Triton, an unknown processor
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+        remedy = "Set it to false, or install what is missing (a C++ compiler; Triton for a GPU)."
+        raise SettingError("distill.compile", "a working torch.compile", reason, remedy) from error
+
+
+def compiled(network: ModuleT, device: torch.device) -> Any:
+    """Return a network compiled by `torch.compile`, which shares the weights; raises like `check_compiler`."""
+    check_compiler(device, COMPILER)
+    return torch.compile(network, backend=COMPILER)

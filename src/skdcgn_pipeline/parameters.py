@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -37,13 +37,36 @@ LossTerm = Literal["pixel", "feature", "kl", "adversarial", "binary_cross_entrop
 StudyName = Literal[
     "transformations", "mechanisms", "counts", "mixing", "losses", "size", "source", "stage", "monolith"
 ]
-BenchmarkGroup = Literal["throughput", "sampling", "composition", "bias", "classifier", "distillation"]
+BenchmarkGroup = Literal["throughput", "sampling", "composition", "bias", "classifier", "distillation", "data"]
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys refused."""
+    """Base of all settings: frozen, unknown keys refused.
+
+    Attributes:
+        ADDED_LATER: Names of settings that came when there were results already.
+        WITHOUT_INFLUENCE: Names of settings that no result depends on.
+    """
+
+    ADDED_LATER: ClassVar[frozenset[str]] = frozenset()
+    WITHOUT_INFLUENCE: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what results depend on, JSON-able.
+
+        A setting that came later is left out where it has its default, so that results from before keep
+        their identity.
+        """
+        own = self.model_dump(mode="json", exclude=set(self.WITHOUT_INFLUENCE))
+        for name in list(own):
+            value = getattr(self, name)
+            if name in self.ADDED_LATER and value == type(self).model_fields[name].default:
+                del own[name]
+            elif isinstance(value, Settings):
+                own[name] = value.identity()
+        return own
 
     def __str__(self) -> str:
         return self.model_dump_json()
@@ -362,33 +385,45 @@ class Student(Settings):
 
     Attributes:
         architecture: `compact` (plain convolutions at 4 to 16 pixels, sub-pixel output), `basis` (learnt
-            spatial patterns, then one convolution and a sub-pixel output) or `tinygan` (residual blocks
-            with depthwise convolutions, arXiv 2009.13829).
+            spatial patterns, then one convolution and a sub-pixel output), `tinygan` (residual blocks
+            with depthwise convolutions, arXiv 2009.13829) or `plain` (residual blocks with plain
+            convolutions and a sub-pixel output, faster at large sizes).
         width: Channels: three numbers for `compact`, at 1/8, 1/4 and 1/2 of the image size; for `basis`,
-            channels at 1/4 size, number of patterns, channels at 1/2 size; `c` of the paper for `tinygan`.
+            channels at 1/4 size, number of patterns, channels at 1/2 size; `c` of the paper for `tinygan`;
+            for `plain`, one number for each size, from the smallest to 1/2 of the image size.
         embedding_dim: Length of the learnt class embedding.
     """
 
-    architecture: Literal["compact", "basis", "tinygan"] = "compact"
-    width: Count | tuple[Count, Count, Count] = (12, 24, 16)
+    architecture: Literal["compact", "basis", "tinygan", "plain"] = "compact"
+    width: Count | Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (12, 24, 16)
     embedding_dim: Count = 8
 
     @model_validator(mode="after")
     def _width_fits(self) -> Student:
-        if (self.architecture == "tinygan") != isinstance(self.width, int):
-            wanted = "one number" if self.architecture == "tinygan" else "three numbers, such as [12, 24, 16],"
+        count = 0 if isinstance(self.width, int) else len(self.width)
+        wanted, fits = {
+            "tinygan": ("one number", count == 0),
+            "plain": ("a list, such as [256, 256, 192, 128, 64],", count > 0),
+        }.get(self.architecture, ("three numbers, such as [12, 24, 16],", count == 3))
+        if not fits:
             raise ValueError(f"'width' must be {wanted} for the '{self.architecture}' architecture, got {self.width}")
         return self
 
 
 class LossWeights(Settings):
-    """Weight of each term of the student's loss; 0 switches a term off."""
+    """Weight of each term of the student's loss; 0 switches a term off.
+
+    `perceptual` compares images in torchvision's VGG16, whose weights must be in the asset folder.
+    """
+
+    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"perceptual"})
 
     pixel: Weight = 1.0
     feature: Weight = 0.0
     kl: Weight = 0.0
     adversarial: Weight = 0.0
     binary_cross_entropy: Weight = 0.0
+    perceptual: Weight = 0.0
 
 
 class Distill(Settings):
@@ -398,6 +433,9 @@ class Distill(Settings):
         student: Architecture.
         num_steps: Student steps.
         batch_size: Images per step.
+        accumulate_steps: Parts of a batch that are computed one after the other, so that memory holds one of
+            them. Their gradients add up to those of the whole batch; batch norm alone sees parts.
+        compile: Compile the networks (`torch.compile`): minutes at the start, fewer passes over memory after.
         optimiser: Of the student: `adam`, or `muon` for its filters and matrices and Adam for the rest.
         learning_rate: Of the student's Adam, warmed up and annealed by a cosine.
         matrix_learning_rate: Of Muon, likewise.
@@ -413,11 +451,19 @@ class Distill(Settings):
         ema_decay: Of the exponential moving average that is kept as the student.
         checkpoint_every_steps: A killed training repeats at most this many steps.
         log_every_steps: How often losses are recorded.
+        fetch_threads: Threads that fetch and decode the batches to come; 0 fetches between the steps.
     """
+
+    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"accumulate_steps", "compile"})
+    WITHOUT_INFLUENCE: ClassVar[frozenset[str]] = frozenset(
+        {"checkpoint_every_steps", "log_every_steps", "fetch_threads"}
+    )
 
     student: Student = Student()
     num_steps: Count
     batch_size: Count = 64
+    accumulate_steps: Count = 1
+    compile: bool = False
     optimiser: Literal["adam", "muon"] = "adam"
     learning_rate: Positive = 2e-3
     matrix_learning_rate: Positive = 4e-3
@@ -432,6 +478,16 @@ class Distill(Settings):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
     checkpoint_every_steps: Count = 500
     log_every_steps: Count = 20
+    fetch_threads: Annotated[int, Field(ge=0, le=256)] = 0
+
+    @model_validator(mode="after")
+    def _equal_parts(self) -> Distill:
+        if self.batch_size % self.accumulate_steps:
+            raise ValueError(
+                f"'batch_size' must be a multiple of 'accumulate_steps', got {self.batch_size} and "
+                f"{self.accumulate_steps}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _some_term(self) -> Distill:
@@ -918,6 +974,9 @@ class Benchmark(Settings):
     """How much is done to measure what things cost; every number is the median of five repeats.
 
     Attributes:
+        networks: Of the `run`, with its samples, classifiers and data paths; or `random` ones of the settings'
+            architectures, which need nothing else: an ImageNet CGN and students of it.
+        random_size: Of the random teacher: `deep_256`, as published, or `miniature`.
         only: Measure this group alone; null measures all.
         num_threads: Threads of torch while measuring.
         batch_sizes: At which teacher and students render.
@@ -928,6 +987,8 @@ class Benchmark(Settings):
         num_distillation_steps: Steps of each distillation, the first of which warm up.
     """
 
+    networks: Literal["run", "random"] = "run"
+    random_size: Literal["deep_256", "miniature"] = "deep_256"
     only: BenchmarkGroup | None = None
     num_threads: Annotated[int, Field(gt=0, le=1024)] = 2
     batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = (16, 32, 64, 128, 256)
@@ -936,6 +997,13 @@ class Benchmark(Settings):
     num_biased_images: Count = 60_000
     num_classifier_images: Count = 6400
     num_distillation_steps: Annotated[int, Field(ge=2)] = 100
+
+    @model_validator(mode="after")
+    def _group_of_the_networks(self) -> Benchmark:
+        without = {"run": ("data",), "random": ("sampling", "composition", "bias", "classifier")}[self.networks]
+        if self.only in without:
+            raise ValueError(f"'only: {self.only}' is not measured with 'networks: {self.networks}'")
+        return self
 
     @field_validator("batch_sizes")
     @classmethod

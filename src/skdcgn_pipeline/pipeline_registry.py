@@ -43,6 +43,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "classify": classified,
         "ablation": composed + ablation.create_pipeline(),
         "benchmark": composed + benchmark.create_pipeline(),
+        "network_benchmark": benchmark.create_network_pipeline(),
         "release": classified + benchmark.create_pipeline() + release.create_pipeline(),
         "report": reported,
         "results": measured,

@@ -15,6 +15,8 @@ from skdcgn_pipeline.models.teacher import open_identified_teacher
 from skdcgn_pipeline.parameters import Distill, Parameters, choose_classes
 from skdcgn_pipeline.studies.ablation import check_possible
 from skdcgn_pipeline.studies.cells import expand_cells
+from skdcgn_pipeline.training.distil_student import check_distillation
+from skdcgn_pipeline.training.parallel import joined_processes
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 MINIMUM_FREE_BYTES = 200 * 2**20
@@ -70,6 +72,12 @@ def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[
             require_assets(parameters.assets, names_below("textures"))
     if "open_teacher" in node_names:
         teacher = open_identified_teacher(parameters.teacher, parameters.variant, parameters.assets)
-        check_sample(parameters, teacher.generator.num_classes, node_names)
+        generator = teacher.generator
+        check_sample(parameters, generator.num_classes, node_names)
+        sizes = generator.noise_dim, generator.num_classes, generator.image_size
+        for mechanism, distill in students_of(parameters).items():
+            if f"{mechanism}.distil_student" in node_names:
+                num_processes = joined_processes().size
+                check_distillation(mechanism, sizes, distill, parameters.compute, parameters.assets, num_processes)
         if "plan_ablation" in node_names:
             check_possible(expand_cells(parameters.ablation, students_of(parameters)), teacher.generator)

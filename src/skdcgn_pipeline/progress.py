@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 from skdcgn_pipeline.errors import InterruptedRunError
@@ -43,10 +44,20 @@ class Progress:
         total: Units in all.
         unit: What is counted.
         done: Units already done by an earlier run.
+        stream: Where to; stderr by default.
+        remark: Gives what else is told, such as ", 3 % waiting"; nothing by default.
     """
 
-    def __init__(self, title: str, total: int, unit: str, done: int = 0, stream: TextIO | None = None) -> None:
-        self.title, self.total, self.unit, self.done = title, total, unit, done
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        unit: str,
+        done: int = 0,
+        stream: TextIO | None = None,
+        remark: Callable[[], str] = str,
+    ) -> None:
+        self.title, self.total, self.unit, self.done, self.remark = title, total, unit, done, remark
         self._first = done
         self._stream = stream or sys.stderr
         self._start = self._shown = time.perf_counter()
@@ -70,7 +81,7 @@ class Progress:
         left = (self.total - self.done) / max(rate, 1e-9)
         return (
             f"{self.title}: {self.done:,}/{self.total:,} {self.unit} "
-            f"({self.done / self.total:.0%}), {_rounded(rate)} {self.unit}/s, {left:,.0f} s left"
+            f"({self.done / self.total:.0%}), {_rounded(rate)} {self.unit}/s, {left:,.0f} s left{self.remark()}"
         )
 
     def finish(self) -> None:
@@ -81,13 +92,14 @@ class Progress:
             seconds = time.perf_counter() - self._start
             rate = (self.done - self._first) / max(seconds, 1e-9)
             logger.info(
-                "%s: %s %s in %.0f s, %s %s/s",
+                "%s: %s %s in %.0f s, %s %s/s%s",
                 self.title,
                 f"{self.done - self._first:,}",
                 self.unit,
                 seconds,
                 _rounded(rate),
                 self.unit,
+                self.remark(),
             )
 
     def interrupt(self) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +52,70 @@ class ProjectSession(KedroSession):
     ) -> dict[str, Any]:
         """Run pipelines; `namespaces` runs these mechanisms with everything that they need upstream.
 
+        Of the processes that `torchrun` starts, the first runs the pipelines; the others take part in its
+        distillations and write and log nothing.
+
         Raises:
             SettingError: If a pipeline or mechanism is unknown (`click.ClickException` on the command line).
         """
         from skdcgn_pipeline.compute import keep_freed_memory
 
         keep_freed_memory()
+        if "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+            if os.environ["RANK"] != "0":
+                return self._follow()
+            with self._leading():
+                return self._run_pipelines(namespaces, to_nodes, pipeline_names, kwargs)
+        return self._run_pipelines(namespaces, to_nodes, pipeline_names, kwargs)
+
+    @contextmanager
+    def _leading(self) -> Iterator[None]:
+        """Lead the processes that `torchrun` has started, and let them go at the end."""
+        from skdcgn_pipeline.training.parallel import join_processes, leave_processes
+
+        processes = _told(lambda: join_processes(self._device()))
+        try:
+            yield
+        finally:
+            processes.dismiss()
+            leave_processes()
+
+    def _follow(self) -> dict[str, Any]:
+        """Take part in the leader's distillations; nothing is run, written or logged here."""
+        from skdcgn_pipeline.progress import clear_stop, request_stop
+        from skdcgn_pipeline.training.distil_student import follow
+        from skdcgn_pipeline.training.parallel import join_processes, leave_processes
+
+        logging.getLogger("skdcgn_pipeline").setLevel(logging.WARNING)
+        processes = _told(lambda: join_processes(self._device()))
+        clear_stop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: request_stop())  # the leader says when
+        _told(lambda: follow(processes))
+        leave_processes()
+        return {}
+
+    def _device(self) -> str:
+        return str(self._parameter("compute").get("device", "auto"))
+
+    def _parameter(self, name: str) -> dict[str, Any]:
+        """Return the settings of one stage, not yet checked."""
+        value = self._get_config_loader()["parameters"].get(name)
+        return value if isinstance(value, dict) else {}
+
+    def _run_pipelines(
+        self,
+        namespaces: Iterable[str] | None,
+        to_nodes: Iterable[str] | None,
+        pipeline_names: list[str] | None,
+        kwargs: dict[str, Any],
+    ) -> dict[str, Any]:
         names = list(pipeline_names or [])
         if kwargs.get("pipeline_name"):
             names.append(kwargs.pop("pipeline_name"))
         _told(lambda: [check_choice("--pipeline", name, pipelines.keys()) for name in names])
+        if "benchmark" in names and self._parameter("benchmark").get("networks") == "random":
+            names[names.index("benchmark")] = "network_benchmark"
         wanted = list(to_nodes or [])
         for namespace in namespaces or ():
             _told(lambda namespace=namespace: check_choice("--namespaces", namespace, MECHANISMS))
@@ -75,8 +132,7 @@ class ProjectSession(KedroSession):
 
     def _only_planning(self) -> bool:
         """Tell whether the ablation is asked to say what it would do and nothing else."""
-        parameters = self._get_config_loader()["parameters"]
-        return bool((parameters.get("ablation") or {}).get("plan"))
+        return bool(self._parameter("ablation").get("plan"))
 
 
 def _refuse_namespace(namespace: str, names: list[str]) -> None:

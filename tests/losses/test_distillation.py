@@ -13,6 +13,7 @@ from skdcgn_pipeline.losses.distillation import (
     feature_layer_weights,
     feature_loss,
     kl_loss,
+    perceptual_loss,
     pixel_loss,
 )
 
@@ -130,3 +131,23 @@ def test_kl_keeps_the_size_of_its_gradient_over_temperatures():
         kl_loss(student, TEACHER, temperature).backward()
         norms.append(student.grad.norm().item())
     assert norms[0] == pytest.approx(norms[1], rel=0.2)
+
+
+def test_the_perceptual_loss_is_the_squared_distance_of_unit_features():
+    student = [torch.tensor([[3.0, 0.0], [0.0, 2.0]]).view(2, 2, 1, 1), torch.ones(2, 4, 2, 2)]
+    teacher = [torch.tensor([[0.0, 5.0], [0.0, 1.0]]).view(2, 2, 1, 1), 7 * torch.ones(2, 4, 2, 2)]
+    # First layer: perpendicular (2) and parallel (0), 1 on average; second layer: parallel.
+    assert perceptual_loss(student, teacher).item() == pytest.approx(0.5)
+    assert perceptual_loss(student, [2 * layer for layer in student]).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_perceptual_loss_teaches_the_student_alone():
+    student, teacher = (torch.randn(2, 3, 4, 4, requires_grad=True) for _ in range(2))
+    perceptual_loss([student], [teacher]).backward()
+    assert student.grad.abs().sum() > 0
+    assert teacher.grad is None
+
+
+def test_features_of_other_shapes_are_refused_by_the_perceptual_loss():
+    with pytest.raises(AssertionError, match="student"):
+        perceptual_loss([torch.ones(2, 3, 4, 4)], [torch.ones(2, 3, 2, 2)])

@@ -20,6 +20,12 @@ def test_layers_halve_the_image_down_to_four_pixels(image_size, num_layers):
     assert judgement.features[-1].shape == (2, 5 * 2 ** (num_layers - 1), 4, 4)
 
 
+def test_the_discriminator_for_256_pixels_has_twice_the_parameters_of_a_student():
+    with torch.device("meta"):
+        discriminator = ProjectionDiscriminator(3, 1000, 256, 32)
+    assert sum(parameter.numel() for parameter in discriminator.parameters()) == 12_202_465
+
+
 def test_the_logit_is_the_score_under_the_images_own_class():
     labels = torch.tensor([3, 0, 1])
     judgement = make()(torch.randn(3, 3, 32, 32), labels)

@@ -20,7 +20,7 @@ from skdcgn_pipeline.pipelines.ablation.pipeline import PLAN, SAMPLES
 from skdcgn_pipeline.session import ProjectSession, environments
 from skdcgn_pipeline.vocabulary import STUDIES
 
-BY_NAME_ONLY = ["fetch", "teacher", "ablation", "benchmark", "release", "results"]
+BY_NAME_ONLY = ["fetch", "teacher", "ablation", "benchmark", "release", "results", "network_benchmark"]
 STAGES = ["prepare", "sample", "distill", "compose", "classify", "report", *BY_NAME_ONLY]
 ENVIRONMENTS = ["base", "imagenet", "mnist", "test"]
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
-from skdcgn_pipeline import progress
+from skdcgn_pipeline import compute, progress
+from skdcgn_pipeline.artifacts import identity_of
 from skdcgn_pipeline.data.batches import EpochSampler
 from skdcgn_pipeline.data.samples import SampleShards, decode_images, draw_composites, encode_images
-from skdcgn_pipeline.errors import InterruptedRunError
+from skdcgn_pipeline.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.models.student import ConditionalNorm
 from skdcgn_pipeline.parameters import Compute, Distill, LossWeights, Student
-from skdcgn_pipeline.training.distil_student import DistillationStep, assemble_students, build_student, distil_student
+from skdcgn_pipeline.training.distil_student import (
+    DistillationStep,
+    assemble_students,
+    build_student,
+    check_distillation,
+    distil_student,
+)
 from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, COMPOSITE, MECHANISMS
 
 CPU = Compute(device="cpu")
@@ -257,3 +268,148 @@ def test_assembled_students_follow_each_of_their_parts(tmp_path, tiny_samples):
     first = assemble_students(tmp_path / "students", parts)
     parts["texture"] = build_student(tmp_path, "texture", tiny_samples, settings(3), 0, CPU)
     assert assemble_students(tmp_path / "students", parts).artifact.identity != first.artifact.identity
+
+
+# --- parts of a batch ----------------------------------------------------------------------------
+
+
+def fix_statistics(train: DistillationStep) -> DistillationStep:
+    """Let a student's batch norms normalise by numbers of their own instead of the batch's."""
+    for module in train._student.modules():
+        if isinstance(module, ConditionalNorm | torch.nn.BatchNorm2d):
+            module.eval()
+    return train
+
+
+@pytest.mark.parametrize("architecture", ["compact", "tinygan"])
+def test_parts_of_a_batch_add_up_to_the_whole(tiny_samples, architecture):
+    width = 2 if architecture == "tinygan" else (4, 6, 4)
+    student = Student(architecture=architecture, width=width, embedding_dim=3)
+    noise, labels, images = (part[:8] for part in tiny_samples.read_pairs("shape"))
+    teacher_images = decode_images("shape", images)
+    curves = []
+    for parts in (1, 4):
+        own = settings(6, student=student, accumulate_steps=parts, judge_every_steps=2, optimiser="muon")
+        train = fix_statistics(DistillationStep("shape", noise.shape[1], 3, 8, own, 0, CPU))
+        curves.append([train(step, noise, labels, teacher_images, noted=True) for step in range(6)])
+    assert "feature" in curves[0][1]
+    for whole, parts in zip(*curves, strict=True):
+        assert parts == pytest.approx(whole, rel=1e-3, abs=1e-5)
+
+
+def test_parts_of_a_batch_move_running_statistics_once_each(tiny_samples):
+    own = settings(1, accumulate_steps=4, judge_every_steps=1)
+    noise, labels, images = (part[:8] for part in tiny_samples.read_pairs("texture"))
+    train = DistillationStep("texture", noise.shape[1], 3, 8, own, 0, CPU)
+    train(0, noise, labels, decode_images("texture", images))
+    assert train._student.norms[0].norm.num_batches_tracked == 4
+    assert train._student.norms[0].norm.track_running_stats
+
+
+def test_a_batch_of_unequal_parts_is_refused():
+    with pytest.raises(ValidationError, match="'batch_size' must be a multiple of 'accumulate_steps'"):
+        settings(batch_size=8, accumulate_steps=3)
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+def test_threads_that_fetch_change_nothing(tmp_path, tiny_samples):
+    first, second = (
+        build_student(tmp_path / str(n), "shape", tiny_samples, settings(6, fetch_threads=n), 0, CPU) for n in (0, 3)
+    )
+    assert first.artifact.manifest == second.artifact.manifest
+
+
+def test_the_progress_tells_the_share_of_waiting(tiny_samples, caplog):
+    with caplog.at_level(logging.INFO):
+        distil(tiny_samples, own=settings(2))
+    assert re.search(r"shape student: 2 steps in .*, \d+\.\d% waiting for data", caplog.text)
+
+
+# --- perceptual loss, compilation ----------------------------------------------------------------
+
+
+def perceive(images: torch.Tensor) -> list[torch.Tensor]:
+    """A network of two layers whose input must be that of VGG16: three channels in [-1, 1]."""
+    assert images.shape[1] == 3
+    assert images.min() < 0
+    assert images.abs().max() <= 1
+    return [images, torch.nn.functional.avg_pool2d(images, 2)]
+
+
+@pytest.mark.parametrize("mechanism", ["shape", "texture"])
+def test_the_perceptual_loss_alone_brings_a_student_closer(tiny_samples, mechanism):
+    own = settings(30, {"perceptual": 1.0}, learning_rate=0.02)
+    noise, labels, images = (part[:8] for part in tiny_samples.read_pairs(mechanism))
+    train = DistillationStep(mechanism, noise.shape[1], 3, 8, own, 0, CPU, perceive)
+    history = [train(step, noise, labels, decode_images(mechanism, images), noted=True) for step in range(30)]
+    expected = {"pixel", "perceptual", "total"} | ({"binary_cross_entropy"} if mechanism == "shape" else set())
+    assert set(history[0]) == expected
+    assert history[-1]["perceptual"] < 0.7 * history[0]["perceptual"]
+
+
+def test_a_perceptual_loss_without_its_network_is_refused(tmp_path, tiny_samples):
+    own = settings(2, {"perceptual": 1.0})
+    with pytest.raises(SettingError, match=r"distill\.weights\.perceptual: expected torchvision's VGG16 weights"):
+        build_student(tmp_path, "texture", tiny_samples, own, 0, CPU, assets=str(tmp_path / "assets"))
+    with pytest.raises(SettingError, match=r"distill\.weights\.perceptual: expected 0 without a feature network"):
+        DistillationStep("texture", 4, 3, 8, own, 0, CPU)
+
+
+def test_compiled_networks_learn_the_same(tiny_samples, monkeypatch):
+    monkeypatch.setattr(compute, "COMPILER", "eager")  # traced as for any compiler, and run as it is
+    plain, plain_history = distil(tiny_samples, own=settings(2))
+    traced, history = distil(tiny_samples, own=settings(2, compile=True))
+    assert difference(traced, plain) < 1e-5
+    assert history[-1] == pytest.approx(plain_history[-1], rel=1e-4)
+
+
+def test_a_compiler_that_does_not_work_is_told_before_any_step(tiny_samples, monkeypatch):
+    monkeypatch.setattr(compute, "COMPILER", "no-such-compiler")
+    with pytest.raises(SettingError, match=r"distill\.compile: expected a working torch\.compile, got .*no-such"):
+        distil(tiny_samples, own=settings(compile=True))
+
+
+# --- identities ----------------------------------------------------------------------------------
+
+
+def test_settings_that_came_later_leave_identities_as_they_were():
+    known = {"student", "num_steps", "batch_size", "optimiser", "learning_rate", "matrix_learning_rate"}
+    known |= {"discriminator_learning_rate", "discriminator_width", "betas", "judge_every_steps"}
+    known |= {"adversarial_every_judgements", "weights", "pixel_decay", "kl_temperature", "ema_decay"}
+    own = settings(weights=PIXELS, fetch_threads=2).identity()
+    assert set(own) == known
+    assert set(own["weights"]) == {"pixel", "feature", "kl", "adversarial", "binary_cross_entropy"}
+    # As it was before they came.
+    assert identity_of(Distill(num_steps=10).identity()) == "7cfeb7f8e4cdb057"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"accumulate_steps": 2}, {"compile": True}, {"weights": ALL_TERMS | {"perceptual": 1.0}}]
+)
+def test_settings_that_came_later_count_where_they_are_set(changes):
+    assert settings(**changes).identity() != settings().identity()
+
+
+# --- before any work -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "num_processes", "message"),
+    [
+        ({}, 20, 1, "image_size: expected a multiple of 8"),
+        (
+            {"student": Student(architecture="plain", width=(4, 4, 4, 4))},
+            24,
+            1,
+            "image_size: expected a multiple of 16",
+        ),
+        ({"student": Student(architecture="tinygan", width=2)}, 48, 1, "image_size: expected a power of two"),
+        ({"weights": {"perceptual": 1.0}}, 32, 1, "expected torchvision's VGG16 weights"),
+        ({"batch_size": 9}, 32, 2, r"distill\.batch_size: expected a multiple of 2"),
+    ],
+)
+def test_a_distillation_that_cannot_run_is_refused_before_any_work(tmp_path, changes, size, num_processes, message):
+    with pytest.raises(SettingError, match=message):
+        check_distillation("texture", (4, 3, size), settings(**changes), CPU, str(tmp_path), num_processes)

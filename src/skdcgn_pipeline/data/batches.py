@@ -56,15 +56,16 @@ class EpochSampler:
 
     def __init__(self, num_rows: int, seed: int, purpose: str) -> None:
         self.num_rows, self.seed, self.purpose = num_rows, seed, purpose
-        self._epoch = -1
-        self._permutation = torch.empty(0, dtype=torch.long)
+        self._last = (-1, torch.empty(0, dtype=torch.long))
 
     def _permuted(self, epoch: int) -> Tensor:
-        if epoch != self._epoch:
+        # Read and replaced as a whole, so that several threads may ask at a time.
+        known, permutation = self._last
+        if known != epoch:
             generator = torch_generator(self.seed, self.purpose, epoch)
-            self._permutation = torch.randperm(self.num_rows, generator=generator)
-            self._epoch = epoch
-        return self._permutation
+            permutation = torch.randperm(self.num_rows, generator=generator)
+            self._last = (epoch, permutation)
+        return permutation
 
     def rows(self, step: int, batch_size: int) -> Tensor:
         """Return the row numbers [batch_size] of one step."""

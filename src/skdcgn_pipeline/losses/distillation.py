@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -52,3 +53,23 @@ def kl_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) 
     student_log = F.log_softmax(student_logits / temperature, dim=1)
     teacher_log = F.log_softmax(teacher_logits.detach() / temperature, dim=1)
     return F.kl_div(student_log, teacher_log, log_target=True, reduction="batchmean") * temperature**2
+
+
+def perceptual_loss(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
+    """Squared distance of the images in a frozen network, averaged over places, images and layers.
+
+    As LPIPS without its learnt weights (arXiv 1801.03924, eq. 1): each place's features are scaled to unit
+    length, so that no layer outweighs the others by its scale.
+
+    Args:
+        student_features, teacher_features: Layer by layer, [N, C, h, w].
+
+    Returns:
+        A number in [0, 4]; in [0, 2] for features that are not negative.
+    """
+    layers = []
+    for student, teacher in zip(student_features, teacher_features, strict=True):
+        _check_same_shape(student, teacher)
+        student, teacher = (F.normalize(layer, dim=1, eps=1e-6) for layer in (student, teacher.detach()))
+        layers.append((student - teacher).square().sum(1).mean())
+    return torch.stack(layers).mean()

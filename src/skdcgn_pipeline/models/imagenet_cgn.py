@@ -95,6 +95,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "decoder": (Stage(3, 2, 4), Stage(4, 2, 4)),
     },
 }
+POWER_ITERATIONS = 5
 # Residual blocks of the published BigGAN-deep networks -> image size.
 RESOLUTION_OF_BLOCKS = {10: 128, 12: 256, 14: 512}
 
@@ -267,13 +268,34 @@ def make_miniature(truncation: float = DEFAULT_TRUNCATION, seed: int = 0) -> Ima
     return _ready(cgn)
 
 
+def make_random(size: str = "deep_256", truncation: float = DEFAULT_TRUNCATION, seed: int = 0) -> ImageNetCGN:
+    """Return a CGN of a size in `SIZES` with random weights and finite images, to measure what it costs.
+
+    Returns:
+        The network on the CPU, frozen and in eval mode.
+    """
+    with seeded(seed, "imagenet-random"):
+        cgn = ImageNetCGN(**SIZES[check_choice("size", size, SIZES)], truncation=truncation)
+        _initialise(cgn, exact=False)
+    return _ready(cgn)
+
+
 @torch.no_grad()
-def _initialise(cgn: ImageNetCGN) -> None:
-    """Draw weights whose images vary, which the defaults of torch and of the package do not."""
+def _initialise(cgn: ImageNetCGN, exact: bool = True) -> None:
+    """Draw weights whose images vary, which the defaults of torch and of the package do not.
+
+    Args:
+        cgn: Any.
+        exact: Orthogonal weights and exact spectral norms, which take minutes for the published size; else
+            normal weights, and norms by a few power iterations.
+    """
     for module in cgn.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim > 1:
-                nn.init.orthogonal_(parameter)
+                if exact:
+                    nn.init.orthogonal_(parameter)
+                else:
+                    nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
             else:
                 # Before the last layer all channels can be off, and the image grey: lift them.
                 lift = 2 if hasattr(module, "running_vars") else 0
@@ -288,9 +310,16 @@ def _initialise(cgn: ImageNetCGN) -> None:
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, SpectralNorm):
                 matrix = hook.reshape_weight_to_matrix(getattr(module, f"{hook.name}_orig"))
-                left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-                getattr(module, f"{hook.name}_u").copy_(left[:, 0])
-                getattr(module, f"{hook.name}_v").copy_(right[0])
+                if exact:
+                    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+                    first_left, first_right = left[:, 0], right[0]
+                else:
+                    first_right = F.normalize(torch.randn(matrix.shape[1]), dim=0)
+                    for _ in range(POWER_ITERATIONS):
+                        first_left = F.normalize(matrix @ first_right, dim=0)
+                        first_right = F.normalize(matrix.T @ first_left, dim=0)
+                getattr(module, f"{hook.name}_u").copy_(first_left)
+                getattr(module, f"{hook.name}_v").copy_(first_right)
 
 
 def _ready(cgn: ImageNetCGN) -> ImageNetCGN:

@@ -237,7 +237,9 @@ class Workplace:
         def students() -> StudentsArtifact:
             store = self.store("student")
             trio = {
-                mechanism: build_student(store, mechanism, teacher_samples, settings[mechanism], seed, own.compute)
+                mechanism: build_student(
+                    store, mechanism, teacher_samples, settings[mechanism], seed, own.compute, assets=own.assets
+                )
                 for mechanism in MECHANISMS
             }
             return assemble_students(store, trio)
@@ -252,7 +254,7 @@ class Workplace:
 
         inputs = {
             "teacher_samples": teacher_samples.artifact.identity,
-            "students": {m: _without_checkpoints(settings[m]) for m in MECHANISMS},
+            "students": {m: settings[m].identity() for m in MECHANISMS},
             "num_pool_images_per_class": own.num_pool_images_per_class,
             "heldout_samples": self.heldout.artifact.identity,
             "seed": seed,
@@ -315,7 +317,16 @@ class Workplace:
         assert settings is not None
         teacher_samples = self.samples["teacher"]
         seed = derive_seed(own.seed, "ablation-students", unit.number)
-        build = partial(build_student, self.store("student"), COMPOSITE, teacher_samples, settings, seed, own.compute)
+        build = partial(
+            build_student,
+            self.store("student"),
+            COMPOSITE,
+            teacher_samples,
+            settings,
+            seed,
+            own.compute,
+            assets=own.assets,
+        )
 
         def source(classifier_seed: int) -> DrawBatch:
             sizes = own.num_pool_images_per_class, ROWS_PER_SHARD
@@ -323,7 +334,7 @@ class Workplace:
             return draw_from_images(images, labels, classifier_seed, "classifier-rows")
 
         inputs = {
-            "monolith": _without_checkpoints(settings),
+            "monolith": settings.identity(),
             "teacher_samples": teacher_samples.artifact.identity,
             "num_pool_images_per_class": own.num_pool_images_per_class,
             "seed": seed,
@@ -390,10 +401,6 @@ class Workplace:
         training_set, _ = self.training_set(unit)
         # The same seed for all cells: where they share a pool, the same shapes, textures and backgrounds.
         return training_set.source(derive_seed(self.surroundings.seed, "ablation-examples"))(0, num_images)[0]
-
-
-def _without_checkpoints(settings: Any) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude={"checkpoint_every_steps", "log_every_steps"})
 
 
 def mix_batches(first: DrawBatch, second: DrawBatch, share: float) -> DrawBatch:

@@ -188,26 +188,35 @@ def measure_throughput(workload: Workload) -> list[Row]:
 
 def _renders(workload: Workload, batch_size: int) -> dict[str, Callable[[], Any]]:
     """Return what renders a batch with the teacher, the students, and the students in bfloat16."""
-    teacher, students, device = workload.teacher, workload.students.fused(), workload.device
-    generator = torch_generator(workload.seed, "benchmark-throughput", batch_size)
-    noise = torch.randn(batch_size, teacher.noise_dim, generator=generator)
-    labels = torch.arange(batch_size) % teacher.num_classes
-
-    def render(one: CounterfactualGenerator, precision: Precision) -> Callable[[], Any]:
-        compute, where = workload.compute.model_copy(update={"precision": precision}), _home(one, device)
-        own = noise.to(where), labels.to(where)
-
-        def call() -> Any:
-            with autocast(compute, where):
-                return one.render(*own)
-
-        return call
-
+    teacher, students = workload.teacher, workload.students.fused()
+    compute, device, seed = workload.compute, workload.device, workload.seed
     return {
-        "teacher": render(teacher, "fp32"),
-        "students": render(students, "fp32"),
-        "students bf16": render(students, "bf16"),
+        "teacher": render_batch(teacher, batch_size, "fp32", compute, device, seed),
+        "students": render_batch(students, batch_size, "fp32", compute, device, seed),
+        "students bf16": render_batch(students, batch_size, "bf16", compute, device, seed),
     }
+
+
+def render_batch(
+    one: CounterfactualGenerator,
+    batch_size: int,
+    precision: Precision,
+    compute: Compute,
+    device: torch.device,
+    seed: int,
+) -> Callable[[], Any]:
+    """Return what renders one batch with a generator, which is moved to the device."""
+    generator = torch_generator(seed, "benchmark-throughput", batch_size)
+    noise = torch.randn(batch_size, one.noise_dim, generator=generator)
+    labels = torch.arange(batch_size) % one.num_classes
+    compute, where = compute.model_copy(update={"precision": precision}), _home(one, device)
+    noise, labels = noise.to(where), labels.to(where)
+
+    def call() -> Any:
+        with autocast(compute, where):
+            return one.render(noise, labels)
+
+    return call
 
 
 def _home(generator: CounterfactualGenerator, device: torch.device) -> torch.device:
@@ -518,14 +527,25 @@ def run_benchmark(workload: Workload, arguments: Sequence[str] = ()) -> pd.DataF
         InterruptedRunError: If a stop was requested.
     """
     check_same_interface(workload.teacher, workload.students)
-    machine = describe_machine(workload.device)
+    measures = {group: partial(measure, workload) for group, measure in MEASURES.items()}
+    return tabulate(measures, workload.settings, workload.device, arguments)
+
+
+def tabulate(
+    measures: Mapping[str, Callable[[], list[Row]]],
+    settings: Benchmark,
+    device: torch.device,
+    arguments: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Measure groups, or the one that the settings name; returns and raises as `run_benchmark`."""
+    machine = describe_machine(device)
     rows = []
-    with _threads(workload.settings.num_threads), _quiet_trainings():
-        for group, measure in MEASURES.items():
-            if workload.settings.only not in (None, group):
+    with _threads(settings.num_threads), _quiet_trainings():
+        for group, measure in measures.items():
+            if settings.only not in (None, group):
                 continue
             own = {"threads": torch.get_num_threads(), "command": command_of(arguments, group), **machine}
-            for row in measure(workload):
+            for row in measure():
                 rows.append(asdict(row) | own | ({"threads": None, "command": ""} if PUBLISHED in row.what else {}))
                 logger.info("%s: %s: %.4g %s", row.group, row.what, row.value, row.unit)
     types = {"batch_size": "Int64", "threads": "Int64", "ratio": "float64", "met": "boolean"}

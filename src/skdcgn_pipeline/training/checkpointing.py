@@ -46,10 +46,13 @@ class Checkpoint:
         path: Where it is kept; None keeps nothing.
         objects: What is saved and restored.
         every_steps: How often.
+        read_only: Never save: another process of the same training does.
     """
 
-    def __init__(self, path: Path | None, objects: Mapping[str, Stateful], every_steps: int) -> None:
-        self.path, self.objects, self.every_steps = path, objects, every_steps
+    def __init__(
+        self, path: Path | None, objects: Mapping[str, Stateful], every_steps: int, read_only: bool = False
+    ) -> None:
+        self.path, self.objects, self.every_steps, self.read_only = path, objects, every_steps, read_only
 
     def restore(self) -> tuple[int, History]:
         """Load the last state into the objects.
@@ -71,7 +74,7 @@ class Checkpoint:
 
     def save(self, step: int, history: History) -> None:
         """Save the state after `step` steps."""
-        if self.path is None:
+        if self.path is None or self.read_only:
             return
         state = {
             "step": step,
@@ -93,10 +96,22 @@ class TrainingLoop:
         num_steps: Steps in all.
         checkpoint: Where the state is kept.
         record: Called with (step, losses) whenever losses are noted.
+        remark: Gives what else the progress tells.
+        agree: Whether any process of the training wishes to stop, given whether this one does; asked once
+            per step.
     """
 
-    def __init__(self, title: str, num_steps: int, checkpoint: Checkpoint, record: RecordStep) -> None:
+    def __init__(
+        self,
+        title: str,
+        num_steps: int,
+        checkpoint: Checkpoint,
+        record: RecordStep,
+        remark: Callable[[], str] = str,
+        agree: Callable[[bool], bool] = bool,
+    ) -> None:
         self.title, self.num_steps, self.checkpoint, self.record = title, num_steps, checkpoint, record
+        self.remark, self.agree = remark, agree
         self.history: History = []
 
     def steps(self) -> Iterator[int]:
@@ -106,12 +121,12 @@ class TrainingLoop:
             InterruptedRunError: After a step, if a stop was requested; the state is saved.
         """
         first, self.history = self.checkpoint.restore()
-        progress = Progress(self.title, self.num_steps, "steps", first)
+        progress = Progress(self.title, self.num_steps, "steps", first, remark=self.remark)
         for step in range(first, self.num_steps):
             yield step
             done = step + 1
             progress.advance()
-            stopping = stop_requested() and done < self.num_steps
+            stopping = self.agree(stop_requested()) and done < self.num_steps
             if stopping or self.checkpoint.is_due(done, self.num_steps):
                 self.checkpoint.save(done, self.history)
             if stopping:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from skdcgn_pipeline.models.cgn import MnistCGN
 from skdcgn_pipeline.models.classifier import INITIALISATION
 from skdcgn_pipeline.models.discriminator import CGN_DISCRIMINATORS
 from skdcgn_pipeline.models.teacher import IdentifiedTeacher
+from skdcgn_pipeline.models.vgg16 import ImageFeatures, open_vgg16_features
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, TeacherFit, Transformations
 from skdcgn_pipeline.seeding import seeded, torch_generator
 from skdcgn_pipeline.training.averaging import WeightAverage
@@ -39,11 +40,8 @@ from skdcgn_pipeline.training.checkpointing import (
 from skdcgn_pipeline.training.fit_classifier import fit_classifier
 from skdcgn_pipeline.vocabulary import MECHANISMS, channels_of
 
-StyleFeatures = Callable[[Tensor], list[Tensor]]
 WEIGHTS_FILE, HISTORY_FILE = "teacher.safetensors", "history.json"
 CARD_FILE = "teacher.json"
-VGG16_FILE = "vgg16-397923af.pth"
-VGG16_RELUS = (3, 8, 15, 22)  # relu1_2, relu2_2, relu3_3, relu4_3
 LOG_EVERY_STEPS = 50
 ADAM_BETAS = (0.5, 0.999)
 PLAIN = Transformations()
@@ -60,44 +58,9 @@ def _initialise(network: nn.Module, settings: TeacherFit) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def open_vgg16_features(assets: str) -> StyleFeatures:
-    """Return a function that gives four layers of VGG16 for images in [-1, 1].
-
-    Raises:
-        SettingError: If torchvision's weights are not in the asset folder.
-    """
-    from torchvision.models import vgg16  # slow to import and rarely wanted
-
-    path = Path(assets) / VGG16_FILE
-    if not path.is_file():
-        raise SettingError(
-            "teacher.fit.style_network",
-            f"torchvision's VGG16 weights at {path}",
-            "no such file",
-            "Put them there, or use 'digit_classifier', which is trained on the same images.",
-        )
-    network = vgg16()
-    network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-    layers = network.features[: VGG16_RELUS[-1] + 1].requires_grad_(False).eval()
-    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-    deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-
-    def features(images: Tensor) -> list[Tensor]:
-        outputs = []
-        images = ((images + 1) / 2 - mean.to(images)) / deviation.to(images)
-        layers.to(images.device)
-        for number, layer in enumerate(layers):
-            images = layer(images)
-            if number in VGG16_RELUS:
-                outputs.append(images)
-        return outputs
-
-    return features
-
-
 def fit_style_network(
     split: BiasedSplit, settings: ClassifierFit, seed: int, compute: Compute, initialisation: str = INITIALISATION
-) -> StyleFeatures:
+) -> ImageFeatures:
     """Train a small classifier on the biased images and return its four layers as style features."""
     draw = draw_from_split(split, seed, "style-network")
     network, _ = fit_classifier(draw, settings, seed, compute, title="style network", initialisation=initialisation)
@@ -156,7 +119,7 @@ def _start_from(cgn: MnistCGN, initial: MnistCGN) -> None:
 
 def fit_teacher(
     split: BiasedSplit,
-    style_features: StyleFeatures,
+    style_features: ImageFeatures,
     settings: TeacherFit,
     seed: int,
     compute: Compute,

@@ -11,6 +11,7 @@ from skdcgn_pipeline.models.teacher import IdentifiedTeacher
 from skdcgn_pipeline.parameters import Benchmark, Classify, Compose, Compute, Distill, Prepare
 from skdcgn_pipeline.reporting.pictures import draw_benchmark
 from skdcgn_pipeline.studies.benchmark import Workload, benchmark_metrics, run_benchmark
+from skdcgn_pipeline.studies.network_benchmark import make_networks, run_network_benchmark
 from skdcgn_pipeline.training.distil_student import StudentsArtifact
 
 
@@ -49,6 +50,17 @@ def measure_costs(
         compute,
     )
     table = run_benchmark(workload, sys.argv)
+    log_metrics(benchmark_metrics(table))
+    log_table("benchmark", table)
+    return table, table
+
+
+def measure_random_networks(
+    benchmark: Benchmark, shape: Distill, texture: Distill, background: Distill, seed: int, compute: Compute
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure networks of full size with random weights, which need nothing upstream."""
+    distill = {"shape": shape, "texture": texture, "background": background}
+    table = run_network_benchmark(make_networks(benchmark, distill, seed, compute), sys.argv)
     log_metrics(benchmark_metrics(table))
     log_table("benchmark", table)
     return table, table

@@ -35,3 +35,23 @@ def create_pipeline() -> Pipeline:
         ],
         tags="benchmark",
     )
+
+
+def create_network_pipeline() -> Pipeline:
+    """Measure random networks of full size."""
+    return pipeline(
+        [
+            node(
+                nodes.measure_random_networks,
+                [
+                    "params:benchmark",
+                    *(f"params:{mechanism}.distill" for mechanism in MECHANISMS),
+                    "params:seed",
+                    "params:compute",
+                ],
+                ["benchmark", "benchmark_csv"],
+                name="measure_random_networks",
+            )
+        ],
+        tags="network_benchmark",
+    )

@@ -20,6 +20,7 @@ from skdcgn_pipeline.training.distil_student import (
 )
 from skdcgn_pipeline.training.distil_student import assemble_students as assemble
 from skdcgn_pipeline.training.feature_network import FeatureNetwork
+from skdcgn_pipeline.training.parallel import joined_processes
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 
@@ -27,10 +28,11 @@ def distil_mechanism(mechanism: str) -> Callable[..., StudentArtifact]:
     """Return the node function that distils one mechanism."""
 
     def distil_student(
-        store: Path, teacher_samples: SampleShards, distill: Distill, seed: int, compute: Compute
+        store: Path, teacher_samples: SampleShards, distill: Distill, seed: int, compute: Compute, assets: str
     ) -> StudentArtifact:
+        processes = joined_processes()
         with recorded_steps(mechanism) as record:
-            return build_student(store, mechanism, teacher_samples, distill, seed, compute, record)
+            return build_student(store, mechanism, teacher_samples, distill, seed, compute, record, assets, processes)
 
     return distil_student
 

@@ -15,7 +15,7 @@ def _distil(mechanism: str) -> Pipeline:
         [
             node(
                 nodes.distil_mechanism(mechanism),
-                [*inputs, "params:distill", "params:seed", "params:compute"],
+                [*inputs, "params:distill", "params:seed", "params:compute", "params:assets"],
                 "student",
                 name="distil_student",
             )
@@ -24,7 +24,7 @@ def _distil(mechanism: str) -> Pipeline:
         inputs=set(inputs),
         # Without a dot, which Kedro keeps for the namespace's own datasets.
         outputs={"student": f"{mechanism}_student"},
-        parameters={"params:seed", "params:compute"},
+        parameters={"params:seed", "params:compute", "params:assets"},
     )
 
 

@@ -1,0 +1,182 @@
+"""Several processes train the student that one would have trained."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import multiprocessing, nn
+
+from skdcgn_pipeline import progress
+from skdcgn_pipeline.artifacts import Artifact
+from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.parameters import Compute, Distill, LossWeights, Student
+from skdcgn_pipeline.training.distil_student import StudentArtifact, build_student, follow
+from skdcgn_pipeline.training.parallel import (
+    ALONE,
+    SharedBatchNorm2d,
+    check_equal_parts,
+    join_processes,
+    joined_processes,
+    launched_processes,
+    leave_processes,
+)
+
+CPU = Compute(device="cpu")
+ALL_TERMS = LossWeights(pixel=1.0, feature=0.5, kl=0.5, adversarial=0.5, binary_cross_entropy=0.5)
+COMPACT = Student(width=(4, 6, 4), embedding_dim=3)
+
+
+def settings(**changes: Any) -> Distill:
+    options: dict[str, Any] = {
+        "student": COMPACT,
+        "num_steps": 4,
+        "batch_size": 8,
+        "discriminator_width": 4,
+        "judge_every_steps": 2,
+        "adversarial_every_judgements": 1,
+        "weights": ALL_TERMS,
+        "log_every_steps": 1,
+        "ema_decay": 0.5,
+        # Adam divides gradients by their size: rounding of a gradient of next to nothing would show.
+        "optimiser": "muon",
+    }
+    return Distill(**(options | changes))
+
+
+# Name -> mechanism and settings.
+TRAININGS = {
+    "compact": ("shape", settings()),
+    "tinygan": ("texture", settings(student=Student(architecture="tinygan", width=2, embedding_dim=3))),
+    "basis": ("texture", settings(student=Student(architecture="basis", width=(4, 5, 4), embedding_dim=3))),
+}
+STOPPED = settings(checkpoint_every_steps=100, num_steps=5)
+
+
+def take_part(rank: int, port: int, samples: Path, stores: Path) -> None:
+    """Be one of two processes: the first leads the trainings, the second follows."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    processes = join_processes("cpu")
+    assert joined_processes() is processes
+    assert (processes.rank, processes.size) == (rank, 2)
+    shards = SampleShards(Artifact.open(samples))
+    build = lambda *args, **options: build_student(stores, *args, 0, CPU, processes=processes, **options)  # noqa: E731
+    if rank == 0:
+        for mechanism, own in TRAININGS.values():
+            build(mechanism, shards, own)
+        # A signal may reach one process alone: all stop after the same step.
+        try:
+            build("shape", shards, STOPPED, record=lambda step, losses: progress.request_stop())
+        except InterruptedRunError as error:
+            (stores / "stopped").write_text(str(error))
+        processes.dismiss()
+    else:
+        follow(processes)
+    leave_processes()
+    assert joined_processes() is ALONE
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory, samples_directory: Path) -> Path:
+    """Where two processes have left their students."""
+    stores = tmp_path_factory.mktemp("two")
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    multiprocessing.spawn(take_part, (port, samples_directory, stores), nprocs=2)
+    return stores
+
+
+@pytest.fixture(scope="module")
+def samples_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from skdcgn_pipeline.data.samples import draw_samples
+    from tiny import TinyTeacher
+
+    store = tmp_path_factory.mktemp("samples")
+    return draw_samples(store, TinyTeacher(), {"name": "tiny"}, 10, 11, 0, CPU).artifact.directory
+
+
+def alone(store: Path, samples: Path, mechanism: str, own: Distill) -> StudentArtifact:
+    return build_student(store, mechanism, SampleShards(Artifact.open(samples)), own, 0, CPU)
+
+
+def together(stores: Path, samples: Path, mechanism: str, own: Distill) -> StudentArtifact:
+    """Return what two processes made; nothing is computed here."""
+
+    def never(step: int, losses: dict[str, float]) -> None:
+        pytest.fail("two processes made a student of another identity")
+
+    return build_student(stores, mechanism, SampleShards(Artifact.open(samples)), own, 0, CPU, never)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_two_processes_train_what_one_does(tmp_path, stores, samples_directory, name):
+    mechanism, own = TRAININGS[name]
+    expected = alone(tmp_path, samples_directory, mechanism, own)
+    got = together(stores, samples_directory, mechanism, own)
+    for ours, theirs in zip(got.history, expected.history, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+    state = got.open().state_dict()
+    for key, value in expected.open().state_dict().items():
+        # A bias before a batch norm has no gradient but rounding, which Adam makes steps of.
+        if not key.endswith((".bias", "running_mean")):
+            torch.testing.assert_close(state[key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_stop_of_one_process_stops_both_and_one_process_goes_on(tmp_path, stores, samples_directory):
+    assert "stopped at 1 of 5 steps" in (stores / "stopped").read_text()
+    expected = alone(tmp_path, samples_directory, "shape", STOPPED)
+    continued = alone(stores, samples_directory, "shape", STOPPED)
+    for ours, theirs in zip(continued.history, expected.history, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+
+
+def test_a_process_alone_has_the_whole_batch_and_shares_nothing():
+    rows, network = torch.arange(6), nn.Sequential(nn.BatchNorm2d(2))
+    assert ALONE.part(rows).tolist() == rows.tolist()
+    assert ALONE.wrap(network) is network
+    ALONE.share_statistics(network)
+    assert type(network[0]) is nn.BatchNorm2d
+    assert ALONE.mean({"loss": 0.5}) == {"loss": 0.5}
+    assert (ALONE.agree(True), ALONE.agree(False)) == (True, False)
+    assert ALONE.hear() is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "number"),
+    [({}, 1), ({"WORLD_SIZE": "4"}, 1), ({"WORLD_SIZE": "4", "RANK": "2"}, 4), ({"WORLD_SIZE": "1", "RANK": "0"}, 1)],
+)
+def test_processes_are_those_that_torchrun_has_started(environment, number):
+    assert launched_processes(environment) == number
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate_steps"), [(9, 1), (10, 2)])
+def test_a_batch_that_does_not_divide_is_refused(batch_size, accumulate_steps):
+    with pytest.raises(SettingError, match=r"distill\.batch_size: expected a multiple of"):
+        check_equal_parts(batch_size, accumulate_steps, 4)
+    check_equal_parts(8 * accumulate_steps, accumulate_steps, 4)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_the_shared_norm_of_one_process_is_batch_norm(monkeypatch, affine):
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: None)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 1)
+    torch.manual_seed(0)
+    norm, images = nn.BatchNorm2d(3, affine=affine), 2 + 3 * torch.randn(4, 3, 5, 5)
+    other = nn.BatchNorm2d(3, affine=affine)
+    shared = SharedBatchNorm2d.of(other)
+    first, second = images.clone().requires_grad_(), images.clone().requires_grad_()
+    weight = torch.randn_like(images)
+    (norm(first) * weight).sum().backward()
+    (shared(second) * weight).sum().backward()
+    torch.testing.assert_close(second.grad, first.grad, rtol=1e-4, atol=1e-5)
+    for name, value in norm.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value)
+    torch.testing.assert_close(shared.eval()(images), norm.eval()(images))

@@ -385,3 +385,15 @@ def test_every_transformation_keeps_shape_and_range_at_both_ends(kind):
             assert changed.shape == images.of(mechanism).shape
             assert changed.min() >= lowest - 1e-6
             assert changed.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "kind"),
+    [("shape", "fade"), ("shape", "rotation"), ("shape", "affine"), ("shape", "gaussian_noise"), ("texture", "blur")],
+)
+def test_with_a_generator_per_image_no_image_depends_on_the_others(mechanism, kind):
+    images = torch.rand(4, 1 if mechanism == "shape" else 3, 8, 8, generator=generator(1))
+    together = transform_mechanism(images, mechanism, [(kind, 0.9)], [generator(seed) for seed in range(4)])
+    for row in range(4):
+        alone = transform_mechanism(images[row : row + 1], mechanism, [(kind, 0.9)], generator(row))
+        torch.testing.assert_close(together[row : row + 1], alone)

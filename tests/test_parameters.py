@@ -544,3 +544,13 @@ def test_names_of_classes_are_resolved():
     assert resolved.classes.model_dump() == {"shape": (1, 2), "texture": None, "background": None}
     with pytest.raises(SettingError, match=r"compose\.composition\.classes\.shape: expected classes 0 to 9, got 12"):
         composition.resolved(10, {"best": [12]}, "compose.composition")
+
+
+@pytest.mark.parametrize("alias", ["latest", "v3", "", "a b"])
+def test_an_alias_that_mlflow_keeps_for_itself_is_refused(raw, alias):
+    assert "export.alias: needs letters" in message_of(change(raw, "export.alias", alias))
+
+
+def test_settings_without_an_export_are_complete(raw):
+    del raw["export"]
+    assert check_parameters(raw).export.students == "run"

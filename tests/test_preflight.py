@@ -11,6 +11,7 @@ import torch
 from configuration import read_folder
 from skdcgn_pipeline import artifacts
 from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.export import programs
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.preflight import check_surroundings
 
@@ -56,6 +57,18 @@ def test_absent_mnist_files_are_refused(make, tmp_path):
     prepare = {"source": "mnist", "feature_network": {"num_images": 10}}
     with pytest.raises(SettingError, match="mnist/MNIST/raw"):
         check_surroundings(make(prepare=prepare, assets=str(tmp_path)), tmp_path, ALL_NODES)
+
+
+def test_the_export_asks_for_its_libraries_and_students_first(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(programs, "find_spec", lambda name: object())
+    assert check_surroundings(make(), tmp_path, {"export_students"}) is None
+    assert check_surroundings(make(export={"students": "digits"}), tmp_path, {"export_students"}) is None
+    with pytest.raises(SettingError, match=r"export\.students: .* Did you mean 'digits'"):
+        check_surroundings(make(export={"students": "digit"}), tmp_path, {"export_students"})
+    monkeypatch.setattr(programs, "find_spec", lambda name: None)
+    assert check_surroundings(make(), tmp_path, {"distil_student"}) is None
+    with pytest.raises(SettingError, match=r"no onnx, onnxruntime, onnxscript\. Install them: pip install"):
+        check_surroundings(make(), tmp_path, {"export_students"})
 
 
 def test_an_absent_teacher_is_refused(make, tmp_path):

@@ -163,32 +163,40 @@ def shift_patches(images: Tensor, offsets: Tensor) -> Tensor:
 
 
 # --- transformations of one mechanism -------------------------------------------------------------
-# Each takes images [N, C, H, W] in `value_range`, a strength and a CPU generator, and returns images
-# of the same shape and range.
+# Each takes images [N, C, H, W] in `value_range`, a strength and a CPU generator (or one per image), and
+# returns images of the same shape and range.
+
+Randomness = torch.Generator | Sequence[torch.Generator]
 
 
-def _identity(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
+def _drawn(draw: Callable[..., Tensor], shape: Sequence[int], generator: Randomness, along: int = 0) -> Tensor:
+    """Draw numbers of a shape; of several generators, each draws one entry of the dimension `along`."""
+    if isinstance(generator, torch.Generator):
+        return draw(*shape, generator=generator)
+    own_shape = [1 if dimension == along else size for dimension, size in enumerate(shape)]
+    return torch.cat([draw(*own_shape, generator=own) for own in generator], along)
+
+
+def _identity(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
     return images
 
 
-def _gaussian_noise(
-    images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]
-) -> Tensor:
-    noise = torch.randn(images.shape, generator=generator).to(images)
+def _gaussian_noise(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
+    noise = _drawn(torch.randn, images.shape, generator).to(images)
     return (images + strength * noise).clamp(*value_range)
 
 
-def _opacity(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
+def _opacity(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
     return images * strength
 
 
-def _fade(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
-    draws = torch.rand(2, len(images), 1, 1, 1, generator=generator).to(images)
+def _fade(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
+    draws = _drawn(torch.rand, (2, len(images), 1, 1, 1), generator, along=1).to(images)
     # A square: half of the faded masks keep less than a quarter of their opacity.
     return torch.where(draws[0] < strength, images * draws[1] ** 2, images)
 
 
-def _blur(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
+def _blur(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
     radius = min(math.ceil(3 * strength), max(images.shape[2:]) - 1)
     if radius == 0:
         return images
@@ -203,15 +211,15 @@ def _blur(images: Tensor, strength: float, generator: torch.Generator, value_ran
     return images.clamp(*value_range)
 
 
-def _flatten(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
+def _flatten(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
     return torch.lerp(images, images.mean((2, 3), keepdim=True).expand_as(images), strength)
 
 
-def _binarise(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
+def _binarise(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
     return (images > strength).to(images.dtype)
 
 
-def _grey(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
+def _grey(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
     luma = torch.tensor([0.299, 0.587, 0.114], dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
     return torch.lerp(images, (images * luma).sum(1, keepdim=True).expand_as(images), strength)
 
@@ -222,8 +230,8 @@ def _warp(images: Tensor, matrices: Tensor) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _rotation(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
-    angle = (torch.rand(len(images), generator=generator) * 2 - 1) * torch.pi * strength / 180
+def _rotation(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
+    angle = (_drawn(torch.rand, (len(images),), generator) * 2 - 1) * torch.pi * strength / 180
     cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros(len(images))
     rows = torch.stack([cosine, -sine, zero, sine, cosine, zero], 1)
     return _warp(images, rows.view(-1, 2, 3))
@@ -236,8 +244,8 @@ AFFINE_SHEAR_SD = 0.1
 AFFINE_SHIFT_SD = 0.05  # of half the image size
 
 
-def _affine(images: Tensor, strength: float, generator: torch.Generator, value_range: tuple[float, float]) -> Tensor:
-    draws = torch.randn(len(images), 5, generator=generator) * strength
+def _affine(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
+    draws = _drawn(torch.randn, (len(images), 5), generator) * strength
     angle = draws[:, 0] * AFFINE_ROTATION_SD
     scale = 1 + draws[:, 1] * AFFINE_SCALE_SD
     shear = draws[:, 2] * AFFINE_SHEAR_SD
@@ -250,7 +258,7 @@ def _affine(images: Tensor, strength: float, generator: torch.Generator, value_r
     return _warp(images, rows.view(-1, 2, 3))
 
 
-TransformationFunction = Callable[[Tensor, float, torch.Generator, tuple[float, float]], Tensor]
+TransformationFunction = Callable[[Tensor, float, Randomness, tuple[float, float]], Tensor]
 
 
 # The kinds, what they apply to and their ranges are in `vocabulary.TRANSFORMATION_KINDS`.
@@ -269,7 +277,7 @@ TRANSFORMATIONS: dict[str, TransformationFunction] = {
 
 
 def transform_mechanism(
-    images: Tensor, mechanism: str, transformations: Sequence[tuple[str, float]], generator: torch.Generator
+    images: Tensor, mechanism: str, transformations: Sequence[tuple[str, float]], generator: Randomness
 ) -> Tensor:
     """Apply transformations to the images of one mechanism, in order.
 
@@ -277,7 +285,7 @@ def transform_mechanism(
         images: [N, 1, H, W] in [0, 1] for shape, [N, 3, H, W] in [-1, 1] otherwise.
         mechanism: Whose images these are.
         transformations: (kind, strength) pairs, see `TRANSFORMATIONS`.
-        generator: CPU generator for what is random.
+        generator: CPU generator for what is random, or one per image: then no image depends on the others.
 
     Returns:
         Images of the same shape and range.

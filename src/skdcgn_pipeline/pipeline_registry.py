@@ -15,6 +15,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         classify,
         compose,
         distill,
+        export,
         fetch,
         prepare,
         release,
@@ -45,6 +46,9 @@ def register_pipelines() -> dict[str, Pipeline]:
         "benchmark": composed + benchmark.create_pipeline(),
         "network_benchmark": benchmark.create_network_pipeline(),
         "release": classified + benchmark.create_pipeline() + release.create_pipeline(),
+        "export": distilled + export.create_pipeline(),
+        # What `export` becomes where `export.students` names a release, see `session`.
+        "export_released": prepared + export.create_pipeline(released=True),
         "report": reported,
         "results": measured,
         "__default__": reported,

@@ -10,7 +10,9 @@ from skdcgn_pipeline.compute import choose_device
 from skdcgn_pipeline.data.assets import names_below, require_assets
 from skdcgn_pipeline.data.encoding import check_encodable
 from skdcgn_pipeline.data.samples import count_shards
-from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.errors import SettingError, check_choice
+from skdcgn_pipeline.export.programs import check_libraries
+from skdcgn_pipeline.models.student import released_students
 from skdcgn_pipeline.models.teacher import open_identified_teacher
 from skdcgn_pipeline.parameters import Distill, Parameters, choose_classes
 from skdcgn_pipeline.studies.ablation import check_possible
@@ -65,6 +67,9 @@ def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[
     """
     choose_device(parameters.compute.device)
     check_writable(data_root, MINIMUM_FREE_BYTES)
+    if "export_students" in node_names:
+        check_libraries()
+        check_choice("export.students", parameters.export.students, ["run", *released_students()])
     if "prepare_biased_images" in node_names:
         if parameters.prepare.source == "mnist":
             require_assets(parameters.assets, names_below("mnist"))

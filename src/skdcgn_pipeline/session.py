@@ -116,6 +116,8 @@ class ProjectSession(KedroSession):
         _told(lambda: [check_choice("--pipeline", name, pipelines.keys()) for name in names])
         if "benchmark" in names and self._parameter("benchmark").get("networks") == "random":
             names[names.index("benchmark")] = "network_benchmark"
+        if "export" in names and self._parameter("export").get("students", "run") != "run":
+            names = ["export_released" if name == "export" else name for name in names]
         wanted = list(to_nodes or [])
         for namespace in namespaces or ():
             _told(lambda namespace=namespace: check_choice("--namespaces", namespace, MECHANISMS))
@@ -124,7 +126,7 @@ class ProjectSession(KedroSession):
             if not found:
                 _told(lambda namespace=namespace: _refuse_namespace(namespace, names))
             wanted += found
-        if "ablation" in names and self._only_planning():
+        if "ablation" in names and self._settings_of("ablation").get("plan"):
             from skdcgn_pipeline.pipelines.ablation.pipeline import PLAN
 
             kwargs["node_names"] = PLAN

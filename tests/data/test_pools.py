@@ -1,4 +1,4 @@
-"""Counterfactuals from pools: labels, rows, transformations, storage and streams."""
+"""Counterfactuals from pools: labels, rows, transformations, and storage."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from skdcgn_pipeline import artifacts, progress
 from skdcgn_pipeline.data import pools
 from skdcgn_pipeline.data.pools import (
     CounterfactualPool,
-    CounterfactualStream,
     compose_in_memory,
     store_counterfactuals,
 )
@@ -375,27 +373,6 @@ def test_transformations_of_a_fixed_set_are_drawn_anew(pool):
     assert torch.equal(labels, plain(0, 6)[1])
     assert not any(torch.equal(one, another) for one in first for another in second)
     assert {one.numpy().tobytes() for one in plain(0, 6)[0]} == {one.numpy().tobytes() for one in plain(1, 6)[0]}
-
-
-# --- streams -------------------------------------------------------------------------------------
-
-
-def test_a_stream_gives_the_same_batches_for_any_number_of_workers(pool):
-    stream = CounterfactualStream(pool, batch_size=6, num_batches=5, seed=2)
-    alone = list(DataLoader(stream, batch_size=None))
-    shared = list(DataLoader(stream, batch_size=None, num_workers=2))
-    assert len(alone) == len(shared) == len(stream) == 5
-    for (images, labels), (other_images, other_labels) in zip(alone, shared, strict=True):
-        assert torch.equal(images, other_images)
-        assert torch.equal(labels, other_labels)
-
-
-def test_a_stream_follows_its_seed_and_composition(pool):
-    first = next(iter(CounterfactualStream(pool, 6, 1, seed=0)))[0]
-    assert torch.equal(first, next(iter(CounterfactualStream(pool, 6, 1, seed=0)))[0])
-    assert not torch.equal(first, next(iter(CounterfactualStream(pool, 6, 1, seed=1)))[0])
-    unshifted = Composition(patch_shift=False)
-    assert not torch.equal(first, next(iter(CounterfactualStream(pool, 6, 1, seed=0, composition=unshifted)))[0])
 
 
 # --- storage -------------------------------------------------------------------------------------

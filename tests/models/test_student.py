@@ -239,6 +239,30 @@ def test_what_frozen_students_keep_follows_their_weights(architecture):
     assert torch.equal(copy.deepcopy(student)(noise, labels), student(noise, labels))
 
 
+# --- samples -------------------------------------------------------------------------------------
+
+
+def test_students_sample_composites_with_their_labels():
+    students = make_students()
+    images, labels = students.sample(5, seed=3, shape=2, texture=[0, 1, 2, 0, 1])
+    assert images.shape == (5, 3, 8, 8)
+    assert images.abs().max() <= 1
+    assert labels.shape.tolist() == [2] * 5
+    assert labels.texture.tolist() == [0, 1, 2, 0, 1]
+    again, own = students.sample(5, seed=3, shape=2, texture=[0, 1, 2, 0, 1])
+    assert torch.equal(again, images)
+    assert torch.equal(own.background, labels.background)
+    assert not torch.equal(students.sample(5, seed=4, shape=2)[0], images)
+
+
+def test_released_students_sample_without_gradients():
+    images, labels = StudentCGN.from_released("digits").sample(4, seed=0)
+    assert images.shape == (4, 3, 32, 32)
+    assert torch.isfinite(images).all()
+    assert not images.requires_grad
+    assert labels.background.shape == (4,)
+
+
 # --- saving and loading --------------------------------------------------------------------------
 
 

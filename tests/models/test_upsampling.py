@@ -54,3 +54,14 @@ def test_the_instance_norm_in_channels_last_is_torchs(offset):
     norm = instance_norm_channels_last(images)
     torch.testing.assert_close(norm, F.instance_norm(images), atol=1e-5, rtol=1e-4)
     assert norm.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_plain_operations_of_an_exported_program_give_the_same():
+    torch.manual_seed(0)
+    images, weight = torch.randn(2, 3, 4, 6), torch.randn(5, 3, 3, 3)
+    expected = upsampled_convolution(images, phase_weights(weight))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.compiler, "is_compiling", lambda: True)
+        assert torch.equal(upsampled_convolution(images, phase_weights(weight)), expected)
+        shuffled = pixel_shuffle(images[:, :1].expand(2, 4, 4, 6))
+    assert torch.equal(shuffled, F.pixel_shuffle(images[:, :1].expand(2, 4, 4, 6), 2))

@@ -20,7 +20,17 @@ from skdcgn_pipeline.pipelines.ablation.pipeline import PLAN, SAMPLES
 from skdcgn_pipeline.session import ProjectSession, environments
 from skdcgn_pipeline.vocabulary import STUDIES
 
-BY_NAME_ONLY = ["fetch", "teacher", "ablation", "benchmark", "release", "results", "network_benchmark"]
+BY_NAME_ONLY = [
+    "fetch",
+    "teacher",
+    "ablation",
+    "benchmark",
+    "network_benchmark",
+    "release",
+    "results",
+    "export",
+    "export_released",
+]
 STAGES = ["prepare", "sample", "distill", "compose", "classify", "report", *BY_NAME_ONLY]
 ENVIRONMENTS = ["base", "imagenet", "mnist", "test"]
 
@@ -100,11 +110,22 @@ def test_each_mechanism_has_its_namespace(registered: dict[str, Pipeline]) -> No
 
 
 def test_node_names_are_unique(registered: dict[str, Pipeline]) -> None:
-    # `results` takes its students from the package instead of distilling them.
-    everything = sum((pipe for name, pipe in registered.items() if name != "results"), Pipeline([]))
+    # These take their students from the package instead of distilling them.
+    adopting = ("results", "export_released")
+    everything = sum((pipe for name, pipe in registered.items() if name not in adopting), Pipeline([]))
     names = [node.name for node in everything.nodes]
 
     assert len(names) == len(set(names))
+
+
+def test_the_export_of_released_students_distils_and_draws_from_no_teacher(registered: dict[str, Pipeline]) -> None:
+    names = {node.name for node in registered["export_released"].nodes}
+
+    assert "take_released_students" in names
+    assert not [name for name in names if "distil_student" in name or "teacher" in name]
+    assert (
+        registered["export_released"].all_outputs() >= registered["export"].only_nodes_with_tags("export").all_outputs()
+    )
 
 
 def test_results_distil_nothing(registered: dict[str, Pipeline]) -> None:

@@ -6,7 +6,7 @@ for one multiply-add each; no network runs while a classifier trains.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
 from skdcgn_pipeline.artifacts import ArtifactWriter, build_artifact, check_writable
 from skdcgn_pipeline.data.batches import DrawBatch, EpochSampler, take_images
@@ -307,41 +306,6 @@ class CounterfactualPool:
             return self.compose_records(part, composition, torch_generator(seed, purpose, step)), part.labels[:, 0]
 
         return draw
-
-
-class CounterfactualStream(IterableDataset):
-    """Fresh counterfactuals for any PyTorch training: `DataLoader(stream, batch_size=None)`.
-
-    Batch k is the same whatever the number of workers, which take turns.
-
-    Args:
-        pool: Images of the mechanisms.
-        batch_size: Images per batch.
-        num_batches: Length of one pass.
-        seed: Base seed.
-        composition: How they are composed.
-    """
-
-    def __init__(
-        self,
-        pool: CounterfactualPool,
-        batch_size: int,
-        num_batches: int,
-        seed: int = 0,
-        composition: Composition | None = None,
-    ) -> None:
-        super().__init__()
-        self.batch_size, self.num_batches = batch_size, num_batches
-        self._draw = pool.draw_batch(composition or Composition(), seed, "counterfactual-stream")
-
-    def __len__(self) -> int:
-        return self.num_batches
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        worker = get_worker_info()
-        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in range(first, self.num_batches, stride):
-            yield self._draw(step, self.batch_size)
 
 
 class CounterfactualShards(Shards):

@@ -30,14 +30,14 @@ SERVER_TIMEOUT_SECONDS = 5.0
 _given_up: set[str] = set()  # runs whose store failed once; each further try could block for minutes
 
 
-def _active_run() -> mlflow.ActiveRun | None:
+def active_run() -> mlflow.ActiveRun | None:
     """Return the run to log to, if there is one whose store still answers."""
     run = mlflow.active_run()
     return None if run is None or run.info.run_id in _given_up else run
 
 
 @contextmanager
-def _never_fatal(what: str) -> Iterator[None]:
+def never_fatal(what: str) -> Iterator[None]:
     """Turn a failure to log into a warning, and log nothing more to this run: results are on disk."""
     try:
         yield
@@ -71,7 +71,7 @@ def check_server(uri: str) -> None:
 
 def log_parameters(parameters: Mapping[str, Any]) -> None:
     """Log nested settings under dotted names, in batches."""
-    run = _active_run()
+    run = active_run()
     if run is None:
         return
     flat: dict[str, str] = {}
@@ -85,28 +85,28 @@ def log_parameters(parameters: Mapping[str, Any]) -> None:
 
     flatten("", parameters)
     params = [Param(key, value) for key, value in sorted(flat.items())]
-    with _never_fatal("the parameters"):
+    with never_fatal("the parameters"):
         for first in range(0, len(params), PARAMS_PER_BATCH):
             mlflow.MlflowClient().log_batch(run.info.run_id, params=params[first : first + PARAMS_PER_BATCH])
 
 
 def log_tags(tags: Mapping[str, str]) -> None:
     """Tag the active run."""
-    run = _active_run()
+    run = active_run()
     if run is not None:
-        with _never_fatal("the tags"):
+        with never_fatal("the tags"):
             entries = [RunTag(key, value) for key, value in tags.items()]
             mlflow.MlflowClient().log_batch(run.info.run_id, tags=entries)
 
 
 def log_metrics(metrics: Mapping[str, float]) -> None:
     """Log result metrics to the active run; values that are not finite are left out."""
-    run = _active_run()
+    run = active_run()
     if run is None:
         return
     now = int(time.time() * 1000)
     entries = [Metric(key, float(v), now, 0) for key, v in metrics.items() if v is not None and math.isfinite(v)]
-    with _never_fatal("metrics"):
+    with never_fatal("metrics"):
         mlflow.MlflowClient().log_batch(run.info.run_id, metrics=entries)
 
 
@@ -116,9 +116,9 @@ def recorded_steps(prefix: str) -> Iterator[RecordStep]:
     pending: list[Metric] = []
 
     def flush() -> None:
-        run = _active_run()
+        run = active_run()
         if run is not None and pending:
-            with _never_fatal(f"losses of {prefix}"):
+            with never_fatal(f"losses of {prefix}"):
                 mlflow.MlflowClient().log_batch(run.info.run_id, metrics=pending)
         pending.clear()
 
@@ -136,22 +136,22 @@ def recorded_steps(prefix: str) -> Iterator[RecordStep]:
 
 def log_picture(name: str, picture: np.ndarray) -> None:
     """Log an RGB picture as the artifact `pictures/<name>.png`."""
-    if _active_run() is not None:
-        with _never_fatal(f"the picture {name}"):
+    if active_run() is not None:
+        with never_fatal(f"the picture {name}"):
             mlflow.log_image(Image.fromarray(picture), f"pictures/{name}.png")
 
 
 def log_table(name: str, table: pd.DataFrame) -> None:
     """Log a table as the artifact `tables/<name>.csv`."""
-    if _active_run() is not None:
-        with _never_fatal(f"the table {name}"):
+    if active_run() is not None:
+        with never_fatal(f"the table {name}"):
             mlflow.log_text(table.to_csv(index=False), f"tables/{name}.csv")
 
 
 def log_text(name: str, text: str) -> None:
     """Log a text or an HTML page as an artifact."""
-    if _active_run() is not None:
-        with _never_fatal(f"the text {name}"):
+    if active_run() is not None:
+        with never_fatal(f"the text {name}"):
             mlflow.log_text(text, name)
 
 
@@ -161,7 +161,7 @@ def log_unit(result: UnitResult) -> None:
     It is tagged `study`, `cell` and `seed`, has the cell's description as parameters and everything
     measured as metrics; a failed one has the status FAILED and its error as a tag.
     """
-    parent = _active_run()
+    parent = active_run()
     if parent is None:
         return
     cell, number = result.unit.cell, result.unit.number
@@ -180,7 +180,7 @@ def log_unit(result: UnitResult) -> None:
     }
     if result.error:
         tags["error"] = result.error[:MAX_PARAM_LENGTH]
-    with _never_fatal(f"the nested run {cell.name}"):
+    with never_fatal(f"the nested run {cell.name}"):
         client = mlflow.MlflowClient()
         name = f"{cell.study}: {cell.name}, seed {number}"
         run = client.create_run(parent.info.experiment_id, start, tags, name)

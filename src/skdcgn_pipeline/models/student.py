@@ -8,28 +8,27 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skdcgn_pipeline.artifacts import sha256_of_file, write_aside, write_json
-from skdcgn_pipeline.compute import place
+from skdcgn_pipeline.artifacts import sha256_of_file
+from skdcgn_pipeline.data.counterfactuals import ClassesLike, sample_counterfactuals
 from skdcgn_pipeline.errors import SettingError, check_choice
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
 from skdcgn_pipeline.models.class_mixing import check_mixtures, look_up, pick
+from skdcgn_pipeline.models.pretrained import PretrainedModel
 from skdcgn_pipeline.models.upsampling import (
     instance_norm_channels_last,
     phase_weights,
     pixel_shuffle,
     upsampled_convolution,
 )
+from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS, channels_of
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 RELEASED = Path(__file__).parents[1] / "released"
 RELEASE_PREFIX = "students_"
 
@@ -52,8 +51,9 @@ class FrozenCache:
                 self._key, self._value = key, compute()
         return self._value
 
-    def __deepcopy__(self, memo: Any) -> FrozenCache:
-        return FrozenCache()
+    def __reduce__(self) -> tuple[type[FrozenCache], tuple[()]]:
+        # Copies, in another process too, have tensors of their own.
+        return FrozenCache, ()
 
 
 class UpsampledConvolution(nn.Conv2d):
@@ -225,7 +225,7 @@ class BasisGenerator(nn.Module):
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return images [N, channels, image_size, image_size] for noise [N, noise_dim], labels [N]."""
         coefficients = self.stem(torch.cat([noise, look_up(self.embedding, labels)], 1))
-        hidden = coefficients.view(len(noise), self.first, -1) @ self.patterns
+        hidden = coefficients.view(-1, self.first, self.patterns.shape[0]) @ self.patterns
         hidden = hidden.view(-1, self.first, self.start, self.start)
         hidden = self.convolution(self.norms[0](hidden, labels))
         hidden = F.leaky_relu_(self.norms[1](hidden, labels), 0.2)
@@ -416,7 +416,7 @@ def make_student(
     return ARCHITECTURES[name](channels_of(mechanism), noise_dim, num_classes, image_size, **options)
 
 
-class StudentCGN(nn.Module):
+class StudentCGN(PretrainedModel):
     """Three distilled mechanisms behind the teacher's interface.
 
     Args:
@@ -426,7 +426,8 @@ class StudentCGN(nn.Module):
         architectures: For each mechanism, what `make_student` takes.
     """
 
-    CONFIG_KEYS: ClassVar = ("noise_dim", "num_classes", "image_size", "architectures")
+    KIND = "students"
+    CONFIG_KEYS = ("noise_dim", "num_classes", "image_size", "architectures")
 
     def __init__(
         self, noise_dim: int, num_classes: int, image_size: int, architectures: Mapping[str, Mapping[str, Any]]
@@ -477,23 +478,34 @@ class StudentCGN(nn.Module):
                 module.is_fused = True
         return students.eval()
 
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write `config.json` and `model.safetensors` into a folder."""
-        folder = Path(folder)
-        state = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
-        write_aside(folder / WEIGHTS_FILE, lambda path: save_file(state, path))
-        write_json(folder / CONFIG_FILE, {key: getattr(self, key) for key in self.CONFIG_KEYS})
+    def sample(
+        self,
+        num_images: int,
+        seed: int | Sequence[int] = 0,
+        shape: ClassesLike | None = None,
+        texture: ClassesLike | None = None,
+        background: ClassesLike | None = None,
+        composition: Composition | None = None,
+    ) -> tuple[Tensor, MechanismLabels]:
+        """Render and compose counterfactuals.
 
-    @classmethod
-    def from_pretrained(cls, folder: Path | str) -> StudentCGN:
-        """Load students from a folder that `save_pretrained` wrote; frozen and in eval mode.
+        Args:
+            num_images: How many.
+            seed: With one seed, image i depends on the seed and i alone; with one per image, each is the first
+                image of its seed.
+            shape, texture, background: One class or one per image; None draws them at random.
+            composition: Transformations, patch shift, and how classes that are not given are drawn, see
+                `sample_counterfactuals`.
+
+        Returns:
+            Composites [N, 3, H, W] in [-1, 1] and the class of each mechanism; a classifier learns the
+            `shape` of them.
 
         Raises:
-            SettingError: If a file is missing, unreadable or of another architecture.
+            SettingError: If a number, a seed or a class is impossible.
         """
-        folder = Path(folder)
-        remedy = "Give a folder with config.json and model.safetensors, as `save_pretrained` writes it."
-        return cls._load(folder / CONFIG_FILE, folder / WEIGHTS_FILE, f"pretrained students in {folder}", remedy)
+        classes = {"shape": shape, "texture": texture, "background": background}
+        return sample_counterfactuals(self, num_images, seed, classes, composition)
 
     @classmethod
     def from_released(cls, name: str) -> StudentCGN:
@@ -512,18 +524,6 @@ class StudentCGN(nn.Module):
         if (sha256 := sha256_of_file(weights)) != card["sha256"]:
             raise SettingError(f"students '{name}'", f"weights with SHA-256 {card['sha256']}", sha256, remedy)
         return cls._load(released_path(name, ".json"), weights, f"the released students '{name}'", remedy)
-
-    @classmethod
-    def _load(cls, config_path: Path, weights_path: Path, what: str, remedy: str) -> StudentCGN:
-        try:
-            config = json.loads(config_path.read_text(encoding="utf-8"))
-            students = cls(**{key: config[key] for key in cls.CONFIG_KEYS})
-            students.load_state_dict(load_file(weights_path))
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise SettingError("students", what, reason, remedy) from error
-        # Channels last is the faster layout of these convolutions on a CPU.
-        return place(students, "cpu", torch.channels_last).requires_grad_(False).eval()
 
 
 def released_path(name: str, suffix: str) -> Path:

@@ -67,7 +67,22 @@ def upsampled_convolution(images: Tensor, phases: Tensor) -> Tensor:
     """
     images = images.contiguous(memory_format=torch.channels_last)
     hidden = F.conv2d(images, phases, padding=1).permute(0, 2, 3, 1).contiguous()
-    return _Interleave.apply(hidden).permute(0, 3, 1, 2)
+    # What is exported or compiled is made of plain operations alone.
+    interleave = _interleave_plainly if torch.compiler.is_compiling() else _Interleave.apply
+    return interleave(hidden).permute(0, 3, 1, 2)
+
+
+def _interleave_plainly(phases: Tensor) -> Tensor:
+    """Return the same as `_Interleave`."""
+    _, height, width, channels = phases.shape
+    depth = channels // 4
+    parts = phases.split(depth, 3)  # by phase: row, column
+
+    def row(first: int) -> Tensor:
+        pair = [parts[2 * first + q][:, first : height - 1 + first, q : width - 1 + q] for q in (0, 1)]
+        return torch.stack(pair, 3)
+
+    return torch.stack([row(0), row(1)], 2).reshape(-1, 2 * height - 2, 2 * width - 2, depth)
 
 
 def pixel_shuffle(images: Tensor) -> Tensor:
@@ -76,6 +91,8 @@ def pixel_shuffle(images: Tensor) -> Tensor:
     Args:
         images: [N, 4 C, H, W], float32.
     """
+    if torch.compiler.is_compiling():
+        return F.pixel_shuffle(images, 2)
     num_images, channels, height, width = images.shape
     pairs = images.permute(0, 2, 3, 1).contiguous().view(num_images, height, width, channels // 4, 2, 2)
     # Two pixels side by side make one complex number, which is copied as a whole.

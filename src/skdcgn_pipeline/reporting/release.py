@@ -15,7 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from skdcgn_pipeline import __version__
 from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact, sha256_of_file
-from skdcgn_pipeline.models.student import CONFIG_FILE, RELEASE_PREFIX, WEIGHTS_FILE
+from skdcgn_pipeline.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
+from skdcgn_pipeline.models.student import RELEASE_PREFIX
 from skdcgn_pipeline.parameters import Parameters
 from skdcgn_pipeline.training.distil_student import StudentsArtifact
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -38,7 +39,19 @@ def release_command(parameters: Parameters) -> str:
     return f"kedro run --env {parameters.prepare.source} --pipelines release --params variant={parameters.variant}"
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def training_of(parameters: Parameters) -> dict[str, Any]:
+    """Return the settings that the students of a run come from."""
+    settings = parameters.model_dump(mode="json")
+    return {
+        "seed": parameters.seed,
+        "compute": settings["compute"],
+        "sample": settings["sample"],
+        **{mechanism: settings[mechanism]["distill"] for mechanism in MECHANISMS},
+    }
+
+
+def records_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as a card has them."""
     return json.loads(table.to_json(orient="records", double_precision=6))
 
 
@@ -73,20 +86,15 @@ def release_card(
         "name": release_name(parameters),
         "sha256": sha256_of_file(folder / WEIGHTS_FILE),
         "teacher": dict(teacher_identity),
-        "training": {
-            "seed": parameters.seed,
-            "compute": settings["compute"],
-            "sample": settings["sample"],
-            **{mechanism: settings[mechanism]["distill"] for mechanism in MECHANISMS},
-        },
+        "training": training_of(parameters),
         "command": release_command(parameters),
         "versions": {"skdcgn_pipeline": __version__, "torch": torch.__version__},
         "figures": {
-            "fidelity_and_costs": _records(comparison),
-            "accuracy": _records(accuracy),
+            "fidelity_and_costs": records_of(comparison),
+            "accuracy": records_of(accuracy),
             "classify": settings["classify"],
             "composition": settings["compose"]["composition"],
-            "throughput": _records(throughput),
+            "throughput": records_of(throughput),
         },
     }
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from skdcgn_pipeline.artifacts import build_json
+from skdcgn_pipeline.artifacts import Artifact, build_json
 from skdcgn_pipeline.data.batches import DrawBatch, draw_from_images, draw_from_split
 from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.data.pools import CounterfactualPool, CounterfactualShards
 from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.metrics.accuracy import measure_accuracy
+from skdcgn_pipeline.models.classifier import DigitClassifier
 from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute
 from skdcgn_pipeline.seeding import derive_seed
 from skdcgn_pipeline.training.checkpointing import RecordStep, record_nothing
@@ -117,37 +118,61 @@ def train_and_measure(
     """
     rows = []
     for number in range(num_seeds):
-        own_seed = classifier_seed(seed, number)
-        title = f"classifier on {training_set.name}, seed {number}"
-        with record_scope(f"classifier/{training_set.name}/seed_{number}") as record:
-            artifact, classifier = build_classifier(
-                store,
-                training_set.inputs,
-                partial(training_set.source, own_seed),
-                settings,
-                own_seed,
-                compute,
-                training_set.num_classes,
-                record,
-                title,
-            )
-        inputs = {
-            "kind": "accuracy",
-            "classifier": artifact.identity,
-            "biased_images": biased_images.artifact.identity,
-            "splits": sorted(splits),
-        }
-
-        def measure(classifier: Any = classifier) -> list[dict[str, object]]:
-            return [
-                {"split": name} | row
-                for name, read in splits.items()
-                for row in measure_accuracy(classifier, read(), compute)
-            ]
-
-        measured = build_json(store.parent / "accuracy", inputs, measure)
+        artifact, classifier = train_classifier(store, training_set, settings, number, seed, compute, record_scope)
+        measured = measure_classifier(store, artifact, classifier, biased_images, splits, compute)
         rows += [{"trained_on": training_set.name, "seed": number} | row for row in measured]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def train_classifier(
+    store: Path,
+    training_set: TrainingSet,
+    settings: ClassifierFit,
+    number: int,
+    seed: int,
+    compute: Compute,
+    record_scope: RecordScope = unrecorded,
+) -> tuple[Artifact, DigitClassifier]:
+    """Return the classifier with this number of a training set, see `train_and_measure`."""
+    own_seed = classifier_seed(seed, number)
+    with record_scope(f"classifier/{training_set.name}/seed_{number}") as record:
+        return build_classifier(
+            store,
+            training_set.inputs,
+            partial(training_set.source, own_seed),
+            settings,
+            own_seed,
+            compute,
+            training_set.num_classes,
+            record,
+            f"classifier on {training_set.name}, seed {number}",
+        )
+
+
+def measure_classifier(
+    store: Path,
+    artifact: Artifact,
+    classifier: DigitClassifier,
+    biased_images: BiasedImages,
+    splits: Mapping[str, Any],
+    compute: Compute,
+) -> list[dict[str, Any]]:
+    """Return the accuracy of a classifier by `split` and `subset`, measured or as it was found before."""
+    inputs = {
+        "kind": "accuracy",
+        "classifier": artifact.identity,
+        "biased_images": biased_images.artifact.identity,
+        "splits": sorted(splits),
+    }
+
+    def measure() -> list[dict[str, object]]:
+        return [
+            {"split": name} | row
+            for name, read in splits.items()
+            for row in measure_accuracy(classifier, read(), compute)
+        ]
+
+    return build_json(store.parent / "accuracy", inputs, measure)
 
 
 def splits_of(biased_images: BiasedImages) -> dict[str, Callable[[], Any]]:

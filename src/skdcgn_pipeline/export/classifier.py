@@ -1,0 +1,139 @@
+"""An invariant classifier to take away: labels and normalisation inside, as safetensors, ONNX and `torch.export`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skdcgn_pipeline import __version__
+from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
+from skdcgn_pipeline.data.images import BiasedImages
+from skdcgn_pipeline.data.pools import store_counterfactuals
+from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.export.cards import CARD_FILE, PAGE_FILE, render_card
+from skdcgn_pipeline.export.programs import TOLERANCE, checked_programs, library_versions
+from skdcgn_pipeline.models.invariant_classifier import InvariantClassifier
+from skdcgn_pipeline.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
+from skdcgn_pipeline.parameters import Parameters
+from skdcgn_pipeline.seeding import torch_generator
+from skdcgn_pipeline.studies.classification import (
+    RecordScope,
+    measure_classifier,
+    splits_of,
+    train_classifier,
+    training_sets,
+    unrecorded,
+)
+
+STEM = "classifier"
+INPUTS, OUTPUTS = ("images",), ("probabilities",)
+
+
+def example_of(image_size: int, num_images: int) -> tuple[Tensor]:
+    """Return images [N, 3, H, W] in [0, 1], to trace and to check with."""
+    generator = torch_generator(0, "export-example")
+    return (torch.rand(num_images, 3, image_size, image_size, generator=generator),)
+
+
+def take_classifier(
+    classifier_store: Path,
+    counterfactual_store: Path,
+    samples: SampleShards,
+    biased_images: BiasedImages,
+    parameters: Parameters,
+    record_scope: RecordScope = unrecorded,
+) -> tuple[Artifact, InvariantClassifier, list[dict[str, Any]]]:
+    """Return a classifier trained on students' counterfactuals: the one that `classify` trained, or a new one.
+
+    Args:
+        classifier_store, counterfactual_store: Directories of classifiers and of stored counterfactuals.
+        samples: The students' pool.
+        biased_images: What it is measured on.
+        parameters: All settings; `export.classifier` says which.
+        record_scope: As in `train_and_measure`.
+
+    Returns:
+        Where it is stored, the classifier, and its accuracy by split and subset.
+    """
+    classify, compose, seed = parameters.classify, parameters.compose, parameters.seed
+    stored = {}
+    if classify.counterfactuals == "stored":
+        amount = compose.num_images, compose.rows_per_shard
+        stored["students"] = store_counterfactuals(counterfactual_store, samples, compose.composing, *amount, seed)
+    sets = training_sets(biased_images, {"students": samples}, stored, classify.counterfactuals, compose.composing)
+    (own_set,) = [one for one in sets if one.name == "students"]
+    number, compute = parameters.export.classifier, parameters.compute
+    artifact, network = train_classifier(classifier_store, own_set, classify.fit, number, seed, compute, record_scope)
+    splits = splits_of(biased_images)
+    accuracy = measure_classifier(classifier_store, artifact, network, biased_images, splits, compute)
+    labels = [str(label) for label in range(samples.num_classes)]
+    return artifact, InvariantClassifier.of(network, labels, samples.image_size), accuracy
+
+
+def export_classifier(
+    store: Path,
+    trained: Artifact,
+    classifier: InvariantClassifier,
+    accuracy: list[dict[str, Any]],
+    origin: Mapping[str, Any],
+) -> Artifact:
+    """Write a classifier as safetensors, ONNX and `torch.export`, check the programs, and add a card.
+
+    Args:
+        store: Directory of exports.
+        trained: Where the trained classifier is stored.
+        classifier: The classifier.
+        accuracy: Its accuracy by split and subset.
+        origin: Of the students that it learnt from.
+
+    Returns:
+        An artifact with `config.json` and `model.safetensors` (for `InvariantClassifier.from_pretrained`),
+        `classifier.onnx`, `classifier.pt2`, `card.json` and `README.md`.
+
+    Raises:
+        SettingError: If a program differs from the classifier by more than 1e-4.
+    """
+    versions = {"skdcgn_pipeline": __version__, **library_versions()}
+
+    def write(writer: ArtifactWriter) -> None:
+        folder = writer.scratch("classifier")
+        classifier.save_pretrained(folder)
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            writer.write(name, (folder / name).rename)
+        example = partial(example_of, classifier.image_size)
+        differences = checked_programs(STEM, classifier, example, INPUTS, OUTPUTS, writer)
+        card = {
+            "kind": "classifier",
+            "name": origin["name"],
+            "students": dict(origin),
+            "trained": dict(trained.inputs),
+            "labels": classifier.labels,
+            "image_size": classifier.image_size,
+            "accuracy": accuracy,
+            "inputs": list(INPUTS),
+            "outputs": list(OUTPUTS),
+            "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
+            "largest_differences": differences,
+            "tolerance": TOLERANCE,
+            "versions": versions,
+            "sha256": dict(writer.files),
+        }
+        writer.write_json(CARD_FILE, card)
+        page = render_card("classifier.md.j2", card)
+        writer.write(PAGE_FILE, lambda path: path.write_text(page, encoding="utf-8"))
+
+    inputs = {
+        "kind": "exported classifier",
+        "classifier": trained.identity,
+        "labels": classifier.labels,
+        "image_size": classifier.image_size,
+        "accuracy": accuracy,
+        "origin": dict(origin),
+        "versions": versions,
+    }
+    return build_artifact(store, inputs, write)

@@ -1,0 +1,125 @@
+"""Students to take away: a folder for `StudentCGN.from_pretrained`, the same as ONNX and `torch.export`, a card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from skdcgn_pipeline import __version__
+from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
+from skdcgn_pipeline.compute import place
+from skdcgn_pipeline.export.cards import CARD_FILE, PAGE_FILE, render_card
+from skdcgn_pipeline.export.programs import TOLERANCE, checked_programs, library_versions
+from skdcgn_pipeline.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
+from skdcgn_pipeline.models.student import StudentCGN, released_card
+from skdcgn_pipeline.parameters import Parameters
+from skdcgn_pipeline.reporting.release import records_of, release_name, training_of
+from skdcgn_pipeline.seeding import torch_generator
+from skdcgn_pipeline.training.distil_student import StudentsArtifact
+from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
+
+STEM = "students"
+# A graph has one name space, and an image is called `background` too.
+INPUTS = ("noise", *(f"{mechanism}_class" for mechanism in MECHANISMS))
+OUTPUTS = tuple(IMAGE_OF_MECHANISM[mechanism] for mechanism in MECHANISMS)
+
+
+class StudentProgram(nn.Module):
+    """The function of students that is exported: noise and three labels in, three images out.
+
+    A `torch.export` program of it is a teacher of the name `custom`, see `load_teacher`.
+    """
+
+    def __init__(self, students: StudentCGN) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(students.network_of(mechanism) for mechanism in MECHANISMS)
+
+    def forward(self, noise: Tensor, shape: Tensor, texture: Tensor, background: Tensor) -> tuple[Tensor, ...]:
+        """Return mask, foreground and background for noise [N, noise_dim] and classes [N]."""
+        return tuple(
+            network(noise, label) for network, label in zip(self.networks, (shape, texture, background), strict=True)
+        )
+
+
+def example_of(students: StudentCGN, num_images: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return noise [N, noise_dim] and the classes [N] of the mechanisms, to trace and to check with."""
+    generator = torch_generator(0, "export-example")
+    labels = [torch.randint(students.num_classes, (num_images,), generator=generator) for _ in MECHANISMS]
+    return (torch.randn(num_images, students.noise_dim, generator=generator), *labels)  # type: ignore[return-value]
+
+
+def origin_of_run(parameters: Parameters, comparison: pd.DataFrame) -> dict[str, Any]:
+    """Return name, settings and figures of the students of a run."""
+    return {
+        "name": release_name(parameters),
+        "released": False,
+        "variant": parameters.variant,
+        "source": parameters.prepare.source,
+        "training": training_of(parameters),
+        "fidelity_and_costs": records_of(comparison),
+    }
+
+
+def origin_of_release(name: str) -> dict[str, Any]:
+    """Return name, settings and figures of released students, from their card."""
+    card = released_card(name)
+    own = {key: card[key] for key in ("name", "sha256", "teacher", "training", "command")}
+    return {**own, "released": True, "fidelity_and_costs": card["figures"]["fidelity_and_costs"]}
+
+
+def export_students(store: Path, students: StudentsArtifact, origin: Mapping[str, Any]) -> Artifact:
+    """Write students as safetensors, ONNX and `torch.export`, check the programs, and add a card.
+
+    Args:
+        store: Directory of exports.
+        students: The students.
+        origin: What `origin_of_run` or `origin_of_release` returns.
+
+    Returns:
+        An artifact with `config.json` and `model.safetensors` (for `StudentCGN.from_pretrained`),
+        `students.onnx`, `students.pt2`, `card.json` and `README.md`.
+
+    Raises:
+        SettingError: If a program differs from the students by more than 1e-4.
+    """
+    versions = {"skdcgn_pipeline": __version__, **library_versions()}
+
+    def write(writer: ArtifactWriter) -> None:
+        # In the plain layout: a program's file keeps each tensor as it lies in memory.
+        network = place(students.open(), "cpu", torch.contiguous_format)
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            writer.write(name, partial(copyfile, students.artifact.path(name)))
+        program = StudentProgram(network).eval()
+        example = partial(example_of, network)
+        differences = checked_programs(STEM, program, example, INPUTS, OUTPUTS, writer)
+        card = {
+            "kind": "students",
+            "name": origin["name"],
+            "origin": dict(origin),
+            "interface": {key: getattr(network, key) for key in ("noise_dim", "num_classes", "image_size")},
+            "inputs": list(INPUTS),
+            "outputs": list(OUTPUTS),
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "largest_differences": differences,
+            "tolerance": TOLERANCE,
+            "versions": versions,
+            "sha256": dict(writer.files),
+        }
+        writer.write_json(CARD_FILE, card)
+        page = render_card("students.md.j2", card)
+        writer.write(PAGE_FILE, lambda path: path.write_text(page, encoding="utf-8"))
+
+    inputs = {
+        "kind": "exported students",
+        "students": students.artifact.identity,
+        "origin": dict(origin),
+        "versions": versions,
+    }
+    return build_artifact(store, inputs, write)

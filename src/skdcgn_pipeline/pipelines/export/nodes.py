@@ -1,0 +1,61 @@
+"""Nodes of the export stage."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from skdcgn_pipeline.artifacts import Artifact
+from skdcgn_pipeline.data.images import BiasedImages
+from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.export import classifier as classifiers
+from skdcgn_pipeline.export import students as students_export
+from skdcgn_pipeline.io.serving import log_classifier, log_students
+from skdcgn_pipeline.io.tracking import log_tags, recorded_steps
+from skdcgn_pipeline.parameters import Export, check_parameters
+from skdcgn_pipeline.training.distil_student import StudentsArtifact
+from skdcgn_pipeline.training.distil_student import adopt_released_students as adopt
+
+
+def take_run_students(
+    students: StudentsArtifact, student_comparison: pd.DataFrame, parameters: dict[str, Any]
+) -> tuple[StudentsArtifact, dict[str, Any]]:
+    """Take the students of the run, and tell what they come from."""
+    return students, students_export.origin_of_run(check_parameters(parameters), student_comparison)
+
+
+def take_released_students(store: Path, export: Export) -> tuple[StudentsArtifact, dict[str, Any]]:
+    """Take students that come with the package, and tell what they come from."""
+    log_tags({"students": f"released {export.students}"})
+    return adopt(store, export.students), students_export.origin_of_release(export.students)
+
+
+def export_students(store: Path, students: StudentsArtifact, origin: dict[str, Any]) -> Artifact:
+    """Write the students as safetensors, ONNX and `torch.export`, with a card."""
+    return students_export.export_students(store, students, origin)
+
+
+def export_classifier(
+    store: Path,
+    classifier_store: Path,
+    counterfactual_store: Path,
+    samples: SampleShards,
+    biased_images: BiasedImages,
+    origin: dict[str, Any],
+    parameters: dict[str, Any],
+) -> Artifact:
+    """Write a classifier trained on the students' counterfactuals likewise."""
+    taken = classifiers.take_classifier(
+        classifier_store, counterfactual_store, samples, biased_images, check_parameters(parameters), recorded_steps
+    )
+    return classifiers.export_classifier(store, *taken, origin)
+
+
+def register_students(student_export: Artifact, origin: dict[str, Any], export: Export) -> dict[str, str]:
+    """Log the students as an MLflow model and register it."""
+    return log_students(student_export, f"{export.register_as}_students_{origin['name']}", export.alias)
+
+
+def register_classifier(classifier_export: Artifact, origin: dict[str, Any], export: Export) -> dict[str, str]:
+    """Log the classifier as an MLflow model and register it."""
+    return log_classifier(classifier_export, f"{export.register_as}_classifier_{origin['name']}", export.alias)

@@ -1,0 +1,153 @@
+"""What is exported: the same numbers in every form, a card, and clear words where something is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from skdcgn_pipeline import InvariantClassifier, StudentCGN, load_teacher
+from skdcgn_pipeline.artifacts import sha256_of_file
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.export import programs
+from skdcgn_pipeline.export.classifier import export_classifier
+from skdcgn_pipeline.export.students import (
+    OUTPUTS,
+    StudentProgram,
+    example_of,
+    export_students,
+    origin_of_release,
+)
+from skdcgn_pipeline.parameters import ClassifierFit, Compute
+from skdcgn_pipeline.training.distil_student import adopt_released_students
+from skdcgn_pipeline.training.fit_classifier import build_classifier
+from skdcgn_pipeline.vocabulary import MECHANISMS
+
+for library in programs.LIBRARIES:
+    pytest.importorskip(library, reason=f"needs {library} (the export extra), which is absent")
+
+ORIGIN = {"name": "tiny", "released": False, "fidelity_and_costs": []}
+COMPACT = {"architecture": "compact", "width": [4, 6, 4], "embedding_dim": 4}
+BASIS = {"architecture": "basis", "width": [3, 5, 4], "embedding_dim": 4}
+TINYGAN = {"architecture": "tinygan", "width": 2, "embedding_dim": 4}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported students of the digits."""
+    store = tmp_path_factory.mktemp("stores")
+    students = adopt_released_students(store / "student", "digits")
+    return export_students(store / "export", students, origin_of_release("digits")).directory
+
+
+def test_an_export_holds_everything_that_is_promised(exported):
+    names = [
+        "README.md",
+        "card.json",
+        "config.json",
+        "manifest.json",
+        "model.safetensors",
+        "students.onnx",
+        "students.pt2",
+    ]
+    assert sorted(path.name for path in exported.iterdir()) == names
+
+
+def test_exported_students_are_the_released_ones(exported):
+    expected, _ = StudentCGN.from_released("digits").sample(3, seed=1)
+    torch.testing.assert_close(StudentCGN.from_pretrained(exported).sample(3, seed=1)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "run"), [("students.onnx", programs.run_onnx), ("students.pt2", programs.run_program)]
+)
+def test_a_program_renders_what_the_students_render(exported, name, run):
+    students = StudentCGN.from_released("digits")
+    noise, *labels = example_of(students, 5)
+    images = students.render(noise, dict(zip(MECHANISMS, labels, strict=True)))
+    for mechanism, output in zip(MECHANISMS, run(exported / name, (noise, *labels)), strict=True):
+        torch.testing.assert_close(output, images.of(mechanism), rtol=0, atol=1e-4)
+
+
+def test_an_exported_program_is_a_teacher(exported):
+    teacher = load_teacher("custom", exported / "students.pt2", noise_dim=32, num_classes=10, image_size=32)
+    noise, labels = torch.randn(2, 32), torch.tensor([3, 8])
+    mask = StudentCGN.from_released("digits").render(noise, labels).mask
+    torch.testing.assert_close(teacher.render(noise, labels).mask, mask, rtol=0, atol=1e-4)
+
+
+def test_the_card_tells_where_the_students_come_from(exported):
+    card = json.loads((exported / "card.json").read_text())
+    assert card["name"] == "digits"
+    assert card["origin"]["released"] is True
+    assert card["interface"] == {"noise_dim": 32, "num_classes": 10, "image_size": 32}
+    assert set(card["largest_differences"]) == {"students.onnx", "students.pt2"}
+    assert all(0 <= value <= 1e-4 for own in card["largest_differences"].values() for value in own.values())
+    assert set(card["versions"]) == {"skdcgn_pipeline", "torch", *programs.LIBRARIES}
+    for name, sha256 in card["sha256"].items():
+        assert sha256_of_file(exported / name) == sha256
+    page = (exported / "README.md").read_text()
+    assert "`shape_class`, `texture_class`, `background_class`" in page
+    assert "59,116 parameters" in page
+
+
+def test_every_architecture_becomes_a_program(tmp_path):
+    torch.manual_seed(0)
+    architectures = {"shape": BASIS, "texture": TINYGAN, "background": COMPACT}
+    students = StudentCGN(4, 3, 16, architectures).eval().requires_grad_(False)
+    network = StudentProgram(students)
+    program = programs.trace(network, lambda number: example_of(students, number))
+    programs.save_program(program, tmp_path / "students.pt2")
+    differences = programs.compare(
+        programs.run_program, tmp_path / "students.pt2", network, lambda number: example_of(students, number), OUTPUTS
+    )
+    assert set(differences) == set(OUTPUTS)
+
+
+def test_a_program_that_differs_is_refused(tmp_path):
+    def other(path: Path, arguments) -> list[torch.Tensor]:
+        return [arguments[0] + 2e-4]
+
+    with pytest.raises(SettingError, match=r"export: \.onnx program: expected outputs within 0\.0001"):
+        programs.compare(other, tmp_path / "x.onnx", torch.nn.Identity(), lambda n: (torch.zeros(n, 2),), ["out"])
+
+
+def test_missing_libraries_are_named_with_their_extra(monkeypatch):
+    monkeypatch.setattr(programs, "find_spec", lambda name: None if name == "onnxscript" else object())
+    with pytest.raises(
+        SettingError, match=r"got no onnxscript\. Install them: pip install \"skdcgn_pipeline\[export\]\""
+    ):
+        programs.check_libraries()
+
+
+@pytest.fixture(scope="module")
+def exported_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("stores")
+
+    def draw(step: int, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.rand(batch_size, 3, 32, 32) * 2 - 1, torch.arange(batch_size) % 3
+
+    settings = ClassifierFit(num_images=12, batch_size=6)
+    trained, network = build_classifier(store, {"test": 1}, lambda: draw, settings, 0, Compute(device="cpu"), 3)
+    classifier = InvariantClassifier.of(network, ["a", "b", "c"])
+    accuracy = [{"split": "test", "subset": "all", "accuracy": 0.5, "num_images": 1234}]
+    return export_classifier(store / "export", trained, classifier, accuracy, ORIGIN).directory
+
+
+@pytest.mark.parametrize(
+    ("name", "run"), [("classifier.onnx", programs.run_onnx), ("classifier.pt2", programs.run_program)]
+)
+def test_a_classifiers_program_takes_images_of_files(exported_classifier, name, run):
+    classifier = InvariantClassifier.from_pretrained(exported_classifier)
+    images = torch.rand(4, 3, 32, 32)
+    (probabilities,) = run(exported_classifier / name, (images,))
+    torch.testing.assert_close(probabilities, classifier(images), rtol=0, atol=1e-4)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(4))
+
+
+def test_the_page_of_a_classifier_tells_labels_and_accuracy(exported_classifier):
+    page = (exported_classifier / "README.md").read_text()
+    assert "labels `a`, `b`, `c`." in page
+    assert "| test | all | 50.0 | 1,234 |" in page

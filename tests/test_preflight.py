@@ -53,6 +53,20 @@ def test_assets_are_asked_for_only_where_they_are_needed(make, tmp_path):
         check_surroundings(parameters, tmp_path, {"prepare_biased_images"})
 
 
+def test_inception_is_asked_for_before_any_work_where_it_is_wanted(make, tmp_path):
+    parameters = make(report={"generation_metrics": {"network": "inception"}}, assets=str(tmp_path))
+    assert check_surroundings(parameters, tmp_path, {"compare_students"}) is None
+    with pytest.raises(SettingError, match=r"report.generation_metrics.network.*weights-inception"):
+        check_surroundings(parameters, tmp_path, {"baseline.measure_generation"})
+
+
+def test_a_baseline_that_cannot_be_trained_is_refused(make, tmp_path):
+    parameters = make(baseline=make().baseline.model_dump() | {"patch_size": 5})
+    assert check_surroundings(parameters, tmp_path, ALL_NODES) is None
+    with pytest.raises(SettingError, match=r"baseline.patch_size"):
+        check_surroundings(parameters, tmp_path, {*ALL_NODES, "baseline.fit_baseline"})
+
+
 def test_absent_mnist_files_are_refused(make, tmp_path):
     prepare = {"source": "mnist", "feature_network": {"num_images": 10}}
     with pytest.raises(SettingError, match="mnist/MNIST/raw"):

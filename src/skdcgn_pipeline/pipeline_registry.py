@@ -11,6 +11,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     """Return all pipelines by name; `__default__` is the whole chain that ends in the report."""
     from skdcgn_pipeline.pipelines import (
         ablation,
+        baseline,
         benchmark,
         classify,
         compose,
@@ -43,6 +44,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "compose": composed,
         "classify": classified,
         "ablation": composed + ablation.create_pipeline(),
+        "baseline": prepared + sampled + baseline.create_pipeline(),
         "benchmark": composed + benchmark.create_pipeline(),
         "network_benchmark": benchmark.create_network_pipeline(),
         "release": classified + benchmark.create_pipeline() + release.create_pipeline(),

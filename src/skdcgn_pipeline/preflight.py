@@ -12,14 +12,16 @@ from skdcgn_pipeline.data.encoding import check_encodable
 from skdcgn_pipeline.data.samples import count_shards
 from skdcgn_pipeline.errors import SettingError, check_choice
 from skdcgn_pipeline.export.programs import check_libraries
+from skdcgn_pipeline.metrics.generation import inception_path
 from skdcgn_pipeline.models.student import released_students
 from skdcgn_pipeline.models.teacher import open_identified_teacher
 from skdcgn_pipeline.parameters import Distill, Parameters, choose_classes
 from skdcgn_pipeline.studies.ablation import check_possible
 from skdcgn_pipeline.studies.cells import expand_cells
 from skdcgn_pipeline.training.distil_student import check_distillation
+from skdcgn_pipeline.training.fit_baseline import check_baseline
 from skdcgn_pipeline.training.parallel import joined_processes
-from skdcgn_pipeline.vocabulary import MECHANISMS
+from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS
 
 MINIMUM_FREE_BYTES = 200 * 2**20
 SAMPLE_NODES = {"open_teacher", "draw_teacher_samples", "draw_heldout_samples"}
@@ -75,6 +77,9 @@ def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[
             require_assets(parameters.assets, names_below("mnist"))
         if parameters.variant == "wildlife":
             require_assets(parameters.assets, names_below("textures"))
+    measuring = any(name.endswith("measure_generation") for name in node_names)
+    if measuring and parameters.report.generation_metrics.network == "inception":
+        inception_path(parameters.assets)
     if "open_teacher" in node_names:
         teacher = open_identified_teacher(parameters.teacher, parameters.variant, parameters.assets)
         generator = teacher.generator
@@ -84,5 +89,7 @@ def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[
             if f"{mechanism}.distil_student" in node_names:
                 num_processes = joined_processes().size
                 check_distillation(mechanism, sizes, distill, parameters.compute, parameters.assets, num_processes)
+        if f"{BASELINE}.fit_baseline" in node_names:
+            check_baseline(parameters.baseline, teacher, parameters.teacher, parameters.assets)
         if "plan_ablation" in node_names:
             check_possible(expand_cells(parameters.ablation, students_of(parameters)), teacher.generator)

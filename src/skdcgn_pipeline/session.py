@@ -21,7 +21,9 @@ from skdcgn_pipeline.errors import (
     StudyFailedError,
     check_choice,
 )
-from skdcgn_pipeline.vocabulary import MECHANISMS
+from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS
+
+NAMESPACES = (*MECHANISMS, BASELINE)
 
 
 def environments(conf_source: str | Path) -> list[str]:
@@ -30,7 +32,7 @@ def environments(conf_source: str | Path) -> list[str]:
 
 
 class ProjectSession(KedroSession):
-    """A session that refuses unknown names before any work and trains a namespace with what it needs."""
+    """A session that refuses unknown names before any work and runs a namespace with what it needs."""
 
     def _get_config_loader(self) -> Any:
         env = self.store.get("env")
@@ -50,13 +52,13 @@ class ProjectSession(KedroSession):
         pipeline_names: list[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Run pipelines; `namespaces` runs these mechanisms with everything that they need upstream.
+        """Run pipelines; `namespaces` runs these with everything that they need upstream.
 
         Of the processes that `torchrun` starts, the first runs the pipelines; the others take part in its
         distillations and write and log nothing.
 
         Raises:
-            SettingError: If a pipeline or mechanism is unknown (`click.ClickException` on the command line).
+            SettingError: If a pipeline or namespace is unknown (`click.ClickException` on the command line).
         """
         from skdcgn_pipeline.compute import keep_freed_memory
 
@@ -120,21 +122,17 @@ class ProjectSession(KedroSession):
             names = ["export_released" if name == "export" else name for name in names]
         wanted = list(to_nodes or [])
         for namespace in namespaces or ():
-            _told(lambda namespace=namespace: check_choice("--namespaces", namespace, MECHANISMS))
+            _told(lambda namespace=namespace: check_choice("--namespaces", namespace, NAMESPACES))
             chosen = [pipelines[name] for name in names or ["__default__"]]
             found = [node.name for pipe in chosen for node in pipe.nodes if node.namespace == namespace]
             if not found:
                 _told(lambda namespace=namespace: _refuse_namespace(namespace, names))
             wanted += found
-        if "ablation" in names and self._settings_of("ablation").get("plan"):
+        if "ablation" in names and self._parameter("ablation").get("plan"):
             from skdcgn_pipeline.pipelines.ablation.pipeline import PLAN
 
             kwargs["node_names"] = PLAN
         return _told(lambda: super(ProjectSession, self).run(to_nodes=wanted, pipeline_names=names, **kwargs))
-
-    def _only_planning(self) -> bool:
-        """Tell whether the ablation is asked to say what it would do and nothing else."""
-        return bool(self._parameter("ablation").get("plan"))
 
 
 def _refuse_namespace(namespace: str, names: list[str]) -> None:

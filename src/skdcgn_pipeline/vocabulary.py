@@ -9,6 +9,8 @@ from skdcgn_pipeline.errors import SettingError, check_choice
 MECHANISMS = ("shape", "texture", "background")
 IMAGE_OF_MECHANISM = {"shape": "mask", "texture": "foreground", "background": "background"}
 CHANNELS_OF_MECHANISM = {"shape": 1, "texture": 3, "background": 3}
+# Whose images tables and pictures show: distilled students, or the control without distillation.
+STUDENTS, BASELINE = "students", "baseline"
 # The finished image, for a student that knows no mechanisms.
 COMPOSITE = "composite"
 

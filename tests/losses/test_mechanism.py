@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from skdcgn_pipeline.losses.mechanism import (
+    background_saliency_loss,
     gram_matrix,
     mask_bounds_loss,
     mask_entropy_loss,
     mode_seeking_loss,
     style_loss,
+    texture_patches,
 )
 
 
@@ -124,3 +126,67 @@ def test_style_does_not_depend_on_the_scale_of_the_style_network():
 def test_style_of_silent_features_is_finite():
     silent = [torch.zeros_like(layer) for layer in features(0)]
     assert style_loss(silent, silent, [1.0] * 4).item() == 0
+
+
+def test_paired_style_compares_image_by_image():
+    own, swapped = features(0), [layer.roll(1, 0) for layer in features(0)]
+    assert style_loss(own, swapped, [1.0] * 4).item() == pytest.approx(0, abs=1e-10)
+    assert style_loss(own, swapped, [1.0] * 4, paired=True).item() > 0.1
+    assert style_loss(own, own, [1.0] * 4, paired=True).item() == 0
+
+
+# --- texture patches and saliency ----------------------------------------------------------------
+
+
+def numbered_pixels(num_images: int = 2, size: int = 8) -> torch.Tensor:
+    """Images whose three channels are the number of the image, the row and the column."""
+    image, row, column = torch.meshgrid(torch.arange(num_images), torch.arange(size), torch.arange(size), indexing="ij")
+    return torch.stack([image, row, column], 1).float()
+
+
+def test_patches_are_whole_windows_of_their_own_image_inside_of_the_mask():
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[0, :, :4] = 1
+    mask[1, :, 3:, 4:] = 1
+    patches = texture_patches(numbered_pixels(), mask, 2, torch.Generator().manual_seed(0))
+    assert patches.shape == (2, 3, 8, 8)
+    assert (patches[:, 0] == torch.tensor([0, 1])[:, None, None]).all()
+    assert patches[0, 1].max() <= 3
+    assert patches[1, 1].min() >= 3
+    assert patches[1, 2].min() >= 4
+    # Neighbours inside of a patch are neighbours in the image.
+    assert (patches[:, 1, 1::2] - patches[:, 1, ::2] == 1).all()
+    assert (patches[:, 2, :, 1::2] - patches[:, 2, :, ::2] == 1).all()
+
+
+def test_patches_come_from_everywhere_inside_of_the_mask():
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[:, :, 2:6, 2:6] = 1
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat([texture_patches(numbered_pixels(1), mask, 2, generator) for _ in range(20)])
+    corners = set(map(tuple, drawn[:, 1:, ::2, ::2].permute(0, 2, 3, 1).reshape(-1, 2).int().tolist()))
+    assert corners == {(row, column) for row in range(2, 5) for column in range(2, 5)}
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0, math.nan])
+def test_a_flat_mask_gives_patches_of_the_whole_image(value):
+    mask = torch.full((1, 1, 8, 8), value)
+    patches = texture_patches(numbered_pixels(1), mask, 4, torch.Generator().manual_seed(1))
+    assert patches[0, 1].min() >= 0
+    assert patches[0, 1].max() <= 7
+
+
+def test_patches_have_no_gradient_and_follow_the_generator():
+    images, mask = numbered_pixels().requires_grad_(), mask_of(0.4, 0.6).repeat(1, 1, 2, 2).requires_grad_()
+    first, again, other = (texture_patches(images, mask, 2, torch.Generator().manual_seed(n)) for n in (0, 0, 1))
+    assert not first.requires_grad
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_saliency_of_a_background_is_pushed_down():
+    saliency = torch.tensor([0.2, 0.6]).view(2, 1, 1, 1).requires_grad_()
+    loss = background_saliency_loss(saliency)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.4)
+    assert (saliency.grad == 0.5).all()

@@ -24,6 +24,7 @@ BY_NAME_ONLY = [
     "fetch",
     "teacher",
     "ablation",
+    "baseline",
     "benchmark",
     "network_benchmark",
     "release",

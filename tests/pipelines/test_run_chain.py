@@ -237,7 +237,9 @@ def test_pictures_tables_and_report_are_artifacts(finished: tuple[Place, Finishe
         return {entry.path for entry in client.list_artifacts(first_run.info.run_id, folder)}
 
     assert listed("pictures") == {f"pictures/{name}.png" for name in PICTURES}
-    assert listed("tables") == {f"tables/{name}.csv" for name in ("accuracy", "accuracy_summary", "students")}
+    assert listed("tables") == {
+        f"tables/{name}.csv" for name in ("accuracy", "accuracy_summary", "generation", "students")
+    }
     assert "report.html" in listed("")
 
 
@@ -253,7 +255,7 @@ def test_every_store_holds_finished_artifacts_alone(finished: tuple[Place, Finis
         "biased_images": 1,
         "classifier": 7,  # the feature network is one
         "counterfactual": 2,
-        "measure": 1,
+        "measure": 2,  # students against their teacher, and generated images
         "sample": 3,
         "student": 4,  # three, and the three together
     }

@@ -80,6 +80,28 @@ def measure_rates(renders: dict[str, Callable[[], Any]], images_per_call: int) -
         return take_turns({name: partial(rate, render) for name, render in renders.items()})
 
 
+def peak_gpu_bytes(network: nn.Module, render: Callable[[], Any]) -> int | None:
+    """Return the GPU memory that a network needs to render once, weights included; None without a GPU.
+
+    Other tensors on the GPU do not count.
+
+    Args:
+        network: On the GPU.
+        render: Renders on it.
+    """
+    if not torch.cuda.is_available():
+        return None
+    render()  # libraries reserve their workspace in a first call
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    with torch.inference_mode():
+        render()
+    torch.cuda.synchronize()
+    weights = sum(t.numel() * t.element_size() for t in network.state_dict().values() if t.is_cuda)
+    return torch.cuda.max_memory_allocated() - before + weights
+
+
 def wait_for_device() -> None:
     """Wait until the GPU, if there is one, has done what it was asked to."""
     if torch.cuda.is_available():

@@ -56,6 +56,41 @@ def gaussian_statistics(features: Tensor) -> GaussianStatistics:
     return GaussianStatistics(features.mean(0), torch.cov(features.T))
 
 
+class StreamedGaussian:
+    """Mean and covariance of features that come in batches; memory stays at [D, D] in double precision.
+
+    Batches are joined by the parallel form of the variance (Chan, Golub and LeVeque 1983), which keeps its
+    digits where means are far from zero.
+
+    Attributes:
+        count: Images seen.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean = self._scatter = torch.zeros(())
+
+    def update(self, features: Tensor) -> None:
+        """Add the features [N, D] of N images."""
+        if not len(features):
+            return
+        features = features.double()
+        mean, total = features.mean(0), self.count + len(features)
+        centred = features - mean
+        scatter = centred.T @ centred
+        if not self.count:
+            self._mean, self._scatter = mean, scatter
+        else:
+            step = mean - self._mean
+            self._mean = self._mean + step * (len(features) / total)
+            self._scatter += scatter + torch.outer(step, step) * (self.count * len(features) / total)
+        self.count = total
+
+    def statistics(self) -> GaussianStatistics:
+        """Return what `gaussian_statistics` returns for all features together; needs two images."""
+        return GaussianStatistics(self._mean, self._scatter / (self.count - 1))
+
+
 def frechet_distance(first: GaussianStatistics, second: GaussianStatistics) -> float:
     """Squared Frechet distance of two Gaussians (arXiv 1706.08500, eq. 6).
 

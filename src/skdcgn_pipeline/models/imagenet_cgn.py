@@ -250,6 +250,37 @@ class ImageNetCGN(nn.Module):
         return self._draw("shape", noise, label).float()
 
 
+class BigGANImages(nn.Module):
+    """The BigGAN that a CGN is trained to imitate (`biggan_GT`): whole images of noise and class.
+
+    Args:
+        biggan: Arguments of `BigGANConfig`.
+        truncation: As in `ImageNetCGN`.
+
+    Attributes:
+        noise_dim, num_classes, image_size: As in `ImageNetCGN`; noise is N(0, I).
+    """
+
+    def __init__(self, biggan: Mapping[str, Any], truncation: float = DEFAULT_TRUNCATION) -> None:
+        super().__init__()
+        self.truncation = float(truncation)
+        self.noise_dim, self.num_classes = biggan["z_dim"], biggan["num_classes"]
+        self.image_size = biggan["output_dim"]
+        self.network = _make_biggan(biggan)
+
+    @torch.no_grad()
+    def render_images(self, noise: Tensor, label: Tensor) -> Tensor:
+        """Render images [N, 3, H, W] in [-1, 1] for noise [N, noise_dim] and classes [N].
+
+        Raises:
+            SettingError: If noise or labels have another shape, or a class is out of range.
+        """
+        check_request(self, noise, MechanismLabels.of(label))
+        latent = self.truncation * truncate_normal(noise)
+        one_hot = F.one_hot(label.long(), self.num_classes).to(latent.dtype)
+        return self.network(latent, one_hot, self.truncation).float()
+
+
 def make_miniature(truncation: float = DEFAULT_TRUNCATION, seed: int = 0) -> ImageNetCGN:
     """Return a small CGN of the same classes with random weights: 32 px, 10 classes, noise of length 4.
 
@@ -363,6 +394,32 @@ def load_imagenet_cgn(weights: Weights | None, truncation: float = DEFAULT_TRUNC
     cgn.to_empty(device="cpu")
     cgn.load_state_dict({prefix + name: tensor for prefix, state in parts.items() for name, tensor in state.items()})
     return _ready(cgn)
+
+
+def load_biggan(path: Path, truncation: float = DEFAULT_TRUNCATION) -> BigGANImages:
+    """Load the BigGAN that a CGN is trained to imitate, strictly.
+
+    Args:
+        path: The published CGN, of which `biggan_GT` is read, or a file of BigGAN-deep alone.
+        truncation: In (0, 1].
+
+    Returns:
+        The network on the CPU, frozen, in eval mode, channels last.
+
+    Raises:
+        SettingError: If the file is missing, damaged, holds code, or lacks or adds tensors.
+    """
+    state = {name.removeprefix("module."): tensor for name, tensor in read_state(path)[0].items()}
+    if any(name.startswith(UNUSED_PREFIX) for name in state):
+        state = {n.removeprefix(UNUSED_PREFIX): t for n, t in state.items() if n.startswith(UNUSED_PREFIX)}
+    size = SIZES[_size_of({"": state})]
+    _check_resolution(state, size["biggan"], path)
+    with torch.device("meta" if size is SIZES["deep_256"] else "cpu"):
+        images = BigGANImages(size["biggan"], truncation)
+    _check_tensors(state, {name: tuple(t.shape) for name, t in images.network.state_dict().items()}, path)
+    images.to_empty(device="cpu")
+    images.network.load_state_dict(state)
+    return place(images, "cpu", torch.channels_last).requires_grad_(False).eval()
 
 
 def files_of_parts(weights: Weights | None) -> dict[str, Path]:

@@ -14,7 +14,9 @@ from torch import Tensor
 from skdcgn_pipeline.errors import SettingError
 
 
-def read_state(path: Path, wanted: Callable[[str], bool] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_state(
+    path: Path, wanted: Callable[[str], bool] | None = None, setting: str = "teacher.weights"
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read tensors and metadata of a .safetensors or .pth file.
 
     A file in today's format is mapped, so that a tensor's values enter memory when they are first used.
@@ -22,6 +24,7 @@ def read_state(path: Path, wanted: Callable[[str], bool] | None = None) -> tuple
     Args:
         path: The file.
         wanted: Tells by name which tensors to return; all by default.
+        setting: That names the file, for messages.
 
     Raises:
         SettingError: If the file is missing, damaged, holds code or no state dict.
@@ -35,15 +38,15 @@ def read_state(path: Path, wanted: Callable[[str], bool] | None = None) -> tuple
         # Files from before torch 1.6 are no archives and cannot be mapped.
         state = torch.load(path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
     except FileNotFoundError as error:
-        raise SettingError("teacher.weights", "a file", f"nothing at {path}", "Correct the path.") from error
+        raise SettingError(setting, "a file", f"nothing at {path}", "Correct the path.") from error
     except pickle.UnpicklingError as error:
         got = f"{path}, which holds more than tensors or is not a weights file; nothing of it was executed"
-        raise SettingError("teacher.weights", "a file of plain tensors", got, remedy) from error
+        raise SettingError(setting, "a file of plain tensors", got, remedy) from error
     except Exception as error:  # many kinds, all meaning the same to the user
         got = f"{path}, which is truncated or no weights file ({first_line(error)})"
-        raise SettingError("teacher.weights", "a complete weights file", got, remedy) from error
+        raise SettingError(setting, "a complete weights file", got, remedy) from error
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise SettingError("teacher.weights", "a state dict of tensors", f"{type(state).__name__} in {path}", remedy)
+        raise SettingError(setting, "a state dict of tensors", f"{type(state).__name__} in {path}", remedy)
     return {name: tensor for name, tensor in state.items() if wanted is None or wanted(name)}, {}
 
 

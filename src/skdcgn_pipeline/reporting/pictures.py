@@ -31,7 +31,7 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 Picture = np.ndarray
 PIXELS_PER_PIXEL = 2  # small images are shown at twice their size
 LARGEST_ENLARGED = 64
-COLOUR_OF = {"originals": "#9a9a9a", "teacher": "#3b6ea5", "students": "#d9822b"}
+COLOUR_OF = {"originals": "#9a9a9a", "teacher": "#3b6ea5", "students": "#d9822b", "baseline": "#7a5195"}
 DOTS_PER_INCH = 110
 LABEL_POINTS = 1.3  # of accuracy, between two labels
 

@@ -578,13 +578,14 @@ def adopt_released_students(store: Path, name: str) -> StudentsArtifact:
     students = StudentCGN.from_released(name)
 
     def write(writer: ArtifactWriter) -> None:
-        _write_students(writer, students)
+        write_students(writer, students)
 
     sha256 = sha256_of_file(released_path(name, ".safetensors"))
     return StudentsArtifact(build_artifact(store, {"kind": "students", "released": name, "sha256": sha256}, write))
 
 
-def _write_students(writer: ArtifactWriter, students: StudentCGN) -> None:
+def write_students(writer: ArtifactWriter, students: StudentCGN) -> None:
+    """Write what `StudentsArtifact.open` reads."""
     folder = writer.scratch("students")
     students.save_pretrained(folder)
     for path in sorted(folder.iterdir()):
@@ -600,7 +601,7 @@ def assemble_students(store: Path, students: dict[str, StudentArtifact]) -> Stud
         cgn = StudentCGN(**interface, architectures={m: card["architecture"] for m, card in cards.items()})
         for mechanism in MECHANISMS:
             cgn.network_of(mechanism).load_state_dict(students[mechanism].open().state_dict())
-        _write_students(writer, cgn)
+        write_students(writer, cgn)
 
     inputs = {"kind": "students", **{mechanism: students[mechanism].artifact.identity for mechanism in MECHANISMS}}
     return StudentsArtifact(build_artifact(store, inputs, write))

@@ -22,7 +22,7 @@ from skdcgn_pipeline.losses.adversarial import least_squares_discriminator_loss,
 from skdcgn_pipeline.losses.mechanism import mask_bounds_loss, mask_entropy_loss, mode_seeking_loss, style_loss
 from skdcgn_pipeline.mechanisms import MechanismImages, compose, transform_mechanism
 from skdcgn_pipeline.models.cgn import MnistCGN
-from skdcgn_pipeline.models.classifier import INITIALISATION
+from skdcgn_pipeline.models.classifier import INITIALISATION, DigitClassifier
 from skdcgn_pipeline.models.discriminator import CGN_DISCRIMINATORS
 from skdcgn_pipeline.models.teacher import IdentifiedTeacher
 from skdcgn_pipeline.models.vgg16 import ImageFeatures, open_vgg16_features
@@ -64,6 +64,11 @@ def fit_style_network(
     """Train a small classifier on the biased images and return its four layers as style features."""
     draw = draw_from_split(split, seed, "style-network")
     network, _ = fit_classifier(draw, settings, seed, compute, title="style network", initialisation=initialisation)
+    return style_features_of(network)
+
+
+def style_features_of(network: DigitClassifier) -> ImageFeatures:
+    """Return the four layers of a classifier as style features; the classifier is frozen."""
     network.requires_grad_(False)
 
     def features(images: Tensor) -> list[Tensor]:

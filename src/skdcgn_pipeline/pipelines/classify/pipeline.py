@@ -2,15 +2,17 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
+from skdcgn_pipeline.pipelines.binding import given
 from skdcgn_pipeline.pipelines.classify import nodes
+from skdcgn_pipeline.vocabulary import STUDENTS
 
 
-def create_pipeline() -> Pipeline:
-    """Train and measure invariant classifiers."""
+def create_pipeline(of: str = STUDENTS) -> Pipeline:
+    """Train and measure invariant classifiers, also of students that tables call otherwise."""
     return pipeline(
         [
             node(
-                nodes.train_classifiers,
+                given(nodes.train_classifiers, of=of),
                 [
                     "classifier_store",
                     "biased_images",
@@ -27,8 +29,13 @@ def create_pipeline() -> Pipeline:
                 ["accuracy", "accuracy_csv"],
                 name="train_classifiers",
             ),
-            node(nodes.summarise_classifiers, "accuracy", "accuracy_summary", name="summarise_classifiers"),
-            node(nodes.show_accuracy, "accuracy_summary", "accuracy_chart", name="show_accuracy"),
+            node(
+                given(nodes.summarise_classifiers, of=of),
+                "accuracy",
+                "accuracy_summary",
+                name="summarise_classifiers",
+            ),
+            node(given(nodes.show_accuracy, of=of), "accuracy_summary", "accuracy_chart", name="show_accuracy"),
         ],
         tags="classify",
     )

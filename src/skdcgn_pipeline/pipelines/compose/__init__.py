@@ -1,5 +1,5 @@
 """Compose counterfactuals."""
 
-from skdcgn_pipeline.pipelines.compose.pipeline import create_pipeline
+from skdcgn_pipeline.pipelines.compose.pipeline import create_pipeline, create_student_side, create_teacher_side
 
-__all__ = ["create_pipeline"]
+__all__ = ["create_pipeline", "create_student_side", "create_teacher_side"]

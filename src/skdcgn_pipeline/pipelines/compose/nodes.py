@@ -12,6 +12,7 @@ from skdcgn_pipeline.parameters import Compose, Compute, Report, Sample, choose_
 from skdcgn_pipeline.reporting.interpolation import draw_interpolation
 from skdcgn_pipeline.reporting.pictures import draw_counterfactual_sheet
 from skdcgn_pipeline.training.distil_student import StudentsArtifact
+from skdcgn_pipeline.vocabulary import STUDENTS
 
 
 def draw_student_samples(
@@ -51,10 +52,13 @@ def show_interpolation(
 
 
 def show_counterfactuals(
-    teacher_counterfactuals: CounterfactualShards, student_counterfactuals: CounterfactualShards, report: Report
+    teacher_counterfactuals: CounterfactualShards,
+    student_counterfactuals: CounterfactualShards,
+    report: Report,
+    of: str = STUDENTS,
 ) -> np.ndarray:
-    """Draw some counterfactuals of teacher and students."""
-    sets = {"teacher": teacher_counterfactuals, "students": student_counterfactuals}
+    """Draw some counterfactuals of teacher and students; `of` is what the picture calls the students."""
+    sets = {"teacher": teacher_counterfactuals, of: student_counterfactuals}
     picture = draw_counterfactual_sheet(sets, 2 * report.num_examples)
-    log_picture("counterfactuals", picture)
+    log_picture("counterfactuals" if of == STUDENTS else f"{of}_counterfactuals", picture)
     return picture

@@ -2,11 +2,33 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
+from skdcgn_pipeline.pipelines.binding import given
 from skdcgn_pipeline.pipelines.compose import nodes
+from skdcgn_pipeline.vocabulary import STUDENTS
 
 
 def create_pipeline() -> Pipeline:
     """Draw the students' pool and compose counterfactuals of teacher and students."""
+    return create_teacher_side() + create_student_side() + create_interpolation()
+
+
+def create_teacher_side() -> Pipeline:
+    """Compose counterfactuals of the teacher."""
+    return pipeline(
+        [
+            node(
+                nodes.compose_counterfactuals,
+                ["counterfactual_store", "teacher_samples", "params:compose", "params:class_lists", "params:seed"],
+                "teacher_counterfactuals",
+                name="compose_teacher_counterfactuals",
+            )
+        ],
+        tags="compose",
+    )
+
+
+def create_student_side(of: str = STUDENTS) -> Pipeline:
+    """Draw a pool from students, whatever pictures call them, and compose its counterfactuals."""
     return pipeline(
         [
             node(
@@ -25,28 +47,31 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 nodes.compose_counterfactuals,
-                ["counterfactual_store", "teacher_samples", "params:compose", "params:class_lists", "params:seed"],
-                "teacher_counterfactuals",
-                name="compose_teacher_counterfactuals",
-            ),
-            node(
-                nodes.compose_counterfactuals,
                 ["counterfactual_store", "student_samples", "params:compose", "params:class_lists", "params:seed"],
                 "student_counterfactuals",
                 name="compose_student_counterfactuals",
             ),
             node(
-                nodes.show_counterfactuals,
+                given(nodes.show_counterfactuals, of=of),
                 ["teacher_counterfactuals", "student_counterfactuals", "params:report"],
                 "counterfactual_sheet",
                 name="show_counterfactuals",
             ),
+        ],
+        tags="compose",
+    )
+
+
+def create_interpolation() -> Pipeline:
+    """Show how teacher and students pass from one class to another."""
+    return pipeline(
+        [
             node(
                 nodes.show_interpolation,
                 ["teacher", "students", "params:compose", "params:seed", "params:compute"],
                 ["interpolation_sheet", "interpolation_animation"],
                 name="show_interpolation",
-            ),
+            )
         ],
         tags="compose",
     )

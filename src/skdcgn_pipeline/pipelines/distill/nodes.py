@@ -10,8 +10,10 @@ from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table, recorded_steps
 from skdcgn_pipeline.metrics.comparison import compare_with_teacher
+from skdcgn_pipeline.metrics.generation import JudgeNetwork, generation_metrics, judge_of_classifier, open_inception
+from skdcgn_pipeline.metrics.generation import measure_generation as measure
 from skdcgn_pipeline.models.teacher import IdentifiedTeacher
-from skdcgn_pipeline.parameters import Compute, Distill, Report
+from skdcgn_pipeline.parameters import Compute, Distill, GenerationMetrics, Report
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves, draw_student_sheet
 from skdcgn_pipeline.training.distil_student import (
     StudentArtifact,
@@ -21,7 +23,7 @@ from skdcgn_pipeline.training.distil_student import (
 from skdcgn_pipeline.training.distil_student import assemble_students as assemble
 from skdcgn_pipeline.training.feature_network import FeatureNetwork
 from skdcgn_pipeline.training.parallel import joined_processes
-from skdcgn_pipeline.vocabulary import MECHANISMS
+from skdcgn_pipeline.vocabulary import MECHANISMS, STUDENTS
 
 
 def distil_mechanism(mechanism: str) -> Callable[..., StudentArtifact]:
@@ -53,8 +55,9 @@ def compare_students(
     feature_network: FeatureNetwork,
     report: Report,
     compute: Compute,
+    of: str = STUDENTS,
 ) -> pd.DataFrame:
-    """Measure fidelity and cost of every mechanism."""
+    """Measure fidelity and cost of every mechanism; `of` is what tables and metrics call the students."""
     table = compare_with_teacher(
         store,
         teacher,
@@ -68,15 +71,59 @@ def compare_students(
         compute,
     )
     numbers = table.set_index("mechanism").select_dtypes("number")
-    log_metrics({f"{m}/{name}": value for m, row in numbers.iterrows() for name, value in row.items()})
-    log_table("students", table)
+    prefix = "" if of == STUDENTS else f"{of}/"
+    log_metrics({f"{prefix}{m}/{name}": value for m, row in numbers.iterrows() for name, value in row.items()})
+    log_table(of, table)
     return table
 
 
-def show_students(students: StudentsArtifact, heldout_samples: SampleShards, report: Report) -> np.ndarray:
+def measure_generation(
+    store: Path,
+    teacher: IdentifiedTeacher,
+    students: StudentsArtifact,
+    heldout_samples: SampleShards,
+    biased_images: BiasedImages,
+    feature_network: FeatureNetwork,
+    report: Report,
+    assets: str,
+    seed: int,
+    compute: Compute,
+    of: str = STUDENTS,
+) -> pd.DataFrame:
+    """Measure the composites of students and teacher: FID, KID, IS and their masks."""
+    table = measure(
+        store,
+        teacher,
+        students.open(),
+        students.artifact.identity,
+        heldout_samples,
+        biased_images,
+        open_judge(report.generation_metrics, feature_network, assets, compute),
+        report.generation_metrics,
+        seed,
+        compute,
+        of,
+    )
+    log_metrics(generation_metrics(table))
+    log_table("generation" if of == STUDENTS else f"{of}_generation", table)
+    return table
+
+
+def open_judge(
+    settings: GenerationMetrics, feature_network: FeatureNetwork, assets: str, compute: Compute
+) -> JudgeNetwork:
+    """Open the network in whose features generated images are measured."""
+    if settings.network == "inception":
+        return open_inception(assets, compute)
+    return judge_of_classifier(feature_network.open(), feature_network.artifact.identity, compute)
+
+
+def show_students(
+    students: StudentsArtifact, heldout_samples: SampleShards, report: Report, of: str = STUDENTS
+) -> np.ndarray:
     """Draw teacher and students side by side on held-out noise."""
     picture = draw_student_sheet(students.open(), heldout_samples, 2 * report.num_examples)
-    log_picture("students", picture)
+    log_picture(of, picture)
     return picture
 
 

@@ -2,6 +2,8 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
+from skdcgn_pipeline import vocabulary
+from skdcgn_pipeline.pipelines.binding import given
 from skdcgn_pipeline.pipelines.distill import nodes
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
@@ -28,12 +30,12 @@ def _distil(mechanism: str) -> Pipeline:
     )
 
 
-def create_comparison() -> Pipeline:
-    """Compare students, wherever they come from, with their teacher."""
+def create_comparison(of: str = vocabulary.STUDENTS) -> Pipeline:
+    """Compare students, wherever they come from and whatever tables call them, with their teacher."""
     return pipeline(
         [
             node(
-                nodes.compare_students,
+                given(nodes.compare_students, of=of),
                 [
                     "measure_store",
                     "teacher",
@@ -48,7 +50,24 @@ def create_comparison() -> Pipeline:
                 name="compare_students",
             ),
             node(
-                nodes.show_students,
+                given(nodes.measure_generation, of=of),
+                [
+                    "measure_store",
+                    "teacher",
+                    "students",
+                    "heldout_samples",
+                    "biased_images",
+                    "feature_network",
+                    "params:report",
+                    "params:assets",
+                    "params:seed",
+                    "params:compute",
+                ],
+                "generation_metrics",
+                name="measure_generation",
+            ),
+            node(
+                given(nodes.show_students, of=of),
                 ["students", "heldout_samples", "params:report"],
                 "student_sheet",
                 name="show_students",

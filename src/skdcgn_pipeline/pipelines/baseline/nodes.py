@@ -1,0 +1,65 @@
+"""Nodes of the baseline stage; it is compared, composed and classified by the nodes of those stages."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skdcgn_pipeline.io.tracking import log_picture, recorded_steps
+from skdcgn_pipeline.models.teacher import IdentifiedTeacher
+from skdcgn_pipeline.models.vgg16 import open_vgg16_features
+from skdcgn_pipeline.parameters import Baseline, Compute, Report, Teacher
+from skdcgn_pipeline.pipelines.distill.nodes import open_judge
+from skdcgn_pipeline.reporting.pictures import draw_loss_curves
+from skdcgn_pipeline.training.feature_network import FeatureNetwork
+from skdcgn_pipeline.training.fit_baseline import (
+    STYLE_SETTING,
+    BaselineArtifact,
+    build_baseline,
+    check_baseline,
+    detector_of,
+    open_image_teacher,
+)
+from skdcgn_pipeline.training.fit_teacher import style_features_of
+from skdcgn_pipeline.vocabulary import BASELINE
+
+
+def fit_baseline(
+    store: Path,
+    teacher: IdentifiedTeacher,
+    feature_network: FeatureNetwork,
+    baseline: Baseline,
+    teacher_settings: Teacher,
+    report: Report,
+    assets: str,
+    seed: int,
+    compute: Compute,
+) -> BaselineArtifact:
+    """Train three students end to end against whole images."""
+    check_baseline(baseline, teacher, teacher_settings, assets)
+    style_identity: Any = feature_network.artifact.identity
+    if baseline.uses_style and baseline.style_network == "vgg16":
+        style_features, style_identity = open_vgg16_features(assets, *STYLE_SETTING), "vgg16"
+    else:
+        style_features = style_features_of(feature_network.open())
+    with recorded_steps(BASELINE) as record:
+        return build_baseline(
+            store,
+            open_image_teacher(teacher, baseline, teacher_settings),
+            baseline,
+            seed,
+            compute,
+            style_features,
+            style_identity,
+            detector_of(teacher),
+            teacher.identity,
+            open_judge(report.generation_metrics, feature_network, assets, compute),
+            record,
+        )
+
+
+def show_history(students: BaselineArtifact) -> np.ndarray:
+    """Draw the losses of the baseline and what tells of collapse."""
+    picture = draw_loss_curves({BASELINE: students.history})
+    log_picture("baseline_losses", picture)
+    return picture

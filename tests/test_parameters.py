@@ -73,6 +73,47 @@ def test_the_settings_of_every_environment_are_accepted(project, raw, environmen
     assert parameters.texture.distill.num_steps == raw["texture"]["distill"]["num_steps"]
 
 
+@pytest.fixture
+def raw_of_imagenet(project, raw):
+    merge(raw, read_folder(project / "conf" / "imagenet"))
+    return raw | {"variant": "imagenet"}
+
+
+def test_the_settings_of_imagenet_are_accepted(raw_of_imagenet):
+    parameters = check_parameters(raw_of_imagenet)
+    assert parameters.prepare.source == "imagenet"
+    assert parameters.teacher.name == "imagenet_cgn"
+    assert not parameters.compose.composition.patch_shift
+    for mechanism in ("shape", "texture", "background"):
+        assert getattr(parameters, mechanism).distill.student.architecture == "tinygan"
+
+
+@pytest.mark.parametrize("name", ["cue_conflict", "imagenet9"])
+def test_an_empty_folder_is_none(raw_of_imagenet, name):
+    raw_of_imagenet["ensemble"][name] = ""
+    assert getattr(check_parameters(raw_of_imagenet).ensemble, name) is None
+
+
+@pytest.mark.parametrize(("variant", "source"), [("imagenet", "digits"), ("colored", "imagenet")])
+def test_a_bias_belongs_to_digits(raw, variant, source):
+    raw["variant"], raw["prepare"]["source"] = variant, source
+    assert f"got variant '{variant}' with prepare.source '{source}'" in message_of(raw)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"folders": {"validation": "a"}}, "'folders' must have other names than the evaluations that are there"),
+        ({"folders": {"a/b": "a"}}, "ensemble.folders.a/b"),
+        ({"trained_on": ["students", "students"]}, "'trained_on' names each source once"),
+        ({"trained_on": ["student"]}, "Did you mean 'students'?"),
+    ],
+)
+def test_an_impossible_ensemble_is_refused(raw, changes, told):
+    raw["ensemble"] |= changes
+    assert told in message_of(raw)
+
+
 def test_the_published_recipe_of_digits_and_the_small_students_are_the_base(raw):
     student = check_parameters(raw).shape.distill.student
     assert (student.architecture, student.width, student.embedding_dim) == ("compact", (16, 24, 16), 8)

@@ -20,7 +20,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # What some nodes read where an earlier run left it, and do without where none did.
-OPTIONAL_INPUTS = {"biased_images", "teacher_samples", "student_samples", "heldout_samples", "ablation_chapter"}
+OPTIONAL_INPUTS = {
+    "biased_images",
+    "feature_network",
+    "teacher_samples",
+    "student_samples",
+    "heldout_samples",
+    "ablation_chapter",
+    # Of these, the report shows what there is at the run's scale.
+    "biased_images_sheet",
+    "accuracy_chart",
+    "accuracy_summary",
+    "invariance",
+    "invariance_chart",
+}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

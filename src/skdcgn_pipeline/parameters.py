@@ -32,8 +32,9 @@ Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 TrainingSetName = Literal["originals", "teacher", "students"]
-Variant = Literal["colored", "double_colored", "wildlife"]
 MechanismName = Literal["shape", "texture", "background"]
+Variant = Literal["colored", "double_colored", "wildlife", "imagenet"]
+CounterfactualSource = Literal["teacher", "students"]
 LossTerm = Literal["pixel", "feature", "kl", "adversarial", "binary_cross_entropy"]
 StudyName = Literal[
     "transformations", "mechanisms", "counts", "mixing", "losses", "size", "source", "stage", "monolith"
@@ -144,22 +145,37 @@ class Fetch(Settings):
     table: str | None = None
 
 
+class GivenFeatures(Settings):
+    """A trained torchvision network in whose features images are compared.
+
+    Attributes:
+        architecture: Name of a torchvision classifier.
+        weights: File with torchvision's state dict of it.
+    """
+
+    architecture: str = "resnet50"
+    weights: str
+
+
 class Prepare(Settings):
     """Biased datasets and the feature network.
 
     Attributes:
-        source: `digits` (scikit-learn) or `mnist`.
+        source: What the real images are: `digits` (scikit-learn), `mnist`, or `imagenet`, whose folders the
+            `ensemble` stage reads; the stages that are made for digits are then left out.
         copies: How many times each digit is coloured anew.
         validation_fraction: Share of the training digits held out for every choice.
         binarise_threshold: A grey value above it belongs to the digit.
         feature_network: Training of the fixed classifier whose features Frechet distances use.
+        given_features: A network that is used instead. Null at ImageNet's scale leaves Frechet distances out.
     """
 
-    source: Literal["digits", "mnist"]
+    source: Literal["digits", "mnist", "imagenet"]
     copies: Count = 1
     validation_fraction: Fraction = 0.1
     binarise_threshold: Fraction = 0.1
     feature_network: ClassifierFit
+    given_features: GivenFeatures | None = None
 
 
 class TeacherFit(Settings):
@@ -856,7 +872,8 @@ class Ablation(Settings):
         transformations, counts, mixing, losses, size, stage, monolith: The grids; `mechanisms` and
             `source` have nothing to choose.
         distill: Budget of the students that cells distil for themselves.
-        fit: How each classifier is trained.
+        fit: How each classifier is trained. At ImageNet's scale each is an ensemble, trained as `ensemble.fit`
+            says on `num_images` real images in batches of `batch_size`, and as many counterfactuals.
     """
 
     study: Annotated[tuple[StudyName, ...], Field(min_length=1)] = STUDIES  # type: ignore[assignment]
@@ -1064,6 +1081,52 @@ class Baseline(Settings):
         return bool(self.weights.style or self.weights.texture)
 
 
+class Ensemble(Settings):
+    """The invariant ensemble of ImageNet: what it learns from and what it is measured on.
+
+    An evaluation whose folder is null is left out; a folder that is named must be there.
+
+    Attributes:
+        trained_on: Whose counterfactuals an ensemble is trained on, one ensemble for each.
+        train: Folder of real images to learn from, with a folder per class named by its WordNet id.
+        validation: The same, to measure on; measured under the name `validation`.
+        cue_conflict: Folder of cue-conflict images, for the shape bias.
+        imagenet9: Folder with `mixed_same`, `mixed_rand` and perhaps `original`, for the background gap.
+        folders: Further folders to measure accuracy on, by name, such as ImageNet-A or -Sketch. Where a folder
+            lacks classes, only those that it has may be predicted.
+        num_counterfactuals: Counterfactuals that every head is measured on; 0 leaves them out.
+        evaluation_batch_size: Images per batch when measuring.
+        reading: How folders are read.
+        fit: How it is trained.
+    """
+
+    trained_on: Annotated[tuple[CounterfactualSource, ...], Field(min_length=1)] = ("students",)
+    train: str
+    validation: str
+    cue_conflict: str | None = None
+    imagenet9: str | None = None
+    folders: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], str] = {}
+    num_counterfactuals: Annotated[int, Field(ge=0)] = 10_000
+    evaluation_batch_size: Count = 256
+    reading: ImageReading = ImageReading()
+    fit: EnsembleFit
+
+    @field_validator("cue_conflict", "imagenet9", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value  # the command line cannot say null
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Ensemble:
+        if len(set(self.trained_on)) < len(self.trained_on):
+            raise ValueError(f"'trained_on' names each source once, got {list(self.trained_on)}")
+        if taken := {"validation", "cue_conflict", "imagenet9", "counterfactuals"} & self.folders.keys():
+            raise ValueError(
+                f"'folders' must have other names than the evaluations that are there, got {sorted(taken)}"
+            )
+        return self
+
+
 class Benchmark(Settings):
     """How much is done to measure what things cost; every number is the median of five repeats.
 
@@ -1186,9 +1249,19 @@ class Parameters(Settings):
     classify: Classify
     ablation: Ablation
     baseline: Baseline
+    ensemble: Ensemble
     benchmark: Benchmark
     report: Report
     export: Export = Export()
+
+    @model_validator(mode="after")
+    def _variant_fits_the_source(self) -> Parameters:
+        if (self.variant == "imagenet") != (self.prepare.source == "imagenet"):
+            raise ValueError(
+                "variant 'imagenet' belongs to prepare.source 'imagenet', and a variant of the bias to digits; "
+                f"got variant '{self.variant}' with prepare.source '{self.prepare.source}'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _images_learn_something(self) -> Parameters:

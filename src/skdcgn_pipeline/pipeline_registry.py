@@ -8,7 +8,11 @@ from kedro.pipeline import Pipeline
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Return all pipelines by name; `__default__` is the whole chain that ends in the report."""
+    """Return all pipelines by name; `__default__` is the whole chain that ends in the report.
+
+    At ImageNet's scale the session leaves out what is made for digits, and the report's ensembles take the
+    place of its classifiers, see `pipelines.scale`.
+    """
     from skdcgn_pipeline.pipelines import (
         ablation,
         baseline,
@@ -16,6 +20,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         classify,
         compose,
         distill,
+        ensemble,
         export,
         fetch,
         prepare,
@@ -43,6 +48,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "distill": distilled,
         "compose": composed,
         "classify": classified,
+        "ensemble": composed + ensemble.create_pipeline(),
         "ablation": composed + ablation.create_pipeline(),
         "baseline": prepared + sampled + baseline.create_pipeline(),
         "benchmark": composed + benchmark.create_pipeline(),

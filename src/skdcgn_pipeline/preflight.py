@@ -1,4 +1,4 @@
-"""What is checked before any work: device, disk, assets, teacher and what is drawn from it."""
+"""What is checked before any work: device, disk, assets, folders of images, teacher and what is drawn from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from skdcgn_pipeline.models.teacher import open_identified_teacher
 from skdcgn_pipeline.parameters import Distill, Parameters, choose_classes
 from skdcgn_pipeline.studies.ablation import check_possible
 from skdcgn_pipeline.studies.cells import expand_cells
+from skdcgn_pipeline.studies.invariance import check_folders, check_teacher_classes
 from skdcgn_pipeline.training.distil_student import check_distillation
+from skdcgn_pipeline.training.feature_network import read_given_network
 from skdcgn_pipeline.training.fit_baseline import check_baseline
 from skdcgn_pipeline.training.parallel import joined_processes
 from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS
@@ -80,6 +82,12 @@ def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[
     measuring = any(name.endswith("measure_generation") for name in node_names)
     if measuring and parameters.report.generation_metrics.network == "inception":
         inception_path(parameters.assets)
+    if "fit_feature_network" in node_names and parameters.prepare.given_features is not None:
+        read_given_network(parameters.prepare.given_features)
+    tables = None
+    by_ensembles = parameters.prepare.source == "imagenet"
+    if "read_image_folders" in node_names or ("plan_ablation" in node_names and by_ensembles):
+        tables = check_folders(parameters.ensemble, parameters.assets, parameters.seed)
     if "open_teacher" in node_names:
         teacher = open_identified_teacher(parameters.teacher, parameters.variant, parameters.assets)
         generator = teacher.generator
@@ -91,5 +99,8 @@ def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[
                 check_distillation(mechanism, sizes, distill, parameters.compute, parameters.assets, num_processes)
         if f"{BASELINE}.fit_baseline" in node_names:
             check_baseline(parameters.baseline, teacher, parameters.teacher, parameters.assets)
+        if tables is not None:
+            check_teacher_classes(teacher.generator.num_classes, tables)
         if "plan_ablation" in node_names:
-            check_possible(expand_cells(parameters.ablation, students_of(parameters)), teacher.generator)
+            cells = expand_cells(parameters.ablation, students_of(parameters))
+            check_possible(cells, teacher.generator, by_ensembles)

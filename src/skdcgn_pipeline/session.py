@@ -128,11 +128,48 @@ class ProjectSession(KedroSession):
             if not found:
                 _told(lambda namespace=namespace: _refuse_namespace(namespace, names))
             wanted += found
+        names, at_this_scale = _told(lambda: self._at_scale(names))
+        if at_this_scale is not None:
+            kwargs["node_names"] = _told(lambda: _narrowed(kwargs.get("node_names"), at_this_scale))
         if "ablation" in names and self._parameter("ablation").get("plan"):
             from skdcgn_pipeline.pipelines.ablation.pipeline import PLAN
 
             kwargs["node_names"] = PLAN
         return _told(lambda: super(ProjectSession, self).run(to_nodes=wanted, pipeline_names=names, **kwargs))
+
+    def _at_scale(self, names: list[str]) -> tuple[list[str], list[str] | None]:
+        """Return the pipelines to run and their nodes, None for all, at the scale of the settings.
+
+        Raises:
+            SettingError: If a pipeline is named after a stage that has no use at this scale.
+        """
+        from skdcgn_pipeline.pipelines.scale import applicable_nodes, is_imagenet, is_without_its_stage, with_ensembles
+
+        parameters = self._get_config_loader()["parameters"]
+        for name in names:
+            if is_without_its_stage(name, pipelines[name], parameters):
+                raise SettingError(
+                    "--pipelines",
+                    f"a stage that serves prepare.source={(parameters.get('prepare') or {}).get('source')}",
+                    f"'{name}', which does not",
+                    "Choose another stage or --env: 'ensemble' is ImageNet's, 'classify' that of the digits.",
+                )
+        if not is_imagenet(parameters):
+            return names, None
+        names = with_ensembles(names)
+        found = [node for name in names for node in applicable_nodes(pipelines[name], parameters)]
+        return names, list(dict.fromkeys(found))  # pipelines share what they need upstream
+
+
+def _narrowed(wanted: Iterable[str] | None, there: list[str]) -> list[str]:
+    """Return the nodes that are wanted, or all that there are.
+
+    Raises:
+        SettingError: If one is not there.
+    """
+    for name in wanted or ():
+        check_choice("--nodes", name, there)
+    return list(wanted or there)
 
 
 def _refuse_namespace(namespace: str, names: list[str]) -> None:

@@ -280,6 +280,15 @@ def test_interrupted_mapping_continues_with_the_files_that_are_missing(tmp_path,
     assert torch.equal(arrays["mask"], tiny_samples.read_images().mask)
 
 
+def test_a_pool_too_large_for_memory_is_mapped_and_gives_the_same_images(tmp_path, tiny_samples, monkeypatch):
+    read = CounterfactualPool.opened(tmp_path / "mapped", tiny_samples)
+    assert not (tmp_path / "mapped").exists()
+    monkeypatch.setattr(pools, "MAPPED_BEYOND_BYTES", pools.bytes_of(tiny_samples) - 1)
+    mapped = CounterfactualPool.opened(tmp_path / "mapped", tiny_samples)
+    assert len([*(tmp_path / "mapped").rglob("*.npy")]) == 4
+    assert torch.equal(draw(read, 50).images, draw(mapped, 50).images)
+
+
 # --- fixed sets ----------------------------------------------------------------------------------
 
 

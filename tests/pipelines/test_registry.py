@@ -23,6 +23,7 @@ from skdcgn_pipeline.vocabulary import STUDIES
 BY_NAME_ONLY = [
     "fetch",
     "teacher",
+    "ensemble",
     "ablation",
     "baseline",
     "benchmark",
@@ -169,7 +170,7 @@ def test_catalog_names_everything_that_is_kept(context: KedroContext, registered
         and name != "parameters"
         and not name.startswith("params:")
     }
-    assert in_memory == {"teacher", "surroundings"}
+    assert in_memory == {"teacher", "surroundings", "image_folders"}
 
 
 def test_everything_is_kept_below_the_data_root(context: KedroContext, registered: dict[str, Pipeline]) -> None:

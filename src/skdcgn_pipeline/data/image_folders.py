@@ -115,16 +115,28 @@ def _size_of(path: Path) -> int:
         return 0
 
 
+def class_folders(root: Path, setting: str) -> list[Path]:
+    """Return the folders in `root` in the order of their names; hidden ones do not count.
+
+    Raises:
+        SettingError: If there is no such folder, or none in it.
+    """
+    if not root.is_dir():
+        raise SettingError(setting, "a folder with a folder per class", f"nothing at {root}", "Correct the path.")
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not folders:
+        raise SettingError(setting, "images in folders, one per class", f"none in {root}", "Correct the path.")
+    return folders
+
+
 def _list_files(root: Path, setting: str) -> dict[str, list[tuple[str, int]]]:
     """Return the files below each folder in `root` as (name, bytes); hidden ones do not count.
 
     Raises:
         SettingError: If there is no such folder, or no file in any of its folders.
     """
-    if not root.is_dir():
-        raise SettingError(setting, "a folder with a folder per class", f"nothing at {root}", "Correct the path.")
     files: dict[str, list[tuple[str, int]]] = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for folder in class_folders(root, setting):
         found = []
         for parent, folders, names in os.walk(folder, followlinks=True):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -133,6 +145,32 @@ def _list_files(root: Path, setting: str) -> dict[str, list[tuple[str, int]]]:
     if not any(files.values()):
         raise SettingError(setting, "images in folders, one per class", f"none in {root}", "Correct the path.")
     return files
+
+
+def check_wordnet_names(
+    root: Path | str, wnids: tuple[str, ...], setting: str, names: Iterable[str] | None = None
+) -> None:
+    """Refuse a folder with class folders that the index table does not know, without a look into them.
+
+    Args:
+        root: The folder.
+        wnids: The WordNet id of each class.
+        setting: What errors call the folder.
+        names: Names of the class folders, where they are known.
+
+    Raises:
+        SettingError: If there is no such folder, or one in it is no class.
+    """
+    root = Path(root)
+    found = [folder.name for folder in class_folders(root, setting)] if names is None else [*names]
+    unknown = sorted(set(found) - set(wnids))
+    if unknown:
+        raise SettingError(
+            setting,
+            f"class folders named by the {len(wnids)} WordNet ids of the index table",
+            f"{len(unknown)} of {len(found)} others in {root}, the first '{unknown[0]}'",
+            "Remove them, or give the folder above or below.",
+        )
 
 
 def _list_classes(root: Path, files: Mapping[str, list[tuple[str, int]]], class_of: Mapping[str, int]) -> ImageList:
@@ -158,14 +196,7 @@ def list_wordnet_images(
     root = Path(root)
     files = _list_files(root, setting)
     class_of = {wnid: index for index, wnid in enumerate(wnids)}
-    unknown = [name for name in files if name not in class_of]
-    if unknown:
-        raise SettingError(
-            setting,
-            f"class folders named by the {len(wnids)} WordNet ids of the index table",
-            f"{len(unknown)} of {len(files)} others in {root}, the first '{unknown[0]}'",
-            "Remove them, or give the folder above or below.",
-        )
+    check_wordnet_names(root, wnids, setting, files)
     missing = [wnid for wnid in wnids if not files.get(wnid)]
     if complete and missing:
         raise SettingError(
@@ -412,6 +443,27 @@ def crop_centre(image: Image.Image, image_size: int, resize: int | None) -> Imag
         raise SettingError("resize", f"at least {image_size} x {image_size}", f"{width} x {height}", remedy)
     left, top = round((width - image_size) / 2), round((height - image_size) / 2)
     return image.crop((left, top, left + image_size, top + image_size))
+
+
+def crop_centre_of(images: Tensor, image_size: int, resize: int | None) -> Tensor:
+    """Return the middle of square images [N, C, H, W], as `crop_centre` does of an image file.
+
+    Args:
+        images: Floating point.
+        image_size: Height and width of the result.
+        resize: Height and width before cropping; None crops the images as they are.
+
+    Raises:
+        SettingError: If the images are too small for the crop.
+    """
+    if resize is not None and images.shape[-1] != resize:
+        images = F.interpolate(images, (resize, resize), mode="bilinear", antialias=True)
+    height, width = images.shape[-2:]
+    if min(height, width) < image_size:
+        remedy = "Let images be resized to at least the crop (`resize`)."
+        raise SettingError("resize", f"at least {image_size} x {image_size}", f"{width} x {height}", remedy)
+    top, left = (height - image_size) // 2, (width - image_size) // 2
+    return images[..., top : top + image_size, left : left + image_size]
 
 
 def draw_crop(height: int, width: int, generator: np.random.Generator) -> tuple[int, int, int, int]:

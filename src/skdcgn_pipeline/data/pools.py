@@ -28,6 +28,8 @@ from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
 
 # Stored counterfactuals are composed in blocks of this many rows, whatever the shards are.
 ROWS_PER_BLOCK = 500
+# Pools of more bytes are mapped from a file instead of read into memory.
+MAPPED_BEYOND_BYTES = 4 * 2**30
 # Few enough at a time for the memory of each step to be at hand for the next; no image depends on it.
 IMAGES_PER_PASS = 128
 
@@ -160,6 +162,18 @@ class CounterfactualPool:
 
     def _draw_classes(self, classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
         return classes[torch.randint(len(classes), (count,), generator=generator)]
+
+    @classmethod
+    def opened(cls, store: Path, samples: SampleShards) -> CounterfactualPool:
+        """Read samples into memory where they are few, or map them; the images are the same.
+
+        Args:
+            store: Directory of the files that are mapped, see `mapped`.
+            samples: The images of all mechanisms.
+        """
+        if bytes_of(samples) <= MAPPED_BEYOND_BYTES:
+            return cls.of(samples)
+        return cls.mapped(store, dict.fromkeys(MECHANISMS, samples))
 
     def draw(self, num_images: int, composition: Composition, generator: torch.Generator) -> CounterfactualBatch:
         """Compose counterfactuals.
@@ -321,6 +335,11 @@ class CounterfactualShards(Shards):
         return torch.from_numpy(columns["images"]), torch.from_numpy(columns["labels"])
 
 
+def bytes_of(samples: SampleShards) -> int:
+    """Return how many bytes the decoded images of samples have: a mask and two images of three channels."""
+    return samples.num_rows * 7 * samples.image_size**2
+
+
 def build_arrays(store: Path, samples: SampleShards) -> dict[str, Tensor]:
     """Return labels and images of samples as tensors that are mapped from files, which are written once.
 
@@ -329,7 +348,7 @@ def build_arrays(store: Path, samples: SampleShards) -> dict[str, Tensor]:
     names = ("labels", *IMAGE_OF_MECHANISM.values())
 
     def write(writer: ArtifactWriter) -> None:
-        check_writable(store, samples.num_rows * 7 * samples.image_size**2)
+        check_writable(store, bytes_of(samples))
         for name in names:
             if not writer.has(f"{name}.npy"):
                 writer.write(f"{name}.npy", partial(_save_column, samples, name))
@@ -414,7 +433,7 @@ def store_counterfactuals(
     """
 
     def source() -> BlockRows:
-        pool = CounterfactualPool.of(samples)
+        pool = CounterfactualPool.opened(store.parent / "mapped", samples)
         return BlockRows(partial(compose_block, pool, composition, seed), ROWS_PER_BLOCK)
 
     def write(writer: ArtifactWriter) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skdcgn_pipeline.artifacts import build_json
+from skdcgn_pipeline.compute import choose_device
 from skdcgn_pipeline.data.batches import from_bytes
 from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.data.samples import SampleShards, decode_images
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
 from skdcgn_pipeline.metrics.cost import count_macs, count_parameters, measure_rates, render_call
 from skdcgn_pipeline.metrics.fidelity import (
+    FeatureExtractor,
     GaussianStatistics,
     extract_features,
     frechet_distance,
@@ -25,7 +28,6 @@ from skdcgn_pipeline.metrics.fidelity import (
     mask_iou,
     mean_absolute_difference,
 )
-from skdcgn_pipeline.models.classifier import DigitClassifier
 from skdcgn_pipeline.models.student import StudentCGN, check_same_interface
 from skdcgn_pipeline.models.teacher import IdentifiedTeacher
 from skdcgn_pipeline.parameters import Compute
@@ -38,16 +40,40 @@ FIDELITY_COLUMNS = ["mechanism", "l1", "mask_iou", "frechet", "frechet_teacher",
 COST_COLUMNS = [f"{role}_{cost}" for cost in ("parameters", "macs", "images_per_s") for role in ("teacher", "student")]
 
 
-def render_heldout(students: StudentCGN, heldout: SampleShards) -> tuple[MechanismImages, MechanismImages]:
-    """Return the students' and the teacher's images of the held-out noise, as floating point."""
+def render_heldout(
+    students: StudentCGN, heldout: SampleShards, device: str = "cpu", num_rows: int | None = None
+) -> tuple[MechanismImages, MechanismImages]:
+    """Return the students' and the teacher's images of the held-out noise, as floating point on the CPU.
+
+    Args:
+        students: The students.
+        heldout: The teacher's images.
+        device: Where the students render, a value of `compute.device`.
+        num_rows: The first rows alone; None takes all.
+    """
     columns = heldout.read("noise", "labels")
-    noise, labels = torch.from_numpy(columns["noise"]), torch.from_numpy(columns["labels"])
-    batches = [
-        students.render(n, y) for n, y in zip(noise.split(RENDER_BATCH), labels.split(RENDER_BATCH), strict=True)
-    ]
+    noise, labels = (torch.from_numpy(columns[name])[:num_rows] for name in ("noise", "labels"))
+    with _on(choose_device(device), students) as place:
+        batches = [
+            students.render(n.to(place), y.to(place)).to("cpu")
+            for n, y in zip(noise.split(RENDER_BATCH), labels.split(RENDER_BATCH), strict=True)
+        ]
     rendered = MechanismImages(*(torch.cat([batch.of(m) for batch in batches]) for m in MECHANISMS))
-    stored = heldout.read_images()
+    stored = heldout.read_images()[slice(None, num_rows)]
     return rendered, MechanismImages(*(decode_images(m, stored.of(m)) for m in MECHANISMS))
+
+
+@contextmanager
+def _on(device: torch.device, *generators: Any) -> Iterator[torch.device]:
+    """Have networks on a device for a while; other generators are left where they are."""
+    networks = [generator for generator in generators if isinstance(generator, nn.Module)]
+    try:
+        for network in networks:
+            network.to(device)
+        yield device
+    finally:
+        for network in networks:
+            network.to("cpu")
 
 
 def compose_heldout(images: MechanismImages, heldout: SampleShards) -> Tensor:
@@ -73,8 +99,8 @@ def measure_likeness(students: StudentCGN, heldout: SampleShards) -> dict[str, f
 def measure_fidelity(
     students: StudentCGN,
     heldout: SampleShards,
-    training_images: Tensor,
-    feature_network: DigitClassifier,
+    training_images: Tensor | None,
+    feature_network: FeatureExtractor | None,
     compute: Compute,
 ) -> pd.DataFrame:
     """Measure how alike students and teacher are, on held-out noise.
@@ -82,8 +108,8 @@ def measure_fidelity(
     Args:
         students: The students.
         heldout: The teacher's images of noise that was never trained on.
-        training_images: uint8 [M, 3, H, W], images of the dataset that the teacher imitates.
-        feature_network: In whose feature space Frechet distances are measured.
+        training_images: uint8 [M, 3, H, W], images of the dataset that the teacher imitates, where they are known.
+        feature_network: In whose feature space Frechet distances are measured; None leaves these out.
         compute: Device and precision of the feature network.
 
     Returns:
@@ -96,9 +122,10 @@ def measure_fidelity(
         SettingError: If the students were made for another noise size, class count or image size.
     """
     check_same_interface(heldout, students)
-    student_images, teacher_images = render_heldout(students, heldout)
+    student_images, teacher_images = render_heldout(students, heldout, compute.device)
 
     def statistics_of(images: Tensor) -> GaussianStatistics:
+        assert feature_network is not None
         return gaussian_statistics(extract_features(feature_network, images, compute))
 
     rows = []
@@ -111,25 +138,37 @@ def measure_fidelity(
         if mechanism == "shape":
             row["mask_iou"] = mask_iou(mine, theirs)
             mine, theirs = mine * 2 - 1, theirs * 2 - 1
-        of_teacher = statistics_of(theirs)
-        row["frechet"] = frechet_distance(statistics_of(mine), of_teacher)
-        if mechanism == ALL:
-            row["frechet_teacher"] = frechet_distance(of_teacher, statistics_of(from_bytes(training_images)))
-            row["frechet_ratio"] = row["frechet"] / row["frechet_teacher"]
+        if feature_network is not None:
+            of_teacher = statistics_of(theirs)
+            row["frechet"] = frechet_distance(statistics_of(mine), of_teacher)
+            if mechanism == ALL and training_images is not None:
+                row["frechet_teacher"] = frechet_distance(of_teacher, statistics_of(from_bytes(training_images)))
+                row["frechet_ratio"] = row["frechet"] / row["frechet_teacher"]
         rows.append(row | {"num_images": len(mine)})
     return pd.DataFrame(rows, columns=FIDELITY_COLUMNS)
 
 
-def measure_costs(teacher: CounterfactualGenerator, students: StudentCGN, batch_size: int) -> pd.DataFrame:
-    """Measure what students and teacher cost, in one process.
+def measure_costs(
+    teacher: CounterfactualGenerator, students: StudentCGN, batch_size: int, device: str = "cpu"
+) -> pd.DataFrame:
+    """Measure what students and teacher cost, in one process and on one device, a value of `compute.device`.
+
+    A teacher that is no network renders where it likes, of noise on the CPU, and the students beside it.
 
     Returns:
         A row per mechanism and one for `all`: parameters, multiply-accumulates per image and images/s
         of each; empty where a teacher cannot tell.
     """
+    where = choose_device(device) if isinstance(teacher, nn.Module) else torch.device("cpu")
     students = students.fused()
-    noise = torch.randn(batch_size, teacher.noise_dim, generator=torch_generator(0, "cost"))
-    labels = torch.arange(batch_size) % teacher.num_classes
+    with _on(where, teacher, students):
+        noise = torch.randn(batch_size, teacher.noise_dim, generator=torch_generator(0, "cost")).to(where)
+        labels = (torch.arange(batch_size) % teacher.num_classes).to(where)
+        return _cost_rows(teacher, students, noise, labels)
+
+
+def _cost_rows(teacher: CounterfactualGenerator, students: StudentCGN, noise: Tensor, labels: Tensor) -> pd.DataFrame:
+    batch_size = len(noise)
     rows = []
     for mechanism in (*MECHANISMS, ALL):
         row: dict[str, Any] = {"mechanism": mechanism}
@@ -157,19 +196,22 @@ def compare_with_teacher(
     students: StudentCGN,
     students_identity: str,
     heldout: SampleShards,
-    biased_images: BiasedImages,
-    feature_network: DigitClassifier,
-    feature_network_identity: str,
+    biased_images: BiasedImages | None,
+    feature_network: FeatureExtractor | None,
+    feature_network_identity: str | None,
     batch_size: int,
     compute: Compute,
 ) -> pd.DataFrame:
-    """Measure fidelity and costs, or reuse what was measured; one row per mechanism and one for `all`."""
+    """Measure fidelity and costs, or reuse what was measured; one row per mechanism and one for `all`.
+
+    Without biased images or a feature network the distances that need them are left out.
+    """
     inputs = {
         "kind": "comparison",
         "teacher": teacher.identity,
         "students": students_identity,
         "heldout": heldout.artifact.identity,
-        "biased_images": biased_images.artifact.identity,
+        "biased_images": None if biased_images is None else biased_images.artifact.identity,
         "feature_network": feature_network_identity,
         "batch_size": batch_size,
         "compute": compute.model_dump(),
@@ -177,9 +219,11 @@ def compare_with_teacher(
 
     def measure() -> Any:
         # As many training images as composites: the distance of two samples depends on their sizes.
-        training_images = biased_images.split("train").images[: heldout.num_rows]
+        training_images = None
+        if biased_images is not None:
+            training_images = biased_images.split("train").images[: heldout.num_rows]
         fidelity = measure_fidelity(students, heldout, training_images, feature_network, compute)
-        table = fidelity.merge(measure_costs(teacher.generator, students, batch_size), on="mechanism")
+        table = fidelity.merge(measure_costs(teacher.generator, students, batch_size, compute.device), on="mechanism")
         return json.loads(table.to_json(orient="records", double_precision=10))
 
     return pd.DataFrame(build_json(store, inputs, measure), columns=[*FIDELITY_COLUMNS, *COST_COLUMNS])

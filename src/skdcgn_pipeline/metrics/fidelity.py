@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skdcgn_pipeline.compute import autocast, choose_device
-from skdcgn_pipeline.models.classifier import DigitClassifier
 from skdcgn_pipeline.parameters import Compute
 
 MASK_THRESHOLD = 0.5
@@ -37,11 +36,20 @@ class GaussianStatistics(NamedTuple):
     covariance: Tensor
 
 
+class FeatureExtractor(Protocol):
+    """A module in whose features images are compared."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return features [N, D] of images [N, 3, H, W] in [-1, 1]."""
+        ...
+
+
 @torch.no_grad()
-def extract_features(network: DigitClassifier, images: Tensor, compute: Compute, batch_size: int = 256) -> Tensor:
-    """Return the network's pooled features [N, 64] of images [N, 1 or 3, H, W] in [-1, 1]."""
+def extract_features(network: FeatureExtractor, images: Tensor, compute: Compute, batch_size: int = 256) -> Tensor:
+    """Return the network's pooled features [N, D] of images [N, 1 or 3, H, W] in [-1, 1]."""
     device = choose_device(compute.device)
-    network = network.to(device)
+    assert isinstance(network, nn.Module)
+    network.to(device)
     features = []
     for batch in images.split(batch_size):
         with autocast(compute, device):

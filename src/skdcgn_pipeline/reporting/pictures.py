@@ -76,7 +76,7 @@ def signed_images(images: MechanismImages, mechanism: str) -> Tensor:
 
 def draw_student_sheet(students: StudentCGN, heldout: SampleShards, num_examples: int) -> Picture:
     """Draw teacher above student for every mechanism and the composite, on held-out noise."""
-    mine, theirs = (images[slice(0, num_examples)] for images in render_heldout(students, heldout))
+    mine, theirs = render_heldout(students, heldout, num_rows=num_examples)
     rows = []
     for mechanism in MECHANISMS:
         rows.append((f"{mechanism}, teacher", signed_images(theirs, mechanism)))
@@ -142,6 +142,41 @@ def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
     axis.set_ylim(0, 100)
     axis.set_title("Unbiased accuracy by training images (mean over seeds, 95 % interval)", fontsize=10)
     axis.legend(title="trained on", fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return rasterise(figure)
+
+
+def draw_invariance(invariance: pd.DataFrame) -> Picture:
+    """Draw what invariant ensembles reached: accuracy by folder, and by head what tells their invariance.
+
+    Args:
+        invariance: As `measure_ensembles` returns it; what was not measured has no panel.
+    """
+    images, prediction, measure = (invariance[name] for name in ("images", "prediction", "measure"))
+    mechanism = prediction.isin(MECHANISMS)
+    own = images.isin(["cue_conflict", "imagenet9", "counterfactuals"])
+    panels = [
+        ("top-1 on images", "images", ~own & (prediction == "mean") & (measure == "top_1")),
+        ("shape bias by head", "prediction", (images == "cue_conflict") & (mechanism | (prediction == "mean"))),
+        ("background gap by head", "prediction", measure == "background_gap"),
+        ("top-1 by head on counterfactuals", "prediction", (images == "counterfactuals") & (measure == "top_1")),
+    ]
+    shown = [(title, by, invariance[rows]) for title, by, rows in panels if rows.any()]
+    figure, axes = plt.subplots(1, len(shown), figsize=(4.2 * len(shown), 3.4), layout="constrained", squeeze=False)
+    sources = list(dict.fromkeys(invariance["trained_on"]))
+    for axis, (title, by, rows) in zip(axes[0], shown, strict=True):
+        groups = list(dict.fromkeys(rows[by]))
+        width = 0.8 / len(sources)
+        for number, source in enumerate(sources):
+            values = rows[rows["trained_on"] == source].set_index(by)["value"].loc[groups]
+            positions = np.arange(len(groups)) + (number - (len(sources) - 1) / 2) * width
+            bars = axis.bar(positions, 100 * values, width * 0.95, label=source, color=COLOUR_OF[source])
+            axis.bar_label(bars, ["–" if np.isnan(v) else f"{100 * v:.1f}" for v in values], fontsize=7)
+        axis.set_xticks(range(len(groups)), [str(group).replace("_", "\n") for group in groups], fontsize=8)
+        axis.set_title(title, fontsize=10)
+        axis.axhline(0, color="black", linewidth=0.8)
+        axis.margins(y=0.12)
+    axes[0, 0].set_ylabel("%")
+    axes[0, -1].legend(title="counterfactuals of", fontsize=8, title_fontsize=8)
     return rasterise(figure)
 
 

@@ -34,19 +34,27 @@ from skdcgn_pipeline.metrics.comparison import measure_likeness
 from skdcgn_pipeline.metrics.cost import count_parameters
 from skdcgn_pipeline.models.cgn import MnistCGN
 from skdcgn_pipeline.models.teacher import IdentifiedTeacher, load_teacher, open_identified_teacher
-from skdcgn_pipeline.parameters import ClassifierFit, Compute, Teacher, Transformations
+from skdcgn_pipeline.parameters import ClassifierFit, Compute, Ensemble, Teacher, Transformations
 from skdcgn_pipeline.progress import Progress, clear_stop, request_stop, stop_requested
 from skdcgn_pipeline.seeding import derive_seed
 from skdcgn_pipeline.studies.cells import Cell, CellData
 from skdcgn_pipeline.studies.classification import TrainingSet, classifier_seed, splits_of
+from skdcgn_pipeline.studies.invariance import (
+    EnsembleImages,
+    ensemble_cell_inputs,
+    judge_with_ensemble,
+    read_images,
+)
 from skdcgn_pipeline.training.distil_student import StudentsArtifact, assemble_students, build_student
 from skdcgn_pipeline.training.fit_classifier import build_classifier
 from skdcgn_pipeline.training.fit_teacher import WEIGHTS_FILE, build_teacher
-from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
+from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS, STUDIES
 
 logger = logging.getLogger(__name__)
 
 ROWS_PER_SHARD = 5000
+# Their training images, or some of them, have the label of the shape alone.
+STUDIES_OF_ONE_LABEL = frozenset({"counts", "mixing", "stage", "monolith"})
 POLL_SECONDS = 0.2
 DURATIONS_FILE = "cell_durations.json"
 # What one core of a current server does, for estimates where nothing of the kind has been done yet.
@@ -72,6 +80,7 @@ class Surroundings:
         num_teacher_images: Of a training of the teacher that goes on.
         seed: Base seed.
         compute: Device and precision.
+        ensemble: How ensembles are trained and what on, where these judge cells instead of digit classifiers.
     """
 
     stores: Path
@@ -88,11 +97,26 @@ class Surroundings:
     num_teacher_images: int
     seed: int
     compute: Compute
+    ensemble: Ensemble | None = None
 
     @property
     def complete(self) -> bool:
         """Whether everything is there."""
-        return None not in (self.biased_images, self.teacher_samples, self.student_samples, self.heldout_samples)
+        samples = (self.teacher_samples, self.student_samples, self.heldout_samples)
+        return None not in samples and (self.biased_images is not None or self.ensemble is not None)
+
+    @property
+    def fit_of_ensemble(self) -> Ensemble | None:
+        """How a cell's ensemble is trained: as all are, at the budget of the study."""
+        if self.ensemble is None:
+            return None
+        budget = {
+            "num_images": self.fit.num_images,
+            "batch_size": self.fit.batch_size,
+            "counterfactual_batch_size": self.fit.batch_size,
+            "checkpoint_every_steps": self.fit.checkpoint_every_steps,
+        }
+        return self.ensemble.model_copy(update={"fit": self.ensemble.fit.model_copy(update=budget)})
 
 
 @dataclass(frozen=True)
@@ -156,8 +180,10 @@ class Workplace:
             # Checked by the process that named the directories.
             return Artifact.open(directory, verify=False)
 
-        self.biased_images = BiasedImages(opened(surroundings.biased_images))
-        self.splits = splits_of(self.biased_images)
+        self.ensemble = surroundings.fit_of_ensemble
+        if self.ensemble is None:
+            self.biased_images = BiasedImages(opened(surroundings.biased_images))
+            self.splits = splits_of(self.biased_images)
         self.samples = {
             "teacher": SampleShards(opened(surroundings.teacher_samples)),
             "students": SampleShards(opened(surroundings.student_samples)),
@@ -197,6 +223,8 @@ class Workplace:
             purpose = "classifier-counterfactuals"
             if data.dataset_size:
                 draw = pool.draw_fixed_batch(data.composition, data.dataset_size, data.per_shape, seed, purpose)
+            elif self.ensemble is not None:  # whose heads learn the labels of all mechanisms
+                draw = pool.draw_labelled_batch(data.composition, seed, purpose)
             else:
                 draw = pool.draw_batch(data.composition, seed, purpose)
             if not data.originals_share:
@@ -217,6 +245,12 @@ class Workplace:
             return self._teacher_trained_on(data.teacher_transformations, number)
         samples = self.samples[name]
         return _Source({"samples": samples.artifact.identity}, lambda: samples, partial(self._facts_of, name))
+
+    @cached_property
+    def images(self) -> EnsembleImages:
+        """The real images that ensembles learn from and are measured on."""
+        assert self.ensemble is not None
+        return read_images(self.store("measure"), self.ensemble, self.surroundings.assets)
 
     def _facts_of(self, name: str) -> dict[str, Any]:
         if name == "teacher":
@@ -346,12 +380,15 @@ class Workplace:
 
     def inputs_of(self, unit: Unit) -> dict[str, Any]:
         """Return everything that the result of a unit depends on."""
-        own = self.surroundings
+        own, training = self.surroundings, self.training_set(unit)[0].inputs
+        seed = classifier_seed(own.seed, unit.number)
+        if self.ensemble is not None:
+            return ensemble_cell_inputs(self.images, training, self.ensemble, seed, own.compute)
         return {
             "kind": "ablation cell",
-            "training": self.training_set(unit)[0].inputs,
+            "training": training,
             "fit": own.fit.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
-            "seed": classifier_seed(own.seed, unit.number),
+            "seed": seed,
             "compute": own.fit.computing(own.compute).model_dump(),
             "biased_images": self.biased_images.artifact.identity,
             "splits": sorted(self.splits),
@@ -376,6 +413,20 @@ class Workplace:
         def compute() -> dict[str, Any]:
             training_set, facts = self.training_set(unit)
             seed = classifier_seed(own.seed, unit.number)
+            title = f"{unit.cell.study}, {unit.cell.name}, seed {unit.number}"
+            if self.ensemble is not None:
+                draw = partial(training_set.source, seed)
+                rows = judge_with_ensemble(
+                    self.store("ensemble"),
+                    self.images,
+                    training_set.inputs,
+                    draw,
+                    self.ensemble,
+                    seed,
+                    own.compute,
+                    title,
+                )
+                return {"accuracy": rows, "confusion": {}, "facts": facts()}
             _, classifier = build_classifier(
                 self.store("classifier"),
                 training_set.inputs,
@@ -384,7 +435,7 @@ class Workplace:
                 seed,
                 own.compute,
                 training_set.num_classes,
-                title=f"{unit.cell.study}, {unit.cell.name}, seed {unit.number}",
+                title=title,
             )
             computing = own.fit.computing(own.compute)
             accuracy: list[dict[str, Any]] = []
@@ -708,8 +759,8 @@ def tabulate(results: Sequence[UnitResult], fit: ClassifierFit) -> pd.DataFrame:
             "error": result.error,
         }
         for row in result.result.get("accuracy", [{}]):
-            confusion = json.dumps(result.result["confusion"][row["split"]]) if row else None
-            rows.append({**described, **row, "confusion": confusion})
+            confusion = result.result["confusion"].get(row["split"]) if row else None
+            rows.append({**described, **row, "confusion": json.dumps(confusion) if confusion else None})
     table = pd.DataFrame(rows).reindex(columns=CELL_COLUMNS)
     numbers = [
         "strength", "per_shape", "dataset_size", "originals_share", "num_parameters", "mask_iou", "l1_foreground",
@@ -718,12 +769,26 @@ def tabulate(results: Sequence[UnitResult], fit: ClassifierFit) -> pd.DataFrame:
     return table.astype(dict.fromkeys(numbers, float))
 
 
-def check_possible(cells: Sequence[Cell], teacher: Any) -> None:
-    """Refuse cells that this teacher cannot serve, before any work.
+def check_possible(cells: Sequence[Cell], teacher: Any, by_ensembles: bool = False) -> None:
+    """Refuse cells that this teacher cannot serve, or this classifier not judge, before any work.
+
+    Args:
+        cells: What would be run.
+        teacher: The teacher.
+        by_ensembles: Whether ensembles judge the cells; they need the labels of all mechanisms.
 
     Raises:
-        SettingError: If the study `stage` is asked for and the teacher cannot be trained on.
+        SettingError: If the study `stage` is asked for and the teacher cannot be trained on, or a study of
+            images that have one label is to be judged by ensembles.
     """
+    unfit = sorted({cell.study for cell in cells} & STUDIES_OF_ONE_LABEL) if by_ensembles else []
+    if unfit:
+        raise SettingError(
+            "ablation.study",
+            "studies whose training images have a class for every mechanism",
+            ", ".join(f"'{study}'" for study in unfit),
+            f"Choose among {', '.join(study for study in STUDIES if study not in STUDIES_OF_ONE_LABEL)}.",
+        )
     if any(cell.study == "stage" for cell in cells) and not isinstance(teacher, MnistCGN):
         raise SettingError(
             "ablation.study",

@@ -1,19 +1,24 @@
-"""The fixed digit classifier in whose feature space Frechet distances are measured."""
+"""The fixed network in whose feature space Frechet distances are measured: a digit classifier, or a given one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from skdcgn_pipeline.artifacts import Artifact
+from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
 from skdcgn_pipeline.data.batches import draw_from_split
 from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.models.classifier import DigitClassifier
-from skdcgn_pipeline.parameters import ClassifierFit, Compute
+from skdcgn_pipeline.models.invariant_ensemble import InvariantEnsemble
+from skdcgn_pipeline.parameters import ClassifierFit, Compute, GivenFeatures
+from skdcgn_pipeline.seeding import seeded
 from skdcgn_pipeline.training.fit_classifier import build_classifier, open_classifier
+from skdcgn_pipeline.training.fit_ensemble import WEIGHTS_FILE, open_ensemble, sha256_of_weights
+
+GIVEN = "given feature network"
 
 
 class FeatureNetwork:
-    """A digit classifier on disk.
+    """A network on disk that has `features`: images [N, 3, H, W] in [-1, 1] -> [N, D].
 
     Attributes:
         artifact: Where it is stored.
@@ -22,9 +27,9 @@ class FeatureNetwork:
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
 
-    def open(self) -> DigitClassifier:
+    def open(self) -> DigitClassifier | InvariantEnsemble:
         """Load the network, frozen and in eval mode."""
-        return open_classifier(self.artifact)
+        return (open_ensemble if self.artifact.inputs["kind"] == GIVEN else open_classifier)(self.artifact)
 
 
 def build_feature_network(
@@ -44,3 +49,25 @@ def build_feature_network(
         title="feature network",
     )
     return FeatureNetwork(artifact)
+
+
+def read_given_network(settings: GivenFeatures) -> InvariantEnsemble:
+    """Return a torchvision network with its trained weights; its heads are not used.
+
+    Raises:
+        SettingError: If the architecture is unknown, or the file is missing or of another one.
+    """
+    with seeded(0, "given-features"):
+        network = InvariantEnsemble(settings.architecture, num_classes=1)
+    return network.load_trunk(settings.weights)
+
+
+def adopt_feature_network(store: Path, settings: GivenFeatures) -> FeatureNetwork:
+    """Return a given network as the feature network; raises like `read_given_network`."""
+    sha256 = sha256_of_weights(settings.weights)
+
+    def write(writer: ArtifactWriter) -> None:
+        writer.write(WEIGHTS_FILE, read_given_network(settings).save)
+
+    inputs = {"kind": GIVEN, "architecture": settings.architecture, "weights": sha256}
+    return FeatureNetwork(build_artifact(store, inputs, write))

@@ -228,7 +228,7 @@ def build_ensemble(
         "data": data_inputs,
         "settings": settings.model_dump(exclude={"checkpoint_every_steps", "precision", "weights"}),
         # The content counts, wherever the file lies.
-        "weights": _sha256_of_weights(settings.weights),
+        "weights": sha256_of_weights(settings.weights),
         "seed": seed,
         "precision": settings.computing(compute).precision,
         "num_classes": num_classes,
@@ -237,7 +237,12 @@ def build_ensemble(
     return artifact, open_ensemble(artifact)
 
 
-def _sha256_of_weights(weights: str | None) -> str | None:
+def sha256_of_weights(weights: str | None) -> str | None:
+    """Return the SHA-256 of a file of weights, None for none.
+
+    Raises:
+        SettingError: If there is no such file.
+    """
     if weights is None:
         return None
     path = Path(weights)

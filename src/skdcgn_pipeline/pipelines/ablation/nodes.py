@@ -14,7 +14,7 @@ from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.errors import StudyFailedError
 from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table, log_text, log_unit
 from skdcgn_pipeline.metrics.statistics import summarise_cells, tidy_cells
-from skdcgn_pipeline.parameters import Ablation, Compute, Distill, Prepare, Report, Teacher
+from skdcgn_pipeline.parameters import Ablation, Compute, Distill, Ensemble, Prepare, Report, Teacher
 from skdcgn_pipeline.reporting.ablation import draw_examples, draw_study
 from skdcgn_pipeline.reporting.findings import TITLE_OF, findings_as_markdown, write_findings
 from skdcgn_pipeline.reporting.report import render_chapter, render_report
@@ -44,6 +44,7 @@ def name_surroundings(
     teacher: Teacher,
     variant: str,
     assets: str,
+    ensemble: Ensemble,
     seed: int,
     compute: Compute,
 ) -> Surroundings:
@@ -67,6 +68,7 @@ def name_surroundings(
         num_teacher_images=ablation.stage.num_images,
         seed=seed,
         compute=compute,
+        ensemble=ensemble if prepare.source == "imagenet" else None,
     )
 
 
@@ -165,6 +167,8 @@ def tabulate_confusion(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the confusion matrices as rows: how many images of a class were predicted as which."""
     rows: list[dict[str, Any]] = []
     for cell in cells[cells["subset"] == "all"].itertuples():
+        if not cell.confusion:
+            continue
         for label, counts in enumerate(json.loads(str(cell.confusion))):
             place = {"study": cell.study, "cell": cell.cell, "seed": cell.seed, "split": cell.split, "label": label}
             recall = counts[label] / max(1, sum(counts))

@@ -42,6 +42,7 @@ def create_pipeline() -> Pipeline:
                 "params:teacher",
                 "params:variant",
                 "params:assets",
+                "params:ensemble",
                 "params:seed",
                 "params:compute",
             ],

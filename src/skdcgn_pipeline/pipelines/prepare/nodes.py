@@ -8,7 +8,7 @@ from skdcgn_pipeline.data.images import BiasedImages, build_biased_images
 from skdcgn_pipeline.io.tracking import log_picture
 from skdcgn_pipeline.parameters import Compute, Prepare, Report
 from skdcgn_pipeline.reporting.pictures import draw_biased_sheet
-from skdcgn_pipeline.training.feature_network import FeatureNetwork, build_feature_network
+from skdcgn_pipeline.training.feature_network import FeatureNetwork, adopt_feature_network, build_feature_network
 
 
 def prepare_biased_images(store: Path, assets: str, prepare: Prepare, variant: str, seed: int) -> BiasedImages:
@@ -17,9 +17,12 @@ def prepare_biased_images(store: Path, assets: str, prepare: Prepare, variant: s
 
 
 def fit_feature_network(
-    store: Path, biased_images: BiasedImages, prepare: Prepare, seed: int, compute: Compute
+    store: Path, biased_images: BiasedImages | None, prepare: Prepare, seed: int, compute: Compute
 ) -> FeatureNetwork:
-    """Train the fixed classifier in whose features Frechet distances are measured."""
+    """Train the fixed classifier in whose features Frechet distances are measured, or take the given one."""
+    if prepare.given_features is not None:
+        return adopt_feature_network(store, prepare.given_features)
+    assert biased_images is not None
     return build_feature_network(store, biased_images, prepare.feature_network, seed, compute)
 
 

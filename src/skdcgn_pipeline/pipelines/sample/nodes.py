@@ -11,7 +11,11 @@ from skdcgn_pipeline.parameters import Compute, Sample, Teacher, choose_classes
 def open_teacher(teacher: Teacher, variant: str, assets: str) -> IdentifiedTeacher:
     """Load the teacher and what its images depend on."""
     opened = open_identified_teacher(teacher, variant, assets)
-    log_tags({"teacher": opened.identity["name"], "teacher_sha256": opened.identity["sha256"]})
+    sha256 = opened.identity["sha256"]
+    # An ImageNet CGN may have a file for each of its networks.
+    files = {"": sha256} if isinstance(sha256, str) else sha256
+    digests = {f"teacher_sha256 {prefix.rstrip('.')}".rstrip(): digest for prefix, digest in files.items()}
+    log_tags({"teacher": opened.identity["name"], **digests})
     return opened
 
 

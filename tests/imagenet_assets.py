@@ -1,0 +1,96 @@
+"""An asset folder of ImageNet in miniature: index tables, folders of images, weights with the published names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import models
+
+from skdcgn_pipeline.models.imagenet_cgn import make_miniature
+
+SIZE = 32
+WNIDS = [f"n{number:08d}" for number in range(10)]
+IN9 = ("dog", "bird", "vehicle")
+CATEGORIES = {"cat": [0, 1], "dog": [2, 3, 4], "car": [9]}
+ARCHITECTURE = "shufflenet_v2_x0_5"
+
+
+def write_images(folder: Path, names: list[str], seed: int = 0) -> None:
+    generator = np.random.default_rng(seed)
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(256, size=(SIZE, SIZE, 3), dtype=np.uint8)).save(path)
+
+
+def write_checkpoint(path: Path) -> None:
+    """Write a CGN as it is published: with the BigGAN that only training needs, and with `module.`."""
+    state = make_miniature().state_dict()
+    unused = {name.replace("f_bg.", "biggan_GT."): t.clone() for name, t in state.items() if name.startswith("f_bg.")}
+    torch.save({f"module.{name}": tensor for name, tensor in (state | unused).items()}, path)
+
+
+def make_assets(root: Path) -> Path:
+    """Fill a folder with everything that `conf/imagenet` looks for, and a folder `sketch` of some classes."""
+    own = root / "imagenet"
+    own.mkdir(parents=True)
+    write_checkpoint(own / "cgn.pth")
+    torch.manual_seed(0)
+    torch.save(models.get_model(ARCHITECTURE).state_dict(), own / "resnet50.pth")
+    (own / "imagenet_wnids_sorted.json").write_text(json.dumps(WNIDS))
+    (own / "in_to_in9.json").write_text(json.dumps({str(k): k % 4 if k % 4 < 3 else -1 for k in range(10)}))
+    (own / "in9_classes.txt").write_text("".join(f"{name} {number}\n" for number, name in enumerate(IN9)))
+    (own / "human16_imagenet_indices.json").write_text(json.dumps(CATEGORIES))
+    for split, count in (("train", 3), ("val", 2)):
+        write_images(own / "ilsvrc2012" / split, [f"{wnid}/{n}.png" for wnid in WNIDS for n in range(count)])
+    pairs = [(shape, texture) for shape in CATEGORIES for texture in CATEGORIES]
+    write_images(own / "cue_conflict", [f"{shape}/{shape}1-{texture}2.png" for shape, texture in pairs])
+    in9 = [f"{number:02}_{group}/{n}.png" for number, group in enumerate(IN9) for n in "ab"]
+    for name in ("mixed_same", "mixed_rand"):
+        write_images(own / "in9" / name / "val", in9)
+    write_images(root / "sketch", [f"{wnid}/a.png" for wnid in WNIDS[:3]])
+    return root
+
+
+def tiny_settings(assets: Path) -> dict[str, Any]:
+    """Settings that make `conf/imagenet` a matter of seconds."""
+    distill = {
+        "student": {"width": 4, "embedding_dim": 4},
+        "num_steps": 2,
+        "batch_size": 4,
+        "discriminator_width": 4,
+        "checkpoint_every_steps": 1,
+        "log_every_steps": 1,
+    }
+    return {
+        "compute": {"device": "cpu", "precision": "fp32", "sampling_precision": "fp32"},
+        "prepare": {"given_features": {"architecture": ARCHITECTURE}},
+        "sample": {"num_images_per_class": 3, "num_heldout_per_class": 1, "rows_per_shard": 20},
+        **{mechanism: {"distill": distill} for mechanism in ("shape", "texture", "background")},
+        "compose": {"num_pool_images_per_class": 2, "num_images": 12, "rows_per_shard": 10},
+        "ensemble": {
+            "folders": {"sketch": str(assets / "sketch")},
+            "num_counterfactuals": 6,
+            "evaluation_batch_size": 16,
+            "reading": {"image_size": SIZE, "resize": SIZE, "num_threads": 1},
+            "fit": {
+                "architecture": ARCHITECTURE,
+                "num_images": 8,
+                "batch_size": 4,
+                "counterfactual_batch_size": 4,
+                "learning_rate": 1e-5,
+                "checkpoint_every_steps": 1,
+            },
+        },
+        "ablation": {
+            "study": "transformations",
+            "transformations": {"shape": [{"kind": "opacity", "strengths": [0.75]}]},
+            "fit": {"num_images": 4, "batch_size": 4},
+        },
+        "report": {"num_examples": 2, "benchmark_batch_size": 2},
+    }

@@ -1,0 +1,186 @@
+"""`conf/imagenet` from end to end with a miniature teacher and few small images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from imagenet_assets import ARCHITECTURE, WNIDS, make_assets, tiny_settings, write_images
+from pipelines.conftest import TIMING
+from pipelines.running import Finished, Place, artifacts_in, state_of
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.mechanisms import MECHANISMS
+from skdcgn_pipeline.metrics.invariance import PREDICTIONS
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_assets(tmp_path_factory.mktemp("imagenet") / "assets")
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str, assets: Path) -> tuple[Place, Finished]:
+    """The default run of the environment, with the composition study, once."""
+    place = Place(tmp_path_factory.mktemp("chain") / "data", tracking_uri)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in TIMING.items():
+            patch.setattr(name, value)
+        torch.set_num_threads(1)
+        names = ["__default__", "ablation"]
+        return place, place.run(env="imagenet", params=tiny_settings(assets), assets=assets, pipeline_names=names)
+
+
+def test_every_stage_of_imagenet_leaves_its_work_and_none_of_the_digits(chain: tuple[Place, Finished]) -> None:
+    place, _ = chain
+    counts = {path.name: len(artifacts_in(path)) for path in (place.data / "stores").iterdir() if path.is_dir()}
+
+    assert counts == {
+        "cell": 4,  # the reference and one cell, two seeds each
+        "classifier": 1,  # the given feature network
+        "counterfactual": 2,
+        "ensemble": 2 + 4,  # one ensemble, the file that names it, and the cells'
+        "mapped": 1,
+        "measure": 11,
+        "sample": 3,
+        "student": 4,
+    }
+
+
+def test_the_table_of_the_ensemble_is_tidy_and_whole(chain: tuple[Place, Finished]) -> None:
+    place, _ = chain
+    table = pd.read_parquet(place.saved("07_tables/imagenet/invariance.parquet"))
+
+    assert list(table.columns) == ["trained_on", "images", "prediction", "measure", "value", "num_images"]
+    assert set(table["trained_on"]) == {"students"}
+    assert not table.duplicated(["trained_on", "images", "prediction", "measure"]).any()
+    measures = table.groupby("images")["measure"].agg(set).to_dict()
+    assert measures == {
+        "validation": {"top_1", "top_5"},
+        "sketch": {"top_1", "top_5"},
+        "cue_conflict": {"shape_bias"},
+        "imagenet9": {"mixed_same", "mixed_rand", "background_gap"},
+        "counterfactuals": {"top_1", "top_5"},
+    }
+    predictions = table.groupby("images")["prediction"].agg(set).to_dict()
+    assert predictions.pop("counterfactuals") == set(MECHANISMS)
+    assert all(own == set(PREDICTIONS) for own in predictions.values())
+    counts = table.groupby("images")["num_images"].first().to_dict()
+    # Three of the nine cue-conflict images have no conflict.
+    assert counts == {"validation": 20, "sketch": 3, "cue_conflict": 6, "imagenet9": 6, "counterfactuals": 6}
+    shares = table[table["measure"] != "background_gap"]["value"].dropna()
+    assert shares.between(0, 1).all()
+    gap = table.pivot_table(index="prediction", columns="measure", values="value")
+    difference = gap["mixed_same"] - gap["mixed_rand"] - gap["background_gap"]
+    assert difference.dropna().abs().max() < 1e-12
+
+
+def test_students_are_compared_in_the_features_of_the_given_network(chain: tuple[Place, Finished]) -> None:
+    place, _ = chain
+    table = pd.read_parquet(place.saved("07_tables/imagenet/student_comparison.parquet")).set_index("mechanism")
+
+    assert list(table.index) == [*MECHANISMS, "all"]
+    assert (table["frechet"] > 0).all()
+    assert table[["frechet_teacher", "frechet_ratio"]].isna().all(axis=None)
+    assert (table["num_images"] == 10).all()
+
+
+def test_a_cell_is_judged_by_an_ensemble_on_the_validation_folder(chain: tuple[Place, Finished]) -> None:
+    place, _ = chain
+    table = pd.read_parquet(place.saved("07_tables/imagenet/ablation_cells.parquet"))
+
+    assert set(table["cell"]) == {"reference", "shape opacity 0.75"}
+    assert set(table["subset"]) == {"all", "shape head"}
+    assert set(table["split"]) == {"test"}
+    assert len(table) == 2 * 2 * 2
+    assert (table["num_images"] == 20).all()
+    assert table["accuracy"].between(0, 1).all()
+    assert len(pd.read_csv(place.saved("07_tables/imagenet/ablation_failures.csv"))) == 0
+
+
+def test_folders_report_and_metrics_tell_of_the_run(chain: tuple[Place, Finished], assets: Path) -> None:
+    place, finished = chain
+    folders = pd.read_csv(place.saved("07_tables/imagenet/image_folders.csv")).set_index("images")
+    assert folders["num_images"].to_dict() == {
+        "train": 30, "validation": 20, "sketch": 3, "cue_conflict": 9, "imagenet9/mixed_same": 6,
+        "imagenet9/mixed_rand": 6,
+    }  # fmt: skip
+    page = place.saved("08_reporting/imagenet/report.html").read_text(encoding="utf-8")
+    assert "Invariant ensembles" in page
+    assert "Unbiased test accuracy" not in page
+    run = place.run_of(finished)
+    assert "ensemble/students/validation/mean/top_1" in run.data.metrics
+    assert "ensemble/students/loss/shape" in run.data.metrics
+    assert run.data.tags["source"] == "imagenet"
+    assert len(run.data.tags["teacher_sha256"]) == 64
+
+
+def test_a_second_run_reuses_everything(chain: tuple[Place, Finished], assets: Path) -> None:
+    place, _ = chain
+    before = state_of(place.data / "stores")
+    place.run(env="imagenet", params=tiny_settings(assets), assets=assets, pipeline_names=["ensemble"])
+    assert state_of(place.data / "stores") == before
+
+
+# --- what is refused before any work ---
+
+
+def refusal(place: Place, assets: Path, *names: str, **changes: Any) -> str:
+    params = tiny_settings(assets)
+    for section, own in changes.items():
+        params[section] = {**params.get(section, {}), **own}
+    with pytest.raises(SettingError) as caught:
+        place.run(env="imagenet", params=params, assets=assets, pipeline_names=list(names))
+    stores = place.data / "stores"
+    assert not [path for path in stores.rglob("*") if path.is_file()], "something was made"
+    return str(caught.value)
+
+
+def test_absent_weights_and_folders_are_named(place: Place, assets: Path, tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent")
+    told = refusal(place, assets, "sample", teacher={"weights": absent})
+    assert told.startswith("teacher.weights: expected a file, got nothing at ")
+    for setting in ("train", "validation", "cue_conflict"):
+        told = refusal(place, assets, "ensemble", ensemble={setting: absent})
+        assert told.startswith(
+            f"ensemble.{setting}: expected a folder with a folder per class, got nothing at {absent}"
+        )
+    told = refusal(place, assets, "ensemble", ensemble={"imagenet9": absent})
+    assert told.startswith("ensemble.imagenet9 (mixed_same): expected a folder")
+    told = refusal(place, assets, "ensemble", ensemble={"folders": {"imagenet_a": absent}})
+    assert told.startswith("ensemble.folders.imagenet_a: expected a folder")
+    told = refusal(place, assets, "ensemble", ensemble={"fit": {"num_images": 8, "weights": absent}})
+    assert told.startswith("ensemble.weights: ")
+    assert absent in told
+    given = {"architecture": ARCHITECTURE, "weights": absent}
+    assert absent in refusal(place, assets, "distill", prepare={"given_features": given})
+
+
+def test_folders_of_other_classes_are_refused(place: Place, assets: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "other", [f"{WNIDS[0]}/a.png", "dogs/a.png"])
+    told = refusal(place, assets, "ensemble", ensemble={"validation": str(tmp_path / "other")})
+    assert told.startswith("ensemble.validation: expected class folders named by the 10 WordNet ids")
+    assert "the first 'dogs'" in told
+
+
+def test_stages_of_the_other_scale_are_refused(place: Place, assets: Path) -> None:
+    told = refusal(place, assets, "classify")
+    assert told.startswith("--pipelines: expected a stage that serves prepare.source=imagenet, got 'classify'")
+    told = refusal(place, assets, "ablation", ablation={"study": "counts"})
+    assert told.startswith("ablation.study: expected studies whose training images have a class for every mechanism")
+    with pytest.raises(SettingError, match=r"serves prepare\.source=digits, got 'ensemble'"):
+        place.run(env="test", pipeline_names=["ensemble"])
+
+
+def test_an_evaluation_without_a_folder_is_left_out(chain: tuple[Place, Finished], assets: Path) -> None:
+    place, _ = chain
+    params = tiny_settings(assets)
+    params["ensemble"] |= {"cue_conflict": "", "imagenet9": "", "num_counterfactuals": 0}
+    place.run(env="imagenet", params=params, assets=assets, pipeline_names=["ensemble"])
+    table = pd.read_parquet(place.saved("07_tables/imagenet/invariance.parquet"))
+    assert set(table["images"]) == {"validation", "sketch"}

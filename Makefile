@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run results test lint format viz ui assets clean
+.PHONY: help run results test lint format viz ui assets settings notebooks docs clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,15 @@ ui: $(INSTALLED)  ## the MLflow UI, on localhost
 
 assets: $(INSTALLED)  ## download MNIST, the published teachers and the textures
 	$(BIN)/kedro run --env mnist --pipelines fetch
+
+settings: $(INSTALLED)  ## write the tables of settings in docs/ anew
+	$(BIN)/python -m skdcgn_pipeline.reporting.settings_pages
+
+notebooks: $(INSTALLED)  ## run the notebooks and write their pages in docs/ anew
+	$(BIN)/python notebooks/render.py
+
+docs: settings  ## the documentation, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove the environment; data and results stay
 	rm -rf $(VENV)

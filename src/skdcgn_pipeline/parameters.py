@@ -430,7 +430,13 @@ class Student(Settings):
 class LossWeights(Settings):
     """Weight of each term of the student's loss; 0 switches a term off.
 
-    `perceptual` compares images in torchvision's VGG16, whose weights must be in the asset folder.
+    Attributes:
+        pixel: Mean absolute difference of student and teacher image.
+        feature: The same of the discriminator's features, layer by layer.
+        kl: Divergence of the discriminator's class scores of the student's image from the teacher's.
+        adversarial: Hinge loss against the discriminator.
+        binary_cross_entropy: Of masks only, each pixel of the teacher's as a probability.
+        perceptual: Difference in the layers of torchvision's VGG16, whose weights must be in the asset folder.
     """
 
     ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"perceptual"})
@@ -520,14 +526,25 @@ class MechanismParameters(Settings):
 
 
 class Transformation(Settings):
-    """One transformation of a mechanism's image, see `vocabulary.TRANSFORMATION_KINDS`."""
+    """One transformation of a mechanism's image, see `vocabulary.TRANSFORMATION_KINDS`.
+
+    Attributes:
+        kind: Name of the transformation.
+        strength: Its meaning and range depend on the kind.
+    """
 
     kind: str
     strength: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
 
 class Transformations(Settings):
-    """Transformations of each mechanism, applied in order before composing."""
+    """Transformations of each mechanism, applied in order before composing.
+
+    Attributes:
+        shape: Of the mask.
+        texture: Of the foreground.
+        background: Of the background.
+    """
 
     shape: tuple[Transformation, ...] = ()
     texture: tuple[Transformation, ...] = ()
@@ -546,7 +563,11 @@ class Transformations(Settings):
 
 
 class Counterfactual(Settings):
-    """Which mechanisms draw a class of their own (counterfactual) instead of the image's (factual)."""
+    """Which mechanisms draw a class of their own (counterfactual) instead of the image's (factual).
+
+    Attributes:
+        shape, texture, background: True draws this mechanism's class independently.
+    """
 
     shape: bool = True
     texture: bool = True
@@ -712,7 +733,12 @@ class Classify(Settings):
 
 
 class TransformationStrengths(Settings):
-    """One kind of transformation at several strengths, see `vocabulary.TRANSFORMATION_KINDS`."""
+    """One kind of transformation at several strengths, see `vocabulary.TRANSFORMATION_KINDS`.
+
+    Attributes:
+        kind: Name of the transformation.
+        strengths: One cell each.
+    """
 
     kind: str
     strengths: Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1)]
@@ -1230,8 +1256,28 @@ class Export(Settings):
         return value
 
 
+class Prune(Settings):
+    """What the `prune` pipeline removes beyond old versions, see `keep_last`.
+
+    Attributes:
+        confirm: Remove; false only lists what would be removed.
+        unfinished_days: Unfinished work, and finished work that no dataset names, stays as long as it is
+            younger.
+    """
+
+    confirm: bool = False
+    unfinished_days: Weight = 7.0
+
+
 class Parameters(Settings):
-    """All parameters of the project, as `conf/<env>/parameters*.yml` give them."""
+    """All parameters of the project, as `conf/<env>/parameters*.yml` give them.
+
+    Attributes:
+        seed: Everything random follows from it.
+        variant: The bias protocol of the images, and the published teacher of MNIST.
+        assets: Folder of MNIST, published teachers and textures.
+        keep_last: Versions of each dataset that `prune` leaves.
+    """
 
     seed: Annotated[int, Field(ge=0)]
     variant: Variant
@@ -1252,6 +1298,8 @@ class Parameters(Settings):
     ensemble: Ensemble
     benchmark: Benchmark
     report: Report
+    keep_last: Count = 3
+    prune: Prune = Prune()
     export: Export = Export()
 
     @model_validator(mode="after")

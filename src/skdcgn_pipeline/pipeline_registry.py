@@ -24,6 +24,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         export,
         fetch,
         prepare,
+        prune,
         release,
         report,
         results,
@@ -59,5 +60,6 @@ def register_pipelines() -> dict[str, Pipeline]:
         "export_released": prepared + export.create_pipeline(released=True),
         "report": reported,
         "results": measured,
+        "prune": prune.create_pipeline(),
         "__default__": reported,
     }

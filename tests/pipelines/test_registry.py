@@ -32,6 +32,7 @@ BY_NAME_ONLY = [
     "results",
     "export",
     "export_released",
+    "prune",
 ]
 STAGES = ["prepare", "sample", "distill", "compose", "classify", "report", *BY_NAME_ONLY]
 ENVIRONMENTS = ["base", "imagenet", "mnist", "test"]

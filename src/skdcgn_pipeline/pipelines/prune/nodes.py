@@ -1,0 +1,24 @@
+"""Nodes of the prune stage."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+
+from skdcgn_pipeline.io.registry import registered_models
+from skdcgn_pipeline.io.tracking import log_table
+from skdcgn_pipeline.parameters import Prune
+from skdcgn_pipeline.pruning import as_table, describe, plan_pruning, remove_unneeded
+
+
+def prune_data(root: Path, keep_last: int, prune: Prune, parameters: dict[str, Any]) -> pd.DataFrame:
+    """List what is no longer needed, and remove it if that is confirmed."""
+    entries = plan_pruning(root, keep_last, prune.unfinished_days, registered_models(), parameters, time.time())
+    if prune.confirm:
+        entries = remove_unneeded(root, entries)
+    click.echo(describe(root, entries, prune.confirm))
+    table = as_table(root, entries)
+    log_table("pruned", table)
+    return table

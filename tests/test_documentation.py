@@ -1,0 +1,73 @@
+"""The documentation: a page for every stage that names what goes in and out, and a site without warnings."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skdcgn_pipeline.vocabulary import STUDIES
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict[str, tuple[set[str], set[str]]]:
+    """What nodes of each stage read from other stages, and what they write."""
+    pytest.importorskip("kedro", reason="needs Kedro: the stages are its pipelines")
+    from skdcgn_pipeline.pipeline_registry import register_pipelines
+
+    def told(names: set[str]) -> set[str]:
+        own = {re.sub(rf"^({'|'.join(STUDIES)})_(cells|study|examples)$", r"<study>_\2", name) for name in names}
+        return {name for name in own if not name.startswith("params:") and not name.endswith("_store")} - {"parameters"}
+
+    found = {}
+    for name, pipeline in register_pipelines().items():
+        if name != "__default__":
+            nodes = [node for node in pipeline.nodes if name in node.tags]
+            outputs = {output for node in nodes for output in node.outputs}
+            found[name] = (told({one for node in nodes for one in node.inputs} - outputs), told(outputs))
+    return found
+
+
+def test_every_stage_has_a_page_that_names_what_goes_in_and_out(
+    project: Path, stages: dict[str, tuple[set[str], set[str]]]
+) -> None:
+    for stage, (inputs, outputs) in stages.items():
+        page = (project / "docs" / "stages" / f"{stage}.md").read_text()
+        _, _, after = page.partition("\n## In\n")
+        read, _, written = after.partition("\n## Out\n")
+        assert inputs <= set(re.findall(r"`([^`]+)`", read)), stage
+        assert outputs <= set(re.findall(r"`([^`]+)`", written)), stage
+
+
+def test_every_module_is_in_the_reference(project: Path) -> None:
+    source = project / "src" / "skdcgn_pipeline"
+    modules = {
+        ".".join(path.relative_to(source.parent).with_suffix("").parts)
+        for path in source.rglob("*.py")
+        if not path.name.startswith("__") and "pipelines" not in path.parts and path.name != "settings.py"
+    }
+    pages = "\n".join(path.read_text() for path in sorted((project / "docs" / "api").glob("*.md")))
+    named = set(re.findall(r"^::: ([\w.]+)$", pages, re.MULTILINE))
+    assert sorted(modules - named) == []
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(project: Path, tmp_path: Path) -> None:
+    missing = [name for name in ("mkdocs", "material", "mkdocstrings") if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)} (extra docs)")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    surroundings = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=project, env=surroundings, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert "WARNING" not in built.stderr
+    pages = {str(path.relative_to(tmp_path / "site")) for path in (tmp_path / "site").rglob("*.html")}
+    assert {"index.html", "stages/distill.html", "resuming.html", "scaling.html", "house.html"} <= pages
+    assert "The house" in (tmp_path / "site" / "house.html").read_text()
+    assert "skdcgn_pipeline.mechanisms.compose" in (tmp_path / "site" / "api" / "index.html").read_text()
+    assert "shape.distill.num_steps" in (tmp_path / "site" / "stages" / "distill.html").read_text()

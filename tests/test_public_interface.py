@@ -13,7 +13,7 @@ import pytest
 
 import skdcgn_pipeline
 
-ABOVE_THE_CORE = {"io", "pipelines", "hooks", "session", "settings", "pipeline_registry", "__main__"}
+ABOVE_THE_CORE = {"io", "pipelines", "hooks", "session", "settings", "pipeline_registry", "cli", "__main__"}
 
 BLOCKER = """
 import sys

@@ -316,7 +316,7 @@ def test_the_need_is_told_before_the_work(tmp_path, caplog):
         draw(tmp_path, storing=JPEG)
     told = [record.getMessage() for record in caplog.records if "need about" in record.getMessage()]
     assert len(told) == 2
-    assert told[0].startswith("samples: 150 rows of about 488 bytes need about 0 MiB, of which")
+    assert told[0].startswith("samples: 150 rows of about 488 bytes need about 0 MiB; ")
 
 
 @pytest.mark.parametrize("setting", ["num_images_per_class", "sample.encoding", "sample.quality"])

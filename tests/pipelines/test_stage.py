@@ -45,7 +45,7 @@ class Anything:
 
 @pytest.mark.parametrize(("stage", "expected"), [("compose", TURNED), ("teacher", UNTURNED)])
 def test_stored_counterfactuals_are_transformed_at_their_stage(tmp_path, tiny_samples, stage, expected):
-    shards = compose_nodes.compose_counterfactuals(tmp_path, tiny_samples, settings(stage), 0)
+    shards = compose_nodes.compose_counterfactuals(tmp_path, tiny_samples, settings(stage), {}, 0)
     assert shards.artifact.inputs["composition"] == expected.model_dump(mode="json")
 
 
@@ -54,6 +54,6 @@ def test_classifiers_and_benchmark_compose_at_the_same_stage(monkeypatch, stage,
     monkeypatch.setattr(classify_nodes, "training_sets", hand_back)
     monkeypatch.setattr(benchmark_nodes, "Workload", hand_back)
     others = [Anything()] * 7
-    assert handed_on(classify_nodes.train_classifiers, *others, settings(stage), 0, None) == expected
-    arguments = [*others[:6], settings(stage), *others[:4], "colored", "absent", 0, None]
+    assert handed_on(classify_nodes.train_classifiers, *others, settings(stage), {}, 0, None) == expected
+    arguments = [*others[:6], settings(stage), {}, *others[:4], "colored", "absent", 0, None]
     assert handed_on(benchmark_nodes.measure_costs, *arguments) == expected

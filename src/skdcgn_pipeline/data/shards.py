@@ -131,8 +131,8 @@ def check_space(writer: ArtifactWriter, title: str, num_rows: int, bytes_per_row
     needed = round(num_rows * bytes_per_row)
     free = shutil.disk_usage(writer.directory).free
     logger.info(
-        f"{title}: {num_rows:,} rows of about {bytes_per_row:,.0f} bytes need about {needed / 2**20:,.0f} MiB, "
-        f"of which {free / 2**20:,.0f} are free"
+        f"{title}: {num_rows:,} rows of about {bytes_per_row:,.0f} bytes need about {needed / 2**20:,.0f} MiB; "
+        f"{free / 2**20:,.0f} MiB are free"
     )
     check_writable(writer.directory, needed, remedy)
 

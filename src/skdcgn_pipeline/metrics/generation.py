@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple
@@ -335,8 +336,10 @@ def gather_statistics(
 
 def describe_images(name: str, statistics: ImageStatistics) -> list[dict[str, Any]]:
     """Return the rows of what needs no reference: `inception_score` and the measures of masks."""
-    measures = {"inception_score": statistics.scores.score()} | statistics.mask_measures()
-    return [_row(name, measure, None, ALL, *numbers, statistics.num_images) for measure, numbers in measures.items()]
+    measures: dict[str, tuple[float, float | None]] = {"inception_score": statistics.scores.score()}
+    measures |= statistics.mask_measures()
+    count = statistics.num_images
+    return [_row(name, measure, None, ALL, value, sd, count) for measure, (value, sd) in measures.items()]
 
 
 def compare_images(
@@ -488,7 +491,7 @@ def _memory_rows(generators: dict[str, Any], compute: Compute) -> list[dict[str,
             generator.to(device)
             noise = torch.randn(BATCH, generator.noise_dim, generator=torch_generator(0, "cost")).to(device)
             labels = (torch.arange(BATCH) % generator.num_classes).to(device)
-            peak = peak_gpu_bytes(generator, lambda g=generator, n=noise, y=labels: g.render(n, y))
+            peak = peak_gpu_bytes(generator, partial(generator.render, noise, labels))
             rows.append(_row(name, "peak_gpu_bytes", None, ALL, float(peak or 0), None, BATCH))
             generator.to("cpu")
     return rows

@@ -366,7 +366,7 @@ class ImageEncoding(Settings):
         return 95 if self.encoding == "jpeg" and self.quality is None else self.quality
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def stored_as(self) -> dict[str, Any]:
         """What stored images depend on; nothing for `raw`."""
         return {} if self.encoding == "raw" else {"encoding": self.encoding, "quality": self.effective_quality}
 

@@ -238,7 +238,7 @@ def draw_samples(
         "seed": seed,
         "precision": compute.precision,
         "purpose": purpose,
-        **storing.identity,
+        **storing.stored_as,
         **({} if classes is None else {"classes": list(classes)}),
     }
     of_range = {} if shard_range is None else {"shard_range": list(shard_range)}

@@ -13,7 +13,7 @@ IMAGENET = "imagenet"
 DIGITS_STAGES = frozenset({"prepare", "teacher", "classify", "release", "results"})
 IMAGENET_STAGES = frozenset({"ensemble"})
 DEFAULT, REPORT, ENSEMBLE = "__default__", "report", "ensemble"
-FEATURE_NETWORK = "fit_feature_network"
+FEATURE_NETWORK, GENERATION = "fit_feature_network", "measure_generation"
 
 
 def is_imagenet(parameters: Mapping[str, Any]) -> bool:
@@ -33,6 +33,8 @@ def applies(node: Node, parameters: Mapping[str, Any]) -> bool:
         return not node.tags & IMAGENET_STAGES
     if node.name == FEATURE_NETWORK:
         return bool(parameters["prepare"].get("given_features"))
+    if node.name.endswith(GENERATION):  # no digit classifier to measure with
+        return parameters["report"]["generation_metrics"]["network"] == "inception"
     return not node.tags & DIGITS_STAGES
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
 from skdcgn_pipeline.data.batches import draw_from_split
 from skdcgn_pipeline.data.images import BiasedImages
+from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.models.classifier import DigitClassifier
 from skdcgn_pipeline.models.invariant_ensemble import InvariantEnsemble
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, GivenFeatures
@@ -30,6 +31,19 @@ class FeatureNetwork:
     def open(self) -> DigitClassifier | InvariantEnsemble:
         """Load the network, frozen and in eval mode."""
         return (open_ensemble if self.artifact.inputs["kind"] == GIVEN else open_classifier)(self.artifact)
+
+    def open_classifier(self) -> DigitClassifier:
+        """Load the run's digit classifier, frozen and in eval mode.
+
+        Raises:
+            SettingError: If the feature network is a given one, whose heads are not used.
+        """
+        network = self.open()
+        if not isinstance(network, DigitClassifier):
+            raise SettingError(
+                "prepare.given_features", "null, for a digit classifier", "a given network", "Choose another network."
+            )
+        return network
 
 
 def build_feature_network(

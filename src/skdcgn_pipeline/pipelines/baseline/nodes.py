@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.io.tracking import log_picture, recorded_steps
 from skdcgn_pipeline.models.teacher import IdentifiedTeacher
-from skdcgn_pipeline.models.vgg16 import open_vgg16_features
+from skdcgn_pipeline.models.vgg16 import ImageFeatures, open_vgg16_features
 from skdcgn_pipeline.parameters import Baseline, Compute, Report, Teacher
 from skdcgn_pipeline.pipelines.distill.nodes import open_judge
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves
@@ -27,7 +28,7 @@ from skdcgn_pipeline.vocabulary import BASELINE
 def fit_baseline(
     store: Path,
     teacher: IdentifiedTeacher,
-    feature_network: FeatureNetwork,
+    feature_network: FeatureNetwork | None,
     baseline: Baseline,
     teacher_settings: Teacher,
     report: Report,
@@ -37,11 +38,8 @@ def fit_baseline(
 ) -> BaselineArtifact:
     """Train three students end to end against whole images."""
     check_baseline(baseline, teacher, teacher_settings, assets)
-    style_identity: Any = feature_network.artifact.identity
-    if baseline.uses_style and baseline.style_network == "vgg16":
-        style_features, style_identity = open_vgg16_features(assets, *STYLE_SETTING), "vgg16"
-    else:
-        style_features = style_features_of(feature_network.open())
+    style_features, style_identity = _open_style(baseline, feature_network, assets)
+    judged = feature_network is not None or report.generation_metrics.network == "inception"
     with recorded_steps(BASELINE) as record:
         return build_baseline(
             store,
@@ -53,9 +51,23 @@ def fit_baseline(
             style_identity,
             detector_of(teacher),
             teacher.identity,
-            open_judge(report.generation_metrics, feature_network, assets, compute),
+            open_judge(report.generation_metrics, feature_network, assets, compute) if judged else None,
             record,
         )
+
+
+def _open_style(
+    baseline: Baseline, feature_network: FeatureNetwork | None, assets: str
+) -> tuple[ImageFeatures | None, Any]:
+    """Open what styles are compared in, with its identity."""
+    if baseline.uses_style and baseline.style_network == "vgg16":
+        return open_vgg16_features(assets, *STYLE_SETTING), "vgg16"
+    if feature_network is not None:
+        return style_features_of(feature_network.open_classifier()), feature_network.artifact.identity
+    if baseline.uses_style:
+        setting, _ = STYLE_SETTING
+        raise SettingError(setting, "'vgg16' where no digit classifier is trained", "'feature_network'", "Use 'vgg16'.")
+    return None, None
 
 
 def show_history(students: BaselineArtifact) -> np.ndarray:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table, recorded_steps
 from skdcgn_pipeline.metrics.comparison import compare_with_teacher
 from skdcgn_pipeline.metrics.generation import JudgeNetwork, generation_metrics, judge_of_classifier, open_inception
@@ -82,8 +83,8 @@ def measure_generation(
     teacher: IdentifiedTeacher,
     students: StudentsArtifact,
     heldout_samples: SampleShards,
-    biased_images: BiasedImages,
-    feature_network: FeatureNetwork,
+    biased_images: BiasedImages | None,
+    feature_network: FeatureNetwork | None,
     report: Report,
     assets: str,
     seed: int,
@@ -110,12 +111,23 @@ def measure_generation(
 
 
 def open_judge(
-    settings: GenerationMetrics, feature_network: FeatureNetwork, assets: str, compute: Compute
+    settings: GenerationMetrics, feature_network: FeatureNetwork | None, assets: str, compute: Compute
 ) -> JudgeNetwork:
-    """Open the network in whose features generated images are measured."""
+    """Open the network in whose features generated images are measured.
+
+    Raises:
+        SettingError: If that is the run's digit classifier and there is none.
+    """
     if settings.network == "inception":
         return open_inception(assets, compute)
-    return judge_of_classifier(feature_network.open(), feature_network.artifact.identity, compute)
+    if feature_network is None:
+        raise SettingError(
+            "report.generation_metrics.network",
+            "'inception' where no digit classifier is trained",
+            f"'{settings.network}'",
+            "Choose 'inception'.",
+        )
+    return judge_of_classifier(feature_network.open_classifier(), feature_network.artifact.identity, compute)
 
 
 def show_students(

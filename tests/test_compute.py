@@ -64,10 +64,10 @@ from skdcgn_pipeline.compute import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()
-del_me = torch.zeros(2**24)
-del del_me
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-torch.zeros(2**24)
+for _ in range(40):
+    layers = [torch.zeros(2**20) for _ in range(6)]
+    del layers
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -78,4 +78,4 @@ def test_freed_memory_is_kept_for_the_next_step():
         how: int(subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True).stdout)
         for how in ("keep", "give back")
     }
-    assert faults["keep"] < faults["give back"] / 4
+    assert faults["keep"] < 0.8 * faults["give back"]

@@ -99,7 +99,7 @@ def test_raw_samples_keep_the_identity_they_had_before_there_were_encodings(tmp_
     ],
 )
 def test_the_identity_depends_on_what_images_depend_on(one, other, same):
-    assert (one.identity == other.identity) == same
+    assert (one.stored_as == other.stored_as) == same
 
 
 def test_images_are_encoded_outside_of_the_thread_that_renders(tmp_path, monkeypatch):

@@ -61,11 +61,12 @@ def take_classifier(
         Where it is stored, the classifier, and its accuracy by split and subset.
     """
     classify, compose, seed = parameters.classify, parameters.compose, parameters.seed
+    composition = compose.resolved(samples.num_classes, parameters.class_lists)
     stored = {}
     if classify.counterfactuals == "stored":
         amount = compose.num_images, compose.rows_per_shard
-        stored["students"] = store_counterfactuals(counterfactual_store, samples, compose.composing, *amount, seed)
-    sets = training_sets(biased_images, {"students": samples}, stored, classify.counterfactuals, compose.composing)
+        stored["students"] = store_counterfactuals(counterfactual_store, samples, composition, *amount, seed)
+    sets = training_sets(biased_images, {"students": samples}, stored, classify.counterfactuals, composition)
     (own_set,) = [one for one in sets if one.name == "students"]
     number, compute = parameters.export.classifier, parameters.compute
     artifact, network = train_classifier(classifier_store, own_set, classify.fit, number, seed, compute, record_scope)

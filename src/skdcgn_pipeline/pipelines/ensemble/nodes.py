@@ -28,14 +28,14 @@ def train_ensembles(
     student_samples: SampleShards,
     ensemble: Ensemble,
     compose: Compose,
+    class_lists: dict[str, list[int]],
     seed: int,
     compute: Compute,
 ) -> EnsemblesArtifact:
     """Train ensembles on real images and on the counterfactuals of teacher or students."""
     samples = {"teacher": teacher_samples, "students": student_samples}
-    return study.train_ensembles(
-        store, image_folders, samples, compose.composing, ensemble, seed, compute, recorded_steps
-    )
+    composition = compose.resolved(teacher_samples.num_classes, class_lists)
+    return study.train_ensembles(store, image_folders, samples, composition, ensemble, seed, compute, recorded_steps)
 
 
 def measure_ensembles(
@@ -45,12 +45,14 @@ def measure_ensembles(
     heldout_samples: SampleShards,
     ensemble: Ensemble,
     compose: Compose,
+    class_lists: dict[str, list[int]],
     seed: int,
     compute: Compute,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Measure accuracy, shape bias, background gap, and whether each head knows its mechanism."""
+    composition = compose.resolved(heldout_samples.num_classes, class_lists)
     table = study.measure_ensembles(
-        store, ensembles, image_folders, heldout_samples, compose.composing, ensemble, seed, compute
+        store, ensembles, image_folders, heldout_samples, composition, ensemble, seed, compute
     )
     log_metrics(study.metrics_of(table))
     log_table("invariance", table)

@@ -26,7 +26,15 @@ def create_pipeline(released: bool = False) -> Pipeline:
             node(nodes.export_students, ["export_store", *taken], "student_export", name="export_students"),
             node(
                 draw_student_samples,
-                ["sample_store", "exported_students", "params:compose", "params:seed", "params:compute"],
+                [
+                    "sample_store",
+                    "exported_students",
+                    "params:compose",
+                    "params:sample",
+                    "params:class_lists",
+                    "params:seed",
+                    "params:compute",
+                ],
                 "exported_samples",
                 name="draw_exported_samples",
             ),

@@ -70,7 +70,7 @@ def build_biased_images(store: Path, assets: str, settings: Prepare, variant: st
     Raises:
         SettingError: If assets are absent or too few digits are left for a split.
     """
-    options = settings.model_dump(exclude={"feature_network"})
+    options = settings.model_dump(exclude={"feature_network", "given_features"})
 
     def write(writer: ArtifactWriter) -> None:
         digits = read_digits(settings.source, assets, seed, variant)

@@ -378,7 +378,8 @@ class Sample(ImageEncoding):
         num_images_per_class: Rows per class; each row has the images of all three mechanisms.
         num_heldout_per_class: Further rows on other noise, never trained on, for the measures.
         rows_per_shard: Rows of one Parquet file, after which a run can be stopped.
-        classes: Classes that are drawn, see `Classes`; null draws all.
+        classes: Classes that are drawn: a list of numbers, a range ("0-99", or `first` and `last`), one number, or
+            the name of a list in `class_lists`; null draws all.
         shard_range: [first, last): draw these shards alone, so that several processes or machines share the
             work; a run without it takes over what they made.
     """
@@ -575,7 +576,12 @@ class Counterfactual(Settings):
 
 
 class MechanismClasses(Settings):
-    """The classes that each counterfactual mechanism draws from, see `Classes`; a single number fixes it."""
+    """The classes that each counterfactual mechanism draws from, see `Classes`.
+
+    Attributes:
+        shape, texture, background: A list of numbers, a range ("0-99", or `first` and `last`), the name of a list
+            in `class_lists`, or one number, which fixes the class; null takes all.
+    """
 
     shape: Classes = None
     texture: Classes = None
@@ -1036,7 +1042,11 @@ class BaselineWeights(Settings):
 
 
 class LearningRates(Settings):
-    """A learning rate per mechanism; the defaults are those of CGN on ImageNet."""
+    """A learning rate per mechanism; the defaults are those of CGN on ImageNet.
+
+    Attributes:
+        shape, texture, background: Of Adam.
+    """
 
     shape: Positive = 8e-6
     texture: Positive = 3e-5
@@ -1276,6 +1286,7 @@ class Parameters(Settings):
         seed: Everything random follows from it.
         variant: The bias protocol of the images, and the published teacher of MNIST.
         assets: Folder of MNIST, published teachers and textures.
+        class_lists: Lists of class numbers by name, for wherever classes are chosen.
         keep_last: Versions of each dataset that `prune` leaves.
     """
 

@@ -33,7 +33,18 @@ class Inner(Settings):
     high: Annotated[float, Field(ge=0, le=2)] = 1.5
 
 
-class Outer(Settings):
+class Base(Settings):
+    """What the outer one extends.
+
+    Attributes:
+        inherited: From the base.
+        kind: Told anew below.
+    """
+
+    inherited: bool = False
+
+
+class Outer(Base):
     """An outer one.
 
     Attributes:
@@ -43,13 +54,15 @@ class Outer(Settings):
         width: One or two.
         inner: Held.
         many: Held in a list.
+        named: Held by name.
     """
 
     kind: Literal["a", "b"]
-    sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2)
+    sizes: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (1, 2)
     width: Annotated[int, Field(ge=2, multiple_of=2)] | tuple[int, int] | None = None
     inner: Inner = Inner(high=0.5)
     many: tuple[Inner, ...] = ()
+    named: dict[str, Inner] | None = None
     name: dict[str, str] | None = None
 
 
@@ -64,6 +77,7 @@ def pages(project: Path) -> dict[str, str]:
 def test_types_ranges_defaults_and_meanings_are_told() -> None:
     rows = {row.name: row for row in settings_of(Outer)}
     assert list(rows) == [
+        "inherited",
         "kind",
         "sizes",
         "width",
@@ -72,12 +86,15 @@ def test_types_ranges_defaults_and_meanings_are_told() -> None:
         "many",
         "many[].low",
         "many[].high",
+        "named",
+        "named.<name>.low",
+        "named.<name>.high",
         "name",
     ]
     assert rows["kind"].values == "`a`, `b`"
     assert rows["kind"].default is MISSING
     assert rows["kind"].meaning == "Which, told over two lines."
-    assert rows["sizes"].values == "list of: integer, > 0, at least 1 of them"
+    assert rows["sizes"].values == "list of: integer, > 0, at least 1 of them, at most 8 of them"
     assert rows["sizes"].default == (1, 2)
     assert rows["width"].values == "integer, ≥ 2, a multiple of 2 or 2 times: integer or `null`"
     assert rows["inner.low"].values == "number, > 0, < 1"
@@ -86,6 +103,9 @@ def test_types_ranges_defaults_and_meanings_are_told() -> None:
     assert rows["inner.high"].default == 0.5, "what the outer one gives it"
     assert rows["many"].values == "list of: settings, see below"
     assert rows["many[].high"].default == 1.5
+    assert rows["named"].values == "mapping of names to settings, see below or `null`"
+    assert rows["named.<name>.low"].meaning == "Bounds."
+    assert rows["inherited"].meaning == "From the base."
     assert rows["name"].values == "mapping of names to text or `null`"
 
 

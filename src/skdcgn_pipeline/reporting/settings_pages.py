@@ -41,7 +41,7 @@ class Setting:
     """One row of a table.
 
     Attributes:
-        name: Dotted; `[]` stands for each entry of a list.
+        name: Dotted; `[]` stands for each entry of a list, `<name>` for each name of a mapping.
         values: Type and range, in words.
         default: What the code takes where nothing is given; `MISSING` where a value is needed.
         meaning: What the docstring says.
@@ -54,12 +54,15 @@ class Setting:
 
 
 def documented_attributes(model: type[BaseModel]) -> dict[str, str]:
-    """Return what a model's docstring says of each attribute, in one line."""
-    section = re.search(r"^Attributes:\n(.*?)(?=^\S|\Z)", inspect.getdoc(model) or "", re.DOTALL | re.MULTILINE)
-    entries = re.findall(
-        r"^    (\w[\w, ]*): (.*?)(?=^    \w|\Z)", section[1] if section else "", re.DOTALL | re.MULTILINE
-    )
-    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
+    """Return what a model's docstring, or that of a model it extends, says of each attribute, in one line."""
+    found: dict[str, str] = {}
+    for one in reversed(model.__mro__):
+        section = re.search(r"^Attributes:\n(.*?)(?=^\S|\Z)", inspect.getdoc(one) or "", re.DOTALL | re.MULTILINE)
+        entries = re.findall(
+            r"^    (\w[\w, ]*): (.*?)(?=^    \w|\Z)", section[1] if section else "", re.DOTALL | re.MULTILINE
+        )
+        found |= {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
+    return found
 
 
 def _constraints(metadata: Sequence[Any]) -> str:
@@ -70,6 +73,8 @@ def _constraints(metadata: Sequence[Any]) -> str:
             told.append(_constraints(one.metadata))
         elif hasattr(one, "min_length"):
             told.append(f"at least {one.min_length} of them")
+        elif hasattr(one, "max_length"):
+            told.append(f"at most {one.max_length} of them")
         else:
             told += [text.format(f"{getattr(one, name):g}") for name, text in BOUNDS.items() if hasattr(one, name)]
     return ", ".join(filter(None, told))
@@ -101,7 +106,7 @@ def _is_model(annotation: Any) -> bool:
 
 
 def _model_in(annotation: Any) -> tuple[type[BaseModel] | None, str]:
-    """Return the settings that an annotation holds, and `[]` once per list around them."""
+    """Return the settings that an annotation holds, and `[]` or `.<name>` for each list or mapping around them."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _model_in(arguments[0])
@@ -110,6 +115,9 @@ def _model_in(annotation: Any) -> tuple[type[BaseModel] | None, str]:
     if origin is tuple and arguments[1:] == (...,):
         model, brackets = _model_in(arguments[0])
         return model, f"[]{brackets}"
+    if origin is dict:
+        model, brackets = _model_in(arguments[1])
+        return model, f".<name>{brackets}"
     return (annotation if _is_model(annotation) else None), ""
 
 

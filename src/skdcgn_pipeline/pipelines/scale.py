@@ -10,7 +10,7 @@ from kedro.pipeline.node import Node
 
 IMAGENET = "imagenet"
 # Stages that are made for one of the scales; all others serve both.
-DIGITS_STAGES = frozenset({"prepare", "teacher", "classify", "release", "results"})
+DIGITS_STAGES = frozenset({"prepare", "teacher", "classify", "release", "results", "export", "export_released"})
 IMAGENET_STAGES = frozenset({"ensemble"})
 DEFAULT, REPORT, ENSEMBLE = "__default__", "report", "ensemble"
 FEATURE_NETWORK, GENERATION = "fit_feature_network", "measure_generation"

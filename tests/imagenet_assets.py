@@ -72,6 +72,15 @@ def tiny_settings(assets: Path) -> dict[str, Any]:
         "prepare": {"given_features": {"architecture": ARCHITECTURE}},
         "sample": {"num_images_per_class": 3, "num_heldout_per_class": 1, "rows_per_shard": 20},
         **{mechanism: {"distill": distill} for mechanism in ("shape", "texture", "background")},
+        "baseline": {
+            "students": {m: {"width": 1, "embedding_dim": 2} for m in ("shape", "texture", "background")},
+            "num_steps": 2,
+            "batch_size": 2,
+            "weights": {"style": 0, "texture": 0},  # VGG16 is half a gigabyte
+            "patch_size": 4,
+            "checkpoint_every_steps": 1,
+            "log_every_steps": 1,
+        },
         "compose": {"num_pool_images_per_class": 2, "num_images": 12, "rows_per_shard": 10},
         "ensemble": {
             "folders": {"sketch": str(assets / "sketch")},

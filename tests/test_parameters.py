@@ -14,6 +14,7 @@ from configuration import FREE_WORDS, merge, read_folder
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.models.student import make_student
 from skdcgn_pipeline.parameters import (
+    Baseline,
     Composition,
     Parameters,
     Sample,
@@ -96,6 +97,11 @@ def test_the_settings_of_imagenet_are_accepted(raw_of_imagenet):
     assert not parameters.compose.composition.patch_shift
     for mechanism in ("shape", "texture", "background"):
         assert getattr(parameters, mechanism).distill.student.architecture == "tinygan"
+        assert parameters.baseline.students[mechanism] == getattr(parameters, mechanism).distill.student
+    # The published CGN's, which are the defaults.
+    for name in ("weights", "learning_rates", "mask_bounds"):
+        assert getattr(parameters.baseline, name) == Baseline.model_fields[name].default
+    assert 256 % parameters.baseline.patch_size == 0
 
 
 @pytest.mark.parametrize("name", ["cue_conflict", "imagenet9"])

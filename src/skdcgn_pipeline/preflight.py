@@ -99,7 +99,8 @@ def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[
                 num_processes = joined_processes().size
                 check_distillation(mechanism, sizes, distill, parameters.compute, parameters.assets, num_processes)
         if f"{BASELINE}.fit_baseline" in node_names:
-            check_baseline(parameters.baseline, teacher, parameters.teacher, parameters.assets)
+            has_digits = not by_ensembles and parameters.prepare.given_features is None
+            check_baseline(parameters.baseline, teacher, parameters.teacher, parameters.assets, has_digits)
         if tables is not None:
             check_teacher_classes(teacher.generator.num_classes, tables)
         if "plan_ablation" in node_names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skdcgn_pipeline.data.batches import EpochSampler, draw_from_images, from_bytes, take_images
+from skdcgn_pipeline.data.batches import EpochSampler, WindowSampler, draw_from_images, from_bytes, take_images
 from skdcgn_pipeline.mechanisms import shift_patches
 
 
@@ -45,6 +45,38 @@ def test_rows_differ_by_seed_and_by_purpose():
     rows = EpochSampler(100, 0, "rows").rows(0, 50).tolist()
     assert rows != EpochSampler(100, 1, "rows").rows(0, 50).tolist()
     assert rows != EpochSampler(100, 0, "other").rows(0, 50).tolist()
+
+
+# --- rows whose neighbours share row groups ---
+
+SIZES = torch.tensor([5] * 19 + [3])
+
+
+@pytest.mark.parametrize("window", [1, 4, 100])
+def test_every_row_of_every_group_is_seen_once_per_epoch(window):
+    sampler = WindowSampler(SIZES, window, 0, "rows")
+    rows = torch.cat([sampler.rows(step, 8) for step in range(25)])
+    first, second = rows[:98].tolist(), rows[98:196].tolist()
+    assert sorted(first) == sorted(second) == list(range(98))
+    assert first != second
+    assert WindowSampler(SIZES, window, 0, "rows").rows(24, 8).tolist() == rows[192:].tolist()
+    assert WindowSampler(SIZES, window, 1, "rows").rows(0, 98).tolist() != first
+
+
+def test_rows_of_few_groups_are_asked_for_at_a_time():
+    sizes = torch.full((200,), 18)
+    groups = WindowSampler(sizes, 10, 0, "rows").rows(0, 3600) // 18
+    spans = [(places[0], places[-1]) for places in (torch.where(groups == group)[0] for group in range(200))]
+    open_groups = [sum(first <= place <= last for first, last in spans) for place in range(0, 3600, 50)]
+    assert max(open_groups) <= 11
+    # Mixed all the same: of the neighbours of a row, few are of its own group.
+    assert (groups[1:] == groups[:-1]).float().mean() < 0.2
+
+
+def test_groups_come_in_another_order_every_epoch():
+    sampler = WindowSampler(torch.full((50,), 4), 2, 0, "rows")
+    first, second = (sampler.rows(step, 200) // 4 for step in (0, 1))
+    assert (first - second).abs().float().mean() > 10
 
 
 def test_a_batch_keeps_images_with_their_labels():

@@ -15,7 +15,8 @@ from skdcgn_pipeline.data.columns import (
     ROW_GROUP_ROWS,
     read_columns,
     read_groups,
-    read_rows,
+    read_stored,
+    rows_of_first_group,
     write_columns,
     write_parts,
 )
@@ -182,13 +183,24 @@ def test_large_images_are_read_a_few_at_a_time(tmp_path):
 
 
 @pytest.mark.parametrize("make", [make_columns, encoded_columns], ids=["raw", "encoded"])
-def test_rows_come_in_the_order_asked_for(tmp_path, make):
+@pytest.mark.parametrize("rows", [range(ROW_GROUP_ROWS), range(1000, 1090), range(990, 1010)])
+def test_stored_rows_are_taken_in_the_order_asked_for(tmp_path, make, rows):
     num_rows = ROW_GROUP_ROWS + 90
-    write_columns(tmp_path / "part.parquet", make(num_rows))
-    rows = np.array([1080, 3, 1001, 3, 999, 1000, 0])
-    read = read_rows(tmp_path / "part.parquet", ["mask", "row"], rows, num_rows)
-    assert np.array_equal(read["row"], rows)
-    assert np.array_equal(read["mask"], make_columns(num_rows)["mask"][rows])
+    path = tmp_path / "part.parquet"
+    write_columns(path, make(num_rows))
+    assert rows_of_first_group(path) == ROW_GROUP_ROWS
+    stored = read_stored(path, ["mask", "row"], rows, num_rows)
+    within = np.array([7, 3, len(rows) - 1, 3, 0])
+    taken = stored.take(within)
+    assert len(stored) == len(rows)
+    assert np.array_equal(taken["row"], rows.start + within)
+    assert np.array_equal(taken["mask"], make_columns(num_rows)["mask"][rows.start + within])
+
+
+def test_stored_images_take_the_memory_of_their_encoding(tmp_path):
+    images = np.zeros((20, 3, 64, 64), np.uint8)
+    write_columns(tmp_path / "part.parquet", {"images": encode(images, ImageEncoding(encoding="png"))})
+    assert read_stored(tmp_path / "part.parquet", ["images"], range(20)).nbytes < images.nbytes / 10
 
 
 def test_damage_is_named_by_every_way_of_reading(tmp_path):
@@ -200,6 +212,6 @@ def test_damage_is_named_by_every_way_of_reading(tmp_path):
     with pytest.raises(DamagedFileError, match=r"part\.parquet"):
         list(read_groups(path, list(make_columns())))
     with pytest.raises(DamagedFileError, match=r"part\.parquet"):
-        read_rows(path, list(make_columns()), np.array([3]))
+        read_stored(path, list(make_columns()), range(3, 4))
     with pytest.raises(DamagedFileError, match="expected 41 rows, got 40"):
-        read_rows(path, ["row"], np.array([3]), 41)
+        read_stored(path, ["row"], range(3, 4), 41)

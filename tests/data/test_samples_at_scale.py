@@ -14,12 +14,13 @@ import torch
 
 from skdcgn_pipeline import artifacts, progress
 from skdcgn_pipeline.data import samples as module
+from skdcgn_pipeline.data import shards
 from skdcgn_pipeline.data.pools import CounterfactualPool, build_arrays
 from skdcgn_pipeline.data.samples import ROWS_PER_BLOCK, SampleShards, draw_samples
 from skdcgn_pipeline.data.shards import BlockRows, ahead
-from skdcgn_pipeline.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.errors import DamagedFileError, InterruptedRunError, SettingError
 from skdcgn_pipeline.parameters import Composition, Compute, ImageEncoding
-from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
+from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 from tiny import TinyTeacher, tree_of
 
 CPU = Compute(device="cpu")
@@ -182,9 +183,47 @@ def test_encoded_samples_continue_in_the_same_bytes(tmp_path):
 def test_rows_are_read_in_any_order(tmp_path, storing):
     samples = draw(tmp_path, storing=storing)
     rows = [149, 0, 40, 39, 40, 80, 119]
-    for mechanism in MECHANISMS:
-        for got, whole in zip(samples.rows(mechanism, rows), samples.read_pairs(mechanism), strict=True):
-            assert torch.equal(got, whole[rows])
+    for mechanism in (*MECHANISMS, COMPOSITE):
+        whole = samples.read_composites() if mechanism == COMPOSITE else samples.read_pairs(mechanism)
+        for got, expected in zip(samples.rows(mechanism, rows), whole, strict=True):
+            assert torch.equal(got, expected[rows])
+
+
+def test_row_groups_end_with_their_shards(tmp_path):
+    assert draw(tmp_path).group_sizes().tolist() == [40, 40, 40, 30]
+    assert draw(tmp_path, rows_per_shard=1200, per_class=800).group_sizes().tolist() == [1000, 200, 1000, 200]
+
+
+def test_row_groups_that_were_read_last_are_kept(tmp_path, monkeypatch):
+    samples, read = draw(tmp_path), []
+    read_stored = shards.read_stored
+
+    def reading(path, names, rows, num_rows):
+        read.append(path.name)
+        return read_stored(path, names, rows, num_rows)
+
+    monkeypatch.setattr(shards, "read_stored", reading)
+    groups = samples.groups_of("shape", 2)
+    for row, number, num_kept in ((0, 0, 40), (80, 2, 80), (39, None, 80), (149, 3, 70), (41, 1, 70), (0, 0, 80)):
+        samples.rows("shape", [row], groups)
+        assert [name[6:11] for name in read] == ([] if number is None else [f"{number:05}"])
+        assert groups.num_rows_kept == num_kept
+        read.clear()
+
+
+def test_a_row_group_that_could_not_be_read_is_read_again(tmp_path, monkeypatch):
+    samples = draw(tmp_path)
+    groups = samples.groups_of("shape", 2)
+
+    def fail(*arguments):
+        raise DamagedFileError("shard-00002.parquet is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "read_stored", fail)
+        with pytest.raises(DamagedFileError, match="is away"):
+            samples.rows("shape", [100], groups)
+    assert groups.num_rows_kept == 0
+    assert torch.equal(samples.rows("shape", [100], groups)[2], samples.read_images().mask[[100]])
 
 
 def test_several_threads_may_read_rows(tmp_path):

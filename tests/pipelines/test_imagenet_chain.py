@@ -12,9 +12,11 @@ import torch
 from imagenet_assets import ARCHITECTURE, WNIDS, make_assets, tiny_settings, write_images
 from pipelines.conftest import TIMING
 from pipelines.running import Finished, Place, artifacts_in, state_of
+from skdcgn_pipeline.artifacts import Artifact
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.metrics.invariance import PREDICTIONS
+from skdcgn_pipeline.training.fit_baseline import BaselineArtifact
 
 pytestmark = pytest.mark.slow
 
@@ -26,13 +28,13 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str, assets: Path) -> tuple[Place, Finished]:
-    """The default run of the environment, with the composition study, once."""
+    """The default run of the environment, with the composition study and the baseline, once."""
     place = Place(tmp_path_factory.mktemp("chain") / "data", tracking_uri)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in TIMING.items():
             patch.setattr(name, value)
         torch.set_num_threads(1)
-        names = ["__default__", "ablation"]
+        names = ["__default__", "ablation", "baseline"]
         return place, place.run(env="imagenet", params=tiny_settings(assets), assets=assets, pipeline_names=names)
 
 
@@ -41,13 +43,14 @@ def test_every_stage_of_imagenet_leaves_its_work_and_none_of_the_digits(chain: t
     counts = {path.name: len(artifacts_in(path)) for path in (place.data / "stores").iterdir() if path.is_dir()}
 
     assert counts == {
+        "baseline": 1,
         "cell": 4,  # the reference and one cell, two seeds each
         "classifier": 1,  # the given feature network
-        "counterfactual": 2,
+        "counterfactual": 3,  # of the teacher, the students and the baseline
         "ensemble": 2 + 4,  # one ensemble, the file that names it, and the cells'
         "mapped": 1,
-        "measure": 11,
-        "sample": 3,
+        "measure": 12,
+        "sample": 4,
         "student": 4,
     }
 
@@ -101,6 +104,24 @@ def test_a_cell_is_judged_by_an_ensemble_on_the_validation_folder(chain: tuple[P
     assert (table["num_images"] == 20).all()
     assert table["accuracy"].between(0, 1).all()
     assert len(pd.read_csv(place.saved("07_tables/imagenet/ablation_failures.csv"))) == 0
+
+
+def test_the_baseline_imitates_the_biggan_and_is_compared_as_students_are(chain: tuple[Place, Finished]) -> None:
+    place, finished = chain
+    (identity,) = artifacts_in(place.store("baseline"))
+    baseline = BaselineArtifact(Artifact.open(place.store("baseline") / identity))
+    assert "biggan" in baseline.artifact.inputs["image_teacher"]
+    assert baseline.artifact.inputs["style"] is None
+    terms = {"reconstruction", "mask_entropy", "mask_bounds", "background_saliency", "total", "mean_mask", "step"}
+    assert [set(entry) for entry in baseline.history] == [terms, terms]
+    assert baseline.open().image_size == 32
+
+    table = pd.read_parquet(place.saved("07_tables/imagenet/baseline_comparison.parquet")).set_index("mechanism")
+    assert list(table.index) == [*MECHANISMS, "all"]
+    assert (table["frechet"] > 0).all()
+    assert place.saved("08_reporting/imagenet/baseline_counterfactual_sheet.png").stat().st_size > 1000
+    metrics = place.run_of(finished).data.metrics
+    assert {"baseline/loss/mean_mask", "baseline/shape/mask_iou"} <= set(metrics)
 
 
 def test_folders_report_and_metrics_tell_of_the_run(chain: tuple[Place, Finished], assets: Path) -> None:
@@ -157,6 +178,11 @@ def test_absent_weights_and_folders_are_named(place: Place, assets: Path, tmp_pa
     told = refusal(place, assets, "ensemble", ensemble={"fit": {"num_images": 8, "weights": absent}})
     assert told.startswith("ensemble.weights: ")
     assert absent in told
+    weights = {"weights": {"style": 4.0}}
+    told = refusal(place, assets, "baseline", baseline=weights)
+    assert told.startswith("baseline.style_network: expected torchvision's VGG16 weights at ")
+    told = refusal(place, assets, "baseline", baseline=weights | {"style_network": "feature_network"})
+    assert told.startswith("baseline.style_network: expected 'vgg16' where no digit classifier is trained")
     given = {"architecture": ARCHITECTURE, "weights": absent}
     assert absent in refusal(place, assets, "distill", prepare={"given_features": given})
 

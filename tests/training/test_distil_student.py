@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from skdcgn_pipeline import compute, progress
 from skdcgn_pipeline.artifacts import identity_of
+from skdcgn_pipeline.data import loading
 from skdcgn_pipeline.data.batches import EpochSampler
 from skdcgn_pipeline.data.samples import SampleShards, decode_images, draw_composites, encode_images
 from skdcgn_pipeline.errors import InterruptedRunError, SettingError
@@ -325,6 +326,49 @@ def test_the_progress_tells_the_share_of_waiting(tiny_samples, caplog):
     with caplog.at_level(logging.INFO):
         distil(tiny_samples, own=settings(2))
     assert re.search(r"shape student: 2 steps in .*, \d+\.\d% waiting for data", caplog.text)
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for two row groups of eleven masks, which are fewer than there are."""
+    monkeypatch.setattr(loading, "STREAMED_BEYOND_BYTES", 1000)
+    monkeypatch.setattr(loading, "KEPT_BYTES", 2 * 11 * 8 * 8)
+
+
+@pytest.mark.parametrize("mechanism", ["shape", COMPOSITE])
+def test_streamed_samples_teach_the_same_in_any_number_of_threads_and_pieces(
+    tmp_path, tiny_samples, little_memory, mechanism
+):
+    def build(store: str, num_threads: int = 0, stop_at: int = 0):
+        def record(step: int, losses: dict[str, float]) -> None:
+            if step == stop_at:
+                progress.request_stop()
+
+        own = settings(9, fetch_threads=num_threads)  # more than two epochs
+        return build_student(tmp_path / store, mechanism, tiny_samples, own, 0, CPU, record).artifact
+
+    whole = build("whole")
+    assert build("threads", 3).manifest == whole.manifest
+    with pytest.raises(InterruptedRunError):
+        build("killed", stop_at=5)
+    progress.clear_stop()
+    assert build("killed").manifest == whole.manifest
+
+
+def test_the_order_of_streamed_rows_is_part_of_the_identity(tmp_path, tiny_samples, monkeypatch, little_memory):
+    def build(store: str = "same"):
+        return build_student(tmp_path / store, "shape", tiny_samples, settings(), 0, CPU).artifact
+
+    streamed = build()
+    assert streamed.inputs["order"] == {"rows_per_group": 11, "mixed_groups": 1}
+    monkeypatch.setattr(loading, "KEPT_BYTES", 2**20)
+    mixed_more = build()
+    monkeypatch.setattr(loading, "STREAMED_BEYOND_BYTES", 2**20)
+    in_memory = build()
+    assert "order" not in in_memory.inputs
+    assert len({streamed.identity, mixed_more.identity, in_memory.identity}) == 3
+    states = [artifact.path("student.safetensors").read_bytes() for artifact in (streamed, mixed_more, in_memory)]
+    assert len({*states}) == 3
 
 
 # --- perceptual loss, compilation ----------------------------------------------------------------

@@ -233,6 +233,14 @@ def test_a_baseline_that_cannot_be_trained_is_refused(tmp_path, own, named):
     assert named in str(caught.value)
 
 
+def test_styles_without_a_network_for_them_are_refused(tmp_path):
+    own = settings(weights={"background_saliency": 0.0})
+    arguments = TINY, CUSTOM, str(tmp_path), False
+    with pytest.raises(SettingError, match=r"baseline\.style_network: expected 'vgg16' where no digit classifier"):
+        check_baseline(own, *arguments)
+    check_baseline(settings(weights={"background_saliency": 0.0, "style": 0.0, "texture": 0.0}), *arguments)
+
+
 def test_an_architecture_of_another_size_is_refused(tmp_path):
     class Odd(TinyTeacher):
         image_size = 12

@@ -13,6 +13,7 @@ from torch import multiprocessing, nn
 
 from skdcgn_pipeline import progress
 from skdcgn_pipeline.artifacts import Artifact
+from skdcgn_pipeline.data import loading
 from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.parameters import Compute, Distill, LossWeights, Student
@@ -55,6 +56,8 @@ TRAININGS = {
     "tinygan": ("texture", settings(student=Student(architecture="tinygan", width=2, embedding_dim=3))),
     "basis": ("texture", settings(student=Student(architecture="basis", width=(4, 5, 4), embedding_dim=3))),
 }
+# Masks are read into memory, images of three channels as they are needed.
+STREAMED_BEYOND_BYTES = 3000
 STOPPED = settings(checkpoint_every_steps=100, num_steps=5)
 
 
@@ -63,6 +66,7 @@ def take_part(rank: int, port: int, samples: Path, stores: Path) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
+    loading.STREAMED_BEYOND_BYTES = STREAMED_BEYOND_BYTES
     processes = join_processes("cpu")
     assert joined_processes() is processes
     assert (processes.rank, processes.size) == (rank, 2)
@@ -103,6 +107,12 @@ def samples_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_samples(store, TinyTeacher(), {"name": "tiny"}, 10, 11, 0, CPU).artifact.directory
 
 
+@pytest.fixture(autouse=True)
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the two processes."""
+    monkeypatch.setattr(loading, "STREAMED_BEYOND_BYTES", STREAMED_BEYOND_BYTES)
+
+
 def alone(store: Path, samples: Path, mechanism: str, own: Distill) -> StudentArtifact:
     return build_student(store, mechanism, SampleShards(Artifact.open(samples)), own, 0, CPU)
 
@@ -121,6 +131,7 @@ def test_two_processes_train_what_one_does(tmp_path, stores, samples_directory, 
     mechanism, own = TRAININGS[name]
     expected = alone(tmp_path, samples_directory, mechanism, own)
     got = together(stores, samples_directory, mechanism, own)
+    assert ("order" in got.artifact.inputs) == (mechanism == "texture")
     for ours, theirs in zip(got.history, expected.history, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
     state = got.open().state_dict()

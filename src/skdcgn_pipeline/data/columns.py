@@ -210,27 +210,49 @@ def read_groups(path: Path, names: Sequence[str], num_rows: int | None = None) -
             yield _arrays(table, file.schema_arrow, names)
 
 
-def read_rows(path: Path, names: Sequence[str], rows: np.ndarray, num_rows: int | None = None) -> dict[str, np.ndarray]:
-    """Read some rows, in the order asked for, in the calling thread; as `read_columns` otherwise.
+class StoredRows:
+    """Rows in memory as they are stored: encoded images stay encoded until they are taken.
 
-    Only the row groups that hold them are read, one at a time, and only these images decoded. Several threads
-    may do so at once.
+    Attributes:
+        nbytes: What they occupy.
+    """
+
+    def __init__(self, path: Path, table: pa.Table, schema: pa.Schema) -> None:
+        self._path, self._table, self._schema = path, table, schema
+        self.nbytes: int = table.nbytes
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return some rows, by number within these, as arrays; decodes in the calling thread.
+
+        Raises:
+            DamagedFileError: If an image cannot be decoded.
+        """
+        with _named_damage(self._path):
+            taken = self._table.take(pa.array(rows)).combine_chunks()
+            return _arrays(taken, self._schema, self._table.column_names, 1)
+
+
+def rows_of_first_group(path: Path) -> int:
+    """Return how many rows the first row group of a file has; all but the last of a file have as many."""
+    with _named_damage(path), _open(path) as file:
+        return file.metadata.row_group(0).num_rows
+
+
+def read_stored(path: Path, names: Sequence[str], rows: range, num_rows: int | None = None) -> StoredRows:
+    """Read some neighbouring rows without decoding them; as `read_columns` otherwise.
+
+    The row groups that hold them are read. Several threads may do so at once.
 
     Args:
-        rows: [B] row numbers within the file.
+        rows: Row numbers within the file.
     """
     with _named_damage(path), _open(path) as file:
         _check(path, file, names, num_rows)
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        lasts = np.cumsum(sizes)
-        groups = np.searchsorted(lasts, rows, side="right")
-        order = np.argsort(groups, kind="stable")
-        parts = []
-        for group in np.unique(groups):
-            within = rows[groups == group] - (lasts[group] - sizes[group])
-            table = file.read_row_group(int(group), columns=list(names), use_threads=False)
-            parts.append(_arrays(table.take(pa.array(within)).combine_chunks(), file.schema_arrow, names, 1))
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in names}
-        places = np.empty(len(rows), np.int64)
-        places[order] = np.arange(len(rows))
-        return {name: values[places] for name, values in joined.items()}
+        lasts = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+        first, last = np.searchsorted(lasts, [rows.start, rows.stop - 1], side="right")
+        table = file.read_row_groups([*range(first, last + 1)], columns=list(names), use_threads=False)
+        before = int(lasts[first - 1]) if first else 0
+        return StoredRows(path, table.slice(rows.start - before, len(rows)), file.schema_arrow)

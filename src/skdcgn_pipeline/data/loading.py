@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.data.batches import EpochSampler, take_images
+from skdcgn_pipeline.data.batches import EpochSampler, WindowSampler, take_images
+from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS, channels_of
+
+logger = logging.getLogger(__name__)
+
+# Images of one mechanism of more bytes are read as they are needed instead of into memory.
+STREAMED_BEYOND_BYTES = 4 * 2**30
+# What is kept of them then, at most: they are kept as they are stored, and take less where they are encoded.
+KEPT_BYTES = 2**30
+# Of the row groups that are kept, those that rows are mixed over; the others are for batches fetched ahead.
+MIXED_SHARE = 0.8
 
 Batch = tuple[Tensor, ...]
 # Step -> batch on the CPU: the same for the same step, whatever was fetched before.
@@ -34,6 +46,10 @@ class PairSource(Protocol):
         """Return the number of rows."""
         ...
 
+    def order(self, seed: int, purpose: str) -> EpochSampler:
+        """Return the order in which rows are best taken."""
+        ...
+
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return noise [B, noise_dim], labels [B] and uint8 images [B, C, H, W] of row numbers [B]."""
         ...
@@ -55,10 +71,81 @@ class PairsInMemory:
     def __len__(self) -> int:
         return len(self._pairs.labels)
 
+    def order(self, seed: int, purpose: str) -> EpochSampler:
+        """Return an order in which any row may follow any other."""
+        return EpochSampler(len(self), seed, purpose)
+
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return noise [B, noise_dim], labels [B] and uint8 images [B, C, H, W] of row numbers [B]."""
         noise, labels, images = self._pairs
         return noise[rows], labels[rows], take_images(images, rows)
+
+
+class StreamedPairs:
+    """Samples of one mechanism, or composites of them, that are read as they are needed, as a `PairSource`.
+
+    Memory stays at `KEPT_BYTES`, in each process that trains.
+
+    Attributes:
+        groups: The row groups that rows are taken from.
+        layout: What the order depends on besides the number of rows of each shard; JSON-able.
+    """
+
+    def __init__(self, samples: SampleShards, mechanism: str) -> None:
+        self._samples, self._mechanism = samples, mechanism
+        self.noise_dim, self.image_size = samples.noise_dim, samples.image_size
+        self._group_sizes = torch.from_numpy(samples.group_sizes())
+        largest = int(self._group_sizes.max())
+        parts = MECHANISMS if mechanism == COMPOSITE else [mechanism]
+        bytes_per_row = sum(map(channels_of, parts)) * samples.image_size**2
+        most = max(2, KEPT_BYTES // (largest * bytes_per_row))
+        self.groups = samples.groups_of(mechanism, most)
+        self.layout = {"rows_per_group": largest, "mixed_groups": int(most * MIXED_SHARE)}
+
+    def __len__(self) -> int:
+        return self._samples.num_rows
+
+    def order(self, seed: int, purpose: str) -> EpochSampler:
+        """Return an order whose neighbours share row groups."""
+        return WindowSampler(self._group_sizes, self.layout["mixed_groups"], seed, purpose)
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return noise [B, noise_dim], labels [B] and uint8 images [B, C, H, W] of row numbers [B].
+
+        Raises:
+            DamagedFileError: Naming the shard that is damaged.
+        """
+        return self._samples.rows(self._mechanism, rows, self.groups)
+
+
+def _bytes_of(samples: SampleShards, mechanism: str) -> int:
+    return samples.num_rows * channels_of(mechanism) * samples.image_size**2
+
+
+def _is_streamed(samples: SampleShards, mechanism: str) -> bool:
+    return _bytes_of(samples, mechanism) > STREAMED_BEYOND_BYTES
+
+
+def open_pairs(samples: SampleShards, mechanism: str) -> PairSource:
+    """Read what one student learns from into memory, or as it is needed where it is much.
+
+    Args:
+        samples: Of the teacher.
+        mechanism: shape, texture, background or `COMPOSITE`.
+
+    Raises:
+        DamagedFileError: Naming the shard that is damaged.
+    """
+    if _is_streamed(samples, mechanism):
+        gib = _bytes_of(samples, mechanism) / 2**30
+        logger.info("%s: %.1f GiB of images are read as they are needed", mechanism, gib)
+        return StreamedPairs(samples, mechanism)
+    return PairsInMemory(*(samples.read_composites() if mechanism == COMPOSITE else samples.read_pairs(mechanism)))
+
+
+def identity_of_order(samples: SampleShards, mechanism: str) -> dict[str, Any]:
+    """Return what `open_pairs` adds to the identity of a training: nothing where rows are in memory."""
+    return {"order": StreamedPairs(samples, mechanism).layout} if _is_streamed(samples, mechanism) else {}
 
 
 def fetch_by_epochs(
@@ -68,7 +155,7 @@ def fetch_by_epochs(
     purpose: str,
     part: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> Fetch:
-    """Return what fetches the batch of a step: a fresh order of all rows every epoch.
+    """Return what fetches the batch of a step: a fresh order of all rows every epoch, see `PairSource.order`.
 
     Args:
         source: The rows.
@@ -77,7 +164,7 @@ def fetch_by_epochs(
         purpose: Word that sets this order apart from others.
         part: Of a step's rows, those that are wanted here.
     """
-    sampler = EpochSampler(len(source), seed, purpose)
+    sampler = source.order(seed, purpose)
     return lambda step: source.take(part(sampler.rows(step, batch_size)))
 
 

@@ -15,7 +15,7 @@ from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact, 
 from skdcgn_pipeline.compute import autocast, choose_device, place
 from skdcgn_pipeline.data.batches import from_bytes
 from skdcgn_pipeline.data.encoding import check_encodable, encode
-from skdcgn_pipeline.data.shards import Block, BlockRows, Shards, write_shards
+from skdcgn_pipeline.data.shards import Block, BlockRows, Columns, RowGroups, Shards, write_shards
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, check_images, compose
 from skdcgn_pipeline.parameters import Compute, ImageEncoding, choose_classes
@@ -66,15 +66,26 @@ class SampleShards(Shards):
         """The classes that there are samples of, in order."""
         return tuple(self.index.get("classes", range(self.num_classes)))
 
-    def rows(self, mechanism: str, rows: Sequence[int] | np.ndarray | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Read some rows of what one student learns from, in the order asked for; see `take`.
+    def groups_of(self, mechanism: str, most: int) -> RowGroups:
+        """Return the row groups of what one student learns from, of which `most` are kept; see `rows`."""
+        return RowGroups(self, ("noise", "labels", *images_of(mechanism)), most)
+
+    def rows(
+        self, mechanism: str, rows: Sequence[int] | np.ndarray | Tensor, groups: RowGroups | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Read some rows of what one student learns from, in the order asked for; see `RowGroups.take`.
+
+        Args:
+            mechanism: shape, texture, background or `COMPOSITE`.
+            rows: [B] row numbers.
+            groups: Those of `groups_of`, from which rows near those before are taken at less cost.
 
         Returns:
             noise [B, noise_dim], labels [B], uint8 images [B, C, H, W].
         """
-        image = IMAGE_OF_MECHANISM[mechanism]
-        columns = self.take(np.asarray(rows), "noise", "labels", image)
-        return tuple(torch.from_numpy(columns[name]) for name in ("noise", "labels", image))  # type: ignore[return-value]
+        columns = (self.groups_of(mechanism, 0) if groups is None else groups).take(np.asarray(rows))
+        images = _composites_of(columns) if mechanism == COMPOSITE else columns[IMAGE_OF_MECHANISM[mechanism]]
+        return torch.from_numpy(columns["noise"]), torch.from_numpy(columns["labels"]), torch.from_numpy(images)
 
     def read_pairs(self, mechanism: str) -> tuple[Tensor, Tensor, Tensor]:
         """Read what one student learns from: noise [N, noise_dim], labels [N], uint8 images [N, C, H, W]."""
@@ -101,14 +112,27 @@ class SampleShards(Shards):
         columns = self.read("noise", "labels")
         composites = np.empty((self.num_rows, 3, self.image_size, self.image_size), np.uint8)
         first = 0
-        for rows in self.stream_parts(list(IMAGE_OF_MECHANISM.values())):
-            stored = MechanismImages(**{name: torch.from_numpy(values) for name, values in rows.items()})
-            for start in range(0, len(stored), ROWS_PER_COMPOSITION):
-                part = stored[start : start + ROWS_PER_COMPOSITION]
-                composed = compose(MechanismImages(*(decode_images(m, part.of(m)) for m in MECHANISMS)))
-                composites[first : first + len(part)] = encode_images(COMPOSITE, composed)
-                first += len(part)
+        for rows in self.stream_parts(images_of(COMPOSITE)):
+            part = _composites_of(rows)
+            composites[first : first + len(part)] = part
+            first += len(part)
         return torch.from_numpy(columns["noise"]), torch.from_numpy(columns["labels"]), torch.from_numpy(composites)
+
+
+def images_of(mechanism: str) -> list[str]:
+    """Return the stored images that those of a mechanism, or composites, are made of."""
+    return [*IMAGE_OF_MECHANISM.values()] if mechanism == COMPOSITE else [IMAGE_OF_MECHANISM[mechanism]]
+
+
+def _composites_of(columns: Columns) -> np.ndarray:
+    """Compose stored images row by row, as uint8 [N, 3, H, W]."""
+    stored = MechanismImages(**{name: torch.from_numpy(columns[name]) for name in images_of(COMPOSITE)})
+    composites = []
+    for start in range(0, len(stored), ROWS_PER_COMPOSITION):
+        part = stored[start : start + ROWS_PER_COMPOSITION]
+        composed = compose(MechanismImages(*(decode_images(m, part.of(m)) for m in MECHANISMS)))
+        composites.append(encode_images(COMPOSITE, composed))
+    return np.concatenate(composites)
 
 
 def decode_mask(mask: Tensor) -> Tensor:

@@ -6,17 +6,27 @@ import logging
 import shutil
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import chain, groupby
 from operator import itemgetter
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
 
 from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, check_writable
-from skdcgn_pipeline.data.columns import Column, join, read_columns, read_groups, read_rows, write_parts
+from skdcgn_pipeline.data.columns import (
+    Column,
+    StoredRows,
+    join,
+    read_columns,
+    read_groups,
+    read_stored,
+    rows_of_first_group,
+    write_parts,
+)
 from skdcgn_pipeline.progress import Progress, stop_requested
 
 logger = logging.getLogger(__name__)
@@ -241,32 +251,89 @@ class Shards:
             first += len(part[names[0]])
         return columns
 
-    def take(self, rows: np.ndarray, *names: str) -> Columns:
-        """Read some rows, in the order asked for, without reading the others' images.
+    def group_sizes(self) -> np.ndarray:
+        """Return the rows of every row group, in order: as many as the first one's, fewer where a shard ends."""
+        shards = self.index["shards"]
+        size = rows_of_first_group(self.artifact.path(shards[0]["name"]))
+        starts = (np.arange(0, shard["num_rows"], size) for shard in shards)
+        return np.concatenate([np.minimum(size, s["num_rows"] - own) for s, own in zip(shards, starts, strict=True)])
 
-        In the calling thread; several threads may do so at once. Rows that are near each other are read at
-        less cost: a whole row group, of up to 8 MiB of images, is read for any of its rows.
+    def take(self, rows: np.ndarray, *names: str) -> Columns:
+        """Read some rows, in the order asked for, without decoding others' images; see `RowGroups.take`."""
+        return RowGroups(self, names, 0).take(rows)
+
+
+class RowGroups:
+    """Rows of shards in any order; the row groups that were read last are kept, images as they are stored.
+
+    A whole row group, of up to 8 MiB of images, is read for any of its rows.
+
+    Args:
+        shards: Where from.
+        names: The columns.
+        most: Row groups that are kept.
+    """
+
+    def __init__(self, shards: Shards, names: Sequence[str], most: int) -> None:
+        self.shards, self.names, self.most = shards, tuple(names), most
+        self._lasts = np.cumsum(shards.group_sizes())
+        self._last_of_shards = np.cumsum([shard["num_rows"] for shard in shards.index["shards"]])
+        self._kept: dict[int, Future[StoredRows]] = {}
+        self._lock = Lock()
+
+    @property
+    def num_rows_kept(self) -> int:
+        """Rows of the groups that are kept."""
+        return sum(int(self._lasts[group]) - self._first_row(group) for group in list(self._kept))
+
+    def _first_row(self, group: int) -> int:
+        return int(self._lasts[group - 1]) if group else 0
+
+    def _read(self, group: int) -> StoredRows:
+        first = self._first_row(group)
+        place = int(np.searchsorted(self._last_of_shards, first, side="right"))
+        shard, num_rows = self.shards.index["shards"][place], int(self._lasts[group]) - first
+        first -= int(self._last_of_shards[place]) - shard["num_rows"]
+        rows = range(first, first + num_rows)
+        return read_stored(self.shards.artifact.path(shard["name"]), self.names, rows, shard["num_rows"])
+
+    def _stored(self, group: int) -> StoredRows:
+        """Return a group, which one thread reads while others that ask for it wait."""
+        with self._lock:
+            kept = self._kept.get(group)
+            if kept is None:
+                own: Future[StoredRows] = Future()
+                self._kept[group] = own
+                while len(self._kept) > self.most:
+                    del self._kept[next(iter(self._kept))]  # the one that was read first
+        if kept is not None:
+            return kept.result()
+        try:
+            own.set_result(self._read(group))
+        except BaseException as error:  # noqa: BLE001 - all who wait for it are told, this thread too
+            with self._lock:
+                self._kept.pop(group, None)
+            own.set_exception(error)
+        return own.result()
+
+    def take(self, rows: np.ndarray) -> Columns:
+        """Return some rows, in the order asked for; in the calling thread, and several may do so at once.
 
         Args:
             rows: [B] row numbers in 0 .. num_rows - 1.
-            names: The columns.
 
         Raises:
             IndexError: If there is no such row.
-            DamagedFileError: As `stream`.
+            DamagedFileError: Naming the shard that is unreadable, lacks a column or has other rows.
         """
-        rows = np.asarray(rows, np.int64)
-        shards = self.index["shards"]
-        lasts = np.cumsum([shard["num_rows"] for shard in shards])
-        if len(rows) and not (rows.min() >= 0 and rows.max() < self.num_rows):
-            raise IndexError(f"expected rows 0 to {self.num_rows - 1}, got {rows.min()} to {rows.max()}")
-        places = np.searchsorted(lasts, rows, side="right")
+        rows, num_rows = np.asarray(rows, np.int64), self.shards.num_rows
+        if len(rows) and not (rows.min() >= 0 and rows.max() < num_rows):
+            raise IndexError(f"expected rows 0 to {num_rows - 1}, got {rows.min()} to {rows.max()}")
+        groups = np.searchsorted(self._lasts, rows, side="right")
         columns: Columns = {}
-        for place in np.unique(places):
-            own = places == place
-            shard, first = shards[place], lasts[place] - shards[place]["num_rows"]
-            part = read_rows(self.artifact.path(shard["name"]), names, rows[own] - first, shard["num_rows"])
-            for name, values in part.items():
+        for group in np.unique(groups):
+            own = groups == group
+            for name, values in self._stored(int(group)).take(rows[own] - self._first_row(group)).items():
                 if name not in columns:
                     columns[name] = np.empty((len(rows), *values.shape[1:]), values.dtype)
                 columns[name][own] = values

@@ -21,7 +21,14 @@ from torch import Tensor, nn
 
 from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact, sha256_of_file
 from skdcgn_pipeline.compute import autocast, check_compiler, choose_device, compiled, place
-from skdcgn_pipeline.data.loading import BatchLoader, PairsInMemory, PairSource, fetch_by_epochs
+from skdcgn_pipeline.data.loading import (
+    BatchLoader,
+    PairsInMemory,
+    PairSource,
+    fetch_by_epochs,
+    identity_of_order,
+    open_pairs,
+)
 from skdcgn_pipeline.data.samples import SampleShards, decode_images
 from skdcgn_pipeline.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.losses import weighted_sum
@@ -50,7 +57,7 @@ from skdcgn_pipeline.training.checkpointing import (
 from skdcgn_pipeline.training.fit_classifier import HISTORY_FILE
 from skdcgn_pipeline.training.muon import Muon, split_parameters
 from skdcgn_pipeline.training.parallel import ALONE, Processes, check_equal_parts
-from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS, channels_of
+from skdcgn_pipeline.vocabulary import MECHANISMS, channels_of
 
 STUDENT_FILE, CARD_FILE = "student.safetensors", "student.json"
 IMAGE_TERMS = ("pixel", "binary_cross_entropy", "perceptual")  # the others are the discriminator's
@@ -475,7 +482,7 @@ class _Distillation:
         samples = SampleShards(Artifact.open(self.samples))
         return distil_student(
             self.mechanism,
-            samples.read_composites() if self.mechanism == COMPOSITE else samples.read_pairs(self.mechanism),
+            open_pairs(samples, self.mechanism),
             samples.num_classes,
             self.settings,
             self.seed,
@@ -512,6 +519,7 @@ def build_student(
 ) -> StudentArtifact:
     """Return the student of one mechanism, or of `COMPOSITE`: distil it, continue it, or reuse it.
 
+    Samples that are too many for memory are read while it learns, in an order of their own (`open_pairs`).
     How many processes train it is no part of its identity: a training may go on with more or fewer.
 
     Args:
@@ -548,6 +556,7 @@ def build_student(
         "settings": settings.identity(),
         "seed": seed,
         "precision": compute.precision,
+        **identity_of_order(samples, mechanism),
     }
     if settings.weights.perceptual:
         inputs["vgg16"] = sha256_of_file(require_vgg16(assets, *PERCEPTUAL_SETTING))

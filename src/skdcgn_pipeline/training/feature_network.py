@@ -28,9 +28,14 @@ class FeatureNetwork:
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
 
+    @property
+    def is_given(self) -> bool:
+        """Tell whether it is a given network instead of the run's digit classifier."""
+        return self.artifact.inputs["kind"] == GIVEN
+
     def open(self) -> DigitClassifier | InvariantEnsemble:
         """Load the network, frozen and in eval mode."""
-        return (open_ensemble if self.artifact.inputs["kind"] == GIVEN else open_classifier)(self.artifact)
+        return (open_ensemble if self.is_given else open_classifier)(self.artifact)
 
     def open_classifier(self) -> DigitClassifier:
         """Load the run's digit classifier, frozen and in eval mode.

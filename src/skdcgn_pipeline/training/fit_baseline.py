@@ -52,7 +52,10 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 
 logger = logging.getLogger(__name__)
 
-STYLE_SETTING = ("baseline.style_network", "use 'feature_network'")
+STYLE_SETTING = (
+    "baseline.style_network",
+    "use 'feature_network' with digits, or set baseline.weights.style and baseline.weights.texture to 0",
+)
 # What of `describe_images` is recorded while training; the rest is there at every logged step.
 MEASURED = ("inception_score", "collapsed_masks")
 MEASURING = GenerationMetrics(classes=(), num_splits=1)
@@ -137,12 +140,23 @@ def detector_of(teacher: IdentifiedTeacher) -> nn.Module | None:
     return getattr(teacher.generator, "u2net", None)
 
 
-def check_baseline(settings: Baseline, teacher: IdentifiedTeacher, teacher_settings: Teacher, assets: str) -> None:
+def check_baseline(
+    settings: Baseline,
+    teacher: IdentifiedTeacher,
+    teacher_settings: Teacher,
+    assets: str,
+    has_digit_classifier: bool = True,
+) -> None:
     """Refuse a baseline that could not be trained, before any work.
 
+    Args:
+        settings, teacher, teacher_settings: What is trained, and what its images imitate.
+        assets: The asset folder.
+        has_digit_classifier: Whether the run has one, which styles may be compared in.
+
     Raises:
-        SettingError: Naming the setting: no detector for the saliency, no weights of VGG16 or BigGAN, patches
-            that do not fill the image, an architecture that cannot make images of this size.
+        SettingError: Naming the setting: no detector for the saliency, no style network, no weights of VGG16 or
+            BigGAN, patches that do not fill the image, an architecture that cannot make images of this size.
     """
     generator = teacher.generator
     if settings.weights.background_saliency and detector_of(teacher) is None:
@@ -161,6 +175,9 @@ def check_baseline(settings: Baseline, teacher: IdentifiedTeacher, teacher_setti
         )
     if settings.uses_style and settings.style_network == "vgg16":
         require_vgg16(assets, *STYLE_SETTING)
+    elif settings.uses_style and not has_digit_classifier:
+        expected = "'vgg16' where no digit classifier is trained"
+        raise SettingError(STYLE_SETTING[0], expected, f"'{settings.style_network}'", "Use 'vgg16'.")
     if settings.image_teacher == "biggan":
         biggan_path(settings, teacher_settings)
     _make_students(settings, generator.noise_dim, generator.num_classes, generator.image_size)

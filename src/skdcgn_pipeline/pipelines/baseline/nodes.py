@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.io.tracking import log_picture, recorded_steps
 from skdcgn_pipeline.models.teacher import IdentifiedTeacher
 from skdcgn_pipeline.models.vgg16 import ImageFeatures, open_vgg16_features
@@ -37,9 +36,11 @@ def fit_baseline(
     compute: Compute,
 ) -> BaselineArtifact:
     """Train three students end to end against whole images."""
-    check_baseline(baseline, teacher, teacher_settings, assets)
-    style_features, style_identity = _open_style(baseline, feature_network, assets)
-    judged = feature_network is not None or report.generation_metrics.network == "inception"
+    # What a given network looks at is neither style nor of the run's classes.
+    digits = None if feature_network is None or feature_network.is_given else feature_network
+    check_baseline(baseline, teacher, teacher_settings, assets, digits is not None)
+    style_features, style_identity = _open_style(baseline, digits, assets)
+    judged = digits is not None or report.generation_metrics.network == "inception"
     with recorded_steps(BASELINE) as record:
         return build_baseline(
             store,
@@ -51,23 +52,19 @@ def fit_baseline(
             style_identity,
             detector_of(teacher),
             teacher.identity,
-            open_judge(report.generation_metrics, feature_network, assets, compute) if judged else None,
+            open_judge(report.generation_metrics, digits, assets, compute) if judged else None,
             record,
         )
 
 
-def _open_style(
-    baseline: Baseline, feature_network: FeatureNetwork | None, assets: str
-) -> tuple[ImageFeatures | None, Any]:
+def _open_style(baseline: Baseline, digits: FeatureNetwork | None, assets: str) -> tuple[ImageFeatures | None, Any]:
     """Open what styles are compared in, with its identity."""
-    if baseline.uses_style and baseline.style_network == "vgg16":
+    if not baseline.uses_style:
+        return None, None
+    if baseline.style_network == "vgg16":
         return open_vgg16_features(assets, *STYLE_SETTING), "vgg16"
-    if feature_network is not None:
-        return style_features_of(feature_network.open_classifier()), feature_network.artifact.identity
-    if baseline.uses_style:
-        setting, _ = STYLE_SETTING
-        raise SettingError(setting, "'vgg16' where no digit classifier is trained", "'feature_network'", "Use 'vgg16'.")
-    return None, None
+    assert digits is not None
+    return style_features_of(digits.open_classifier()), digits.artifact.identity
 
 
 def show_history(students: BaselineArtifact) -> np.ndarray:

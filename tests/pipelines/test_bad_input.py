@@ -161,7 +161,7 @@ def test_impossible_learning_rate_is_refused(told: Callable[..., str], value: ob
         ),
         (
             {"shape": {"distill": {"student": {"architecture": "compakt"}}}},
-            "shape.distill.student.architecture: expected one of compact, basis, tinygan, got 'compakt'",
+            "shape.distill.student.architecture: expected one of compact, basis, tinygan, plain, got 'compakt'",
         ),
         (
             {"classify": {"counterfactuals": "storred"}},
@@ -278,7 +278,7 @@ def test_unknown_pipeline_is_told_with_the_nearest(told: Callable[..., str], cam
 def test_unknown_mechanism_is_told_with_the_nearest(told: Callable[..., str]) -> None:
     message = told(namespaces=["shape", "textures"])
 
-    assert message.startswith("--namespaces: expected one of shape, texture, background, got 'textures'")
+    assert message.startswith("--namespaces: expected one of shape, texture, background, baseline, got 'textures'")
     assert "Did you mean 'texture'?" in message
 
 
@@ -653,7 +653,7 @@ def test_full_disk_is_refused_before_any_work(
 
 
 def test_more_samples_than_the_disk_holds_are_refused(place: Place) -> None:
-    with pytest.raises(SettingError, match=r"output directory: expected [\d,]+ MiB free .* ask for fewer images"):
+    with pytest.raises(SettingError, match=r"output directory: expected [\d,]+ MiB free .* Lower num_images_per_class"):
         place.run(params={"sample": {"num_images_per_class": 10**11}}, pipeline_names=["sample"])
 
     assert len(list(place.store("sample").glob("*/shards.json"))) == 1, "the held-out samples, which did fit"

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 SHARDS_FILE = "shards.json"
 # Blocks that are computed before they are needed, where threads finish them.
 BLOCKS_AHEAD = 2
+# No row with images takes less, however it is encoded.
+FEWEST_BYTES_PER_ROW = 100
 # A thread finishes so many rows of a block at a time.
 ROWS_PER_TASK = 8
 
@@ -179,32 +181,39 @@ def write_shards(
         SettingError: If the disk cannot hold the missing shards.
         InterruptedRunError: If a stop was requested; finished shards are kept.
     """
-    spans = [range(first, min(first + rows_per_shard, num_rows)) for first in range(0, num_rows, rows_per_shard)]
-    numbers = range(len(spans))[slice(*shard_range) if shard_range else slice(None)]
+
+    def span_of(number: int) -> range:
+        return range(number * rows_per_shard, min((number + 1) * rows_per_shard, num_rows))
+
+    numbers = range(-(-num_rows // rows_per_shard))[slice(*shard_range) if shard_range else slice(None)]
+    # Asked before the shards are looked at one by one: of too many there is not even room for a list.
+    num_known = len(writer.files) + sum(len(other.manifest["files"]) for other in others)
+    least = (len(numbers) - 1 - num_known) * rows_per_shard * (bytes_per_row or FEWEST_BYTES_PER_ROW)
+    check_writable(writer.directory, max(0, round(least)), remedy)
     missing = [
         number
         for number in numbers
         if not writer.has(shard_name(number)) and not writer.take_over(shard_name(number), others)
     ]
-    total, to_do = (sum(len(spans[number]) for number in some) for some in (numbers, missing))
+    total, to_do = (sum(len(span_of(number)) for number in some) for some in (numbers, missing))
     progress = Progress(title, total, "rows", total - to_do)
     if missing:
         if stop_requested():
             progress.interrupt()
         if bytes_per_row is not None:
             check_space(writer, title, to_do, bytes_per_row, remedy)
-        with closing(source().rows([spans[number] for number in missing])) as rows:
+        with closing(source().rows([span_of(number) for number in missing])) as rows:
             first = next(rows)
             if bytes_per_row is None:
                 check_space(writer, title, to_do, _bytes_per_row(first[1]), remedy)
             for place, parts in groupby(chain([first], rows), key=itemgetter(0)):
                 number = missing[place]
                 writer.write(shard_name(number), partial(write_parts, parts=map(itemgetter(1), parts)))
-                progress.advance(len(spans[number]))
+                progress.advance(len(span_of(number)))
                 if number != missing[-1] and stop_requested():
                     progress.interrupt()
     progress.finish()
-    shards = [{"name": shard_name(number), "num_rows": len(spans[number])} for number in numbers]
+    shards = [{"name": shard_name(number), "num_rows": len(span_of(number))} for number in numbers]
     writer.write_json(SHARDS_FILE, {**properties, "shards": shards})
 
 

@@ -13,6 +13,8 @@ from skdcgn_pipeline.data.samples import SampleShards, draw_samples
 from skdcgn_pipeline.parameters import Compute
 from tiny import TinyTeacher
 
+pytest_plugins = ["pipelines.chain"]
+
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED = PROJECT.parent / "shared"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import subprocess
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +29,13 @@ OPTIONAL_INPUTS = {
     "student_samples",
     "heldout_samples",
     "ablation_chapter",
+    "this_run",
     # Of these, the report shows what there is at the run's scale.
     "biased_images_sheet",
     "accuracy_chart",
     "accuracy_summary",
+    "confusion_chart",
+    "attention_sheet",
     "invariance",
     "invariance_chart",
 }
@@ -45,6 +50,8 @@ class ProjectHooks:
         self._project_path = Path.cwd()
         self._data_root = Path("data")
         self._previous_handlers: dict[signal.Signals, Any] = {}
+        self._seconds: dict[str, float] = {}  # by stage, of the current run
+        self._node_starts: dict[str, float] = {}
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
@@ -69,19 +76,66 @@ class ProjectHooks:
         for name in OPTIONAL_INPUTS & pipeline.inputs():
             if not catalog.exists(name):
                 catalog[name] = MemoryDataset(None)
+        self._describe_to(catalog, run_params, pipeline)
         clear_stop()
         self._listen()
 
     @hook_impl(trylast=True, specname="before_pipeline_run")
     def label_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
         """Log all settings and what tells runs apart; the run itself was started by kedro-mlflow."""
-        from skdcgn_pipeline.io.tracking import log_parameters, log_tags
+        from skdcgn_pipeline.io.tracking import log_origin, log_parameters, log_tags, name_run
 
         assert self._parameters is not None
-        log_parameters(self._parameters.model_dump(mode="json"))
-        tags = {"variant": self._parameters.variant, "source": self._parameters.prepare.source}
+        settings = self._parameters.model_dump(mode="json")
+        log_parameters(settings)
+        asked_for = describe_run(run_params)
+        source, variant = self._parameters.prepare.source, self._parameters.variant
+        name_run(f"{source} {variant}: {asked_for}, seed {self._parameters.seed}")
+        log_origin(settings, asked_for)
+        tags = {"variant": variant, "source": source}
         commit = _git_commit(self._project_path)
         log_tags(tags | ({"git_commit": commit} if commit else {}))
+
+    def _describe_to(self, catalog: Any, run_params: Mapping[str, Any], pipeline: Pipeline) -> None:
+        """Give the report what only the running process knows; the seconds of the stages are added as they end."""
+        self._seconds = {}
+        if "this_run" in pipeline.inputs():
+            told = {
+                "env": run_params.get("env"),
+                "params": run_params.get("runtime_params") or {},
+                "commit": _git_commit(self._project_path),
+                "seconds": self._seconds,
+            }
+            catalog["this_run"] = MemoryDataset(told, copy_mode="assign")
+
+    @hook_impl
+    def before_node_run(self, node: Any) -> None:
+        """Look at the clock."""
+        self._node_starts[node.name] = time.perf_counter()
+
+    @hook_impl
+    def after_node_run(self, node: Any) -> None:
+        """Add what the node took to its stage."""
+        stage = next(iter(sorted(node.tags - {"plan"})), "other")
+        seconds = time.perf_counter() - self._node_starts.pop(node.name)
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+
+    @hook_impl
+    def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
+        """Link what the run uses."""
+        self._link(dataset_name, data)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
+        """Link what the run makes."""
+        self._link(dataset_name, data)
+
+    @staticmethod
+    def _link(name: str, data: Any) -> None:
+        if not name.startswith("params:"):
+            from skdcgn_pipeline.io.tracking import log_use
+
+            log_use(name, data)
 
     @hook_impl
     def after_pipeline_run(self) -> None:
@@ -114,6 +168,23 @@ class ProjectHooks:
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         self._previous_handlers.clear()
+
+
+def describe_run(run_params: Mapping[str, Any]) -> str:
+    """Say which part of the project a run is, from what Kedro tells its hooks.
+
+    Returns:
+        Such as `whole chain`, `ablation`, `distill, up to shape.distil_student`.
+    """
+    said = " + ".join(run_params.get("pipeline_names") or ()) or "whole chain"
+    chosen = {"from_nodes": "from", "from_inputs": "from", "to_nodes": "up to", "to_outputs": "up to"}
+    for key, word in chosen.items():
+        if run_params.get(key):
+            said += f", {word} {' + '.join(run_params[key])}"
+    for key in ("node_names", "tags"):
+        if run_params.get(key):
+            said += f", only {' + '.join(run_params[key])}"
+    return said
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from mlflow.entities import Run
 from PIL import Image
 
 from pipelines.running import shared_tracking_uri, untouched_mlflow
+from skdcgn_pipeline.artifacts import build_artifact
+from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.parameters import ClassifierFit, Composition, Compute
@@ -128,6 +130,10 @@ def test_nothing_is_logged_without_a_run(tmp_path: Path, monkeypatch: pytest.Mon
         tracking.log_picture("a", np.zeros((2, 2, 3), np.uint8))
         tracking.log_table("a", table)
         tracking.log_text("a.html", "<p>")
+        tracking.name_run("a")
+        tracking.log_note("a", "b")
+        tracking.log_origin({"a": 1}, "b")
+        tracking.log_use("a", table)
         with tracking.recorded_steps("shape") as record:
             record(1, {"pixel": 1.0})
         tracking.log_unit(UnitResult(UNIT, RESULT, seconds=1.0))
@@ -382,3 +388,78 @@ def test_server_that_answers_is_taken() -> None:
 @pytest.mark.parametrize("uri", ["sqlite:///anything.db", "databricks", "file:///anywhere"])
 def test_addresses_that_are_no_server_are_not_asked(uri: str) -> None:
     tracking.check_server(uri)
+
+
+# --- what a run is told apart by ---
+
+
+def test_a_run_has_the_name_that_it_is_given(run: str) -> None:
+    tracking.name_run("digits double_colored: classify, seed 0")
+
+    assert stored(run).info.run_name == "digits double_colored: classify, seed 0"
+
+
+def test_sections_of_the_note_are_gathered_and_replaced(run: str) -> None:
+    tracking.log_note("First", "one")
+    tracking.log_note("Second", "two")
+    tracking.log_note("First", "| a |")
+
+    assert stored(run).data.tags["mlflow.note.content"] == "## First\n\n| a |\n\n## Second\n\ntwo"
+
+
+def test_a_note_that_is_too_long_ends_with_the_last_section_that_fits(run: str) -> None:
+    tracking.log_note("First", "one")
+    tracking.log_note("Second", "x" * 9000)
+
+    assert stored(run).data.tags["mlflow.note.content"] == "## First\n\none"
+
+
+def test_a_table_as_markdown() -> None:
+    table = pd.DataFrame({"trained_on": ["a|b", "c"], "mean_accuracy": [0.123456, math.nan], "num_seeds": [3, 12345]})
+
+    assert tracking.as_markdown(table).splitlines() == [
+        "| trained on | mean accuracy | num seeds |",
+        "| --- | --- | --- |",
+        "| a\\|b | 0.1235 | 3 |",
+        "| c |  | 12345 |",
+    ]
+
+
+def began(experiment: tuple[str, str], status: str, settings: dict[str, Any], asked_for: str) -> str:
+    """Begin a run and end it with a status; returns its id."""
+    run_id = mlflow.start_run(experiment_id=experiment[1]).info.run_id
+    tracking.log_origin(settings, asked_for)
+    mlflow.end_run(status)
+    return run_id
+
+
+@pytest.mark.parametrize(("status", "resumed"), [("FAILED", True), ("KILLED", True), ("FINISHED", False)])
+def test_a_run_names_the_unfinished_one_that_it_goes_on_from(
+    experiment: tuple[str, str], status: str, resumed: bool
+) -> None:
+    with untouched_mlflow():
+        mlflow.set_tracking_uri(experiment[0])
+        settings = {"seed": status}
+        first = began(experiment, status, settings, "classify")
+        other = began(experiment, "FAILED", settings, "distill")
+        second = began(experiment, "FINISHED", settings, "classify")
+
+        assert stored(second).data.tags.get("resumed_from") == (first if resumed else None)
+        assert "resumed_from" not in stored(first).data.tags
+        assert "resumed_from" not in stored(other).data.tags
+
+
+def test_images_are_inputs_and_models_are_named(run: str, tiny_samples: SampleShards, tmp_path: Path) -> None:
+    model = build_artifact(tmp_path, {"kind": "a model"}, lambda writer: writer.write_json("a.json", 1))
+
+    for _ in range(2):
+        tracking.log_use("teacher_samples", tiny_samples)
+        tracking.log_use("students", model)
+        tracking.log_use("accuracy", pd.DataFrame({"a": [1]}))
+
+    (used,) = stored(run).inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("teacher_samples", tiny_samples.artifact.identity)
+    assert str(tiny_samples.artifact.directory) in used.dataset.source
+    tags = stored(run).data.tags
+    assert tags["made.students"] == model.identity
+    assert not {"made.teacher_samples", "made.accuracy"} & set(tags)

@@ -1,1 +1,1 @@
-"""Tests of the Kedro pipelines; a package, so that its conftest and helpers never meet others of that name."""
+"""Tests of the Kedro pipelines; a package, so that its helpers never meet others of that name."""

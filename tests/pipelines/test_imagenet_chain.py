@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from imagenet_assets import ARCHITECTURE, WNIDS, make_assets, tiny_settings, write_images
-from pipelines.conftest import TIMING
+from pipelines.chain import TIMING
 from pipelines.running import Finished, Place, artifacts_in, state_of
 from skdcgn_pipeline.artifacts import Artifact
 from skdcgn_pipeline.errors import SettingError

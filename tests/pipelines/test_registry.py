@@ -113,9 +113,9 @@ def test_each_mechanism_has_its_namespace(registered: dict[str, Pipeline]) -> No
 
 
 def test_node_names_are_unique(registered: dict[str, Pipeline]) -> None:
-    # These take their students from the package instead of distilling them.
-    adopting = ("results", "export_released")
-    everything = sum((pipe for name, pipe in registered.items() if name not in adopting), Pipeline([]))
+    # These take the place of others: students from the package, networks without training.
+    others = ("results", "export_released", "network_benchmark")
+    everything = sum((pipe for name, pipe in registered.items() if name not in others), Pipeline([]))
     names = [node.name for node in everything.nodes]
 
     assert len(names) == len(set(names))
@@ -171,7 +171,7 @@ def test_catalog_names_everything_that_is_kept(context: KedroContext, registered
         and name != "parameters"
         and not name.startswith("params:")
     }
-    assert in_memory == {"teacher", "surroundings", "image_folders"}
+    assert in_memory == {"teacher", "surroundings", "image_folders", "this_run"}
 
 
 def test_everything_is_kept_below_the_data_root(context: KedroContext, registered: dict[str, Pipeline]) -> None:

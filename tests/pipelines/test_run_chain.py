@@ -22,7 +22,9 @@ from skdcgn_pipeline.mechanisms import MECHANISMS
 pytestmark = pytest.mark.slow
 
 LOSSES = ("pixel", "feature", "kl", "adversarial", "discriminator", "total")
-PICTURES = ("accuracy", "biased_images", "counterfactuals", "losses", "students")
+PICTURES = (
+    "accuracy", "attention", "biased_images", "confusions", "counterfactuals", "interpolation", "losses", "students",
+)  # fmt: skip
 COMPARISON_COLUMNS = [
     "mechanism",
     "l1",
@@ -91,10 +93,12 @@ def test_report_is_one_file_that_loads_nothing(finished: tuple[Place, Finished])
 def test_report_embeds_its_pictures(finished: tuple[Place, Finished]) -> None:
     sources = [attributes["src"] for tag, attributes in Elements(read_report(finished[0])).found if tag == "img"]
 
-    assert len(sources) == len(PICTURES)
+    assert len(sources) == len(PICTURES) + 1
+    heads = [source.partition(",")[0] for source in sources]
+    assert heads.count("data:image/gif;base64") == 1
+    assert heads.count("data:image/png;base64") == len(PICTURES)
     for source in sources:
-        head, _, data = source.partition(",")
-        assert head == "data:image/png;base64"
+        data = source.partition(",")[2]
         with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
             image.load()
             assert min(image.size) > 20
@@ -106,6 +110,17 @@ def test_report_tells_result_and_settings(finished: tuple[Place, Finished]) -> N
     assert "Unbiased test accuracy" in page
     for text in ("originals", "teacher", "students", *MECHANISMS, "num_images_per_class", "double_colored"):
         assert text in page
+
+
+def test_report_tells_what_was_run_and_how_to_make_each_part_again(finished: tuple[Place, Finished]) -> None:
+    page = read_report(finished[0])
+
+    assert "<code>kedro run --env test --pipelines distill --to-outputs student_sheet</code>" in page
+    assert "<td>kedro run --env test</td>" in page
+    assert "digits_cgn, SHA-256 " in page
+    assert re.search(r"prepare [\d.]+ s, sample [\d.]+ s, .*classify [\d.]+ s", page)
+    assert re.search(r"Python 3\.\d+\.\d+, .*torch \d", page)
+    assert "<td>shape.distill.weights.pixel</td>" in page
 
 
 # --- the tables ---
@@ -151,6 +166,20 @@ def test_summary_table_follows_from_the_accuracy_table(finished: tuple[Place, Fi
     assert (summary["mean_accuracy"] <= summary["interval_high"]).all()
 
 
+def test_confusions_count_every_test_image_once_per_seed(finished: tuple[Place, Finished]) -> None:
+    place, _ = finished
+    confusion = pd.read_parquet(place.saved("07_tables/*/confusion.parquet"))
+    accuracy = pd.read_parquet(place.saved("07_tables/*/accuracy.parquet"))
+    test = accuracy[(accuracy["split"] == "test") & (accuracy["subset"] == "all")]
+
+    assert len(confusion) == 3 * 10
+    for name, rows in confusion.groupby("trained_on"):
+        counts = rows.filter(like="predicted_").to_numpy()
+        own = test[test["trained_on"] == name]
+        assert counts.sum() == own["num_images"].sum()
+        assert counts.trace() / counts.sum() == pytest.approx(own["accuracy"].mean())
+
+
 def test_comparison_table_has_a_row_per_mechanism(finished: tuple[Place, Finished]) -> None:
     place, _ = finished
     table = pd.read_parquet(place.saved("07_tables/*/student_comparison.parquet"))
@@ -194,6 +223,28 @@ def test_what_tells_runs_apart_is_a_tag(first_run: Run) -> None:
     assert tags["teacher"] == "digits_cgn"
     assert re.fullmatch("[0-9a-f]{64}", tags["teacher_sha256"])
     assert first_run.info.status == "FINISHED"
+    assert first_run.info.run_name == "digits double_colored: whole chain, seed 0"
+    assert "resumed_from" not in tags
+
+
+def test_the_note_of_a_run_has_its_headline_tables(first_run: Run) -> None:
+    note = first_run.data.tags["mlflow.note.content"]
+
+    assert "## Students against their teacher\n\n| mechanism | l1 | mask iou |" in note
+    assert "## Accuracy of the invariant classifiers\n\n| trained on | split | subset | mean accuracy |" in note
+    assert "| students | test | all | " in note
+
+
+def test_images_and_models_of_a_run_are_linked(finished: tuple[Place, Finished], first_run: Run) -> None:
+    place, _ = finished
+    used = {one.dataset.name: one.dataset.digest for one in first_run.inputs.dataset_inputs}
+
+    assert set(used) == {
+        "biased_images", "teacher_samples", "heldout_samples", "student_samples",
+        "teacher_counterfactuals", "student_counterfactuals",
+    }  # fmt: skip
+    assert used["biased_images"] in artifacts_in(place.store("biased_images"))
+    assert first_run.data.tags["made.students"] in artifacts_in(place.store("student"))
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -238,7 +289,7 @@ def test_pictures_tables_and_report_are_artifacts(finished: tuple[Place, Finishe
 
     assert listed("pictures") == {f"pictures/{name}.png" for name in PICTURES}
     assert listed("tables") == {
-        f"tables/{name}.csv" for name in ("accuracy", "accuracy_summary", "generation", "students")
+        f"tables/{name}.csv" for name in ("accuracy", "accuracy_summary", "confusion", "generation", "students")
     }
     assert "report.html" in listed("")
 
@@ -254,6 +305,7 @@ def test_every_store_holds_finished_artifacts_alone(finished: tuple[Place, Finis
         "accuracy": 6,
         "biased_images": 1,
         "classifier": 7,  # the feature network is one
+        "confusion": 6,
         "counterfactual": 2,
         "measure": 2,  # students against their teacher, and generated images
         "sample": 3,

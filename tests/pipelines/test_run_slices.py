@@ -291,9 +291,12 @@ def test_plan_says_what_is_done_and_runs_nothing(
     done = copied(studied[0], tmp_path / "done")
     before, tables = state_of(done.data / "stores"), list(done.data.glob("07_tables/*/ablation.parquet/*"))
 
+    runs = len(done.runs())
+
     done.run(params=params, pipeline_names=["ablation"])
 
     told = capsys.readouterr().out.splitlines()
+    assert len(done.runs()) == runs, "a plan is no run to keep"
     assert "transformations, 2 cells: 4 of 4 classifiers done" in told
     assert "  shape opacity 0.75: 2 of 2 classifiers done" in told
     assert "mechanisms, 8 cells: 16 of 16 classifiers done" in told

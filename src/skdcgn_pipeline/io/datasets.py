@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Version
-from kedro_datasets._typing import ImagePreview
+from kedro_datasets._typing import ImagePreview, JSONPreview
 from PIL import Image, ImageSequence
 
 from skdcgn_pipeline.artifacts import Artifact, write_aside, write_json
 from skdcgn_pipeline.errors import DamagedFileError
+from skdcgn_pipeline.reporting.animation import MILLISECONDS_PER_FRAME, encode_gif
 
 
 class StoreDataset(AbstractDataset[Any, Path]):
@@ -95,6 +96,10 @@ class ArtifactDataset(AbstractVersionedDataset[Any, Any]):
         reader = getattr(importlib.import_module(module), name)
         return artifact if reader is Artifact else reader(artifact)
 
+    def preview(self) -> JSONPreview:
+        """Return for Kedro-Viz what the artifact was made from; empty where there is none yet."""
+        return JSONPreview(Path(self._get_load_path()).read_text(encoding="utf-8") if self._exists() else "")
+
     def _exists(self) -> bool:
         return _has_version(self)
 
@@ -129,8 +134,9 @@ class PictureDataset(AbstractVersionedDataset[np.ndarray, np.ndarray]):
             return np.asarray(image.convert("RGB"))
 
     def preview(self) -> ImagePreview:
-        """Return the picture for Kedro-Viz, base64-encoded."""
-        return ImagePreview(base64.b64encode(Path(self._get_load_path()).read_bytes()).decode())
+        """Return the picture for Kedro-Viz, base64-encoded; empty where there is none yet."""
+        content = Path(self._get_load_path()).read_bytes() if self._exists() else b""
+        return ImagePreview(base64.b64encode(content).decode())
 
     def _exists(self) -> bool:
         return _has_version(self)
@@ -153,7 +159,7 @@ class AnimationDataset(PictureDataset):
         self,
         *,
         filepath: str,
-        milliseconds: int = 120,
+        milliseconds: int = MILLISECONDS_PER_FRAME,
         version: Version | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
@@ -162,10 +168,8 @@ class AnimationDataset(PictureDataset):
 
     def save(self, data: np.ndarray) -> None:
         """Write the frames aside and rename the file into place."""
-        buffer = io.BytesIO()
-        first, *others = (Image.fromarray(frame) for frame in data)
-        first.save(buffer, format="GIF", save_all=True, append_images=others, duration=self.milliseconds, loop=0)
-        write_aside(Path(self._get_save_path()), lambda path: path.write_bytes(buffer.getvalue()))
+        content = encode_gif(data, self.milliseconds)
+        write_aside(Path(self._get_save_path()), lambda path: path.write_bytes(content))
 
     def load(self) -> np.ndarray:
         """Return the frames, of which equal neighbours are one; colours are those of the GIF's palettes."""

@@ -11,13 +11,24 @@ from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
 logger = logging.getLogger(__name__)
 
+PLAN_TAG = "plan"
+
 
 class TolerantMlflowHook(MlflowHook):
     """Replaces the plugin's own hook, see `settings.DISABLE_HOOKS_FOR_PLUGINS`.
 
     The plugin opens the same run once more for every node and closes it once, logs parameters node by
-    node (ours are logged flat, at once), and lets every failure of the server through.
+    node (ours are logged flat, at once), and lets every failure of the server through. It would also keep
+    a run of what only says what could be done: nodes tagged `plan`.
     """
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: Any, pipeline: Any, catalog: Any) -> None:
+        """Start the run, unless nothing but a plan is asked for."""
+        self.run_id = None
+        self._is_mlflow_enabled = not all(PLAN_TAG in node.tags for node in pipeline.nodes)
+        if self._is_mlflow_enabled:
+            super().before_pipeline_run(run_params, pipeline, catalog)
 
     @hook_impl
     def before_node_run(self, node: Any, catalog: Any, inputs: Any, is_async: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -12,9 +13,13 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 from PIL import Image
 
+from skdcgn_pipeline.artifacts import Artifact, identity_of
+from skdcgn_pipeline.data.images import BiasedImages
+from skdcgn_pipeline.data.shards import Shards
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.studies.ablation import UnitResult
 from skdcgn_pipeline.training.checkpointing import RecordStep
@@ -24,9 +29,12 @@ logger = logging.getLogger(__name__)
 FLUSH_EVERY_METRICS = 500
 PARAMS_PER_BATCH = 100
 MAX_PARAM_LENGTH = 6000
+MAX_TAG_LENGTH = 8000
 SERVER_TIMEOUT_SECONDS = 5.0
 
 
+_notes: dict[str, dict[str, str]] = {}  # run -> title -> section
+_linked: set[tuple[str, str]] = set()  # run and name of the artifacts that are linked already
 _given_up: set[str] = set()  # runs whose store failed once; each further try could block for minutes
 
 
@@ -97,6 +105,93 @@ def log_tags(tags: Mapping[str, str]) -> None:
         with never_fatal("the tags"):
             entries = [RunTag(key, value) for key, value in tags.items()]
             mlflow.MlflowClient().log_batch(run.info.run_id, tags=entries)
+
+
+def name_run(name: str) -> None:
+    """Name the active run."""
+    log_tags({MLFLOW_RUN_NAME: name})
+
+
+def log_note(title: str, text: str) -> None:
+    """Put a section of Markdown into the description that the UI shows above the active run.
+
+    A section of the same title is replaced. The description ends at the last section that fits.
+    """
+    run = active_run()
+    if run is None:
+        return
+    sections = _notes.setdefault(run.info.run_id, {})
+    sections[title] = text.strip()
+    note = ""
+    for heading, section in sections.items():
+        longer = f"{note}## {heading}\n\n{section}\n\n"
+        if len(longer) > MAX_TAG_LENGTH:
+            break
+        note = longer
+    log_tags({MLFLOW_RUN_NOTE: note.rstrip()})
+
+
+def as_markdown(table: pd.DataFrame, digits: int = 4) -> str:
+    """Return a table in Markdown; numbers with so many significant digits, empty where there is none."""
+
+    def told(value: Any) -> str:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return ""
+        return f"{value:.{digits}g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+    head = [str(name).replace("_", " ") for name in table.columns]
+    rows = [head, ["---"] * len(head), *([told(value) for value in row] for row in table.itertuples(index=False))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def log_origin(settings: Mapping[str, Any], asked_for: str) -> None:
+    """Tag the active run with what it is a run of and, if an earlier try at it did not end, with that one.
+
+    The tag `asked_for` is a hash of the settings and what was asked for; `resumed_from` names the latest run
+    with the same hash when it did not finish: this run goes on from what that one left on disk.
+
+    Args:
+        settings: All settings.
+        asked_for: The stages or nodes that the run consists of.
+    """
+    run = active_run()
+    if run is None:
+        return
+    identity = identity_of({"settings": settings, "asked_for": asked_for})
+    with never_fatal("what it was asked for"):
+        client = mlflow.MlflowClient()
+        earlier = client.search_runs(
+            [run.info.experiment_id], f"tags.asked_for = '{identity}'", order_by=["attributes.start_time DESC"]
+        )
+        others = [one.info for one in earlier if one.info.run_id != run.info.run_id]
+        tags = {"asked_for": identity}
+        if others and others[0].status != "FINISHED":
+            tags["resumed_from"] = others[0].run_id
+        client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def log_use(name: str, data: Any) -> None:
+    """Link an artifact to the active run: images as inputs that the UI lists, others by a tag of their name.
+
+    Args:
+        name: What the catalog calls it.
+        data: Anything; what is no artifact and has none is left alone.
+    """
+    run = active_run()
+    artifact = data if isinstance(data, Artifact) else getattr(data, "artifact", None)
+    if run is None or not isinstance(artifact, Artifact) or (run.info.run_id, name) in _linked:
+        return
+    _linked.add((run.info.run_id, name))
+    if not isinstance(data, BiasedImages | Shards):
+        log_tags({f"made.{name}": artifact.identity})
+        return
+    source = json.dumps({"uri": str(artifact.directory)})
+    profile = json.dumps({"kind": str(artifact.inputs.get("kind", "")), "files": len(artifact.manifest["files"])})
+    images = Dataset(name, artifact.identity, "local", source, profile=profile)
+    with never_fatal(f"the input {name}"):
+        mlflow.MlflowClient().log_inputs(
+            run.info.run_id, [DatasetInput(images, [InputTag(MLFLOW_DATASET_CONTEXT, name)])]
+        )
 
 
 def log_metrics(metrics: Mapping[str, float]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kedro.pipeline import Pipeline
@@ -12,6 +12,8 @@ IMAGENET = "imagenet"
 # Stages that are made for one of the scales; all others serve both.
 DIGITS_STAGES = frozenset({"prepare", "teacher", "classify", "release", "results", "export", "export_released"})
 IMAGENET_STAGES = frozenset({"ensemble"})
+# As data flows; stages that are run by name alone follow.
+READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify", "ensemble")
 DEFAULT, REPORT, ENSEMBLE = "__default__", "report", "ensemble"
 FEATURE_NETWORK, GENERATION = "fit_feature_network", "measure_generation"
 
@@ -19,6 +21,11 @@ FEATURE_NETWORK, GENERATION = "fit_feature_network", "measure_generation"
 def is_imagenet(parameters: Mapping[str, Any]) -> bool:
     """Tell whether parameters, as the configuration gives them, are those of ImageNet's scale."""
     return (parameters.get("prepare") or {}).get("source") == IMAGENET
+
+
+def in_reading_order(stages: Iterable[str]) -> list[str]:
+    """Return names of stages in the order that data flows, others after them as they come."""
+    return sorted(stages, key=lambda name: READING_ORDER.index(name) if name in READING_ORDER else len(READING_ORDER))
 
 
 def with_ensembles(names: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What lies between two classes of a generator, as a sheet and as an animation."""
+"""What lies between two classes of a generator, and between two noise vectors, as a sheet and as an animation."""
 
 from __future__ import annotations
 
@@ -56,11 +56,18 @@ def turn_noise(
 
 
 def render_steps(
-    generator: CounterfactualGenerator, settings: Interpolation, seed: int, compute: Compute
+    generator: CounterfactualGenerator, settings: Interpolation, seed: int, compute: Compute, turning: bool = False
 ) -> list[MechanismImages]:
     """Render every step from the first class to the last for a few noise vectors.
 
     A generator that takes nothing but class numbers has nothing between them: its noise turns instead.
+
+    Args:
+        generator: Whose images.
+        settings: Which classes, of which mechanism, in how many steps.
+        seed: Base seed of the noise.
+        compute: Where networks run.
+        turning: True turns the noise of every generator, and the class stays the first.
 
     Returns:
         `num_steps` times the images of `num_examples` noise vectors, on the CPU.
@@ -73,7 +80,7 @@ def render_steps(
     noise, other = torch.randn(shape, generator=torch_generator(seed, "interpolation")).to(device)
     steps = []
     for share in torch.linspace(0, 1, settings.num_steps).tolist():
-        if isinstance(generator, MixesClasses):
+        if isinstance(generator, MixesClasses) and not turning:
             images = mix_classes(generator, noise, share, settings)
         else:
             images = turn_noise(generator, noise, other, share, settings)
@@ -103,7 +110,8 @@ def draw_interpolation(
 
     Returns:
         The sheet [H, W, 3]: for each generator the mechanisms that change and the composite, of one noise
-        vector, step by step; and the animation [T, H, W, 3] of composites of several noise vectors, there and
+        vector, step by step, and below them the composites while the noise turns, of generators that mix classes;
+        and the animation [T, H, W, 3] of composites of several noise vectors, there and
         back, a row per generator. Both uint8.
 
     Raises:
@@ -117,7 +125,15 @@ def draw_interpolation(
                 compose(one[:1]) if mechanism == COMPOSITE else signed_images(one[:1], mechanism) for one in images
             ]
             rows += [(f"{name}, {mechanism}", torch.cat(shown))]
-    title = "; ".join(f"{name}: {describe(generator, settings)}" for name, generator in generators.items())
+    for name, generator in generators.items():
+        if isinstance(generator, MixesClasses):
+            turned = render_steps(generator, settings, seed, compute, turning=True)
+            rows += [(f"{name}, noise", torch.cat([compose(one[:1]) for one in turned]))]
+    told = {name: describe(generator, settings) for name, generator in generators.items()}
+    if len({*told.values()}) == 1:
+        title = next(iter(told.values()))
+    else:
+        title = "; ".join(f"{name}: {what}" for name, what in told.items())
     frames = [
         np.concatenate([tile(compose(images[step])) for images in steps.values()]) for step in range(settings.num_steps)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from skdcgn_pipeline.data.batches import from_bytes
+from skdcgn_pipeline.data.bias import BiasedSplit
 from skdcgn_pipeline.data.pools import CounterfactualShards
 from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
@@ -221,6 +222,80 @@ def draw_releases(cards: Sequence[dict[str, Any]]) -> Picture:
     handles = [plt.Line2D([], [], color=COLOUR_OF[name], marker="o", linestyle="") for name in ("teacher", "students")]
     axis.legend(handles, ["teacher", "students"], fontsize=8, loc="lower right")
     axis.set_title("Speed, size and accuracy (area: square root of the parameters; bars: 95 % interval)", fontsize=10)
+    return rasterise(figure)
+
+
+def draw_confusions(confusions: Mapping[str, np.ndarray], split: str) -> Picture:
+    """Draw confusion matrices side by side, each row as shares of the images of its class.
+
+    Args:
+        confusions: What was trained on -> images by true class (rows) and predicted class (columns).
+        split: The split that they were measured on.
+    """
+    figure, axes = plt.subplots(
+        1, len(confusions), figsize=(4.2 * len(confusions), 4.2), layout="constrained", squeeze=False
+    )
+    for axis, (name, counts) in zip(axes[0], confusions.items(), strict=True):
+        shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (label, predicted), share in np.ndenumerate(shares):
+            if share >= 0.01:
+                colour = "white" if share > 0.5 else "black"
+                axis.text(predicted, label, f"{100 * share:.0f}", ha="center", va="center", fontsize=6, color=colour)
+        axis.set_xticks(range(counts.shape[1]))
+        axis.set_yticks(range(counts.shape[0]))
+        axis.tick_params(labelsize=7)
+        axis.set_xlabel("predicted class")
+        axis.set_title(f"trained on {name}", fontsize=10)
+    axes[0, 0].set_ylabel("class of the shape")
+    figure.suptitle(f"Split {split}: share of each class's images, in %, over all seeds", fontsize=9)
+    return rasterise(figure)
+
+
+def pick_examples(split: BiasedSplit, num_examples: int) -> tuple[Tensor, Tensor]:
+    """Return images [N, 3, H, W] in [-1, 1] and labels [N]: class after class, none that hides in its background."""
+    visible = torch.nonzero(~split.collision)[:, 0]
+    labels = split.labels[visible]
+    classes = labels.unique()
+    rows = []
+    for number in range(num_examples):
+        of_class = visible[labels == classes[number % len(classes)]]
+        rows.append(of_class[(number // len(classes)) % len(of_class)])
+    chosen = torch.stack(rows)
+    return from_bytes(split.images[chosen]), split.labels[chosen]
+
+
+def draw_attention(images: Tensor, maps: Mapping[str, tuple[Tensor, Tensor]], labels: Tensor) -> Picture:
+    """Draw where classifiers look: the images, then under each classifier's heat what it predicts.
+
+    Args:
+        images: [N, 3, H, W] in [-1, 1].
+        maps: What was trained on -> (predicted classes [N], heat [N, H, W] in [0, 1]).
+        labels: True classes [N].
+    """
+    columns = len(images)
+    figure, axes = plt.subplots(
+        1 + len(maps),
+        columns,
+        figsize=(1.05 * columns + 1.2, 1.2 * (1 + len(maps))),
+        layout="constrained",
+        squeeze=False,
+    )
+    shown = ((images + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    for column in range(columns):
+        axes[0, column].imshow(shown[column], interpolation="nearest")
+        axes[0, column].set_title(f"a {int(labels[column])}", fontsize=8)
+    for row, (predicted, heat) in enumerate(maps.values(), 1):
+        for column in range(columns):
+            axis, right = axes[row, column], bool(predicted[column] == labels[column])
+            axis.imshow(shown[column].mean(2), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.imshow(heat[column].numpy(), cmap="inferno", vmin=0, vmax=1, alpha=0.6)
+            axis.set_title(f"says {int(predicted[column])}", fontsize=8, color="black" if right else "#c0504d")
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    for axis, name in zip(axes[:, 0], ["test digits", *maps], strict=True):
+        axis.set_ylabel(name, fontsize=8)
     return rasterise(figure)
 
 

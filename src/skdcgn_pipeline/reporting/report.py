@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import Any
 
@@ -14,6 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+
+from skdcgn_pipeline.parameters import Settings
+from skdcgn_pipeline.reporting.animation import encode_gif
+
+PACKAGES = ("skdcgn_pipeline", "torch", "numpy", "kedro", "mlflow")
 
 
 def _embed(picture: np.ndarray) -> str:
@@ -62,7 +70,52 @@ def render_chapter(findings: Sequence[tuple[str, Sequence[str]]], pictures: Mapp
 
 
 def _shown(picture: np.ndarray) -> dict[str, Any]:
-    return {"data": _embed(picture), "width": picture.shape[1]}
+    if picture.ndim == 4:
+        data = base64.b64encode(encode_gif(picture)).decode()
+        return {"kind": "gif", "data": data, "width": picture.shape[2]}
+    return {"kind": "png", "data": _embed(picture), "width": picture.shape[1]}
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Settings):
+            value = value.model_dump(mode="json")
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def versions_of(packages: Sequence[str] = PACKAGES) -> str:
+    """Say which versions of packages are installed; those that are not are left out."""
+    told = [f"Python {platform.python_version()}"]
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            told.append(f"{package} {version(package)}")
+    return ", ".join(told)
+
+
+def command_of(this_run: Mapping[str, Any], pipeline: str = "", outputs: Sequence[str] = ()) -> str:
+    """Return the command that makes something again, in the environment and with the overrides of a run.
+
+    Args:
+        this_run: `env` and `params` (nested) of the run; either may be missing.
+        pipeline: The pipeline; empty for the whole chain.
+        outputs: Datasets to stop at.
+    """
+    words = ["kedro run"]
+    if this_run.get("env"):
+        words.append(f"--env {this_run['env']}")
+    if pipeline:
+        words.append(f"--pipelines {pipeline}")
+    if outputs:
+        words.append(f"--to-outputs {','.join(outputs)}")
+    if overrides := flatten(this_run.get("params") or {}):
+        words.append("--params " + shlex.quote(",".join(f"{name}={value}" for name, value in overrides.items())))
+    return " ".join(words)
 
 
 def render_report(
@@ -71,25 +124,32 @@ def render_report(
     tables: Mapping[str, tuple[str, pd.DataFrame]],
     headline: str,
     chapter: str = "",
+    facts: Mapping[str, str] | None = None,
+    commands: Mapping[str, str] | None = None,
 ) -> str:
     """Render the report.
 
     Args:
-        settings: Name -> value, shown as they are.
-        pictures: Title -> (caption, RGB array).
+        settings: Name -> value, nested ones shown under dotted names.
+        pictures: Title -> (caption, RGB array [H, W, 3] or frames [T, H, W, 3], uint8).
         tables: Title -> (caption, frame).
         headline: The result in one sentence.
         chapter: HTML of the composition study, as `render_chapter` gives it.
+        facts: What was run: name -> value.
+        commands: Title of a picture or table -> the command that makes it again.
 
     Returns:
         The HTML text; it refers to no other file.
     """
+    commands = commands or {}
+    threads = torch.get_num_threads()
+    machine = f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}"
     return _template("report.html.j2").render(
         headline=headline,
         chapter=chapter,
-        settings={name: str(value) for name, value in settings.items()},
-        machine=f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
-        f"{platform.machine()}",
+        settings={name: str(value) for name, value in flatten(settings).items()},
+        facts={**(facts or {}), "versions": versions_of(), "machine": machine},
+        commands=commands,
         pictures=[
             {"title": title, "caption": caption, **_shown(picture)} for title, (caption, picture) in pictures.items()
         ],

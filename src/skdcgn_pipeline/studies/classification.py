@@ -9,14 +9,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from skdcgn_pipeline.artifacts import Artifact, build_json
 from skdcgn_pipeline.data.batches import DrawBatch, draw_from_images, draw_from_split
+from skdcgn_pipeline.data.bias import BiasedSplit
 from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.data.pools import CounterfactualPool, CounterfactualShards
 from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.metrics.accuracy import measure_accuracy
+from skdcgn_pipeline.metrics.accuracy import measure_classifier as measure_by_class
 from skdcgn_pipeline.models.classifier import DigitClassifier
 from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute
 from skdcgn_pipeline.seeding import derive_seed
@@ -133,7 +136,7 @@ def train_classifier(
     compute: Compute,
     record_scope: RecordScope = unrecorded,
 ) -> tuple[Artifact, DigitClassifier]:
-    """Return the classifier with this number of a training set, see `train_and_measure`."""
+    """Return the classifier with this number of a training set, trained now or before; see `train_and_measure`."""
     own_seed = classifier_seed(seed, number)
     with record_scope(f"classifier/{training_set.name}/seed_{number}") as record:
         return build_classifier(
@@ -216,3 +219,46 @@ def compare_training_sets(
         for one in sets
     ]
     return pd.concat(tables, ignore_index=True)
+
+
+def tabulate_confusions(
+    store: Path,
+    sets: list[TrainingSet],
+    biased_images: BiasedImages,
+    split: str,
+    settings: Classify,
+    seed: int,
+    compute: Compute,
+) -> pd.DataFrame:
+    """Count what the classifiers of `compare_training_sets` take the images of a split for.
+
+    Returns:
+        A row per training set and class: `trained_on`, `split`, `label` and `predicted_<k>`, the images of
+        all seeds together.
+    """
+    read = cache(partial(biased_images.split, split))
+    rows: list[dict[str, Any]] = []
+    for one in sets:
+        counts = np.zeros((one.num_classes, one.num_classes), int)
+        for number in range(settings.num_seeds):
+            artifact, classifier = train_classifier(store, one, settings.fit, number, seed, compute)
+            inputs = {
+                "kind": "confusion",
+                "classifier": artifact.identity,
+                "biased_images": biased_images.artifact.identity,
+                "split": split,
+            }
+            measure = partial(_count, classifier, read, compute, one.num_classes)
+            counts += np.array(build_json(store.parent / "confusion", inputs, measure))
+        rows += [
+            {"trained_on": one.name, "split": split, "label": label}
+            | {f"predicted_{k}": int(count) for k, count in enumerate(line)}
+            for label, line in enumerate(counts)
+        ]
+    return pd.DataFrame(rows)
+
+
+def _count(
+    classifier: DigitClassifier, read: Callable[[], BiasedSplit], compute: Compute, num_classes: int
+) -> list[list[int]]:
+    return measure_by_class(classifier, read(), compute, num_classes)[1]

@@ -12,7 +12,7 @@ import pandas as pd
 from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.errors import StudyFailedError
-from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table, log_text, log_unit
+from skdcgn_pipeline.io.tracking import log_metrics, log_note, log_picture, log_table, log_text, log_unit
 from skdcgn_pipeline.metrics.statistics import summarise_cells, tidy_cells
 from skdcgn_pipeline.parameters import Ablation, Compute, Distill, Ensemble, Prepare, Report, Teacher
 from skdcgn_pipeline.reporting.ablation import draw_examples, draw_study
@@ -192,6 +192,8 @@ def tell_findings(
     chapter = render_chapter(findings, {TITLE_OF[study]: own for study, *own in of_study if study in done})
     headline = f"{len(done)} studies, {finished['cell'].nunique()} cells, {finished['seed'].nunique()} seeds each."
     page = render_report(parameters, {}, {}, headline, chapter)
+    for title, sentences in findings:
+        log_note(title, "\n".join(f"- {sentence}" for sentence in sentences))
     log_text("ablation_findings.md", text)
     log_text("ablation.html", page)
     return text, chapter, page

@@ -48,12 +48,14 @@ def create_pipeline() -> Pipeline:
             ],
             "surroundings",
             name="name_surroundings",
+            tags="plan",  # a run of nothing but these is not kept in MLflow
         ),
         node(
             nodes.plan_ablation,
             ["surroundings", "params:ablation", *DISTILL],
             "ablation_plan",
             name="plan_ablation",
+            tags="plan",
         ),
         node(
             nodes.gather_cells,

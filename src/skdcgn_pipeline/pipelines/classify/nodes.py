@@ -4,15 +4,30 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.data.pools import CounterfactualShards
 from skdcgn_pipeline.data.samples import SampleShards
-from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table, recorded_steps
+from skdcgn_pipeline.io.tracking import as_markdown, log_metrics, log_note, log_picture, log_table, recorded_steps
 from skdcgn_pipeline.metrics.accuracy import summarise_accuracy
-from skdcgn_pipeline.parameters import Classify, Compose, Compute
-from skdcgn_pipeline.reporting.pictures import draw_accuracy_chart
-from skdcgn_pipeline.studies.classification import compare_training_sets, training_sets
+from skdcgn_pipeline.metrics.attention import grad_cam
+from skdcgn_pipeline.models.classifier import DigitClassifier
+from skdcgn_pipeline.parameters import Classify, Compose, Compute, Report
+from skdcgn_pipeline.reporting.pictures import (
+    draw_accuracy_chart,
+    draw_attention,
+    draw_confusions,
+    pick_examples,
+)
+from skdcgn_pipeline.studies.classification import (
+    TrainingSet,
+    compare_training_sets,
+    tabulate_confusions,
+    train_classifier,
+    training_sets,
+)
 from skdcgn_pipeline.vocabulary import STUDENTS
 
 
@@ -36,18 +51,77 @@ def train_classifiers(
     """
     samples = {"teacher": teacher_samples, of: student_samples}
     stored = {"teacher": teacher_counterfactuals, of: student_counterfactuals}
-    composition = compose.resolved(teacher_samples.num_classes, class_lists)
-    sets = training_sets(biased_images, samples, stored, classify.counterfactuals, composition)
     wanted = {of if name == STUDENTS else name for name in classify.trained_on}
-    sets = [one for one in sets if one.name in wanted]
+    sets = _sets_of(classify, compose, class_lists, biased_images, samples, stored, wanted)
     accuracy = compare_training_sets(store, sets, biased_images, classify, seed, compute, recorded_steps)
     log_table(_name("accuracy", of), accuracy)
     return accuracy, accuracy
 
 
+def look_into_classifiers(
+    store: Path,
+    biased_images: BiasedImages,
+    teacher_samples: SampleShards,
+    student_samples: SampleShards,
+    teacher_counterfactuals: CounterfactualShards,
+    student_counterfactuals: CounterfactualShards,
+    accuracy: pd.DataFrame,
+    classify: Classify,
+    compose: Compose,
+    class_lists: dict[str, list[int]],
+    report: Report,
+    seed: int,
+    compute: Compute,
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Count what the trained classifiers confuse and draw where they look, on the unbiased test digits."""
+    samples = {"teacher": teacher_samples, STUDENTS: student_samples}
+    stored = {"teacher": teacher_counterfactuals, STUDENTS: student_counterfactuals}
+    sets = _sets_of(classify, compose, class_lists, biased_images, samples, stored, {*classify.trained_on})
+    confusion = tabulate_confusions(store, sets, biased_images, "test", classify, seed, compute)
+    counts = confusion.filter(like="predicted_")
+    matrices = {str(name): rows.to_numpy() for name, rows in counts.groupby(confusion["trained_on"], sort=False)}
+    images, labels = pick_examples(biased_images.split("test"), report.num_examples)
+    classifiers = {one.name: train_classifier(store, one, classify.fit, 0, seed, compute)[1] for one in sets}
+    pictures = {
+        "confusions": draw_confusions(matrices, "test"),
+        "attention": draw_attention(images, {n: _looks_at(c, images) for n, c in classifiers.items()}, labels),
+    }
+    for name, picture in pictures.items():
+        log_picture(name, picture)
+    log_table("confusion", confusion)
+    return confusion, pictures["confusions"], pictures["attention"]
+
+
+def _sets_of(
+    classify: Classify,
+    compose: Compose,
+    class_lists: dict[str, list[int]],
+    biased_images: BiasedImages,
+    samples: dict[str, SampleShards],
+    stored: dict[str, CounterfactualShards],
+    wanted: set[str],
+) -> list[TrainingSet]:
+    """Return the training sets that are wanted."""
+    composition = compose.resolved(samples["teacher"].num_classes, class_lists)
+    sets = training_sets(biased_images, samples, stored, classify.counterfactuals, composition)
+    return [one for one in sets if one.name in wanted]
+
+
+def _looks_at(classifier: DigitClassifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the predicted classes and the heat that speaks for each."""
+    with torch.no_grad():
+        predicted = classifier(images).argmax(1)
+    return predicted, grad_cam(classifier, images, predicted)
+
+
 def _name(name: str, of: str) -> str:
     """Return what a result is logged as: that of the students under its plain name."""
     return name if of == STUDENTS else f"{of}_{name}"
+
+
+def _with(of: str) -> str:
+    """Return the end of a title that tells which students, where they are not the distilled ones."""
+    return "" if of == STUDENTS else f", {of}"
 
 
 def summarise_classifiers(accuracy: pd.DataFrame, of: str = STUDENTS) -> pd.DataFrame:
@@ -56,6 +130,8 @@ def summarise_classifiers(accuracy: pd.DataFrame, of: str = STUDENTS) -> pd.Data
     names = (summary["trained_on"] + "/" + summary["split"] + "/" + summary["subset"]).str.replace(" ", "_")
     log_metrics({f"accuracy/{name}": value for name, value in zip(names, summary["mean_accuracy"], strict=True)})
     log_table(_name("accuracy_summary", of), summary)
+    shown = ["trained_on", "split", "subset", "mean_accuracy", "interval_low", "interval_high", "num_seeds"]
+    log_note("Accuracy of the invariant classifiers" + _with(of), as_markdown(summary[shown]))
     return summary
 
 

@@ -9,7 +9,7 @@ from skdcgn_pipeline.vocabulary import STUDENTS
 
 def create_pipeline(of: str = STUDENTS) -> Pipeline:
     """Train and measure invariant classifiers, also of students that tables call otherwise."""
-    return pipeline(
+    trained = pipeline(
         [
             node(
                 given(nodes.train_classifiers, of=of),
@@ -36,6 +36,36 @@ def create_pipeline(of: str = STUDENTS) -> Pipeline:
                 name="summarise_classifiers",
             ),
             node(given(nodes.show_accuracy, of=of), "accuracy_summary", "accuracy_chart", name="show_accuracy"),
+        ],
+        tags="classify",
+    )
+    return trained + create_looks() if of == STUDENTS else trained
+
+
+def create_looks() -> Pipeline:
+    """Look into the trained classifiers: what they confuse and where they look."""
+    return pipeline(
+        [
+            node(
+                nodes.look_into_classifiers,
+                [
+                    "classifier_store",
+                    "biased_images",
+                    "teacher_samples",
+                    "student_samples",
+                    "teacher_counterfactuals",
+                    "student_counterfactuals",
+                    "accuracy",
+                    "params:classify",
+                    "params:compose",
+                    "params:class_lists",
+                    "params:report",
+                    "params:seed",
+                    "params:compute",
+                ],
+                ["confusion", "confusion_chart", "attention_sheet"],
+                name="look_into_classifiers",
+            )
         ],
         tags="classify",
     )

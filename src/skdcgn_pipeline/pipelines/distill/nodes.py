@@ -9,7 +9,7 @@ import pandas as pd
 from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.errors import SettingError
-from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table, recorded_steps
+from skdcgn_pipeline.io.tracking import as_markdown, log_metrics, log_note, log_picture, log_table, recorded_steps
 from skdcgn_pipeline.metrics.comparison import compare_with_teacher
 from skdcgn_pipeline.metrics.generation import JudgeNetwork, generation_metrics, judge_of_classifier, open_inception
 from skdcgn_pipeline.metrics.generation import measure_generation as measure
@@ -25,6 +25,11 @@ from skdcgn_pipeline.training.distil_student import assemble_students as assembl
 from skdcgn_pipeline.training.feature_network import FeatureNetwork
 from skdcgn_pipeline.training.parallel import joined_processes
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDENTS
+
+NOTED = [
+    "mechanism", "l1", "mask_iou", "frechet_ratio", "teacher_parameters", "student_parameters",
+    "teacher_images_per_s", "student_images_per_s",
+]  # fmt: skip
 
 
 def distil_mechanism(mechanism: str) -> Callable[..., StudentArtifact]:
@@ -75,6 +80,7 @@ def compare_students(
     prefix = "" if of == STUDENTS else f"{of}/"
     log_metrics({f"{prefix}{m}/{name}": value for m, row in numbers.iterrows() for name, value in row.items()})
     log_table(of, table)
+    log_note(f"{of.capitalize()} against their teacher", as_markdown(table[NOTED]))
     return table
 
 

@@ -5,46 +5,92 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.io.tracking import log_text
-from skdcgn_pipeline.reporting.report import render_report, summarise_in_a_sentence
+from skdcgn_pipeline.parameters import Parameters, check_parameters
+from skdcgn_pipeline.pipelines.scale import in_reading_order, is_imagenet
+from skdcgn_pipeline.reporting.report import command_of, render_report, summarise_in_a_sentence
 from skdcgn_pipeline.studies.invariance import invariance_in_a_sentence
+
+# Title of each picture -> the stage and the dataset that show it, and what is seen; a scale shows its own.
+PICTURES = {
+    "Invariant classifiers": (
+        "classify", "accuracy_chart", "Mean accuracy over seeds on unbiased images, 95 % interval."),
+    "Invariant ensembles": (
+        "ensemble", "invariance_chart", "By head; `mean` is the prediction of all heads together."),
+    "Students next to their teacher": (
+        "distill", "student_sheet", "The same held-out noise and classes through both, mechanism by mechanism."),
+    "Counterfactuals": (
+        "compose", "counterfactual_sheet", "Shape, texture and background of independent classes."),
+    "Interpolations": (
+        "compose", "interpolation_sheet",
+        "Teacher and students on the same noise from one class to another, then from one noise vector to another."),
+    "Interpolations, moving": (
+        "compose", "interpolation_animation",
+        "Composites of several noise vectors, there and back; the teacher above, the students below."),
+    "What the classifiers confuse": (
+        "classify", "confusion_chart", "Unbiased test digits, all seeds together; rows are the digits' classes."),
+    "Where the classifiers look": (
+        "classify", "attention_sheet",
+        "Grad-CAM of the class that each says, on the same unbiased test digits; wrong answers in red."),
+    "The bias": (
+        "prepare", "biased_images_sheet", "Training digits give their class away by colour, test digits do not."),
+    "Losses": ("distill", "loss_curves", "Every term of the distillation loss, before weighting."),
+}  # fmt: skip
+TABLES = {
+    "Accuracy": ("classify", "accuracy_summary", "Accuracy in [0, 1] on unbiased images."),
+    "Invariance": (
+        "ensemble", "invariance", "Shares in [0, 1]; the published background gap is that of `without_background`."),
+    "Students": (
+        "distill", "student_comparison",
+        "Held-out noise; L1 in units of the image range; both timed in one process."),
+}  # fmt: skip
+INPUTS = [dataset for _, dataset, _ in (*PICTURES.values(), *TABLES.values())]
 
 
 def write_report(
-    biased_images_sheet: np.ndarray | None,
-    student_sheet: np.ndarray,
-    loss_curves: np.ndarray,
-    counterfactual_sheet: np.ndarray,
-    accuracy_chart: np.ndarray | None,
-    invariance_chart: np.ndarray | None,
-    student_comparison: pd.DataFrame,
-    accuracy_summary: pd.DataFrame | None,
-    invariance: pd.DataFrame | None,
+    heldout_samples: SampleShards,
     ablation_chapter: str | None,
+    this_run: dict[str, Any] | None,
     parameters: dict[str, Any],
+    *shown: np.ndarray | pd.DataFrame | None,
 ) -> str:
     """Put pictures, tables and settings of the run, and the last composition study if any, into one HTML page."""
-    pictures = {
-        "Invariant classifiers": ("Mean accuracy over seeds on unbiased images, 95 % interval.", accuracy_chart),
-        "Invariant ensembles": ("By head; `mean` is the prediction of all heads together.", invariance_chart),
-        "Students next to their teacher": ("The same held-out noise and classes through both.", student_sheet),
-        "Counterfactuals": ("Shape, texture and background of independent classes.", counterfactual_sheet),
-        "The bias": ("Training digits give their class away by colour, test digits do not.", biased_images_sheet),
-        "Losses": ("Every term of the distillation loss, before weighting.", loss_curves),
-    }
-    tables = {
-        "Accuracy": ("Accuracy in [0, 1] on unbiased images.", accuracy_summary),
-        "Invariance": ("Shares in [0, 1]; the published background gap is that of `without_background`.", invariance),
-        "Students": ("Held-out noise; L1 in units of the image range; both timed in one process.", student_comparison),
-    }
-    headline = [] if accuracy_summary is None else [summarise_in_a_sentence(accuracy_summary)]
-    headline += [] if invariance is None else [invariance_in_a_sentence(invariance)]
+    data: dict[str, Any] = {name: one for name, one in zip(INPUTS, shown, strict=True) if one is not None}
+    this_run = this_run or {}
+    sections = PICTURES | TABLES
+    headline = [
+        tell(data[name])
+        for name, tell in (("accuracy_summary", summarise_in_a_sentence), ("invariance", invariance_in_a_sentence))
+        if name in data
+    ]
     page = render_report(
         parameters,
-        {title: (caption, picture) for title, (caption, picture) in pictures.items() if picture is not None},
-        {title: (caption, table) for title, (caption, table) in tables.items() if table is not None},
+        {title: (caption, data[name]) for title, (_, name, caption) in PICTURES.items() if name in data},
+        {title: (caption, data[name]) for title, (_, name, caption) in TABLES.items() if name in data},
         " ".join(headline),
         ablation_chapter or "",
+        tell_facts(heldout_samples.artifact.inputs["generator"], this_run, check_parameters(parameters)),
+        {title: command_of(this_run, stage, [name]) for title, (stage, name, _) in sections.items()},
     )
     log_text("report.html", page)
     return page
+
+
+def tell_facts(teacher: dict[str, Any], this_run: dict[str, Any], parameters: Parameters) -> dict[str, str]:
+    """Say what was run: command, teacher, data, seeds and how long each stage took."""
+    sha256 = str(teacher.get("sha256", ""))
+    facts = {
+        "command": command_of(this_run),
+        "teacher": f"{teacher['name']}" + (f", SHA-256 {sha256}" if sha256 else ""),
+        "images": f"{parameters.prepare.source}, {parameters.variant}",
+        "seed": f"{parameters.seed}",
+    }
+    if not is_imagenet(parameters.model_dump(include={"prepare"})):
+        facts["seed"] += f"; {parameters.classify.num_seeds} classifiers of each kind"
+    if this_run.get("commit"):
+        facts["git commit"] = this_run["commit"]
+    if durations := this_run.get("seconds"):
+        told = ", ".join(f"{stage} {durations[stage]:,.1f} s" for stage in in_reading_order(durations))
+        facts["stages of this run"] = f"{told} (what was there already is reused)"
+    return facts

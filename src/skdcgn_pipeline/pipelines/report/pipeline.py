@@ -11,19 +11,7 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 nodes.write_report,
-                [
-                    "biased_images_sheet",
-                    "student_sheet",
-                    "loss_curves",
-                    "counterfactual_sheet",
-                    "accuracy_chart",
-                    "invariance_chart",
-                    "student_comparison",
-                    "accuracy_summary",
-                    "invariance",
-                    "ablation_chapter",
-                    "parameters",
-                ],
+                ["heldout_samples", "ablation_chapter", "this_run", "parameters", *nodes.INPUTS],
                 "report",
                 name="write_report",
             )

@@ -1,15 +1,21 @@
-"""One MLflow database and one finished run for all tests of the pipelines."""
+"""One MLflow database and one finished run for all tests that look at a run.
+
+A plugin of the tests rather than a conftest, so that other rooms share the same run; what knows of Kedro
+is imported only by tests that ask for it.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from pipelines.running import Finished, Place, shared_tracking_uri
+if TYPE_CHECKING:
+    from pipelines.running import Finished, Place
 
 TIMING = {"skdcgn_pipeline.metrics.cost.NUM_REPEATS": 1, "skdcgn_pipeline.metrics.cost.SECONDS_PER_REPEAT": 0.01}
 
@@ -17,6 +23,8 @@ TIMING = {"skdcgn_pipeline.metrics.cost.NUM_REPEATS": 1, "skdcgn_pipeline.metric
 @pytest.fixture(scope="session")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of the test session's MLflow database."""
+    from pipelines.running import shared_tracking_uri
+
     uri = shared_tracking_uri(tmp_path_factory.getbasetemp())
     Path(uri.removeprefix("sqlite:///")).parent.mkdir(exist_ok=True)
     return uri
@@ -32,12 +40,16 @@ def brief_timing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def place(tmp_path: Path, tracking_uri: str, brief_timing: None) -> Place:
     """A place where nothing has been run yet."""
+    from pipelines.running import Place
+
     return Place(tmp_path / "data", tracking_uri)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> tuple[Place, Finished]:
     """A place where the whole chain has been run once; never changed, see `finished_place`."""
+    from pipelines.running import Place
+
     place = Place(tmp_path_factory.mktemp("finished") / "data", tracking_uri)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in TIMING.items():
@@ -49,6 +61,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> tup
 @pytest.fixture
 def copy_of_finished(finished: tuple[Place, Finished], tmp_path: Path, brief_timing: None) -> Callable[[str], Place]:
     """Give copies of the place where the whole chain has been run, for tests that change it."""
+
+    from pipelines.running import Place
 
     def copy(name: str) -> Place:
         source, _ = finished

@@ -39,6 +39,7 @@ OPTIONAL_INPUTS = {
     "invariance",
     "invariance_chart",
 }
+TOLD_AT_THE_END = {"student_comparison", "accuracy_summary"}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -52,6 +53,7 @@ class ProjectHooks:
         self._previous_handlers: dict[signal.Signals, Any] = {}
         self._seconds: dict[str, float] = {}  # by stage, of the current run
         self._node_starts: dict[str, float] = {}
+        self._results: dict[str, Any] = {}
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
@@ -98,7 +100,7 @@ class ProjectHooks:
 
     def _describe_to(self, catalog: Any, run_params: Mapping[str, Any], pipeline: Pipeline) -> None:
         """Give the report what only the running process knows; the seconds of the stages are added as they end."""
-        self._seconds = {}
+        self._seconds, self._results = {}, {}
         if "this_run" in pipeline.inputs():
             told = {
                 "env": run_params.get("env"),
@@ -127,8 +129,10 @@ class ProjectHooks:
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Link what the run makes."""
+        """Link what the run makes, and keep what is told of it at its end."""
         self._link(dataset_name, data)
+        if dataset_name in TOLD_AT_THE_END:
+            self._results[dataset_name] = data
 
     @staticmethod
     def _link(name: str, data: Any) -> None:
@@ -139,8 +143,11 @@ class ProjectHooks:
 
     @hook_impl
     def after_pipeline_run(self) -> None:
-        """Stop listening."""
+        """Stop listening, and tell a person at a terminal what was run."""
+        from skdcgn_pipeline.io.terminal import show_summary
+
         self._stop_listening()
+        show_summary(self._seconds, self._results)
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:

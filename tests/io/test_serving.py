@@ -78,6 +78,8 @@ def command(*arguments: str, cwd: Path, uri: str) -> subprocess.Popen[str]:
     """Start `mlflow models` elsewhere, where only what is installed and what the model brings can be imported."""
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PYTHON"))}
     surroundings |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
+    # MLflow calls its web server by name, as an activated environment would have it.
+    surroundings["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), surroundings["PATH"]])
     return subprocess.Popen(
         [sys.executable, "-m", "mlflow", "models", *arguments],
         cwd=cwd,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -34,13 +35,16 @@ def handed_on(node: Any, *arguments: Any) -> Composition:
 
 
 class Anything:
-    """Has every attribute and can be called."""
+    """Has every attribute, can be called and holds nothing."""
 
     def __getattr__(self, name: str) -> Anything:
         return Anything()
 
     def __call__(self, *arguments: Any) -> Anything:
         return Anything()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
 
 
 @pytest.mark.parametrize(("stage", "expected"), [("compose", TURNED), ("teacher", UNTURNED)])

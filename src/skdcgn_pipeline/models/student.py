@@ -171,7 +171,7 @@ class CompactGenerator(nn.Module):
         hidden = F.leaky_relu_(self.norms[0](hidden, labels), 0.2)
         for convolution, norm in zip(self.convolutions, self.norms[1:], strict=True):  # type: ignore[call-overload]
             hidden = F.leaky_relu_(norm(convolution(hidden), labels), 0.2)
-        return pixel_shuffle(self.output(hidden).float()).sigmoid_() if self.is_mask else _colours(self.output, hidden)
+        return _sub_pixels(self.output, hidden, self.is_mask)
 
 
 class BasisGenerator(nn.Module):
@@ -234,6 +234,11 @@ class BasisGenerator(nn.Module):
             return _colours(self.output, hidden)
         logits = F.instance_norm(pixel_shuffle(self.output(hidden).float()))
         return (logits * self.gain + self.shift).sigmoid_()
+
+
+def _sub_pixels(convolution: nn.Conv2d, hidden: Tensor, is_mask: bool) -> Tensor:
+    """Convolve, shuffle pixels, and return a mask's sigmoid or an image's tanh."""
+    return pixel_shuffle(convolution(hidden).float()).sigmoid_() if is_mask else _colours(convolution, hidden)
 
 
 def _colours(convolution: nn.Conv2d, hidden: Tensor) -> Tensor:
@@ -384,12 +389,12 @@ class PlainGenerator(nn.Module):
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return images [N, channels, image_size, image_size] for noise [N, noise_dim], labels [N]."""
-        embedding = self.embedding(labels)
+        embedding = look_up(self.embedding, labels)
         hidden = self.stem(noise).view(-1, self.first, self.start, self.start)
         for block in self.blocks:
             hidden = block(hidden, embedding)
         hidden = F.relu(self.norm(hidden))
-        return pixel_shuffle(self.output(hidden).float()).sigmoid() if self.is_mask else _colours(self.output, hidden)
+        return _sub_pixels(self.output, hidden, self.is_mask)
 
 
 ARCHITECTURES: dict[str, type[CompactGenerator] | type[BasisGenerator] | type[TinyGenerator] | type[PlainGenerator]] = {

@@ -15,8 +15,8 @@ from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
 from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.data.pools import store_counterfactuals
 from skdcgn_pipeline.data.samples import SampleShards
-from skdcgn_pipeline.export.cards import CARD_FILE, PAGE_FILE, render_card
-from skdcgn_pipeline.export.programs import TOLERANCE, checked_programs, library_versions
+from skdcgn_pipeline.export.cards import write_card
+from skdcgn_pipeline.export.programs import checked_programs, library_versions
 from skdcgn_pipeline.models.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.parameters import Parameters
@@ -118,15 +118,8 @@ def export_classifier(
             "accuracy": accuracy,
             "inputs": list(INPUTS),
             "outputs": list(OUTPUTS),
-            "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
-            "largest_differences": differences,
-            "tolerance": TOLERANCE,
-            "versions": versions,
-            "sha256": dict(writer.files),
         }
-        writer.write_json(CARD_FILE, card)
-        page = render_card("classifier.md.j2", card)
-        writer.write(PAGE_FILE, lambda path: path.write_text(page, encoding="utf-8"))
+        write_card(writer, "classifier.md.j2", classifier, differences, versions, card)
 
     inputs = {
         "kind": "exported classifier",

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from skdcgn_pipeline import __version__
 from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
 from skdcgn_pipeline.compute import place
-from skdcgn_pipeline.export.cards import CARD_FILE, PAGE_FILE, render_card
-from skdcgn_pipeline.export.programs import TOLERANCE, checked_programs, library_versions
+from skdcgn_pipeline.export.cards import write_card
+from skdcgn_pipeline.export.programs import checked_programs, library_versions
 from skdcgn_pipeline.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.models.student import StudentCGN, released_card
 from skdcgn_pipeline.parameters import Parameters
@@ -106,15 +106,8 @@ def export_students(store: Path, students: StudentsArtifact, origin: Mapping[str
             "interface": {key: getattr(network, key) for key in ("noise_dim", "num_classes", "image_size")},
             "inputs": list(INPUTS),
             "outputs": list(OUTPUTS),
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "largest_differences": differences,
-            "tolerance": TOLERANCE,
-            "versions": versions,
-            "sha256": dict(writer.files),
         }
-        writer.write_json(CARD_FILE, card)
-        page = render_card("students.md.j2", card)
-        writer.write(PAGE_FILE, lambda path: path.write_text(page, encoding="utf-8"))
+        write_card(writer, "students.md.j2", network, differences, versions, card)
 
     inputs = {
         "kind": "exported students",

@@ -162,8 +162,9 @@ def measure_throughput(workload: Workload) -> list[Row]:
     """Measure images/s of all three mechanisms, teacher against students, by batch size."""
     names = {"teacher": "fp32", "students": "fp32", "students bf16": "bf16"}
     rates: dict[str, dict[int, float]] = {name: {} for name in names}
+    students = workload.students.fused()
     for batch_size in workload.settings.batch_sizes:
-        for name, rate in measure_rates(_renders(workload, batch_size), batch_size).items():
+        for name, rate in measure_rates(_renders(workload, students, batch_size), batch_size).items():
             rates[name][batch_size] = rate
 
     def row(what: str, name: str, batch_size: int, reference: str, reference_rate: float, **judged: Any) -> Row:
@@ -186,10 +187,9 @@ def measure_throughput(workload: Workload) -> list[Row]:
     return rows
 
 
-def _renders(workload: Workload, batch_size: int) -> dict[str, Callable[[], Any]]:
+def _renders(workload: Workload, students: StudentCGN, batch_size: int) -> dict[str, Callable[[], Any]]:
     """Return what renders a batch with the teacher, the students, and the students in bfloat16."""
-    teacher, students = workload.teacher, workload.students.fused()
-    compute, device, seed = workload.compute, workload.device, workload.seed
+    teacher, compute, device, seed = workload.teacher, workload.compute, workload.device, workload.seed
     return {
         "teacher": render_batch(teacher, batch_size, "fp32", compute, device, seed),
         "students": render_batch(students, batch_size, "fp32", compute, device, seed),

@@ -66,8 +66,8 @@ if sys.argv[1] == "keep":
     keep_freed_memory()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(40):
-    layers = [torch.zeros(2**20) for _ in range(6)]
-    del layers
+    layer = torch.zeros(2**24)  # 64 MiB, more than glibc learns to keep by itself
+    del layer
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -78,4 +78,4 @@ def test_freed_memory_is_kept_for_the_next_step():
         how: int(subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True).stdout)
         for how in ("keep", "give back")
     }
-    assert faults["keep"] < 0.8 * faults["give back"]
+    assert faults["keep"] < 0.5 * faults["give back"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -136,33 +137,49 @@ def test_mlflow_predicts_from_another_directory(registered, tracking_uri, expect
     np.testing.assert_array_equal(images_in((tmp_path / "images.json").read_text()), expected)
 
 
-@pytest.mark.slow
-def test_mlflow_serves_from_another_directory_and_stops_cleanly(registered, tracking_uri, expected, tmp_path):
+@pytest.fixture(scope="module")
+def served(registered, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server that MLflow started in another directory, and that stops cleanly."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     options = ["-h", "127.0.0.1", "-p", str(port), "--env-manager", "local", "-w", "1"]
-    process = command("serve", "-m", registered["model_uri"], *options, cwd=tmp_path, uri=tracking_uri)
+    folder = tmp_path_factory.mktemp("elsewhere")
+    process = command("serve", "-m", registered["model_uri"], *options, cwd=folder, uri=tracking_uri)
     try:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not answers(f"{address}/ping"):
             assert process.poll() is None, process.communicate()[0][-3000:]
             assert time.monotonic() < deadline, "the server does not answer"
             time.sleep(0.2)
-        answer = requests.post(f"{address}/invocations", json={"dataframe_split": split_of(ROWS)}, timeout=100)
-        assert answer.status_code == 200, answer.text[:1000]
-        np.testing.assert_array_equal(images_in(answer.text), expected)
-        impossible = requests.post(
-            f"{address}/invocations", json={"dataframe_split": split_of(ROWS | {"shape": [3, 0, 10]})}, timeout=100
-        )
-        assert impossible.status_code >= 400
-        assert "shape: expected classes 0 to 9" in impossible.text
+        yield address
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         # Ends when the last process that could print has ended.
         process.communicate(timeout=DEADLINE_SECONDS)
     assert not answers(f"{address}/ping")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_is_answered_with_what_the_students_sample(served, expected):
+    given = ["-H", "Content-Type: application/json", "-d", json.dumps({"dataframe_split": split_of(ROWS)})]
+    asked = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*", f"{served}/invocations", *given]
+    answer = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=100)
+    np.testing.assert_array_equal(images_in(answer.stdout), expected)
+
+
+@pytest.mark.slow
+def test_a_server_answers_python_and_names_impossible_classes(served, expected):
+    answer = requests.post(f"{served}/invocations", json={"dataframe_split": split_of(ROWS)}, timeout=100)
+    assert answer.status_code == 200, answer.text[:1000]
+    np.testing.assert_array_equal(images_in(answer.text), expected)
+    impossible = requests.post(
+        f"{served}/invocations", json={"dataframe_split": split_of(ROWS | {"shape": [3, 0, 10]})}, timeout=100
+    )
+    assert impossible.status_code >= 400
+    assert "shape: expected classes 0 to 9" in impossible.text
 
 
 def answers(address: str) -> bool:

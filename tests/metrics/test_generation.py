@@ -6,6 +6,7 @@ import math
 import warnings
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -23,12 +24,14 @@ from skdcgn_pipeline.metrics.generation import (
     SplitScores,
     compare_images,
     describe_images,
+    distances_by_class,
     gather_statistics,
     generation_metrics,
     inception_path,
     judge_of_classifier,
     kernel_distance,
     measure_generation,
+    measures_of_all,
     open_inception,
     polynomial_mmd,
     rendered_composites,
@@ -308,6 +311,24 @@ def test_everything_is_measured_once_and_named(tmp_path, heldout, students, cpu)
     assert "training images" not in set(without["reference"])
     assert measure(settings=SETTINGS.model_copy(update={"num_subsets": 4})).shape == table.shape
     assert len(list((tmp_path / "store").glob("[0-9a-f]*"))) == 3
+
+
+def test_measures_stand_side_by_side_and_distances_by_class():
+    rows = [
+        ("students", "kid", "teacher", ALL, 2.0, 0.25, 9),
+        ("students", "mean_mask", None, ALL, 0.125, None, 9),
+        ("teacher", "mean_mask", None, ALL, 0.5, None, 9),
+        ("students", "fid", "teacher", "0", 3.0, None, 4),
+        ("students", "fid", "teacher", "10", 1.0, None, 5),
+        ("students", "fid", "teacher", "2", 2.0, None, 5),
+    ]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    assert measures_of_all(table).to_dict("records") == [
+        {"measure": "kid", "reference": "teacher", "teacher": "", "students": "2 ± 0.25", "num_images": 9},
+        {"measure": "mean mask", "reference": "", "teacher": "0.5", "students": "0.125", "num_images": 9},
+    ]
+    assert distances_by_class(table).to_dict("list") == {"label": [0, 2, 10], "students to teacher": [3.0, 2.0, 1.0]}
+    assert distances_by_class(table[:3]).empty
 
 
 def test_students_of_another_interface_are_refused(tmp_path, heldout, cpu):

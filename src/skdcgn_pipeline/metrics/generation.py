@@ -497,6 +497,42 @@ def _memory_rows(generators: dict[str, Any], compute: Compute) -> list[dict[str,
     return rows
 
 
+def measures_of_all(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the measures over all images side by side.
+
+    Args:
+        table: As `measure_generation` gives it.
+
+    Returns:
+        A row per measure and reference; `teacher` and `students` (or who painted the images) hold the value, with
+        `± sd` where the measure has one; `num_images`.
+    """
+    overall = table[table["label"] == ALL]
+    overall = overall.assign(
+        measure=overall["measure"].str.replace("_", " "),
+        told=[
+            f"{value:.4g}" if pd.isna(sd) else f"{value:.4g} ± {sd:.2g}"
+            for value, sd in zip(overall["value"], overall["sd"], strict=True)
+        ],
+        reference=overall["reference"].fillna(""),
+    )
+    beside = overall.pivot(index=["measure", "reference", "num_images"], columns="images", values="told")
+    order = ["measure", "reference", *sorted(beside.columns, key=lambda name: name != TEACHER), "num_images"]
+    return beside.fillna("").rename_axis(columns=None).reset_index()[order]
+
+
+def distances_by_class(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the Frechet distances of each class: a row per class, a column per pair that is compared.
+
+    Args:
+        table: As `measure_generation` gives it.
+    """
+    own = table[(table["measure"] == "fid") & (table["label"] != ALL)]
+    named = own.assign(pair=own["images"] + " to " + own["reference"], label=own["label"].astype(int))
+    columns = named["pair"].drop_duplicates()
+    return named.pivot(index="label", columns="pair", values="value")[columns].rename_axis(columns=None).reset_index()
+
+
 def generation_metrics(table: pd.DataFrame) -> dict[str, float]:
     """Return the measures over all images by name, such as `generation/students/fid/teacher`, and their `_sd`."""
     metrics = {}

@@ -1,5 +1,6 @@
 """Nodes of the report stage."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 
 from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.io.tracking import log_text
+from skdcgn_pipeline.metrics.generation import distances_by_class, measures_of_all
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.pipelines.scale import in_reading_order, is_imagenet
 from skdcgn_pipeline.reporting.report import command_of, render_report, summarise_in_a_sentence
@@ -44,8 +46,16 @@ TABLES = {
     "Students": (
         "distill", "student_comparison",
         "Held-out noise; L1 in units of the image range; both timed in one process."),
+    "Images": (
+        "distill", "generation_metrics",
+        "Held-out composites, in the features of a fixed network; ± one standard deviation."),
+    "Images by class": (
+        "distill", "generation_metrics", "Frechet distances of each class, where they are not too many."),
 }  # fmt: skip
-INPUTS = [dataset for _, dataset, _ in (*PICTURES.values(), *TABLES.values())]
+INPUTS = [*dict.fromkeys(dataset for _, dataset, _ in (*PICTURES.values(), *TABLES.values()))]
+# Tables that are shown otherwise than they are stored.
+SHOWN_AS = {"Images": measures_of_all, "Images by class": distances_by_class}
+MAX_ROWS = 100
 
 
 def write_report(
@@ -67,7 +77,7 @@ def write_report(
     page = render_report(
         parameters,
         {title: (caption, data[name]) for title, (_, name, caption) in PICTURES.items() if name in data},
-        {title: (caption, data[name]) for title, (_, name, caption) in TABLES.items() if name in data},
+        shown_tables(data),
         " ".join(headline),
         ablation_chapter or "",
         tell_facts(heldout_samples.artifact.inputs["generator"], this_run, check_parameters(parameters)),
@@ -75,6 +85,16 @@ def write_report(
     )
     log_text("report.html", page)
     return page
+
+
+def shown_tables(data: Mapping[str, Any]) -> dict[str, tuple[str, pd.DataFrame]]:
+    """Return caption and frame of each table that a page has room for."""
+    tables = {
+        title: (caption, SHOWN_AS.get(title, pd.DataFrame)(data[name]))
+        for title, (_, name, caption) in TABLES.items()
+        if name in data
+    }
+    return {title: (caption, frame) for title, (caption, frame) in tables.items() if 0 < len(frame) <= MAX_ROWS}
 
 
 def tell_facts(teacher: dict[str, Any], this_run: dict[str, Any], parameters: Parameters) -> dict[str, str]:

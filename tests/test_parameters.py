@@ -585,8 +585,8 @@ def test_impossible_ways_to_store_samples_are_refused(changes):
 
 
 def test_a_composition_without_a_choice_of_classes_keeps_its_identity():
-    assert set(Composition().model_dump(mode="json")) == {"counterfactual", "transformations", "patch_shift"}
-    chosen = Composition(classes={"shape": 3}).model_dump(mode="json")
+    assert set(Composition().identity()) == {"counterfactual", "transformations", "patch_shift"}
+    chosen = Composition(classes={"shape": 3}).identity()
     assert chosen["classes"] == {"shape": [3], "texture": None, "background": None}
     assert Composition.model_validate(chosen) == Composition(classes={"shape": 3})
 

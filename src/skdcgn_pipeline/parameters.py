@@ -15,10 +15,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -599,6 +597,8 @@ class Composition(Settings):
             or `background` shifts that one alone.
     """
 
+    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"classes"})
+
     counterfactual: Counterfactual = Counterfactual()
     transformations: Transformations = Transformations()
     patch_shift: bool | Literal["texture", "background"] = True
@@ -613,14 +613,6 @@ class Composition(Settings):
                     "false, which takes the class of the image"
                 )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_default_classes(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What was composed before there was a choice of classes keeps its identity.
-        settings = serialise(self)
-        if self.classes == MechanismClasses():
-            settings.pop("classes", None)
-        return settings
 
     def resolved(self, num_classes: int, lists: Mapping[str, Sequence[int]], setting: str) -> Composition:
         """Return the same with class numbers in place of the names of lists; raises like `choose_classes`.

@@ -50,7 +50,7 @@ class Anything:
 @pytest.mark.parametrize(("stage", "expected"), [("compose", TURNED), ("teacher", UNTURNED)])
 def test_stored_counterfactuals_are_transformed_at_their_stage(tmp_path, tiny_samples, stage, expected):
     shards = compose_nodes.compose_counterfactuals(tmp_path, tiny_samples, settings(stage), {}, 0)
-    assert shards.artifact.inputs["composition"] == expected.model_dump(mode="json")
+    assert shards.artifact.inputs["composition"] == expected.identity()
 
 
 @pytest.mark.parametrize(("stage", "expected"), [("compose", TURNED), ("teacher", UNTURNED)])

@@ -443,7 +443,7 @@ def store_counterfactuals(
     inputs = {
         "kind": "counterfactuals",
         "samples": samples.artifact.identity,
-        "composition": composition.model_dump(mode="json"),
+        "composition": composition.identity(),
         "num_images": num_images,
         "rows_per_shard": rows_per_shard,
         "seed": seed,

@@ -211,7 +211,7 @@ class Workplace:
         sources = {m: self._source(getattr(data.sources, m), data, number) for m in MECHANISMS}
         inputs = {
             "sources": {mechanism: source.inputs for mechanism, source in sources.items()},
-            "composition": data.composition.model_dump(mode="json"),
+            "composition": data.composition.identity(),
         }
         if data.dataset_size:
             inputs["fixed"] = {"num_images": data.dataset_size, "per_shape": data.per_shape}

@@ -57,7 +57,7 @@ def counterfactuals_on_the_fly(
     name: str, samples: SampleShards, composition: Composition, pool: Callable[[], CounterfactualPool]
 ) -> TrainingSet:
     """Return fresh counterfactuals composed while training; `pool` gives the samples in memory."""
-    inputs = {"samples": samples.artifact.identity, "composition": composition.model_dump(mode="json")}
+    inputs = {"samples": samples.artifact.identity, "composition": composition.identity()}
     return TrainingSet(
         name,
         inputs,

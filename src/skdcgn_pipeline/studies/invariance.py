@@ -276,7 +276,7 @@ def train_ensembles(
     identities = {}
     for name in settings.trained_on:
         own = samples[name]
-        inputs = {"samples": own.artifact.identity, "composition": composition.model_dump(mode="json")}
+        inputs = {"samples": own.artifact.identity, "composition": composition.identity()}
 
         def draw(own: SampleShards = own) -> DrawBatch:
             pool = CounterfactualPool.opened(store.parent / "mapped", own)
@@ -471,7 +471,7 @@ def measure_ensemble(
             {
                 "measure": "counterfactual accuracy",
                 "samples": heldout.artifact.identity,
-                "composition": composition.model_dump(mode="json"),
+                "composition": composition.identity(),
                 "num_images": settings.num_counterfactuals,
                 "seed": seed,
             },

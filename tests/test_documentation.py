@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from configuration import merge
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.vocabulary import STUDIES
 
 # What a stage becomes with other settings is told on the stage's page.
@@ -74,3 +78,49 @@ def test_the_site_is_built_without_a_warning(project: Path, tmp_path: Path) -> N
     assert "The house" in (tmp_path / "site" / "house.html").read_text()
     assert "skdcgn_pipeline.mechanisms.compose" in (tmp_path / "site" / "api" / "index.html").read_text()
     assert "shape.distill.num_steps" in (tmp_path / "site" / "stages" / "distill.html").read_text()
+
+
+def documented_commands(project: Path) -> list[tuple[str, list[str]]]:
+    """Return every `kedro run` of the Markdown pages with its arguments, but for those with words to fill in."""
+    found = []
+    for page in [*project.glob("*.md"), *(project / "docs").rglob("*.md")]:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        code = re.findall(r"^\s*(?:\w+=\S+ |torchrun .*-m )*(kedro run\b.*)", text, re.MULTILINE)
+        for line in code + re.findall(r"`(kedro run[^`]*)`", text):
+            command = re.split(r" [&|]|;", line)[0]  # the first of several
+            words = shlex.split(command, comments=True)[2:]
+            if not {"NAME", "...", "variant=V"} & set(words):
+                found.append((page.name, words))
+    return found
+
+
+def test_every_command_of_the_documentation_is_understood(project: Path) -> None:
+    pytest.importorskip("kedro", reason="needs Kedro: the commands are its")
+    import click
+    from kedro.config import OmegaConfigLoader
+
+    from skdcgn_pipeline.cli import run
+    from skdcgn_pipeline.pipeline_registry import register_pipelines
+    from skdcgn_pipeline.session import NAMESPACES
+    from skdcgn_pipeline.settings import CONFIG_LOADER_ARGS
+
+    pipelines = register_pipelines()
+    commands = documented_commands(project)
+    assert len(commands) > 60
+    for page, words in commands:
+        try:
+            options = run.make_context("kedro run", list(words)).params
+        except click.UsageError as error:
+            pytest.fail(f"{page}: kedro run {shlex.join(words)}: {error.message}")
+        given, env = options["params"] or {}, options["env"] or "base"
+        loader = OmegaConfigLoader(
+            str(project / "conf"), env=env, runtime_params=given, **(CONFIG_LOADER_ARGS | {"base_env": "base"})
+        )
+        settings = loader["parameters"]
+        merge(settings, given)
+        try:
+            check_parameters(settings)
+        except SettingError as error:
+            pytest.fail(f"{page}: kedro run {shlex.join(words)}: {error}")
+        assert set(options["pipelines"] or ()) | {options["pipeline"] or "__default__"} <= set(pipelines), (page, words)
+        assert set(options["namespaces"] or ()) <= set(NAMESPACES), (page, words)

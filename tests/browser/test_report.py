@@ -42,6 +42,14 @@ def test_a_phone_scrolls_down_alone(address: str, visit: Callable[..., Visit]) -
     assert seen.page.evaluate("[...document.querySelectorAll('.table')].some(t => t.scrollWidth > t.clientWidth)")
 
 
+def test_settings_are_folded_until_they_are_asked_for(address: str, visit: Callable[..., Visit]) -> None:
+    seen = visit(address)
+    settings = seen.page.locator("details table.settings")
+    assert not settings.is_visible()
+    seen.page.locator("summary").click()
+    assert settings.is_visible()
+
+
 def test_light_and_dark_have_their_own_colours(address: str, visit: Callable[..., Visit]) -> None:
     def brightness(scheme: str) -> list[float]:
         seen = visit(address, color_scheme=scheme)

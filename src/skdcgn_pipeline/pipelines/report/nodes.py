@@ -75,7 +75,8 @@ def write_report(
         if name in data
     ]
     page = render_report(
-        parameters,
+        # Keys with a leading underscore only hold YAML anchors.
+        {name: value for name, value in parameters.items() if not name.startswith("_")},
         {title: (caption, data[name]) for title, (_, name, caption) in PICTURES.items() if name in data},
         shown_tables(data),
         " ".join(headline),

@@ -42,7 +42,7 @@ viz: $(INSTALLED)  ## the chain in the browser, on localhost
 	$(BIN)/kedro viz run --host 127.0.0.1
 
 ui: $(INSTALLED)  ## the MLflow UI, on localhost
-	$(BIN)/kedro mlflow ui
+	PATH="$(abspath $(BIN)):$$PATH" kedro mlflow ui  # which calls mlflow by name
 
 browser:  ## install Chromium for the browser tests (Debian's package)
 	.ci/install_chromium

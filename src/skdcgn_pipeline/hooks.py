@@ -77,7 +77,7 @@ class ProjectHooks:
         check_surroundings(self._parameters, self._data_root, {node.name for node in pipeline.nodes})
         for name in OPTIONAL_INPUTS & pipeline.inputs():
             if not catalog.exists(name):
-                catalog[name] = MemoryDataset(None)
+                _replace(catalog, name, MemoryDataset(None))
         self._describe_to(catalog, run_params, pipeline)
         clear_stop()
         self._listen()
@@ -108,7 +108,7 @@ class ProjectHooks:
                 "commit": _git_commit(self._project_path),
                 "seconds": self._seconds,
             }
-            catalog["this_run"] = MemoryDataset(told, copy_mode="assign")
+            _replace(catalog, "this_run", MemoryDataset(told, copy_mode="assign"))
 
     @hook_impl
     def before_node_run(self, node: Any) -> None:
@@ -197,6 +197,17 @@ def describe_run(run_params: Mapping[str, Any]) -> str:
 def _plain(config: Any) -> dict[str, Any]:
     """Return configuration as plain dictionaries."""
     return {key: _plain(value) if isinstance(value, dict) else value for key, value in dict(config).items()}
+
+
+def _replace(catalog: Any, name: str, dataset: MemoryDataset) -> None:
+    """Put a dataset in the place of the catalog's, which Kedro would warn of."""
+    kedros = logging.getLogger("kedro.io.data_catalog")
+    level = kedros.level
+    kedros.setLevel(logging.ERROR)
+    try:
+        catalog[name] = dataset
+    finally:
+        kedros.setLevel(level)
 
 
 def _git_commit(directory: Path) -> str | None:

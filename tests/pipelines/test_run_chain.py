@@ -331,6 +331,7 @@ def test_second_run_reuses_everything(
     assert not [line for line in caplog.messages if re.search(r"(steps|rows) in \d+ s", line)], (
         "something was made again"
     )
+    assert not [line for line in caplog.messages if line.startswith("Replacing dataset")]
     assert {name: place.saved(f"07_tables/*/{name}").read_bytes() for name in tables} == tables
     assert run.session_id in str(place.saved("08_reporting/*/report.html"))
     assert place.run_of(run).data.metrics["accuracy/students/test/all"] >= 0

@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run results test lint format viz ui browser assets settings notebooks docs clean
+.PHONY: help run results test lint format viz ui explore browser assets settings notebooks docs clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ viz: $(INSTALLED)  ## the chain in the browser, on localhost
 
 ui: $(INSTALLED)  ## the MLflow UI, on localhost
 	PATH="$(abspath $(BIN)):$$PATH" kedro mlflow ui  # which calls mlflow by name
+
+explore: $(INSTALLED)  ## teacher, students and classifiers side by side in the browser, on localhost
+	$(BIN)/kedro explore
 
 browser:  ## install Chromium for the browser tests (Debian's package)
 	.ci/install_chromium

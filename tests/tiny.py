@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
+
+if TYPE_CHECKING:
+    from skdcgn_pipeline.models.invariant_classifier import InvariantClassifier
 
 
 class TinyTeacher:
@@ -54,4 +58,38 @@ def tree_of(folder: Path) -> dict[str, bytes]:
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def untrained_classifiers() -> dict[str, InvariantClassifier]:
+    """Classifiers of digits by what they would have been trained on; each has opinions of its own."""
+    from skdcgn_pipeline.models.invariant_classifier import InvariantClassifier
+
+    classifiers = {}
+    for seed, name in enumerate(("originals", "students")):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            classifiers[name] = InvariantClassifier([str(label) for label in range(10)]).eval()
+    return classifiers
+
+
+def explorer_card() -> dict[str, Any]:
+    """The card of an explorer with the released students of the digits, their teacher and untrained classifiers."""
+    from skdcgn_pipeline.models.student import released_card
+    from skdcgn_pipeline.models.teacher import identify_teacher
+
+    accuracy = [{"split": "test", "subset": "all", "accuracy": 0.1, "num_images": 100}]
+    return {
+        "name": "digits",
+        "variant": "double_colored",
+        "source": "digits",
+        "seed": 0,
+        "teacher": {
+            "identity": identify_teacher("digits_cgn"),
+            "options": {"name": "digits_cgn"},
+            "file": "teacher.safetensors",
+        },
+        "classes": None,
+        "fidelity_and_costs": released_card("digits")["figures"]["fidelity_and_costs"],
+        "classifiers": {name: {"number": 0, "accuracy": accuracy} for name in ("originals", "students")},
     }

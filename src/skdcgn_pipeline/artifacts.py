@@ -131,7 +131,7 @@ class ArtifactWriter:
         return True
 
     def write(self, name: str, write: Callable[[Path], object]) -> None:
-        """Write a file of the artifact aside, rename it into place and record its SHA-256."""
+        """Write a file of the artifact, perhaps `folder/file`, aside, rename it into place and record its SHA-256."""
         path = self.directory / name
         write_aside(path, write)
         self.files[name] = sha256_of_file(path)
@@ -307,7 +307,7 @@ def build_artifact(store: Path, inputs: Mapping[str, Any], write: Callable[[Arti
         writer = ArtifactWriter(partial)
         write(writer)
         shutil.rmtree(partial / "scratch", ignore_errors=True)
-        for stray in {p.name for p in partial.iterdir()} - set(writer.files) - {RECORD}:
+        for stray in {p.name for p in partial.iterdir()} - {Path(name).parts[0] for name in writer.files} - {RECORD}:
             (partial / stray).unlink()
         manifest = {"identity": identity, "inputs": inputs, "files": writer.files}
         write_json(partial / MANIFEST, manifest)

@@ -1,4 +1,4 @@
-"""The project's command line: Kedro's own, whose `run --params` also takes lists."""
+"""The project's command line: Kedro's own, whose `run --params` also takes lists, and `explore`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
+from kedro.framework.project import settings
 from omegaconf import OmegaConf
+
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.explorer import DEFAULT_PORT
 
 
 def split_items(text: str) -> list[str]:
@@ -40,9 +44,37 @@ run.params = [copy.copy(option) for option in kedro_run.params]
 next(option for option in run.params if option.name == "params").callback = read_params
 
 
+@click.command()
+@click.option(
+    "--port", type=int, default=DEFAULT_PORT, show_default=True, help="Of localhost; the next free one if it is taken."
+)
+@click.option("--browser/--no-browser", default=True, help="Open the page in the browser, or only tell its address.")
+def explore(env: str | None, params: dict[str, Any], port: int, browser: bool) -> None:
+    """Look at teacher, students and classifiers on a page of localhost.
+
+    What the page needs is computed first, what is there already is reused.
+    """
+    from skdcgn_pipeline.explorer.bundle import open_explorer
+    from skdcgn_pipeline.explorer.page import import_gradio, launch
+
+    try:
+        import_gradio()  # before minutes of work
+        with settings.SESSION_CLASS.create(env=env, runtime_params=params) as session:
+            written = session.run(pipeline_names=["explore"])["explorer"].load()
+        folder = written.directory.resolve()
+        click.echo(f"Without Kedro: python -m skdcgn_pipeline.explorer {folder}")
+        launch(open_explorer(folder), port, browser)
+    except SettingError as error:
+        raise click.ClickException(str(error)) from error
+
+
+explore.params = [option for option in run.params if option.name in ("env", "params")] + explore.params
+
+
 @click.group()
 def cli() -> None:
     """Commands of the project."""
 
 
 cli.add_command(run)
+cli.add_command(explore)

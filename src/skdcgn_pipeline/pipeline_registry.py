@@ -21,6 +21,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         compose,
         distill,
         ensemble,
+        explore,
         export,
         fetch,
         prepare,
@@ -58,6 +59,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "export": distilled + export.create_pipeline(),
         # What `export` becomes where `export.students` names a release, see `session`.
         "export_released": prepared + export.create_pipeline(released=True),
+        "explore": distilled + compose.create_student_pool() + explore.create_pipeline(),
         "report": reported,
         "results": measured,
         "prune": prune.create_pipeline(),

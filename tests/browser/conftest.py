@@ -67,6 +67,7 @@ def visit(chromium: Browser) -> Iterator[Callable[..., Visit]]:
 
         context.route("**/*", decide)
         visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))
+        visit.page.on("console", lambda line: visit.logged.append(line.text) if line.type == "error" else None)
         visit.page.goto(address, wait_until="domcontentloaded")
         return visit
 

@@ -37,11 +37,13 @@ class Visit:
         page: Playwright's page.
         refused: Addresses beyond this machine that the page asked for; none was let through.
         errors: Uncaught exceptions of the page's scripts.
+        logged: Errors in the browser's console.
     """
 
     page: Page
     refused: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
 
 
 def keep_screenshot(page: Page, name: str) -> bytes:

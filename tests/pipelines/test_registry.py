@@ -30,6 +30,7 @@ BY_NAME_ONLY = [
     "network_benchmark",
     "release",
     "results",
+    "explore",
     "export",
     "export_released",
     "prune",

@@ -60,6 +60,16 @@ def _draw_block(generator: CounterfactualGenerator, seed: int, block: int, compo
     return _Records(drawn["noise"], labels, drawn["foreground_offset"].long(), drawn["background_offset"].long())
 
 
+def noise_of(generator: CounterfactualGenerator, seed: int) -> Tensor:
+    """Return the noise [1, noise_dim] of the first image of a seed, as `sample_counterfactuals` draws it.
+
+    Raises:
+        SettingError: If the seed is impossible.
+    """
+    sizes = generator.noise_dim, generator.num_classes, generator.image_size
+    return draw_records(PURPOSE, _check_seed(seed), 0, *sizes)["noise"][:1]
+
+
 def _draw_records(generator: CounterfactualGenerator, draws: Sequence[Draw], composition: Composition) -> _Records:
     """Draw what images are made from; the numbers of a block of rows are drawn at once."""
     positions: dict[Draw, list[int]] = {}

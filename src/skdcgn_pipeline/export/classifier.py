@@ -12,23 +12,11 @@ from torch import Tensor
 
 from skdcgn_pipeline import __version__
 from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
-from skdcgn_pipeline.data.images import BiasedImages
-from skdcgn_pipeline.data.pools import store_counterfactuals
-from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.export.cards import write_card
 from skdcgn_pipeline.export.programs import checked_programs, library_versions
 from skdcgn_pipeline.models.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
-from skdcgn_pipeline.parameters import Parameters
 from skdcgn_pipeline.seeding import torch_generator
-from skdcgn_pipeline.studies.classification import (
-    RecordScope,
-    measure_classifier,
-    splits_of,
-    train_classifier,
-    training_sets,
-    unrecorded,
-)
 
 STEM = "classifier"
 INPUTS, OUTPUTS = ("images",), ("probabilities",)
@@ -38,42 +26,6 @@ def example_of(image_size: int, num_images: int) -> tuple[Tensor]:
     """Return images [N, 3, H, W] in [0, 1], to trace and to check with."""
     generator = torch_generator(0, "export-example")
     return (torch.rand(num_images, 3, image_size, image_size, generator=generator),)
-
-
-def take_classifier(
-    classifier_store: Path,
-    counterfactual_store: Path,
-    samples: SampleShards,
-    biased_images: BiasedImages,
-    parameters: Parameters,
-    record_scope: RecordScope = unrecorded,
-) -> tuple[Artifact, InvariantClassifier, list[dict[str, Any]]]:
-    """Return a classifier trained on students' counterfactuals: the one that `classify` trained, or a new one.
-
-    Args:
-        classifier_store, counterfactual_store: Directories of classifiers and of stored counterfactuals.
-        samples: The students' pool.
-        biased_images: What it is measured on.
-        parameters: All settings; `export.classifier` says which.
-        record_scope: As in `train_and_measure`.
-
-    Returns:
-        Where it is stored, the classifier, and its accuracy by split and subset.
-    """
-    classify, compose, seed = parameters.classify, parameters.compose, parameters.seed
-    composition = compose.resolved(samples.num_classes, parameters.class_lists)
-    stored = {}
-    if classify.counterfactuals == "stored":
-        amount = compose.num_images, compose.rows_per_shard
-        stored["students"] = store_counterfactuals(counterfactual_store, samples, composition, *amount, seed)
-    sets = training_sets(biased_images, {"students": samples}, stored, classify.counterfactuals, composition)
-    (own_set,) = [one for one in sets if one.name == "students"]
-    number, compute = parameters.export.classifier, parameters.compute
-    artifact, network = train_classifier(classifier_store, own_set, classify.fit, number, seed, compute, record_scope)
-    splits = splits_of(biased_images)
-    accuracy = measure_classifier(classifier_store, artifact, network, biased_images, splits, compute)
-    labels = [str(label) for label in range(samples.num_classes)]
-    return artifact, InvariantClassifier.of(network, labels, samples.image_size), accuracy
 
 
 def export_classifier(

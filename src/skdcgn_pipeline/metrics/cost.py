@@ -55,20 +55,24 @@ def take_turns(measures: dict[str, Callable[[], float]]) -> dict[str, float]:
     return {name: statistics.median(numbers) for name, numbers in in_turns(measures).items()}
 
 
-def measure_rates(renders: dict[str, Callable[[], Any]], images_per_call: int) -> dict[str, float]:
+def measure_rates(
+    renders: dict[str, Callable[[], Any]], images_per_call: int, seconds: float | None = None
+) -> dict[str, float]:
     """Measure images per second of several generators, taking turns in one process.
 
     Args:
         renders: What to time; each call renders `images_per_call` images.
         images_per_call: Batch size.
+        seconds: That a turn takes, by default `SECONDS_PER_REPEAT`; at least one call.
 
     Returns:
         The median of five turns each, in images per second.
     """
+    enough = SECONDS_PER_REPEAT if seconds is None else seconds
 
     def rate(render: Callable[[], Any]) -> float:
         calls, start = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < SECONDS_PER_REPEAT or not calls:
+        while (elapsed := time.perf_counter() - start) < enough or not calls:
             render()
             calls += 1
             wait_for_device()

@@ -259,6 +259,17 @@ def identify_teacher(
     return {"name": name, "sha256": sha256_of_file(path), **known}
 
 
+def teacher_file(settings: Teacher, variant: str, assets: str) -> Path | None:
+    """Return the one file that a teacher is; None for what a factory makes or several files.
+
+    Raises:
+        SettingError: If it is absent.
+    """
+    if settings.factory or isinstance(settings.weights, dict) or settings.name == "imagenet_cgn":
+        return None
+    return teacher_path(settings.name, settings.weights, variant, assets)
+
+
 @dataclass(frozen=True)
 class IdentifiedTeacher:
     """A teacher with what its images depend on.

@@ -10,7 +10,9 @@ from kedro.pipeline.node import Node
 
 IMAGENET = "imagenet"
 # Stages that are made for one of the scales; all others serve both.
-DIGITS_STAGES = frozenset({"prepare", "teacher", "classify", "release", "results", "export", "export_released"})
+DIGITS_STAGES = frozenset(
+    {"prepare", "teacher", "classify", "release", "results", "export", "export_released", "explore"}
+)
 IMAGENET_STAGES = frozenset({"ensemble"})
 # As data flows; stages that are run by name alone follow.
 READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify", "ensemble")

@@ -37,21 +37,28 @@ def mix_classes(generator: MixesClasses, noise: Tensor, share: float, settings: 
     return generator.render_mixtures(noise, weights)
 
 
+def turned(noise: Tensor, other: Tensor, share: float) -> Tensor:
+    """Return noise [N, noise_dim] turned to another, all the way for a share of 1: cos(a) noise + sin(a) other.
+
+    This keeps the noise N(0, I), which a straight line would not.
+    """
+    angle = share * math.pi / 2
+    return math.cos(angle) * noise + math.sin(angle) * other
+
+
 def turn_noise(
     generator: CounterfactualGenerator, noise: Tensor, other: Tensor, share: float, settings: Interpolation
 ) -> MechanismImages:
     """Render the first class with noise that turns from one vector to another, for a share in [0, 1].
 
-    The turn cos(a) noise + sin(a) other keeps the noise N(0, I), which a straight line would not. Mechanisms
-    that do not change keep the noise.
+    Mechanisms that do not change keep the noise.
     """
     first, _ = settings.ends(generator.num_classes)
     labels = torch.full((len(noise),), first, device=noise.device)
-    angle = share * math.pi / 2
-    turned = generator.render(math.cos(angle) * noise + math.sin(angle) * other, labels)
+    moved = generator.render(turned(noise, other, share), labels)
     kept = generator.render(noise, labels)
     changing = changing_mechanisms(settings)
-    images = {IMAGE_OF_MECHANISM[m]: (turned if m in changing else kept).of(m) for m in MECHANISMS}
+    images = {IMAGE_OF_MECHANISM[m]: (moved if m in changing else kept).of(m) for m in MECHANISMS}
     return MechanismImages(**images)
 
 
@@ -127,8 +134,8 @@ def draw_interpolation(
             rows += [(f"{name}, {mechanism}", torch.cat(shown))]
     for name, generator in generators.items():
         if isinstance(generator, MixesClasses):
-            turned = render_steps(generator, settings, seed, compute, turning=True)
-            rows += [(f"{name}, noise", torch.cat([compose(one[:1]) for one in turned]))]
+            turning = render_steps(generator, settings, seed, compute, turning=True)
+            rows += [(f"{name}, noise", torch.cat([compose(one[:1]) for one in turning]))]
     told = {name: describe(generator, settings) for name, generator in generators.items()}
     if len({*told.values()}) == 1:
         title = next(iter(told.values()))

@@ -16,16 +16,19 @@ from skdcgn_pipeline.artifacts import Artifact, build_json
 from skdcgn_pipeline.data.batches import DrawBatch, draw_from_images, draw_from_split
 from skdcgn_pipeline.data.bias import BiasedSplit
 from skdcgn_pipeline.data.images import BiasedImages
-from skdcgn_pipeline.data.pools import CounterfactualPool, CounterfactualShards
+from skdcgn_pipeline.data.pools import CounterfactualPool, CounterfactualShards, store_counterfactuals
 from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.metrics.accuracy import measure_accuracy
 from skdcgn_pipeline.metrics.accuracy import measure_classifier as measure_by_class
 from skdcgn_pipeline.models.classifier import DigitClassifier
-from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute
+from skdcgn_pipeline.models.invariant_classifier import InvariantClassifier
+from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute, Parameters
 from skdcgn_pipeline.seeding import derive_seed
 from skdcgn_pipeline.training.checkpointing import RecordStep, record_nothing
 from skdcgn_pipeline.training.fit_classifier import build_classifier
+from skdcgn_pipeline.vocabulary import STUDENTS
 
+ORIGINALS = "originals"
 COLUMNS = ["trained_on", "seed", "split", "subset", "accuracy", "num_images"]
 
 
@@ -50,7 +53,7 @@ def originals(biased_images: BiasedImages) -> TrainingSet:
     """Return the biased training digits."""
     split = cache(lambda: biased_images.split("train"))
     inputs = {"biased_images": biased_images.artifact.identity, "split": "train"}
-    return TrainingSet("originals", inputs, 10, lambda seed: draw_from_split(split(), seed, "classifier-rows"))
+    return TrainingSet(ORIGINALS, inputs, 10, lambda seed: draw_from_split(split(), seed, "classifier-rows"))
 
 
 def counterfactuals_on_the_fly(
@@ -199,6 +202,45 @@ def training_sets(
             pool = cache(partial(CounterfactualPool.of, own))
             sets.append(counterfactuals_on_the_fly(name, own, composition, pool))
     return sets
+
+
+def take_classifier(
+    classifier_store: Path,
+    counterfactual_store: Path,
+    trained_on: str,
+    samples: SampleShards,
+    biased_images: BiasedImages,
+    parameters: Parameters,
+    number: int = 0,
+    record_scope: RecordScope = unrecorded,
+) -> tuple[Artifact, InvariantClassifier, list[dict[str, Any]]]:
+    """Return a classifier to take away: the one that `compare_training_sets` trained, or a new one.
+
+    Args:
+        classifier_store, counterfactual_store: Directories of classifiers and of stored counterfactuals.
+        trained_on: `originals` or `students`.
+        samples: The students' pool.
+        biased_images: The originals, and what it is measured on.
+        parameters: All settings.
+        number: Which of the classifiers of this training set.
+        record_scope: As in `train_and_measure`.
+
+    Returns:
+        Where it is stored, the classifier, and its accuracy by split and subset.
+    """
+    classify, compose, seed = parameters.classify, parameters.compose, parameters.seed
+    composition = compose.resolved(samples.num_classes, parameters.class_lists)
+    stored = {}
+    if classify.counterfactuals == "stored":
+        amount = compose.num_images, compose.rows_per_shard
+        stored[STUDENTS] = store_counterfactuals(counterfactual_store, samples, composition, *amount, seed)
+    sets = training_sets(biased_images, {STUDENTS: samples}, stored, classify.counterfactuals, composition)
+    (own_set,) = [one for one in sets if one.name == trained_on]
+    compute = parameters.compute
+    artifact, network = train_classifier(classifier_store, own_set, classify.fit, number, seed, compute, record_scope)
+    accuracy = measure_classifier(classifier_store, artifact, network, biased_images, splits_of(biased_images), compute)
+    labels = [str(label) for label in range(own_set.num_classes)]
+    return artifact, InvariantClassifier.of(network, labels, samples.image_size), accuracy
 
 
 def compare_training_sets(

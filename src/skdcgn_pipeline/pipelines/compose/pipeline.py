@@ -27,8 +27,8 @@ def create_teacher_side() -> Pipeline:
     )
 
 
-def create_student_side(of: str = STUDENTS) -> Pipeline:
-    """Draw a pool from students, whatever pictures call them, and compose its counterfactuals."""
+def create_student_pool() -> Pipeline:
+    """Draw a pool from students."""
     return pipeline(
         [
             node(
@@ -44,7 +44,16 @@ def create_student_side(of: str = STUDENTS) -> Pipeline:
                 ],
                 "student_samples",
                 name="draw_student_samples",
-            ),
+            )
+        ],
+        tags="compose",
+    )
+
+
+def create_student_side(of: str = STUDENTS) -> Pipeline:
+    """Draw a pool from students, whatever pictures call them, and compose its counterfactuals."""
+    composed = pipeline(
+        [
             node(
                 nodes.compose_counterfactuals,
                 ["counterfactual_store", "student_samples", "params:compose", "params:class_lists", "params:seed"],
@@ -60,6 +69,7 @@ def create_student_side(of: str = STUDENTS) -> Pipeline:
         ],
         tags="compose",
     )
+    return create_student_pool() + composed
 
 
 def create_interpolation() -> Pipeline:

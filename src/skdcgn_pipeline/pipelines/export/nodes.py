@@ -13,8 +13,10 @@ from skdcgn_pipeline.export import students as students_export
 from skdcgn_pipeline.io.serving import log_classifier, log_students
 from skdcgn_pipeline.io.tracking import log_tags, recorded_steps
 from skdcgn_pipeline.parameters import Export, check_parameters
+from skdcgn_pipeline.studies.classification import take_classifier
 from skdcgn_pipeline.training.distil_student import StudentsArtifact
 from skdcgn_pipeline.training.distil_student import adopt_released_students as adopt
+from skdcgn_pipeline.vocabulary import STUDENTS
 
 
 def take_run_students(
@@ -45,8 +47,10 @@ def export_classifier(
     parameters: dict[str, Any],
 ) -> Artifact:
     """Write a classifier trained on the students' counterfactuals likewise."""
-    taken = classifiers.take_classifier(
-        classifier_store, counterfactual_store, samples, biased_images, check_parameters(parameters), recorded_steps
+    settings = check_parameters(parameters)
+    number = settings.export.classifier
+    taken = take_classifier(
+        classifier_store, counterfactual_store, STUDENTS, samples, biased_images, settings, number, recorded_steps
     )
     return classifiers.export_classifier(store, *taken, origin)
 

@@ -1,0 +1,36 @@
+"""`python -m skdcgn_pipeline.explorer FOLDER` shows what `kedro explore` has written, without Kedro."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.explorer import DEFAULT_PORT
+from skdcgn_pipeline.explorer.bundle import open_explorer
+from skdcgn_pipeline.explorer.page import import_gradio, launch
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve the page until Ctrl+C; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m skdcgn_pipeline.explorer", description=__doc__)
+    parser.add_argument("folder", type=Path, help="the folder that `kedro explore` names")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="the next free one if it is taken")
+    parser.add_argument("--no-browser", action="store_true", help="only tell the address")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("skdcgn_pipeline").setLevel(logging.INFO)
+    try:
+        import_gradio()
+        launch(open_explorer(options.folder), options.port, not options.no_browser)
+    except SettingError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""The words and pictures of the page, and what is said where it cannot be shown; the page itself is in `browser`."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.explorer import page
+from skdcgn_pipeline.explorer.__main__ import main
+from skdcgn_pipeline.explorer.scene import Timing
+
+TIMINGS = [
+    Timing("shape", 1, {"teacher": None, "students": 0.5}),
+    Timing("composite", 1, {"teacher": 3.0, "students": 1.0}),
+    Timing("composite", 64, {"teacher": 2.0, "students": 0.125}),
+]
+
+
+def pixels_of(element: str) -> np.ndarray:
+    (content,) = re.findall(r"base64,([^\"]+)", element)
+    with Image.open(io.BytesIO(base64.b64decode(content))) as image:
+        return np.asarray(image)
+
+
+def test_pictures_are_enlarged_without_smoothing():
+    image = torch.tensor([-1.0, 0.0, 0.5, 1.0]).view(1, 1, 2, 2)
+    shown = pixels_of(page.picture(image, "a 'mask' & more"))
+
+    assert shown.shape == (192, 192, 3)
+    assert [int(shown[row, column, 0]) for row in (0, 95) for column in (0, 95)] == [0, 0, 0, 0]
+    assert [int(shown[row, column, 2]) for row, column in ((0, 96), (96, 0), (191, 191))] == [128, 191, 255]
+    assert 'alt="a &#x27;mask&#x27; &amp; more"' in page.picture(image, "a 'mask' & more")
+
+
+def test_large_pictures_stay_as_they_are():
+    assert pixels_of(page.picture(torch.zeros(1, 3, 256, 256), "")).shape == (256, 256, 3)
+
+
+def test_times_say_how_they_were_taken():
+    told = page.tell_times(TIMINGS)
+    assert f"{torch.get_num_threads()} thread" in told
+    assert "median of five turns" in told
+    for cell in ("not alone", "0.5 ms", "3.0 times", "16.0 times", "64", "all, composed"):
+        assert f"<td>{cell}</td>" in told
+    assert "1 ms alone, 0.125 ms of 64 at once; 16.0 times faster" in page.tell_speed(TIMINGS, "students")
+    assert "faster" not in page.tell_speed(TIMINGS, "teacher")
+
+
+def test_without_gradio_nothing_is_started(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(SettingError, match=re.escape('pip install "skdcgn_pipeline[explore]"')):
+        page.import_gradio()
+    assert main(["a folder that nobody looks at"]) == 1
+    assert "expected the library gradio" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_none_is_told_in_one_line(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", object())
+    assert main([str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("explorer: expected the folder of a finished explorer")
+    assert len(error.splitlines()) == 1
+
+
+def test_a_taken_port_gives_the_next_one(caplog):
+    with socket.socket() as taken:
+        taken.bind((page.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = page.free_port(port)
+    assert found > port
+    assert f"Port {port} is taken" in caplog.text
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_what_is_no_port_is_refused(port):
+    with pytest.raises(SettingError, match="--port: expected a number from 1 to 65535"):
+        page.free_port(port)
+
+
+def test_gradio_reports_nothing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", object())
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "0")
+    page.import_gradio()
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"

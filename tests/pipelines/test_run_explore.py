@@ -1,0 +1,84 @@
+"""The explore stage and its command: nothing computed that is there, and the page opens what was written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from kedro.framework.startup import bootstrap_project
+
+from pipelines.running import PROJECT, Place, artifacts_in, untouched_mlflow
+from skdcgn_pipeline.cli import cli
+from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.explorer import page
+from skdcgn_pipeline.explorer.bundle import Explorer, open_explorer
+from skdcgn_pipeline.explorer.scene import Choice
+from skdcgn_pipeline.models.teacher import load_teacher
+from skdcgn_pipeline.pipeline_registry import register_pipelines
+from skdcgn_pipeline.pipelines.scale import is_without_its_stage
+
+pytestmark = pytest.mark.slow
+
+STORES = ("biased_images", "sample", "student", "classifier", "measure")
+
+
+def written_folder(place: Place) -> Path:
+    path = place.saved("06_models/double_colored/explorer.json")
+    return path.parent / json.loads(path.read_text())["directory"]
+
+
+def test_a_finished_run_is_opened_by_the_command(
+    copy_of_finished: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = copy_of_finished("explore")
+    before = {kind: artifacts_in(place.store(kind)) for kind in STORES}
+    opened: dict[str, Any] = {}
+
+    def launch(explorer: Explorer, port: int, browser: bool) -> None:
+        opened.update(explorer=explorer, port=port, browser=browser)
+
+    monkeypatch.setattr(page, "launch", launch)
+    monkeypatch.setattr(page, "import_gradio", lambda: None)
+    monkeypatch.setenv("SKDCGN_DATA", str(place.data))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place.tracking_uri)
+    bootstrap_project(PROJECT)
+    monkeypatch.chdir(PROJECT)
+    with untouched_mlflow():
+        told = CliRunner().invoke(cli, ["explore", "--env", "test", "--no-browser", "--port", "7999"])
+
+    assert told.exit_code == 0, told.output
+    assert {kind: artifacts_in(place.store(kind)) for kind in STORES} == before
+    assert (opened["port"], opened["browser"]) == (7999, False)
+    assert str(written_folder(place).resolve()) in told.output
+    explorer = opened["explorer"]
+    assert (explorer.card["name"], explorer.card["variant"]) == ("digits", "double_colored")
+    assert {row["split"] for row in explorer.card["classifiers"]["originals"]["accuracy"]} == {"validation", "test"}
+    views = explorer.scene.draw(Choice(0, 3, 0, 1))
+    assert set(views["students"].opinions) == {"originals", "students"}
+    assert explorer.scene.generators["students"].noise_dim == load_teacher("digits_cgn").noise_dim
+    assert open_explorer(written_folder(place)).card == explorer.card
+
+
+def test_imagenet_has_no_such_classifiers() -> None:
+    explored = register_pipelines()["explore"]
+    assert is_without_its_stage("explore", explored, {"prepare": {"source": "imagenet"}})
+    assert not is_without_its_stage("explore", explored, {"prepare": {"source": "mnist"}})
+
+
+def test_the_command_tells_what_is_missing_before_any_work(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise SettingError("explorer", "the library gradio", "an installation without", "Install it.")
+
+    monkeypatch.setattr(page, "import_gradio", absent)
+    monkeypatch.setenv("SKDCGN_DATA", str(place.data))
+    told = CliRunner().invoke(cli, ["explore", "--env", "test"])
+
+    assert told.exit_code == 1
+    assert (
+        told.output.strip() == "Error: explorer: expected the library gradio, got an installation without. Install it."
+    )
+    assert not place.data.exists()

@@ -161,6 +161,19 @@ def test_left_over_files_of_a_kill_are_not_published(tmp_path):
     assert sorted(p.name for p in artifact.directory.iterdir()) == ["a.txt", "b.txt", "manifest.json"]
 
 
+def test_files_may_lie_in_folders(tmp_path):
+    def write(writer: ArtifactWriter) -> None:
+        writer.write("network/weights.txt", lambda path: path.write_text("weights"))
+        (writer.directory / "network" / ".weights.txt.123.tmp").write_text("cut off")
+
+    artifact = build_artifact(tmp_path, INPUTS, write)
+    assert [p.name for p in (artifact.directory / "network").iterdir()] == ["weights.txt"]
+    artifact.path("network/weights.txt").write_text("damaged")
+    with pytest.raises(DamagedFileError, match=r"network.weights\.txt"):
+        Artifact.open(artifact.directory)
+    assert build_artifact(tmp_path, INPUTS, write).path("network/weights.txt").read_text() == "weights"
+
+
 def test_a_checkpoint_survives_until_the_artifact_is_finished(tmp_path):
     def stop(writer: ArtifactWriter) -> None:
         write_aside(writer.scratch("checkpoint.pt"), lambda path: path.write_text("state"))

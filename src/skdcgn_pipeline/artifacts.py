@@ -307,8 +307,9 @@ def build_artifact(store: Path, inputs: Mapping[str, Any], write: Callable[[Arti
         writer = ArtifactWriter(partial)
         write(writer)
         shutil.rmtree(partial / "scratch", ignore_errors=True)
-        for stray in {p.name for p in partial.iterdir()} - {Path(name).parts[0] for name in writer.files} - {RECORD}:
-            (partial / stray).unlink()
+        for path in [path for path in partial.rglob("*") if path.is_file()]:
+            if path.relative_to(partial).as_posix() not in {*writer.files, RECORD}:
+                path.unlink()  # left by a run that was killed
         manifest = {"identity": identity, "inputs": inputs, "files": writer.files}
         write_json(partial / MANIFEST, manifest)
         (partial / RECORD).unlink()

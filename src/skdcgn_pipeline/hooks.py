@@ -32,6 +32,7 @@ OPTIONAL_INPUTS = {
     "this_run",
     # Of these, the report shows what there is at the run's scale.
     "biased_images_sheet",
+    "generation_metrics",
     "accuracy_chart",
     "accuracy_summary",
     "confusion_chart",

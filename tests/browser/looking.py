@@ -25,6 +25,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2}
 # Far above what anything takes on an idle core.
 DEADLINE_SECONDS = 240
 
@@ -44,6 +45,16 @@ class Visit:
     refused: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
+
+
+def brightness(seen: Visit, writing: str = "body") -> list[float]:
+    """Return that of the page and of some writing on it (a CSS selector), in 0 .. 255."""
+    colours = seen.page.evaluate(
+        "writing => [getComputedStyle(document.body).backgroundColor,"
+        " getComputedStyle(document.querySelector(writing)).color]",
+        writing,
+    )
+    return [sum(int(part) for part in colour[4:-1].split(",")) / 3 for colour in colours]
 
 
 def keep_screenshot(page: Page, name: str) -> bytes:

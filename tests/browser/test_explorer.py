@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from browser.looking import Visit, free_port, keep_screenshot, serving, surroundings
+from browser.looking import PHONE, Visit, brightness, free_port, keep_screenshot, serving, surroundings
 from skdcgn_pipeline.explorer.bundle import write_explorer
 from skdcgn_pipeline.models.student import StudentCGN
 from skdcgn_pipeline.models.teacher import SHIPPED_DIGITS_TEACHER
@@ -17,7 +17,6 @@ from tiny import explorer_card, untrained_classifiers
 pytest.importorskip("gradio", reason="needs gradio (the extra explore), which is absent")
 pytestmark = pytest.mark.slow
 
-PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2}
 TEACHER, STUDENTS, STRIP = "#teacher .pictures img", "#students .pictures img", "#strip img"
 
 
@@ -68,15 +67,6 @@ def same(pictures: list[str], others: list[str]) -> list[bool]:
     return [one == other for one, other in zip(pictures, others, strict=True)]
 
 
-def brightness(seen: Visit) -> list[float]:
-    """Return that of the page and of its writing, in 0 .. 255."""
-    colours = seen.page.evaluate(
-        "[getComputedStyle(document.body).backgroundColor,"
-        " getComputedStyle(document.querySelector('#teacher h3')).color]"
-    )
-    return [sum(int(part) for part in colour[4:-1].split(",")) / 3 for colour in colours]
-
-
 def choose(seen: Visit, label: str, name: str) -> None:
     """Choose of a list."""
     seen.page.get_by_label(label, exact=True).click()
@@ -101,7 +91,7 @@ def test_everything_is_drawn_and_nothing_is_loaded_from_elsewhere(
         assert "of 64 at once" in seen.page.locator(row).inner_text()
     assert "median of five turns" in seen.page.locator("#times").inner_text()
     assert seen.page.get_by_text("59,116").is_visible()
-    ground, ink = brightness(seen)
+    ground, ink = brightness(seen, "#teacher h3")
     assert ground - ink > 150
     keep_screenshot(seen.page, "explorer")
     assert (seen.refused, seen.errors, seen.logged) == ([], [], [])
@@ -156,5 +146,5 @@ def test_a_phone_scrolls_down_alone_and_dark_is_dark(address: str, visit: Callab
     assert seen.page.evaluate(
         "(strip => strip.scrollWidth > strip.clientWidth)(document.querySelector('#strip .wide'))"
     )
-    ground, ink = brightness(seen)
+    ground, ink = brightness(seen, "#teacher h3")
     assert ink - ground > 150

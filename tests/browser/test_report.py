@@ -6,12 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from browser.looking import Visit
+from browser.looking import PHONE, Visit, brightness
 from pipelines.running import Finished, Place
 
 pytestmark = pytest.mark.slow
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2}
 
 
 @pytest.fixture
@@ -51,14 +49,7 @@ def test_settings_are_folded_until_they_are_asked_for(address: str, visit: Calla
 
 
 def test_light_and_dark_have_their_own_colours(address: str, visit: Callable[..., Visit]) -> None:
-    def brightness(scheme: str) -> list[float]:
-        seen = visit(address, color_scheme=scheme)
-        colours = seen.page.evaluate(
-            "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
-        )
-        return [sum(int(part) for part in colour[4:-1].split(",")) / 3 for colour in colours]
-
-    ground, ink = brightness("light")
+    ground, ink = brightness(visit(address, color_scheme="light"))
     assert ground - ink > 150
-    ground, ink = brightness("dark")
+    ground, ink = brightness(visit(address, color_scheme="dark"))
     assert ink - ground > 150

@@ -52,6 +52,7 @@ class ProjectHooks:
         self._project_path = Path.cwd()
         self._data_root = Path("data")
         self._previous_handlers: dict[signal.Signals, Any] = {}
+        self._commit: str | None = None
         self._seconds: dict[str, float] = {}  # by stage, of the current run
         self._node_starts: dict[str, float] = {}
         self._results: dict[str, Any] = {}
@@ -79,6 +80,7 @@ class ProjectHooks:
         for name in OPTIONAL_INPUTS & pipeline.inputs():
             if not catalog.exists(name):
                 _replace(catalog, name, MemoryDataset(None))
+        self._commit = _git_commit(self._project_path)
         self._describe_to(catalog, run_params, pipeline)
         clear_stop()
         self._listen()
@@ -96,8 +98,7 @@ class ProjectHooks:
         name_run(f"{source} {variant}: {asked_for}, seed {self._parameters.seed}")
         log_origin(settings, asked_for)
         tags = {"variant": variant, "source": source}
-        commit = _git_commit(self._project_path)
-        log_tags(tags | ({"git_commit": commit} if commit else {}))
+        log_tags(tags | ({"git_commit": self._commit} if self._commit else {}))
 
     def _describe_to(self, catalog: Any, run_params: Mapping[str, Any], pipeline: Pipeline) -> None:
         """Give the report what only the running process knows; the seconds of the stages are added as they end."""
@@ -106,7 +107,7 @@ class ProjectHooks:
             told = {
                 "env": run_params.get("env"),
                 "params": run_params.get("runtime_params") or {},
-                "commit": _git_commit(self._project_path),
+                "commit": self._commit,
                 "seconds": self._seconds,
             }
             _replace(catalog, "this_run", MemoryDataset(told, copy_mode="assign"))

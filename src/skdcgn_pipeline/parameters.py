@@ -1326,6 +1326,24 @@ class Parameters(Settings):
         return self
 
 
+def without_anchors(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as the configuration gives them, but for keys with a leading underscore: YAML anchors."""
+    return {key: value for key, value in raw.items() if not key.startswith("_")}
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Settings):
+            value = value.model_dump(mode="json")
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
 def check_parameters(raw: dict[str, Any]) -> Parameters:
     """Check all parameters at once.
 
@@ -1339,8 +1357,7 @@ def check_parameters(raw: dict[str, Any]) -> Parameters:
         SettingError: One message that lists every setting that is wrong.
     """
     try:
-        # Keys with a leading underscore only hold YAML anchors.
-        return Parameters.model_validate({key: value for key, value in raw.items() if not key.startswith("_")})
+        return Parameters.model_validate(without_anchors(raw))
     except ValidationError as error:
         lines = [f"\n  - {_explain(problem)}" for problem in error.errors(include_url=False)]
         raise SettingError(

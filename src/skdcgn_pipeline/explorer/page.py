@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import errno
-import io
 import logging
 import os
 import socket
@@ -12,16 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from skdcgn_pipeline.data.samples import encode_images
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.explorer import DEFAULT_PORT
 from skdcgn_pipeline.explorer.bundle import TRAINED_ON, Explorer
 from skdcgn_pipeline.explorer.scene import SECONDS_PER_TURN, TEACHER, Choice, Opinion, Scene, Timing, View, check_seed
 from skdcgn_pipeline.reporting.pictures import signed_images
+from skdcgn_pipeline.reporting.report import embed
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS, STUDENTS
 
 logger = logging.getLogger(__name__)
@@ -102,12 +100,9 @@ def import_gradio() -> Any:
 
 def picture(image: Tensor, description: str) -> str:
     """Return an image [1, 1 or 3, H, W] in [-1, 1] as an HTML element, enlarged without smoothing."""
-    pixels = ((image[0].expand(3, -1, -1) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    scale = max(1, SHOWN_PIXELS // pixels.shape[-1])
-    enlarged = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy().repeat(scale, 0).repeat(scale, 1))
-    buffer = io.BytesIO()
-    Image.fromarray(enlarged).save(buffer, format="PNG")
-    content = base64.b64encode(buffer.getvalue()).decode()
+    pixels = encode_images(COMPOSITE, image.expand(-1, 3, -1, -1))[0].transpose(1, 2, 0)
+    scale = max(1, SHOWN_PIXELS // pixels.shape[0])
+    content = embed(pixels.repeat(scale, 0).repeat(scale, 1), optimize=False)
     return f'<img src="data:image/png;base64,{content}" alt="{escape(description)}">'
 
 

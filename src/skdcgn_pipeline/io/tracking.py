@@ -21,6 +21,7 @@ from skdcgn_pipeline.artifacts import Artifact, identity_of
 from skdcgn_pipeline.data.images import BiasedImages
 from skdcgn_pipeline.data.shards import Shards
 from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.parameters import flatten
 from skdcgn_pipeline.studies.ablation import UnitResult
 from skdcgn_pipeline.training.checkpointing import RecordStep
 
@@ -82,17 +83,7 @@ def log_parameters(parameters: Mapping[str, Any]) -> None:
     run = active_run()
     if run is None:
         return
-    flat: dict[str, str] = {}
-
-    def flatten(prefix: str, value: Any) -> None:
-        if isinstance(value, Mapping) and value:
-            for key, inner in value.items():
-                flatten(f"{prefix}.{key}" if prefix else str(key), inner)
-        else:
-            flat[prefix] = str(value)[:MAX_PARAM_LENGTH]
-
-    flatten("", parameters)
-    params = [Param(key, value) for key, value in sorted(flat.items())]
+    params = [Param(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in sorted(flatten(parameters).items())]
     with never_fatal("the parameters"):
         for first in range(0, len(params), PARAMS_PER_BATCH):
             mlflow.MlflowClient().log_batch(run.info.run_id, params=params[first : first + PARAMS_PER_BATCH])

@@ -18,15 +18,16 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from skdcgn_pipeline.parameters import Settings
+from skdcgn_pipeline.parameters import flatten, without_anchors
 from skdcgn_pipeline.reporting.animation import encode_gif
 
 PACKAGES = ("skdcgn_pipeline", "torch", "numpy", "kedro", "mlflow")
 
 
-def _embed(picture: np.ndarray) -> str:
+def embed(picture: np.ndarray, optimize: bool = True) -> str:
+    """Return a picture [H, W, 3] uint8 as a PNG file in base64; `optimize` makes it as small as can be, slowly."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=optimize)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -73,20 +74,7 @@ def _shown(picture: np.ndarray) -> dict[str, Any]:
     if picture.ndim == 4:
         data = base64.b64encode(encode_gif(picture)).decode()
         return {"kind": "gif", "data": data, "width": picture.shape[2]}
-    return {"kind": "png", "data": _embed(picture), "width": picture.shape[1]}
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Settings):
-            value = value.model_dump(mode="json")
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+    return {"kind": "png", "data": embed(picture), "width": picture.shape[1]}
 
 
 def versions_of(packages: Sequence[str] = PACKAGES) -> str:
@@ -130,7 +118,7 @@ def render_report(
     """Render the report.
 
     Args:
-        settings: Name -> value, nested ones shown under dotted names.
+        settings: Name -> value, as the configuration gives them; nested ones are shown under dotted names.
         pictures: Title -> (caption, RGB array [H, W, 3] or frames [T, H, W, 3], uint8).
         tables: Title -> (caption, frame).
         headline: The result in one sentence.
@@ -147,7 +135,7 @@ def render_report(
     return _template("report.html.j2").render(
         headline=headline,
         chapter=chapter,
-        settings={name: str(value) for name, value in flatten(settings).items()},
+        settings={name: str(value) for name, value in flatten(without_anchors(settings)).items()},
         facts={**(facts or {}), "versions": versions_of(), "machine": machine},
         commands=commands,
         pictures=[

@@ -51,8 +51,7 @@ def train_classifiers(
     """
     samples = {"teacher": teacher_samples, of: student_samples}
     stored = {"teacher": teacher_counterfactuals, of: student_counterfactuals}
-    wanted = {of if name == STUDENTS else name for name in classify.trained_on}
-    sets = _sets_of(classify, compose, class_lists, biased_images, samples, stored, wanted)
+    sets = _sets_of(classify, compose, class_lists, biased_images, samples, stored, of)
     accuracy = compare_training_sets(store, sets, biased_images, classify, seed, compute, recorded_steps)
     log_table(_name("accuracy", of), accuracy)
     return accuracy, accuracy
@@ -76,7 +75,7 @@ def look_into_classifiers(
     """Count what the trained classifiers confuse and draw where they look, on the unbiased test digits."""
     samples = {"teacher": teacher_samples, STUDENTS: student_samples}
     stored = {"teacher": teacher_counterfactuals, STUDENTS: student_counterfactuals}
-    sets = _sets_of(classify, compose, class_lists, biased_images, samples, stored, {*classify.trained_on})
+    sets = _sets_of(classify, compose, class_lists, biased_images, samples, stored)
     confusion = tabulate_confusions(store, sets, biased_images, "test", classify, seed, compute)
     counts = confusion.filter(like="predicted_")
     matrices = {str(name): rows.to_numpy() for name, rows in counts.groupby(confusion["trained_on"], sort=False)}
@@ -99,9 +98,10 @@ def _sets_of(
     biased_images: BiasedImages,
     samples: dict[str, SampleShards],
     stored: dict[str, CounterfactualShards],
-    wanted: set[str],
+    of: str = STUDENTS,
 ) -> list[TrainingSet]:
-    """Return the training sets that are wanted."""
+    """Return the training sets that `classify.trained_on` asks for; `of` is what tables call the students."""
+    wanted = {of if name == STUDENTS else name for name in classify.trained_on}
     composition = compose.resolved(samples["teacher"].num_classes, class_lists)
     sets = training_sets(biased_images, samples, stored, classify.counterfactuals, composition)
     return [one for one in sets if one.name in wanted]

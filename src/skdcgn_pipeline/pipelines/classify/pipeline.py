@@ -6,6 +6,16 @@ from skdcgn_pipeline.pipelines.binding import given
 from skdcgn_pipeline.pipelines.classify import nodes
 from skdcgn_pipeline.vocabulary import STUDENTS
 
+# Where classifiers are, and what they learn from.
+LEARNT_FROM = (
+    "classifier_store",
+    "biased_images",
+    "teacher_samples",
+    "student_samples",
+    "teacher_counterfactuals",
+    "student_counterfactuals",
+)
+
 
 def create_pipeline(of: str = STUDENTS) -> Pipeline:
     """Train and measure invariant classifiers, also of students that tables call otherwise."""
@@ -14,12 +24,7 @@ def create_pipeline(of: str = STUDENTS) -> Pipeline:
             node(
                 given(nodes.train_classifiers, of=of),
                 [
-                    "classifier_store",
-                    "biased_images",
-                    "teacher_samples",
-                    "student_samples",
-                    "teacher_counterfactuals",
-                    "student_counterfactuals",
+                    *LEARNT_FROM,
                     "params:classify",
                     "params:compose",
                     "params:class_lists",
@@ -49,12 +54,7 @@ def create_looks() -> Pipeline:
             node(
                 nodes.look_into_classifiers,
                 [
-                    "classifier_store",
-                    "biased_images",
-                    "teacher_samples",
-                    "student_samples",
-                    "teacher_counterfactuals",
-                    "student_counterfactuals",
+                    *LEARNT_FROM,
                     "accuracy",
                     "params:classify",
                     "params:compose",

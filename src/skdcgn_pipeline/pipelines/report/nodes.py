@@ -10,7 +10,7 @@ from skdcgn_pipeline.data.samples import SampleShards
 from skdcgn_pipeline.io.tracking import log_text
 from skdcgn_pipeline.metrics.generation import distances_by_class, measures_of_all
 from skdcgn_pipeline.parameters import Parameters, check_parameters
-from skdcgn_pipeline.pipelines.scale import in_reading_order, is_imagenet
+from skdcgn_pipeline.pipelines.scale import IMAGENET, in_reading_order
 from skdcgn_pipeline.reporting.report import command_of, render_report, summarise_in_a_sentence
 from skdcgn_pipeline.studies.invariance import invariance_in_a_sentence
 
@@ -75,8 +75,7 @@ def write_report(
         if name in data
     ]
     page = render_report(
-        # Keys with a leading underscore only hold YAML anchors.
-        {name: value for name, value in parameters.items() if not name.startswith("_")},
+        parameters,
         {title: (caption, data[name]) for title, (_, name, caption) in PICTURES.items() if name in data},
         shown_tables(data),
         " ".join(headline),
@@ -107,7 +106,7 @@ def tell_facts(teacher: dict[str, Any], this_run: dict[str, Any], parameters: Pa
         "images": f"{parameters.prepare.source}, {parameters.variant}",
         "seed": f"{parameters.seed}",
     }
-    if not is_imagenet(parameters.model_dump(include={"prepare"})):
+    if parameters.prepare.source != IMAGENET:
         facts["seed"] += f"; {parameters.classify.num_seeds} classifiers of each kind"
     if this_run.get("commit"):
         facts["git commit"] = this_run["commit"]

@@ -109,6 +109,7 @@ def compose(
     images: MechanismImages,
     foreground_offset: Tensor | None = None,
     background_offset: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Compose the three mechanisms: `mask * foreground + (1 - mask) * background`.
 
@@ -117,6 +118,7 @@ def compose(
         foreground_offset: Optional circular patch shift of the foreground, integers [N, 2] as
             (rows, columns), see `shift_patches`.
         background_offset: The same for the background.
+        out: Where to write the composites; None makes room.
 
     Returns:
         The composites [N, 3, H, W] in [-1, 1].
@@ -138,7 +140,7 @@ def compose(
     if background_offset is not None:
         background = shift_patches(background, background_offset)
     # lerp is b + m * (f - b): the same composition in one pass over memory.
-    return torch.lerp(background, foreground, mask.to(foreground.dtype))
+    return torch.lerp(background, foreground, mask.to(foreground.dtype), out=out)
 
 
 def shift_patches(images: Tensor, offsets: Tensor) -> Tensor:
@@ -226,8 +228,19 @@ def _grey(images: Tensor, strength: float, generator: Randomness, value_range: t
 
 def _warp(images: Tensor, matrices: Tensor) -> Tensor:
     """Resample masks [N, 1, H, W] by affine maps [N, 2, 3] in normalised coordinates, zero outside."""
-    grid = F.affine_grid(matrices.to(images), list(images.shape), align_corners=False)
+    number, _, height, width = images.shape
+    a, b, c, d, e, f = matrices.to(images).view(number, 6, 1, 1).unbind(1)
+    lines, columns = _pixel_centres(height).to(images)[:, None], _pixel_centres(width).to(images)
+    # The grid of `torch.nn.functional.affine_grid`, which asks for as many small matrix products as there are masks.
+    grid = torch.empty(number, height, width, 2, dtype=images.dtype, device=images.device)
+    for side, (own_columns, own_lines, own_shift) in enumerate([(a, b, c), (d, e, f)]):
+        torch.add(own_columns * columns + own_lines * lines, own_shift, out=grid[..., side])
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _pixel_centres(size: int) -> Tensor:
+    """Return the normalised coordinates of pixels along a side."""
+    return torch.linspace(-1, 1, size) * (size - 1) / size
 
 
 def _rotation(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 
 import numpy as np
 import torch
+
+_global_generator = RLock()
 
 
 def derive_seed(base_seed: int, purpose: str, index: int = 0) -> int:
@@ -34,10 +37,10 @@ def numpy_generator(base_seed: int, purpose: str, index: int = 0) -> np.random.G
 
 @contextmanager
 def seeded(base_seed: int, purpose: str, index: int = 0) -> Iterator[None]:
-    """Seed torch's global generator inside the block and restore it afterwards.
+    """Seed torch's global generator inside the block and restore it afterwards; one thread at a time.
 
     Meant for the initialisation of modules and for dropout, which know no other generator.
     """
-    with torch.random.fork_rng(devices=[]):
+    with _global_generator, torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(base_seed, purpose, index))
         yield

@@ -81,6 +81,7 @@ def workload(tmp_path_factory) -> Workload:
         assets="nowhere",
         composition=Composition(),
         fit=FIT,
+        num_classifiers=2,
         distill=dict.fromkeys(MECHANISMS, distill),
         seed=0,
         compute=CPU,
@@ -213,16 +214,33 @@ def test_colouring_is_compared_with_what_is_published_of_the_variant(workload, m
         assert row["ratio"] == pytest.approx(published / 2)
 
 
-@pytest.mark.parametrize(
-    ("has_units", "judged", "target"),
-    [(True, "counterfactuals on the fly, bf16", ">= 4x"), (False, "counterfactuals on the fly, fp32", ">= 2x")],
-)
-def test_the_classifier_is_judged_in_the_precision_of_the_processor(workload, monkeypatch, has_units, judged, target):
-    fixed(monkeypatch, DataLoader=100.0, fp32=190.0, bf16=410.0)
+@pytest.mark.parametrize(("has_units", "precision", "target"), [(True, "bf16", ">= 4x"), (False, "fp32", ">= 2x")])
+@pytest.mark.parametrize(("threads", "told"), [(1, ""), (2, ", 2 side by side"), (5, ", 2 side by side")])
+def test_classifiers_are_judged_as_a_run_trains_them(
+    workload, monkeypatch, has_units, precision, target, threads, told
+):
+    common, own = "DataLoader of float images, Adadelta", "counterfactuals on the fly"
+    known = {common: 100.0, f"{own}, fp32": 190.0, f"{own}, bf16": 410.0}
+    known |= {f"{name}, 2 side by side": rate for name, rate in known.items()}
+    monkeypatch.setattr(benchmark, "take_turns", lambda measures: {name: known[name] for name in measures})
     monkeypatch.setattr(benchmark, "has_bf16_units", lambda device: has_units)
-    table = one_group(workload, "classifier")
+    table = one_group(workload, "classifier", num_threads=threads)
+    judged = f"{own}, {precision}{told}"
     assert table[table["target"] != ""]["what"].tolist() == [judged]
-    assert (row_of(table, judged)["target"], bool(row_of(table, judged)["met"])) == (target, has_units)
+    (row,) = table[table["what"] == judged].to_dict("records")
+    assert (row["target"], bool(row["met"]), row["ratio"]) == (target, has_units, known[judged] / 100)
+    assert table["ratio"].isna().tolist() == [name == common for name in table["what"]]
+
+
+def test_trainings_side_by_side_count_together(monkeypatch):
+    times = iter([1.0, 3.0, 5.0, 6.0])
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(times))
+    clock = benchmark._Clock()
+    clock.start()
+    clock.start()
+    clock.stop(40)
+    clock.stop(60)
+    assert clock.rate == 100 / (6 - 1)
 
 
 @pytest.mark.parametrize(("loop", "met"), [(90.0, True), (89.0, False)])

@@ -13,11 +13,10 @@ from skdcgn_pipeline.data.pools import CounterfactualPool, store_counterfactuals
 from skdcgn_pipeline.data.samples import SampleShards, draw_samples
 from skdcgn_pipeline.errors import InterruptedRunError
 from skdcgn_pipeline.models.cgn import MnistCGN
-from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute, Prepare
+from skdcgn_pipeline.parameters import ClassifierFit, Composition, Compute, Prepare
 from skdcgn_pipeline.studies import classification
 from skdcgn_pipeline.studies.classification import (
     classifier_seed,
-    compare_training_sets,
     counterfactuals_on_the_fly,
     originals,
     splits_of,
@@ -49,7 +48,7 @@ def one_split(biased_images):
 
 
 def measure(store: Path, training_set, biased_images, splits, num_seeds: int = 2, fit: ClassifierFit = FIT):
-    return train_and_measure(store / "classifiers", training_set, biased_images, splits, fit, num_seeds, 0, CPU)
+    return train_and_measure(store / "classifiers", [training_set], biased_images, splits, fit, num_seeds, 0, CPU)
 
 
 def test_classifiers_of_two_training_sets_pair_up_by_seed():
@@ -119,10 +118,9 @@ def test_the_originals_come_first_and_every_source_follows(tmp_path, biased_imag
     assert all(("counterfactuals" in one.inputs) == (counterfactuals == "stored") for one in sets[1:])
 
 
-def test_training_sets_are_compared_in_one_table(tmp_path, biased_images, samples, monkeypatch):
-    monkeypatch.setattr(classification, "splits_of", lambda images: {"validation": lambda: images.split("validation")})
+def test_training_sets_are_compared_in_one_table(tmp_path, biased_images, samples, one_split):
     sets = training_sets(biased_images, {"students": samples}, {}, "on_the_fly", Composition())
-    table = compare_training_sets(tmp_path / "c", sets, biased_images, Classify(num_seeds=2, fit=FIT), 0, CPU)
+    table = train_and_measure(tmp_path / "c", sets, biased_images, one_split, FIT, 2, 0, CPU)
     assert table.groupby(["trained_on", "seed"], sort=False).ngroups == 4
     assert table["trained_on"].unique().tolist() == ["originals", "students"]
 

@@ -13,36 +13,20 @@ from skdcgn_pipeline.seeding import torch_generator
 # (step, batch size) -> images [B, 3, H, W] in [-1, 1] and labels [B], the same for the same step.
 DrawBatch = Callable[[int, int], tuple[Tensor, Tensor]]
 
+# A byte b of an image is b * scale + shift.
+IMAGE_SCALE, IMAGE_SHIFT = 1 / 127.5, -1.0
+
 
 def from_bytes(images: Tensor) -> Tensor:
     """Turn uint8 images into floating point in [-1, 1]."""
-    return images.float().mul_(1 / 127.5).sub_(1)
+    return images.float().mul_(IMAGE_SCALE).add_(IMAGE_SHIFT)
 
 
-def take_images(images: Tensor, rows: Tensor, offsets: Tensor | None = None) -> Tensor:
-    """Take images out of many, and shift their patches on the way; faster than indexing.
-
-    Args:
-        images: [N, C, H, W], any type.
-        rows: [B] which images.
-        offsets: Integers [B, 2] in 0 .. H as (rows, columns), see `shift_patches`; None shifts nothing.
-
-    Returns:
-        [B, C, H, W], the same as `shift_patches(images[rows], offsets)`.
-    """
-    _, channels, height, width = images.shape
+def take_images(images: Tensor, rows: Tensor) -> Tensor:
+    """Take images [B, C, H, W] of any type out of many [N, C, H, W]; faster than indexing."""
     if not len(rows):
         return images[:0]
-    taken = images.flatten(1).index_select(0, rows)
-    if offsets is None:
-        return taken.view(len(rows), channels, height, width)
-    # Whole lines are copied: each one twice, side by side, and of these the window at its column.
-    lines = (torch.arange(height) + offsets[:, :1]) % height  # [B, H]
-    planes = torch.arange(len(rows) * channels).mul_(height).view(len(rows), channels, 1)
-    index = (planes + lines[:, None]).flatten()  # [B * C * H]
-    doubled = taken.view(-1, width).index_select(0, index.repeat_interleave(2)).view(-1)
-    starts = torch.arange(len(index)).mul_(2 * width).view(len(rows), channels * height) + offsets[:, 1:]
-    return doubled.unfold(0, width, 1).index_select(0, starts.flatten()).view(len(rows), channels, height, width)
+    return images.flatten(1).index_select(0, rows).view(len(rows), *images.shape[1:])
 
 
 class EpochSampler:

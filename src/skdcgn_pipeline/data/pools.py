@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from skdcgn_pipeline.artifacts import ArtifactWriter, build_artifact, check_writable
-from skdcgn_pipeline.data.batches import DrawBatch, EpochSampler, take_images
-from skdcgn_pipeline.data.samples import SampleShards, decode_images, encode_images
+from skdcgn_pipeline.data.batches import DrawBatch, EpochSampler
+from skdcgn_pipeline.data.samples import SampleShards, encode_images, take_decoded_images
 from skdcgn_pipeline.data.shards import BlockRows, Shards, write_shards
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.mechanisms import MechanismImages, compose, shift_patches, transform_mechanism
@@ -253,7 +253,7 @@ class CounterfactualPool:
     ) -> None:
         """Put a mechanism's transformed images into `transformed`, if anything transforms them."""
         if transformations := composition.transformations.of(mechanism):
-            images = decode_images(mechanism, take_images(self.images.of(mechanism), rows))
+            images = take_decoded_images(mechanism, self.images.of(mechanism), rows)
             transformed[mechanism] = transform_mechanism(images, mechanism, transformations, generator)
 
     def _compose(
@@ -268,14 +268,13 @@ class CounterfactualPool:
             if mechanism in transformed:
                 image = transformed[mechanism][part]
                 return image if shift is None else shift_patches(image, shift)
-            # Bytes are shifted while they are taken; four times as much memory moves afterwards.
-            return decode_images(mechanism, take_images(self.images.of(mechanism), rows[mechanism][part], shift))
+            return take_decoded_images(mechanism, self.images.of(mechanism), rows[mechanism][part], shift)
 
         num_images = len(record.labels)
         composites = torch.empty(num_images, 3, self.image_size, self.image_size)
         for first in range(0, num_images, IMAGES_PER_PASS):
             part = slice(first, first + IMAGES_PER_PASS)
-            composites[part] = compose(MechanismImages(*(image_of(mechanism, part) for mechanism in MECHANISMS)))
+            compose(MechanismImages(*(image_of(mechanism, part) for mechanism in MECHANISMS)), out=composites[part])
         return composites
 
     def draw_batch(self, composition: Composition, seed: int, purpose: str) -> DrawBatch:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact, find_artifacts
 from skdcgn_pipeline.compute import autocast, choose_device, place
-from skdcgn_pipeline.data.batches import from_bytes
+from skdcgn_pipeline.data.batches import IMAGE_SCALE, IMAGE_SHIFT, from_bytes
 from skdcgn_pipeline.data.encoding import check_encodable, encode
 from skdcgn_pipeline.data.shards import Block, BlockRows, Columns, RowGroups, Shards, write_shards
+from skdcgn_pipeline.data.taking import take_decoded
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, check_images, compose
 from skdcgn_pipeline.parameters import Compute, ImageEncoding, choose_classes
@@ -29,6 +30,7 @@ ROWS_PER_BLOCK = 64
 ROWS_PER_COMPOSITION = 512
 
 RAW = ImageEncoding()
+MASK_SCALE = 1 / 255  # a byte b of a mask is b * scale
 REMEDY_OF_SPACE = (
     "Lower num_images_per_class, choose another encoding (sample.encoding: jpeg or webp take least) or a lower "
     "quality (sample.quality), free some space or choose another data root."
@@ -137,7 +139,13 @@ def _composites_of(columns: Columns) -> np.ndarray:
 
 def decode_mask(mask: Tensor) -> Tensor:
     """Turn uint8 masks into floating point in [0, 1]."""
-    return mask.float().mul_(1 / 255)
+    return mask.float().mul_(MASK_SCALE)
+
+
+def take_decoded_images(mechanism: str, images: Tensor, rows: Tensor, offsets: Tensor | None = None) -> Tensor:
+    """Return `decode_images` of some rows, their patches shifted by offsets [B, 2]; see `take_decoded`."""
+    scale, shift = (MASK_SCALE, 0.0) if mechanism == "shape" else (IMAGE_SCALE, IMAGE_SHIFT)
+    return take_decoded(images, rows, scale, shift, offsets)
 
 
 def decode_images(mechanism: str, images: Tensor) -> Tensor:

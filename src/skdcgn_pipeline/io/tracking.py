@@ -46,13 +46,16 @@ def active_run() -> mlflow.ActiveRun | None:
 
 
 @contextmanager
-def never_fatal(what: str) -> Iterator[None]:
-    """Turn a failure to log into a warning, and log nothing more to this run: results are on disk."""
+def never_fatal(what: str, run: mlflow.ActiveRun | None = None) -> Iterator[None]:
+    """Turn a failure to log into a warning, and log nothing more to this run: results are on disk.
+
+    `run` is the active one where none is given.
+    """
     try:
         yield
     except Exception as error:  # noqa: BLE001  (any failure of a server, of which there are many kinds)
         logger.warning("MLflow did not take %s (%s); the run goes on without, results are kept on disk", what, error)
-        run = mlflow.active_run()
+        run = run or mlflow.active_run()
         if run is not None:
             _given_up.add(run.info.run_id)
 
@@ -198,13 +201,13 @@ def log_metrics(metrics: Mapping[str, float]) -> None:
 
 @contextmanager
 def recorded_steps(prefix: str) -> Iterator[RecordStep]:
-    """Give a function that records losses by step as `<prefix>/loss/<name>`, in batches."""
+    """Give a function that records losses by step as `<prefix>/loss/<name>`, in batches, from any one thread."""
     pending: list[Metric] = []
+    run = active_run()  # other threads have none
 
     def flush() -> None:
-        run = active_run()
-        if run is not None and pending:
-            with never_fatal(f"losses of {prefix}"):
+        if run is not None and run.info.run_id not in _given_up and pending:
+            with never_fatal(f"losses of {prefix}", run):
                 mlflow.MlflowClient().log_batch(run.info.run_id, metrics=pending)
         pending.clear()
 

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -43,6 +43,7 @@ from skdcgn_pipeline.models.classifier import DigitClassifier
 from skdcgn_pipeline.models.student import StudentCGN, check_same_interface
 from skdcgn_pipeline.parameters import Benchmark, ClassifierFit, Composition, Compute, Distill, Precision, Prepare
 from skdcgn_pipeline.seeding import numpy_generator, seeded, torch_generator
+from skdcgn_pipeline.threads import run_side_by_side
 from skdcgn_pipeline.training.distil_student import DistillationStep, distil_student
 from skdcgn_pipeline.training.fit_classifier import fit_classifier
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -93,6 +94,7 @@ class Workload:
         assets: The asset folder.
         composition: How counterfactuals are composed.
         fit: How a classifier is trained.
+        num_classifiers: How many a run trains.
         distill: How the student of each mechanism is distilled.
         seed: Base seed.
         compute: Device and precision.
@@ -108,6 +110,7 @@ class Workload:
     assets: str
     composition: Composition
     fit: ClassifierFit
+    num_classifiers: int
     distill: Mapping[str, Distill]
     seed: int
     compute: Compute
@@ -322,33 +325,75 @@ def measure_bias(workload: Workload) -> list[Row]:
 
 
 def measure_classifier(workload: Workload) -> list[Row]:
-    """Measure training images/s of the classifier: as it is commonly trained, and as it is here."""
+    """Measure training images/s of classifiers: as they are commonly trained, and as they are here."""
     pool = CounterfactualPool.of(workload.student_samples)
     wanted = workload.settings.num_classifier_images
     composed, labels = compose_in_memory(pool, workload.composition, max(wanted, 2 * COMMON_BATCH_SIZE), workload.seed)
     images, shapes = from_bytes(torch.from_numpy(composed)), torch.from_numpy(labels[:, 0].copy())
+    # A run trains one classifier per thread of the processor, as long as there are as many.
+    several = min(torch.get_num_threads(), workload.num_classifiers) if workload.device.type == "cpu" else 1
     common = "DataLoader of float images, Adadelta"
-    rates = take_turns(
-        {
-            common: partial(_common_classifier_rate, images, shapes, pool.num_classes, workload),
-            "fp32": partial(_own_classifier_rate, pool, workload, "fp32"),
-            "bf16": partial(_own_classifier_rate, pool, workload, "bf16"),
-        }
-    )
-    rows = [Row("classifier", common, rates[common], "images/s", COMMON_BATCH_SIZE, "fp32")]
+    trainings: dict[str, tuple[str, int, Callable[[_Clock], None]]] = {}
+    for number in sorted({1, several}):
+        told = f", {number} side by side" if number > 1 else ""
+        train = partial(_train_commonly, images, shapes, pool.num_classes, workload)
+        trainings[f"{common}{told}"] = "fp32", number, train
+        for precision in ("fp32", "bf16"):
+            own = partial(_train_as_here, pool, workload, precision)
+            trainings[f"counterfactuals on the fly, {precision}{told}"] = precision, number, own
+    rates = take_turns({what: partial(_rate, train, number) for what, (_, number, train) in trainings.items()})
+    rows = []
     has_units = has_bf16_units(workload.device)
-    for precision in ("fp32", "bf16"):
-        ratio = rates[precision] / rates[common]
-        # The precision that this processor is good at has to reach the target.
-        judged = _at_least(ratio, 4 if has_units else 2) if (precision == "bf16") == has_units else {}
-        what = f"counterfactuals on the fly, {precision}"
-        own = Row("classifier", what, rates[precision], "images/s", workload.fit.batch_size, precision, ratio, common)
-        rows.append(Row(**(asdict(own) | judged)))
+    for what, (precision, number, _) in trainings.items():
+        if what == common:
+            rows.append(Row("classifier", what, rates[what], "images/s", COMMON_BATCH_SIZE, precision))
+            continue
+        is_common = what.startswith(common)
+        ratio, size = rates[what] / rates[common], COMMON_BATCH_SIZE if is_common else workload.fit.batch_size
+        row = Row("classifier", what, rates[what], "images/s", size, precision, ratio, common)
+        # What a run does, in the precision that this processor is good at, has to reach the target.
+        judged = not is_common and number == several and (precision == "bf16") == has_units
+        rows.append(replace(row, **_at_least(ratio, 4 if has_units else 2)) if judged else row)
     return rows
 
 
-def _common_classifier_rate(images: Tensor, labels: Tensor, num_classes: int, workload: Workload) -> float:
-    """Train a classifier as it is commonly done and return its images/s."""
+class _Clock:
+    """Times trainings that run at a time, from when the first one has warmed up until the last one's end."""
+
+    def __init__(self) -> None:
+        self._starts: list[float] = []
+        self._ends: list[float] = []
+        self._seen: list[int] = []
+
+    def start(self) -> None:
+        """Say that a training has warmed up."""
+        wait_for_device()
+        self._starts.append(time.perf_counter())
+
+    def stop(self, num_images: int) -> None:
+        """Say that a training has ended, and how many images it has seen since its start."""
+        wait_for_device()
+        self._ends.append(time.perf_counter())
+        self._seen.append(num_images)
+
+    @property
+    def rate(self) -> float:
+        """Images of all trainings per second."""
+        return sum(self._seen) / (max(self._ends) - min(self._starts))
+
+
+def _rate(train: Callable[[_Clock], None], number: int) -> float:
+    """Return the images/s of one training with all threads, or of several with a thread each."""
+    clock = _Clock()
+    if number == 1:
+        train(clock)
+    else:
+        run_side_by_side([partial(train, clock)] * number, torch.device("cpu"))
+    return clock.rate
+
+
+def _train_commonly(images: Tensor, labels: Tensor, num_classes: int, workload: Workload, clock: _Clock) -> None:
+    """Train a classifier as it is commonly done."""
     device = workload.device
     with seeded(workload.seed, "benchmark-classifier"):
         classifier = DigitClassifier(num_classes).to(device).train()
@@ -356,39 +401,37 @@ def _common_classifier_rate(images: Tensor, labels: Tensor, num_classes: int, wo
     shuffled = torch_generator(workload.seed, "benchmark-classifier")
     loader = DataLoader(TensorDataset(images, labels), COMMON_BATCH_SIZE, shuffle=True, generator=shuffled)
     warm_up = min(WARM_UP_STEPS, len(loader) - 1)
-    seen, start = 0, 0.0
+    seen = 0
     for step, (batch, targets) in enumerate(loader):
         if step == warm_up:
-            wait_for_device()
-            seen, start = 0, time.perf_counter()
+            clock.start()
+            seen = 0
         logits = classifier.head(classifier.trunk(batch.to(device)))
         loss = F.cross_entropy(logits, targets.to(device))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         seen += len(batch)
-    wait_for_device()
-    return seen / (time.perf_counter() - start)
+    clock.stop(seen)
 
 
-def _own_classifier_rate(pool: CounterfactualPool, workload: Workload, precision: Precision) -> float:
-    """Train a classifier as a run does and return its images/s, from one step's start to the last one's."""
+def _train_as_here(pool: CounterfactualPool, workload: Workload, precision: Precision, clock: _Clock) -> None:
+    """Train a classifier as a run does, timed from one step's start to the last one's."""
     size = workload.fit.batch_size
     changes = {"num_images": max(workload.settings.num_classifier_images, 2 * size), "precision": precision}
     fit = workload.fit.model_copy(update=changes)
     last = fit.num_steps - 1
     first = min(WARM_UP_STEPS, last - 1)
     draw = pool.draw_batch(workload.composition, workload.seed, "benchmark-classifier")
-    starts: dict[int, float] = {}
 
     def timed_draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        if step in (first, last):
-            wait_for_device()
-            starts[step] = time.perf_counter()
+        if step == first:
+            clock.start()
+        elif step == last:
+            clock.stop((last - first) * size)
         return draw(step, batch_size)
 
     fit_classifier(timed_draw, fit, workload.seed, workload.compute, pool.num_classes)
-    return (last - first) * size / (starts[last] - starts[first])
 
 
 def measure_distillation(workload: Workload) -> list[Row]:

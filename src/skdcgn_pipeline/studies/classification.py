@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from skdcgn_pipeline.artifacts import Artifact, build_json
+from skdcgn_pipeline.compute import choose_device
 from skdcgn_pipeline.data.batches import DrawBatch, draw_from_images, draw_from_split
 from skdcgn_pipeline.data.bias import BiasedSplit
 from skdcgn_pipeline.data.images import BiasedImages
@@ -24,6 +25,7 @@ from skdcgn_pipeline.models.classifier import DigitClassifier
 from skdcgn_pipeline.models.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute, Parameters
 from skdcgn_pipeline.seeding import derive_seed
+from skdcgn_pipeline.threads import once, run_side_by_side
 from skdcgn_pipeline.training.checkpointing import RecordStep, record_nothing
 from skdcgn_pipeline.training.fit_classifier import build_classifier
 from skdcgn_pipeline.vocabulary import STUDENTS
@@ -51,7 +53,7 @@ class TrainingSet:
 
 def originals(biased_images: BiasedImages) -> TrainingSet:
     """Return the biased training digits."""
-    split = cache(lambda: biased_images.split("train"))
+    split = once(partial(biased_images.split, "train"))
     inputs = {"biased_images": biased_images.artifact.identity, "split": "train"}
     return TrainingSet(ORIGINALS, inputs, 10, lambda seed: draw_from_split(split(), seed, "classifier-rows"))
 
@@ -71,7 +73,7 @@ def counterfactuals_on_the_fly(
 
 def stored_counterfactuals(name: str, shards: CounterfactualShards, num_classes: int) -> TrainingSet:
     """Return stored counterfactuals."""
-    images = cache(shards.read_labelled)
+    images = once(shards.read_labelled)
 
     def source(seed: int) -> DrawBatch:
         composites, labels = images()
@@ -95,7 +97,7 @@ def unrecorded(name: str) -> AbstractContextManager[RecordStep]:
 
 def train_and_measure(
     store: Path,
-    training_set: TrainingSet,
+    training_sets: Sequence[TrainingSet],
     biased_images: BiasedImages,
     splits: Mapping[str, Any],
     settings: ClassifierFit,
@@ -104,30 +106,44 @@ def train_and_measure(
     compute: Compute,
     record_scope: RecordScope = unrecorded,
 ) -> pd.DataFrame:
-    """Train one classifier per seed on a training set and measure it on unbiased splits.
+    """Train one classifier per training set and seed, side by side, and measure them on unbiased splits.
 
     Finished classifiers and measures are reused; a killed training continues.
 
     Args:
         store: Directory of classifiers and their measures.
-        training_set: What to train on.
+        training_sets: What to train on.
         biased_images: Where the splits come from.
         splits: Split name -> function that reads it.
         settings: Budget of each classifier.
-        num_seeds: How many classifiers.
+        num_seeds: How many classifiers of each training set.
         seed: Base seed.
         compute: Device and precision.
         record_scope: Gives where the losses of a classifier, named by training set and seed, go.
 
     Returns:
-        Rows with `trained_on`, `seed`, `split`, `subset`, `accuracy` in [0, 1], `num_images`.
+        Rows with `trained_on`, `seed`, `split`, `subset`, `accuracy` in [0, 1], `num_images`, in the order of the
+        training sets and their seeds.
     """
-    rows = []
-    for number in range(num_seeds):
-        artifact, classifier = train_classifier(store, training_set, settings, number, seed, compute, record_scope)
-        measured = measure_classifier(store, artifact, classifier, biased_images, splits, compute)
-        rows += [{"trained_on": training_set.name, "seed": number} | row for row in measured]
-    return pd.DataFrame(rows, columns=COLUMNS)
+
+    def measured(one: TrainingSet, number: int, record: RecordStep) -> list[dict[str, Any]]:
+        artifact, classifier = train_classifier(store, one, settings, number, seed, compute, record)
+        rows = measure_classifier(store, artifact, classifier, biased_images, splits, compute)
+        return [{"trained_on": one.name, "seed": number} | row for row in rows]
+
+    with ExitStack() as scopes:
+        calls = [
+            partial(measured, one, number, scopes.enter_context(record_scope(_scope_name(one, number))))
+            for one in training_sets
+            for number in range(num_seeds)
+        ]
+        rows = run_side_by_side(calls, choose_device(compute.device))
+    return pd.DataFrame([row for own_rows in rows for row in own_rows], columns=COLUMNS)
+
+
+def _scope_name(training_set: TrainingSet, number: int) -> str:
+    """Return what the losses of a classifier are recorded as."""
+    return f"classifier/{training_set.name}/seed_{number}"
 
 
 def train_classifier(
@@ -137,22 +153,21 @@ def train_classifier(
     number: int,
     seed: int,
     compute: Compute,
-    record_scope: RecordScope = unrecorded,
+    record: RecordStep = record_nothing,
 ) -> tuple[Artifact, DigitClassifier]:
     """Return the classifier with this number of a training set, trained now or before; see `train_and_measure`."""
     own_seed = classifier_seed(seed, number)
-    with record_scope(f"classifier/{training_set.name}/seed_{number}") as record:
-        return build_classifier(
-            store,
-            training_set.inputs,
-            partial(training_set.source, own_seed),
-            settings,
-            own_seed,
-            compute,
-            training_set.num_classes,
-            record,
-            f"classifier on {training_set.name}, seed {number}",
-        )
+    return build_classifier(
+        store,
+        training_set.inputs,
+        partial(training_set.source, own_seed),
+        settings,
+        own_seed,
+        compute,
+        training_set.num_classes,
+        record,
+        f"classifier on {training_set.name}, seed {number}",
+    )
 
 
 def measure_classifier(
@@ -183,7 +198,7 @@ def measure_classifier(
 
 def splits_of(biased_images: BiasedImages) -> dict[str, Callable[[], Any]]:
     """Return the splits to measure on: name -> function that reads it once."""
-    return {name: cache(partial(biased_images.split, name)) for name in biased_images.reported_splits}
+    return {name: once(partial(biased_images.split, name)) for name in biased_images.reported_splits}
 
 
 def training_sets(
@@ -199,7 +214,7 @@ def training_sets(
         if counterfactuals == "stored":
             sets.append(stored_counterfactuals(name, stored[name], own.num_classes))
         else:
-            pool = cache(partial(CounterfactualPool.of, own))
+            pool = once(partial(CounterfactualPool.of, own))
             sets.append(counterfactuals_on_the_fly(name, own, composition, pool))
     return sets
 
@@ -214,7 +229,7 @@ def take_classifier(
     number: int = 0,
     record_scope: RecordScope = unrecorded,
 ) -> tuple[Artifact, InvariantClassifier, list[dict[str, Any]]]:
-    """Return a classifier to take away: the one that `compare_training_sets` trained, or a new one.
+    """Return a classifier to take away: the one that `train_and_measure` trained, or a new one.
 
     Args:
         classifier_store, counterfactual_store: Directories of classifiers and of stored counterfactuals.
@@ -237,30 +252,12 @@ def take_classifier(
     sets = training_sets(biased_images, {STUDENTS: samples}, stored, classify.counterfactuals, composition)
     (own_set,) = [one for one in sets if one.name == trained_on]
     compute = parameters.compute
-    artifact, network = train_classifier(classifier_store, own_set, classify.fit, number, seed, compute, record_scope)
+    with record_scope(_scope_name(own_set, number)) as record:
+        train = partial(train_classifier, classifier_store, own_set, classify.fit, number, seed, compute, record)
+        ((artifact, network),) = run_side_by_side([train], choose_device(compute.device))
     accuracy = measure_classifier(classifier_store, artifact, network, biased_images, splits_of(biased_images), compute)
     labels = [str(label) for label in range(own_set.num_classes)]
     return artifact, InvariantClassifier.of(network, labels, samples.image_size), accuracy
-
-
-def compare_training_sets(
-    store: Path,
-    sets: list[TrainingSet],
-    biased_images: BiasedImages,
-    settings: Classify,
-    seed: int,
-    compute: Compute,
-    record_scope: RecordScope = unrecorded,
-) -> pd.DataFrame:
-    """Train and measure classifiers on every training set; see `train_and_measure`."""
-    splits = splits_of(biased_images)
-    tables = [
-        train_and_measure(
-            store, one, biased_images, splits, settings.fit, settings.num_seeds, seed, compute, record_scope
-        )
-        for one in sets
-    ]
-    return pd.concat(tables, ignore_index=True)
 
 
 def tabulate_confusions(
@@ -272,13 +269,13 @@ def tabulate_confusions(
     seed: int,
     compute: Compute,
 ) -> pd.DataFrame:
-    """Count what the classifiers of `compare_training_sets` take the images of a split for.
+    """Count what the classifiers of `train_and_measure` take the images of a split for.
 
     Returns:
         A row per training set and class: `trained_on`, `split`, `label` and `predicted_<k>`, the images of
         all seeds together.
     """
-    read = cache(partial(biased_images.split, split))
+    read = once(partial(biased_images.split, split))
     rows: list[dict[str, Any]] = []
     for one in sets:
         counts = np.zeros((one.num_classes, one.num_classes), int)

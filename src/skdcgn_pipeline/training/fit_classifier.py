@@ -70,7 +70,9 @@ def fit_classifier(
     if settings.optimiser == "adamw":
         matrices, others = [], [*network.parameters()]
     optimisers: dict[str, torch.optim.Optimizer] = {
-        "optimiser": torch.optim.AdamW(others, settings.learning_rate, weight_decay=settings.weight_decay)
+        "optimiser": torch.optim.AdamW(
+            others, settings.learning_rate, weight_decay=settings.weight_decay, fused=compute.precision == "bf16"
+        )
     }
     if matrices:
         optimisers["matrix_optimiser"] = Muon(matrices, settings.matrix_learning_rate)
@@ -136,13 +138,15 @@ def build_classifier(
         writer.write(WEIGHTS_FILE, lambda path: save_file(classifier.state_dict(), path))
         writer.write_json(HISTORY_FILE, history)
 
+    precision = settings.computing(compute).precision
     inputs = {
-        "kind": "digit classifier, norm folded",
+        # In bfloat16 the first layers are one, which sums the same gradients in another order.
+        "kind": f"digit classifier, norm {'and pooling ' if precision == 'bf16' else ''}folded",
         "initialisation": INITIALISATION,
         "data": data_inputs,
         "settings": settings.model_dump(exclude={"checkpoint_every_steps", "precision"}),
         "seed": seed,
-        "precision": settings.computing(compute).precision,
+        "precision": precision,
         "num_classes": num_classes,
     }
     artifact = build_artifact(store, inputs, write)

@@ -23,8 +23,9 @@ from skdcgn_pipeline.reporting.pictures import (
 )
 from skdcgn_pipeline.studies.classification import (
     TrainingSet,
-    compare_training_sets,
+    splits_of,
     tabulate_confusions,
+    train_and_measure,
     train_classifier,
     training_sets,
 )
@@ -52,7 +53,9 @@ def train_classifiers(
     samples = {"teacher": teacher_samples, of: student_samples}
     stored = {"teacher": teacher_counterfactuals, of: student_counterfactuals}
     sets = _sets_of(classify, compose, class_lists, biased_images, samples, stored, of)
-    accuracy = compare_training_sets(store, sets, biased_images, classify, seed, compute, recorded_steps)
+    splits = splits_of(biased_images)
+    budget = classify.fit, classify.num_seeds
+    accuracy = train_and_measure(store, sets, biased_images, splits, *budget, seed, compute, recorded_steps)
     log_table(_name("accuracy", of), accuracy)
     return accuracy, accuracy
 

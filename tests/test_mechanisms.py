@@ -118,6 +118,16 @@ def test_patch_shift_takes_bytes_and_small_integers():
     assert torch.equal(shifted[1], images[1].roll((-3, -4), (1, 2)))
 
 
+def test_patch_shift_is_the_same_where_images_get_a_gradient():
+    images, offsets = random_images().foreground, torch.tensor([[1, 2], [8, 0], [19, -3]])
+    shifted = shift_patches(images, offsets)
+    followed = images.clone().requires_grad_()
+    assert torch.equal(shift_patches(followed, offsets), shifted)
+    shift_patches(followed, offsets).square().sum().backward()
+    assert torch.equal(followed.grad, 2 * images)
+    assert torch.equal(shift_patches(images.double(), offsets), shifted.double())
+
+
 def test_patch_shift_matches_the_golden_crops(shared):
     golden = np.load(shared / "golden" / "cgn_double_colored_mnist.npz")
     patch = torch.from_numpy(golden["foreground_patch"].astype(np.float32))

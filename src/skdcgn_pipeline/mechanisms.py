@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.taking import take_decoded
 from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, IMAGE_OF_MECHANISM, MECHANISMS
 
 
@@ -157,6 +158,10 @@ def shift_patches(images: Tensor, offsets: Tensor) -> Tensor:
         [N, C, H, W], the same type.
     """
     num_images, channels, height, width = images.shape
+    gets_gradient = torch.is_grad_enabled() and images.requires_grad
+    if images.device.type == "cpu" and images.dtype == torch.float32 and not gets_gradient:
+        within = offsets.long() % torch.tensor([height, width])
+        return take_decoded(images, torch.arange(num_images), 1, 0, within)
     rows = (torch.arange(height, device=images.device) + offsets[:, :1]) % height  # [N, H]
     columns = (torch.arange(width, device=images.device) + offsets[:, 1:]) % width  # [N, W]
     index = (rows[:, :, None] * width + columns[:, None, :]).view(num_images, 1, height * width)

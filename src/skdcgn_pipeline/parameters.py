@@ -1180,7 +1180,7 @@ class Benchmark(Settings):
     num_images_per_class: Count = 200
     num_counterfactuals: Count = 100_000
     num_biased_images: Count = 60_000
-    num_classifier_images: Count = 6400
+    num_classifier_images: Count = 12800
     num_distillation_steps: Annotated[int, Field(ge=2)] = 100
 
     @model_validator(mode="after")

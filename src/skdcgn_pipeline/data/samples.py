@@ -16,11 +16,11 @@ from skdcgn_pipeline.compute import autocast, choose_device, place
 from skdcgn_pipeline.data.batches import IMAGE_SCALE, IMAGE_SHIFT, from_bytes
 from skdcgn_pipeline.data.encoding import check_encodable, encode
 from skdcgn_pipeline.data.shards import Block, BlockRows, Columns, RowGroups, Shards, write_shards
-from skdcgn_pipeline.data.taking import take_decoded
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, check_images, compose
 from skdcgn_pipeline.parameters import Compute, ImageEncoding, choose_classes
 from skdcgn_pipeline.seeding import torch_generator
+from skdcgn_pipeline.taking import take_decoded
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 
 # A generator always renders whole blocks of this many rows, whatever the shards are: the kernels'

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from skdcgn_pipeline.data.samples import decode_images, take_decoded_images
-from skdcgn_pipeline.data.taking import take_decoded
 from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.mechanisms import shift_patches
+from skdcgn_pipeline.taking import take_decoded
 
 ROWS = torch.tensor([4, 4, 0, 8, 3])
 OFFSETS = torch.tensor([[0, 0], [3, 5], [8, 6], [7, 0], [0, 1]])
@@ -39,6 +39,11 @@ def test_images_in_any_layout_are_the_same():
     images = draw()
     other = images.contiguous(memory_format=torch.channels_last)
     assert torch.equal(take_decoded(other, ROWS, 0.5, -1, OFFSETS), take_decoded(images, ROWS, 0.5, -1, OFFSETS))
+
+
+def test_floating_point_images_are_taken_as_they_are():
+    images = draw().float() / 7 - 9
+    assert torch.equal(take_decoded(images, ROWS, 1, 0), images[ROWS])
 
 
 def test_no_rows_are_no_images():

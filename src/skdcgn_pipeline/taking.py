@@ -1,4 +1,4 @@
-"""Take stored images out of many, decoded and shifted on the way: what composing reads from memory."""
+"""Take images out of many, decoded and shifted on the way: what composing reads from memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def take_decoded(images: Tensor, rows: Tensor, scale: float, shift: float, offse
     """Take images, decode them and shift their patches, in one pass over memory.
 
     Args:
-        images: [N, C, H, W], uint8, on the CPU; contiguous ones are not copied.
+        images: [N, C, H, W], uint8 or float32, on the CPU; contiguous ones are not copied. They get no gradient.
         rows: [B] which images.
-        scale, shift: A byte b stands for `b * scale + shift`, in float32.
+        scale, shift: A value v stands for `v * scale + shift`, in float32.
         offsets: Integers [B, 2] in 0 .. H or W as (rows, columns), see `mechanisms.shift_patches`; None shifts
             nothing.
 

@@ -55,14 +55,14 @@ def standardise(images: Tensor, epsilon: float, kernel_size: int) -> tuple[Tenso
     """
     number, channels, height, width = images.shape
     assert kernel_size * channels <= LANES
+    assert min(pooled_size(height, kernel_size), pooled_size(width, kernel_size)) > 0
     values = images.contiguous()
     sums = torch.zeros(2, channels, dtype=torch.float64)
     _sum_channels(_flat(values), sums.numpy(), number, height * width)
     mean, square = (sums / (number * height * width)).unbind()
     variance = (square - mean.square()).clamp_min_(0)
     scale = torch.rsqrt(variance + epsilon)
-    shift = -mean * scale
-    factors = (*scale.tolist(),), (*shift.tolist(),)
+    factors = [(*values.float().numpy(),) for values in (scale, -mean * scale)]
     lines, columns = _reach(height, kernel_size), _reach(width, kernel_size) - kernel_size + 1
     seen = torch.empty(number, lines, columns, LANES, dtype=torch.bfloat16)
     _scale_channels(_flat(values), *factors, _bits(seen), height, width, kernel_size, (*seen.shape,))
@@ -194,7 +194,8 @@ def _scale_channels(
 def _pool(outputs: Any, shape: Any, pooled: Any, places: Any, lines: Any, columns: Any, first: Any) -> None:
     """Write the largest of each window of [N, H, W, K], or 0, and which of the nine it is, from image `first` on.
 
-    The bits of positive bfloat16 are in the order of their values, and those of negative ones are negative.
+    The bits of positive bfloat16 are in the order of their values, and those of negative ones are negative (a NaN
+    with a sign, too: such a training shows in its deeper layers).
     """
     number, height, width, filters = shape
     for image in range(_uint(number)):

@@ -118,6 +118,12 @@ def test_patch_shift_takes_bytes_and_small_integers():
     assert torch.equal(shifted[1], images[1].roll((-3, -4), (1, 2)))
 
 
+def test_patch_shift_leaves_flat_images():
+    colours = random_images().foreground.mean((2, 3), keepdim=True)
+    flat, offsets = colours.expand(-1, -1, 8, 8), torch.tensor([[1, 2], [3, 4], [5, 6]])
+    assert torch.equal(shift_patches(flat, offsets), shift_patches(flat.contiguous(), offsets))
+
+
 def test_patch_shift_is_the_same_where_images_get_a_gradient():
     images, offsets = random_images().foreground, torch.tensor([[1, 2], [8, 0], [19, -3]])
     shifted = shift_patches(images, offsets)

@@ -157,6 +157,8 @@ def shift_patches(images: Tensor, offsets: Tensor) -> Tensor:
     Returns:
         [N, C, H, W], the same type.
     """
+    if images.stride()[2:] == (0, 0):  # flat images
+        return images
     num_images, channels, height, width = images.shape
     gets_gradient = torch.is_grad_enabled() and images.requires_grad
     if images.device.type == "cpu" and images.dtype == torch.float32 and not gets_gradient:
@@ -219,7 +221,9 @@ def _blur(images: Tensor, strength: float, generator: Randomness, value_range: t
 
 
 def _flatten(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
-    return torch.lerp(images, images.mean((2, 3), keepdim=True).expand_as(images), strength)
+    colours = images.mean((2, 3), keepdim=True).expand_as(images)
+    # At full strength the pixels of an image are one number in memory: nothing is written, nothing to shift.
+    return colours if strength == 1 else torch.lerp(images, colours, strength)
 
 
 def _binarise(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:

@@ -29,6 +29,7 @@ from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.parameters import ClassifierFit, Composition, Compute
 from skdcgn_pipeline.studies.ablation import Unit, UnitResult
 from skdcgn_pipeline.studies.cells import Cell, CellData, Sources
+from skdcgn_pipeline.training.checkpointing import RecordStep
 from skdcgn_pipeline.training.fit_classifier import fit_classifier
 
 UNIT = Unit(
@@ -181,6 +182,24 @@ def test_every_recorded_step_arrives(run: str, num_steps: int) -> None:
         (step, step / 2) for step in range(1, num_steps + 1)
     ]
     assert set(stored(run).data.metrics) == {"shape/loss/pixel", "shape/loss/total"}
+
+
+@pytest.mark.parametrize("num_steps", [3, 700])
+def test_steps_of_other_threads_arrive(run: str, num_steps: int) -> None:
+    def train(record: RecordStep) -> None:
+        assert mlflow.active_run() is None  # the run is the main thread's
+        for step in range(1, num_steps + 1):
+            record(step, {"loss": float(step)})
+
+    with tracking.recorded_steps("first") as first, tracking.recorded_steps("second") as second:
+        threads = [Thread(target=train, args=(record,)) for record in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    for name in ("first", "second"):
+        assert len(mlflow.MlflowClient().get_metric_history(run, f"{name}/loss/loss")) == num_steps
 
 
 def test_steps_before_an_error_arrive(run: str) -> None:

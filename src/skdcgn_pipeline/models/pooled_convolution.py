@@ -62,10 +62,10 @@ def standardise(images: Tensor, epsilon: float, kernel_size: int) -> tuple[Tenso
     mean, square = (sums / (number * height * width)).unbind()
     variance = (square - mean.square()).clamp_min_(0)
     scale = torch.rsqrt(variance + epsilon)
-    factors = [(*values.float().numpy(),) for values in (scale, -mean * scale)]
+    scales, shifts = ((*numbers.float().numpy(),) for numbers in (scale, -mean * scale))
     lines, columns = _reach(height, kernel_size), _reach(width, kernel_size) - kernel_size + 1
     seen = torch.empty(number, lines, columns, LANES, dtype=torch.bfloat16)
-    _scale_channels(_flat(values), *factors, _bits(seen), height, width, kernel_size, (*seen.shape,))
+    _scale_channels(_flat(values), scales, shifts, _bits(seen), height, width, kernel_size, (*seen.shape,))
     return seen, mean.float(), variance.float()
 
 

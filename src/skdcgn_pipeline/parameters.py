@@ -729,6 +729,11 @@ class Classify(Settings):
     counterfactuals: Literal["on_the_fly", "stored"] = "on_the_fly"
     fit: ClassifierFit
 
+    @property
+    def num_classifiers(self) -> int:
+        """Classifiers of a run: one per training set and seed."""
+        return len(self.trained_on) * self.num_seeds
+
 
 class TransformationStrengths(Settings):
     """One kind of transformation at several strengths, see `vocabulary.TRANSFORMATION_KINDS`.

@@ -45,7 +45,7 @@ def measure_costs(
         assets,
         compose.resolved(teacher_samples.num_classes, class_lists),
         classify.fit,
-        len(classify.trained_on) * classify.num_seeds,
+        classify.num_classifiers,
         {"shape": shape, "texture": texture, "background": background},
         seed,
         compute,

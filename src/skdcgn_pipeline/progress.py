@@ -6,7 +6,8 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from skdcgn_pipeline.errors import InterruptedRunError
@@ -30,6 +31,17 @@ def clear_stop() -> None:
 def stop_requested() -> bool:
     """Tell whether a loop should stop."""
     return _stop.is_set()
+
+
+@contextmanager
+def without_progress() -> Iterator[None]:
+    """Leave out the progress that loops log inside the block."""
+    loud = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(loud)
 
 
 def _rounded(rate: float) -> str:

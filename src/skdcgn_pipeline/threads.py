@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
 from typing import TypeVar
 
@@ -26,6 +27,30 @@ def once(make: Callable[[], ResultT]) -> Callable[[], ResultT]:
     return give
 
 
+@contextmanager
+def computing_on(num_threads: int) -> Iterator[None]:
+    """Run torch on so many threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def on_one_thread(device: torch.device) -> AbstractContextManager:
+    """Return the context in which a CPU computes on one thread: results depend on the number of threads.
+
+    A GPU keeps the threads that there are.
+    """
+    return computing_on(1) if device.type == "cpu" else nullcontext()
+
+
+def num_side_by_side(num_calls: int, device: torch.device) -> int:
+    """Return how many of independent calls run at a time: on a CPU as many as torch has threads."""
+    return min(num_calls, torch.get_num_threads()) if device.type == "cpu" else 1
+
+
 def run_side_by_side(calls: Sequence[Callable[[], ResultT]], device: torch.device) -> list[ResultT]:
     """Run independent work: on a CPU as many calls at a time as torch has threads, each computing on one.
 
@@ -43,18 +68,12 @@ def run_side_by_side(calls: Sequence[Callable[[], ResultT]], device: torch.devic
     Raises:
         Exception: What a call raised, once those that had started have ended; the others are left out.
     """
-    if device.type != "cpu":
-        return [call() for call in calls]
-    num_threads = torch.get_num_threads()
-    try:
-        # Threads that begin later take the last number that was set anywhere.
-        torch.set_num_threads(1)
-        if min(num_threads, len(calls)) <= 1:
+    num_workers = num_side_by_side(len(calls), device)
+    with on_one_thread(device):
+        if num_workers <= 1:
             return [call() for call in calls]
-        with ThreadPoolExecutor(min(num_threads, len(calls)), "side-by-side", torch.set_num_threads, (1,)) as threads:
+        with ThreadPoolExecutor(num_workers, "side-by-side", torch.set_num_threads, (1,)) as threads:
             futures = [threads.submit(call) for call in calls]
             wait(futures, return_when=FIRST_EXCEPTION)
             threads.shutdown(cancel_futures=True)
             return [future.result() for future in futures if not future.cancelled()]
-    finally:
-        torch.set_num_threads(num_threads)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from skdcgn_pipeline.data.bias import BiasedSplit
 from skdcgn_pipeline.seeding import torch_generator
+from skdcgn_pipeline.taking import take_decoded
 
 # (step, batch size) -> images [B, 3, H, W] in [-1, 1] and labels [B], the same for the same step.
 DrawBatch = Callable[[int, int], tuple[Tensor, Tensor]]
@@ -101,6 +102,6 @@ def draw_from_images(images: Tensor, labels: Tensor, seed: int, purpose: str) ->
 
     def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
         rows = sampler.rows(step, batch_size)
-        return from_bytes(take_images(images, rows)), labels[rows]
+        return take_decoded(images, rows, IMAGE_SCALE, IMAGE_SHIFT), labels[rows]
 
     return draw

@@ -95,7 +95,7 @@ class _ConvolveAndPool(torch.autograd.Function):
     def forward(context: Any, seen: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         number, lines, columns, _ = seen.shape
         filters, channels, kernel_size, _ = weight.shape
-        height, width = ((size - POOL_SIZE) // POOL_STRIDE + 1 for size in (lines - kernel_size + 1, columns))
+        height, width = pooled_size(lines, kernel_size), pooled_size(columns, 1)
         pooled = torch.empty(number, height, width, filters, dtype=torch.bfloat16)
         places = torch.empty(number, height, width, filters, dtype=torch.uint8)
         # A line of a filter is one column of as many channels.

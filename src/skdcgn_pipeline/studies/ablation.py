@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -35,7 +34,7 @@ from skdcgn_pipeline.metrics.cost import count_parameters
 from skdcgn_pipeline.models.cgn import MnistCGN
 from skdcgn_pipeline.models.teacher import IdentifiedTeacher, load_teacher, open_identified_teacher
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, Ensemble, Teacher, Transformations
-from skdcgn_pipeline.progress import Progress, clear_stop, request_stop, stop_requested
+from skdcgn_pipeline.progress import Progress, clear_stop, request_stop, stop_requested, without_progress
 from skdcgn_pipeline.seeding import derive_seed
 from skdcgn_pipeline.studies.cells import Cell, CellData
 from skdcgn_pipeline.studies.classification import TrainingSet, classifier_seed, splits_of
@@ -45,6 +44,7 @@ from skdcgn_pipeline.studies.invariance import (
     judge_with_ensemble,
     read_images,
 )
+from skdcgn_pipeline.threads import computing_on
 from skdcgn_pipeline.training.distil_student import StudentsArtifact, assemble_students, build_student
 from skdcgn_pipeline.training.fit_classifier import build_classifier
 from skdcgn_pipeline.training.fit_teacher import WEIGHTS_FILE, build_teacher
@@ -540,22 +540,10 @@ def _attempt(workplace: Workplace, unit: Unit) -> UnitResult:
     return UnitResult(unit, result, seconds=time.perf_counter() - start)
 
 
-@contextmanager
-def _one_quiet_thread() -> Iterator[None]:
-    """Compute on one thread, and leave the progress to the study."""
-    threads, level = torch.get_num_threads(), logging.getLogger("skdcgn_pipeline.progress").level
-    torch.set_num_threads(1)
-    logging.getLogger("skdcgn_pipeline.progress").setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        logging.getLogger("skdcgn_pipeline.progress").setLevel(level)
-
-
 def _run_here(units: list[tuple[int, Unit]], workplace: Workplace) -> Iterator[tuple[int, UnitResult]]:
     for number, unit in units:
-        with _one_quiet_thread():
+        # The progress is left to the study.
+        with computing_on(1), without_progress():
             result = _attempt(workplace, unit)
         yield number, result
 

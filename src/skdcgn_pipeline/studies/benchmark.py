@@ -31,10 +31,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from skdcgn_pipeline import progress
 from skdcgn_pipeline.compute import autocast, choose_device
-from skdcgn_pipeline.data.batches import from_bytes, take_images
+from skdcgn_pipeline.data.batches import from_bytes
 from skdcgn_pipeline.data.bias import colour_digits
 from skdcgn_pipeline.data.pools import CounterfactualPool, compose_in_memory
-from skdcgn_pipeline.data.samples import ROWS_PER_BLOCK, SampleShards, decode_images, draw_samples
+from skdcgn_pipeline.data.samples import ROWS_PER_BLOCK, SampleShards, draw_samples, take_decoded_images
 from skdcgn_pipeline.data.sources import read_digits
 from skdcgn_pipeline.errors import InterruptedRunError
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
@@ -42,8 +42,9 @@ from skdcgn_pipeline.metrics.cost import in_turns, measure_rates, take_turns, wa
 from skdcgn_pipeline.models.classifier import DigitClassifier
 from skdcgn_pipeline.models.student import StudentCGN, check_same_interface
 from skdcgn_pipeline.parameters import Benchmark, ClassifierFit, Composition, Compute, Distill, Precision, Prepare
+from skdcgn_pipeline.progress import without_progress
 from skdcgn_pipeline.seeding import numpy_generator, seeded, torch_generator
-from skdcgn_pipeline.threads import run_side_by_side
+from skdcgn_pipeline.threads import computing_on, num_side_by_side, run_side_by_side
 from skdcgn_pipeline.training.distil_student import DistillationStep, distil_student
 from skdcgn_pipeline.training.fit_classifier import fit_classifier
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -72,6 +73,7 @@ PUBLISHED_BIASED_IMAGES = 60_000
 PUBLISHED_BIAS_SECONDS = {"double_colored": 11.0, "wildlife": 122.0}
 
 COMMON_BATCH_SIZE = 64  # of the usual way to train the classifier
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 WARM_UP_STEPS = 5
 BF16_UNITS = {"avx512_bf16", "amx_bf16", "bf16", "sve_bf16"}  # as Linux calls them on x86 and ARM
 MEMORY_EVERY_SECONDS = 0.002
@@ -330,30 +332,30 @@ def measure_classifier(workload: Workload) -> list[Row]:
     wanted = workload.settings.num_classifier_images
     composed, labels = compose_in_memory(pool, workload.composition, max(wanted, 2 * COMMON_BATCH_SIZE), workload.seed)
     images, shapes = from_bytes(torch.from_numpy(composed)), torch.from_numpy(labels[:, 0].copy())
-    # A run trains one classifier per thread of the processor, as long as there are as many.
-    several = min(torch.get_num_threads(), workload.num_classifiers) if workload.device.type == "cpu" else 1
+    several = num_side_by_side(workload.num_classifiers, workload.device)  # as a run trains them
+    # The precision that this processor is good at has to reach the target.
+    judged, factor = ("bf16", 4) if has_bf16_units(workload.device) else ("fp32", 2)
     common = "DataLoader of float images, Adadelta"
-    trainings: dict[str, tuple[str, int, Callable[[_Clock], None]]] = {}
+    train_commonly = partial(_train_commonly, images, shapes, pool.num_classes, workload)
+    trainings: list[_Training] = []
     for number in sorted({1, several}):
-        told = f", {number} side by side" if number > 1 else ""
-        train = partial(_train_commonly, images, shapes, pool.num_classes, workload)
-        trainings[f"{common}{told}"] = "fp32", number, train
-        for precision in ("fp32", "bf16"):
-            own = partial(_train_as_here, pool, workload, precision)
-            trainings[f"counterfactuals on the fly, {precision}{told}"] = precision, number, own
-    rates = take_turns({what: partial(_rate, train, number) for what, (_, number, train) in trainings.items()})
+        trainings.append(_Training(common, train_commonly, number, "fp32", COMMON_BATCH_SIZE))
+        for precision in PRECISIONS:
+            train, target = partial(_train_as_here, pool, workload, precision), None
+            if (number, precision) == (several, judged):
+                target = factor
+            what = f"counterfactuals on the fly, {precision}"
+            trainings.append(_Training(what, train, number, precision, workload.fit.batch_size, target))
+    rates = take_turns({training.told: training.rate for training in trainings})
     rows = []
-    has_units = has_bf16_units(workload.device)
-    for what, (precision, number, _) in trainings.items():
-        if what == common:
-            rows.append(Row("classifier", what, rates[what], "images/s", COMMON_BATCH_SIZE, precision))
-            continue
-        is_common = what.startswith(common)
-        ratio, size = rates[what] / rates[common], COMMON_BATCH_SIZE if is_common else workload.fit.batch_size
-        row = Row("classifier", what, rates[what], "images/s", size, precision, ratio, common)
-        # What a run does, in the precision that this processor is good at, has to reach the target.
-        judged = not is_common and number == several and (precision == "bf16") == has_units
-        rows.append(replace(row, **_at_least(ratio, 4 if has_units else 2)) if judged else row)
+    for training in trainings:
+        rate = rates[training.told]
+        row = Row("classifier", training.told, rate, "images/s", training.batch_size, training.precision)
+        if training.told != common:
+            ratio = rate / rates[common]
+            aimed_at = {} if training.target is None else _at_least(ratio, training.target)
+            row = replace(row, ratio=ratio, reference=common, **aimed_at)
+        rows.append(row)
     return rows
 
 
@@ -382,14 +384,38 @@ class _Clock:
         return sum(self._seen) / (max(self._ends) - min(self._starts))
 
 
-def _rate(train: Callable[[_Clock], None], number: int) -> float:
-    """Return the images/s of one training with all threads, or of several with a thread each."""
-    clock = _Clock()
-    if number == 1:
-        train(clock)
-    else:
-        run_side_by_side([partial(train, clock)] * number, torch.device("cpu"))
-    return clock.rate
+@dataclass(frozen=True)
+class _Training:
+    """A way to train classifiers.
+
+    Attributes:
+        what: What it is called.
+        train: Trains one classifier and tells a clock when.
+        number: How many are trained: one with all threads, or several with a thread each.
+        precision, batch_size: Of the training.
+        target: How many times as fast as the common way it has to be; None where it is not judged.
+    """
+
+    what: str
+    train: Callable[[_Clock], None]
+    number: int
+    precision: str
+    batch_size: int
+    target: int | None = None
+
+    @property
+    def told(self) -> str:
+        """What the table calls it."""
+        return self.what if self.number == 1 else f"{self.what}, {self.number} side by side"
+
+    def rate(self) -> float:
+        """Train and return the images/s of all classifiers together."""
+        clock = _Clock()
+        if self.number == 1:
+            self.train(clock)
+        else:
+            run_side_by_side([partial(self.train, clock)] * self.number, torch.device("cpu"))
+        return clock.rate
 
 
 def _train_commonly(images: Tensor, labels: Tensor, num_classes: int, workload: Workload, clock: _Clock) -> None:
@@ -488,7 +514,7 @@ def _fixed_batch(
     sizes = noise.shape[1], workload.teacher_samples.num_classes, teacher_bytes.shape[-1]
     train = DistillationStep(mechanism, *sizes, settings, workload.seed, workload.compute)
     rows = torch.arange(settings.batch_size) % len(labels)
-    batch = noise[rows], labels[rows], decode_images(mechanism, take_images(teacher_bytes, rows))
+    batch = noise[rows], labels[rows], take_decoded_images(mechanism, teacher_bytes, rows)
     return train, tuple(part.to(train.device) for part in batch)  # type: ignore[return-value]
 
 
@@ -583,7 +609,7 @@ def tabulate(
     """Measure groups, or the one that the settings name; returns and raises as `run_benchmark`."""
     machine = describe_machine(device)
     rows = []
-    with _threads(settings.num_threads), _quiet_trainings():
+    with computing_on(settings.num_threads), without_progress():
         for group, measure in measures.items():
             if settings.only not in (None, group):
                 continue
@@ -672,28 +698,6 @@ def _seconds(call: Callable[[], object]) -> float:
     call()
     wait_for_device()
     return time.perf_counter() - start
-
-
-@contextmanager
-def _threads(num_threads: int) -> Iterator[None]:
-    """Run torch on so many threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _quiet_trainings() -> Iterator[None]:
-    """Leave out the progress of the many brief trainings inside the block."""
-    loud = progress.logger.level
-    progress.logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        progress.logger.setLevel(loud)
 
 
 class MemoryWatch:

@@ -25,7 +25,7 @@ from skdcgn_pipeline.models.classifier import DigitClassifier
 from skdcgn_pipeline.models.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute, Parameters
 from skdcgn_pipeline.seeding import derive_seed
-from skdcgn_pipeline.threads import once, run_side_by_side
+from skdcgn_pipeline.threads import on_one_thread, once, run_side_by_side
 from skdcgn_pipeline.training.checkpointing import RecordStep, record_nothing
 from skdcgn_pipeline.training.fit_classifier import build_classifier
 from skdcgn_pipeline.vocabulary import STUDENTS
@@ -97,7 +97,7 @@ def unrecorded(name: str) -> AbstractContextManager[RecordStep]:
 
 def train_and_measure(
     store: Path,
-    training_sets: Sequence[TrainingSet],
+    sets: Sequence[TrainingSet],
     biased_images: BiasedImages,
     splits: Mapping[str, Any],
     settings: ClassifierFit,
@@ -112,7 +112,7 @@ def train_and_measure(
 
     Args:
         store: Directory of classifiers and their measures.
-        training_sets: What to train on.
+        sets: What to train on.
         biased_images: Where the splits come from.
         splits: Split name -> function that reads it.
         settings: Budget of each classifier.
@@ -134,7 +134,7 @@ def train_and_measure(
     with ExitStack() as scopes:
         calls = [
             partial(measured, one, number, scopes.enter_context(record_scope(_scope_name(one, number))))
-            for one in training_sets
+            for one in sets
             for number in range(num_seeds)
         ]
         rows = run_side_by_side(calls, choose_device(compute.device))
@@ -157,17 +157,18 @@ def train_classifier(
 ) -> tuple[Artifact, DigitClassifier]:
     """Return the classifier with this number of a training set, trained now or before; see `train_and_measure`."""
     own_seed = classifier_seed(seed, number)
-    return build_classifier(
-        store,
-        training_set.inputs,
-        partial(training_set.source, own_seed),
-        settings,
-        own_seed,
-        compute,
-        training_set.num_classes,
-        record,
-        f"classifier on {training_set.name}, seed {number}",
-    )
+    with on_one_thread(choose_device(compute.device)):
+        return build_classifier(
+            store,
+            training_set.inputs,
+            partial(training_set.source, own_seed),
+            settings,
+            own_seed,
+            compute,
+            training_set.num_classes,
+            record,
+            f"classifier on {training_set.name}, seed {number}",
+        )
 
 
 def measure_classifier(
@@ -253,8 +254,7 @@ def take_classifier(
     (own_set,) = [one for one in sets if one.name == trained_on]
     compute = parameters.compute
     with record_scope(_scope_name(own_set, number)) as record:
-        train = partial(train_classifier, classifier_store, own_set, classify.fit, number, seed, compute, record)
-        ((artifact, network),) = run_side_by_side([train], choose_device(compute.device))
+        artifact, network = train_classifier(classifier_store, own_set, classify.fit, number, seed, compute, record)
     accuracy = measure_classifier(classifier_store, artifact, network, biased_images, splits_of(biased_images), compute)
     labels = [str(label) for label in range(own_set.num_classes)]
     return artifact, InvariantClassifier.of(network, labels, samples.image_size), accuracy

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from skdcgn_pipeline import progress
-from skdcgn_pipeline.data.samples import SampleShards, draw_samples
 from skdcgn_pipeline.parameters import Compute
+from skdcgn_pipeline.runtime import progress
+from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
 from tiny import TinyTeacher
 
 pytest_plugins = ["pipelines.chain"]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from skdcgn_pipeline.models.imagenet_cgn import make_miniature
+from skdcgn_pipeline.teachers.imagenet_cgn import make_miniature
 
 SIZE = 32
 WNIDS = [f"n{number:08d}" for number in range(10)]

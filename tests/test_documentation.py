@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from configuration import merge
-from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.parameters import check_parameters
+from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.vocabulary import STUDIES
 
 # What a stage becomes with other settings is told on the stage's page.

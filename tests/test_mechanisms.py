@@ -10,7 +10,6 @@ import torch
 from torchvision.transforms.v2.functional import gaussian_blur, pad
 
 from skdcgn_pipeline import mechanisms
-from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.mechanisms import (
     TRANSFORMATIONS,
     CounterfactualGenerator,
@@ -21,7 +20,8 @@ from skdcgn_pipeline.mechanisms import (
     shift_patches,
     transform_mechanism,
 )
-from skdcgn_pipeline.models.cgn import MnistCGN
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS, TRANSFORMATION_KINDS
 
 

@@ -11,8 +11,6 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from configuration import FREE_WORDS, merge, read_folder
-from skdcgn_pipeline.errors import SettingError
-from skdcgn_pipeline.models.student import make_student
 from skdcgn_pipeline.parameters import (
     Baseline,
     Composition,
@@ -23,6 +21,8 @@ from skdcgn_pipeline.parameters import (
     check_parameters,
     choose_classes,
 )
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.students.student import make_student
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES
 
 ENVIRONMENTS = ("base", "mnist", "test")

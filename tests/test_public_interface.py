@@ -145,7 +145,7 @@ def test_kedro_and_mlflow_in_the_core_break_a_contract(copy, module, name):
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("models/student.py", "import skdcgn_pipeline.training.distil_student"),
+        ("models/student.py", "import skdcgn_pipeline.students.distillation"),
         ("parameters.py", "import skdcgn_pipeline.mechanisms"),
         ("metrics/cost.py", "import skdcgn_pipeline.io.tracking"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.vocabulary import MECHANISMS, TRANSFORMATION_KINDS, check_transformation
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
 
 if TYPE_CHECKING:
-    from skdcgn_pipeline.models.invariant_classifier import InvariantClassifier
+    from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 
 
 class TinyTeacher:
@@ -63,7 +63,7 @@ def tree_of(folder: Path) -> dict[str, bytes]:
 
 def untrained_classifiers() -> dict[str, InvariantClassifier]:
     """Classifiers of digits by what they would have been trained on; each has opinions of its own."""
-    from skdcgn_pipeline.models.invariant_classifier import InvariantClassifier
+    from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 
     classifiers = {}
     for seed, name in enumerate(("originals", "students")):
@@ -75,8 +75,8 @@ def untrained_classifiers() -> dict[str, InvariantClassifier]:
 
 def explorer_card() -> dict[str, Any]:
     """The card of an explorer with the released students of the digits, their teacher and untrained classifiers."""
-    from skdcgn_pipeline.models.student import released_card
-    from skdcgn_pipeline.models.teacher import identify_teacher
+    from skdcgn_pipeline.students.student import released_card
+    from skdcgn_pipeline.teachers.teacher import identify_teacher
 
     accuracy = [{"split": "test", "subset": "all", "accuracy": 0.1, "num_images": 100}]
     return {

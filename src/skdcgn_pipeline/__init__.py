@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from skdcgn_pipeline.data.counterfactuals import CounterfactualDataset, CounterfactualStream
+    from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
+    from skdcgn_pipeline.counterfactuals.datasets import CounterfactualDataset, CounterfactualStream
     from skdcgn_pipeline.mechanisms import MechanismImages, MechanismLabels, compose
-    from skdcgn_pipeline.models.invariant_classifier import InvariantClassifier
-    from skdcgn_pipeline.models.student import StudentCGN
-    from skdcgn_pipeline.models.teacher import load_teacher
     from skdcgn_pipeline.parameters import Composition
+    from skdcgn_pipeline.students.student import StudentCGN
+    from skdcgn_pipeline.teachers.teacher import load_teacher
 
 _HOME = {
     "Composition": "skdcgn_pipeline.parameters",
-    "CounterfactualDataset": "skdcgn_pipeline.data.counterfactuals",
-    "CounterfactualStream": "skdcgn_pipeline.data.counterfactuals",
-    "InvariantClassifier": "skdcgn_pipeline.models.invariant_classifier",
+    "CounterfactualDataset": "skdcgn_pipeline.counterfactuals.datasets",
+    "CounterfactualStream": "skdcgn_pipeline.counterfactuals.datasets",
+    "InvariantClassifier": "skdcgn_pipeline.classifiers.invariant_classifier",
     "MechanismImages": "skdcgn_pipeline.mechanisms",
     "MechanismLabels": "skdcgn_pipeline.mechanisms",
-    "StudentCGN": "skdcgn_pipeline.models.student",
+    "StudentCGN": "skdcgn_pipeline.students.student",
     "compose": "skdcgn_pipeline.mechanisms",
-    "load_teacher": "skdcgn_pipeline.models.teacher",
+    "load_teacher": "skdcgn_pipeline.teachers.teacher",
 }
 __all__ = [
     "Composition",

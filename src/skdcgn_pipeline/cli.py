@@ -10,8 +10,8 @@ from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.project import settings
 from omegaconf import OmegaConf
 
-from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.explorer import DEFAULT_PORT
+from skdcgn_pipeline.runtime.errors import SettingError
 
 
 def split_items(text: str) -> list[str]:

@@ -72,8 +72,8 @@ class ProjectHooks:
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Any) -> None:
         """Check device, disk, assets and teacher, then listen for the wish to stop."""
-        from skdcgn_pipeline.preflight import check_surroundings
-        from skdcgn_pipeline.progress import clear_stop
+        from skdcgn_pipeline.pipelines.preflight import check_surroundings
+        from skdcgn_pipeline.runtime.progress import clear_stop
 
         assert self._parameters is not None
         check_surroundings(self._parameters, self._data_root, {node.name for node in pipeline.nodes})
@@ -158,7 +158,7 @@ class ProjectHooks:
 
     def _listen(self) -> None:
         """Make the first signal ask for a stop at the next step; a second one ends the process as usual."""
-        from skdcgn_pipeline.progress import request_stop
+        from skdcgn_pipeline.runtime.progress import request_stop
 
         def ask(number: int, frame: Any) -> None:
             self._stop_listening()

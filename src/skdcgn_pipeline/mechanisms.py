@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skdcgn_pipeline.errors import SettingError
-from skdcgn_pipeline.taking import take_decoded
+from skdcgn_pipeline.kernels.taking import take_decoded
+from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, IMAGE_OF_MECHANISM, MECHANISMS
 
 

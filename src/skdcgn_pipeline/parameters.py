@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from skdcgn_pipeline.errors import SettingError, check_choice, nearest
+from skdcgn_pipeline.runtime.errors import SettingError, check_choice, nearest
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES, check_transformation
 
 Count = Annotated[int, Field(gt=0)]
@@ -131,7 +131,7 @@ class Fetch(Settings):
     """Which assets the `fetch` pipeline brings into the asset folder (`assets`).
 
     Attributes:
-        groups: Of the table of assets, `src/skdcgn_pipeline/data/assets.toml`.
+        groups: Of the table of assets, `src/skdcgn_pipeline/images/assets.toml`.
         mirror: A folder or an http(s) address with the same names below it, such as the asset folder of
             another machine, looked into first; null takes `SKDCGN_MIRROR`. Credentials belong in ~/.netrc:
             settings are logged.

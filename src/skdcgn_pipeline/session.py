@@ -14,7 +14,7 @@ import click
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 
-from skdcgn_pipeline.errors import (
+from skdcgn_pipeline.runtime.errors import (
     DamagedFileError,
     InterruptedRunError,
     SettingError,
@@ -60,7 +60,7 @@ class ProjectSession(KedroSession):
         Raises:
             SettingError: If a pipeline or namespace is unknown (`click.ClickException` on the command line).
         """
-        from skdcgn_pipeline.compute import keep_freed_memory
+        from skdcgn_pipeline.runtime.compute import keep_freed_memory
 
         keep_freed_memory()
         if "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
@@ -84,8 +84,8 @@ class ProjectSession(KedroSession):
 
     def _follow(self) -> dict[str, Any]:
         """Take part in the leader's distillations; nothing is run, written or logged here."""
-        from skdcgn_pipeline.progress import clear_stop, request_stop
-        from skdcgn_pipeline.training.distil_student import follow
+        from skdcgn_pipeline.runtime.progress import clear_stop, request_stop
+        from skdcgn_pipeline.students.distillation import follow
         from skdcgn_pipeline.training.parallel import join_processes, leave_processes
 
         logging.getLogger("skdcgn_pipeline").setLevel(logging.WARNING)

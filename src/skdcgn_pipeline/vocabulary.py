@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skdcgn_pipeline.errors import SettingError, check_choice
+from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 
 MECHANISMS = ("shape", "texture", "background")
 IMAGE_OF_MECHANISM = {"shape": "mask", "texture": "foreground", "background": "background"}

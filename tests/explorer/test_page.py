@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.explorer import page
 from skdcgn_pipeline.explorer.__main__ import main
 from skdcgn_pipeline.explorer.scene import Timing
+from skdcgn_pipeline.runtime.errors import SettingError
 
 TIMINGS = [
     Timing("shape", 1, {"teacher": None, "students": 0.5}),

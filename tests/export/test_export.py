@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from skdcgn_pipeline import InvariantClassifier, StudentCGN, load_teacher
-from skdcgn_pipeline.artifacts import sha256_of_file
-from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.artifacts.store import sha256_of_file
+from skdcgn_pipeline.classifiers.training import build_classifier
 from skdcgn_pipeline.export import programs
 from skdcgn_pipeline.export.classifier import export_classifier
 from skdcgn_pipeline.export.students import (
@@ -21,8 +21,8 @@ from skdcgn_pipeline.export.students import (
     origin_of_release,
 )
 from skdcgn_pipeline.parameters import ClassifierFit, Compute
-from skdcgn_pipeline.training.distil_student import adopt_released_students
-from skdcgn_pipeline.training.fit_classifier import build_classifier
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.students.distillation import adopt_released_students
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 for library in programs.LIBRARIES:

@@ -13,11 +13,11 @@ import pytest
 from kedro.io import DatasetError, Version
 from PIL import Image
 
-from skdcgn_pipeline.artifacts import Artifact, build_artifact
-from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.artifacts.store import Artifact, build_artifact
 from skdcgn_pipeline.io.datasets import AnimationDataset, ArtifactDataset, PictureDataset, StoreDataset
+from skdcgn_pipeline.samples.drawing import SampleShards
 
-PLAIN = "skdcgn_pipeline.artifacts.Artifact"
+PLAIN = "skdcgn_pipeline.artifacts.store.Artifact"
 
 
 def make_artifact(store: Path, text: str) -> Artifact:
@@ -60,7 +60,7 @@ def test_artifact_is_opened_as_it_was_saved(root: Path, artifact: Artifact) -> N
 
 
 def test_reader_class_is_the_one_named(root: Path, tiny_samples: SampleShards) -> None:
-    dataset = dataset_of(root, "1", "skdcgn_pipeline.data.samples.SampleShards")
+    dataset = dataset_of(root, "1", "skdcgn_pipeline.samples.drawing.SampleShards")
 
     dataset.save(tiny_samples)
     opened = dataset.load()

@@ -9,10 +9,10 @@ import mlflow
 import pytest
 
 from pipelines.running import shared_tracking_uri, untouched_mlflow
-from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.artifacts.prune import tokens_in
 from skdcgn_pipeline.io import registry
 from skdcgn_pipeline.io.registry import registered_models
-from skdcgn_pipeline.pruning import tokens_in
+from skdcgn_pipeline.runtime.errors import SettingError
 
 NAME = "registered for a test"
 IDENTITIES = ("0" * 16, "1" * 16, "2" * 16, "3" * 16)

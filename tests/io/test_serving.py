@@ -22,10 +22,10 @@ import torch
 
 from pipelines.running import shared_tracking_uri, untouched_mlflow
 from skdcgn_pipeline import InvariantClassifier, StudentCGN
-from skdcgn_pipeline.artifacts import Artifact, build_artifact
+from skdcgn_pipeline.artifacts.store import Artifact, build_artifact
 from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.io.serving import log_classifier, log_students, pinned_requirements, to_pixels
-from skdcgn_pipeline.models.pretrained import PretrainedModel
+from skdcgn_pipeline.networks.pretrained import PretrainedModel
 
 DEADLINE_SECONDS = 400
 ROWS = {"seed": [7, 0, 2**40], "shape": [3, 0, 9], "texture": [1, 0, 9], "background": [5, 0, 2]}

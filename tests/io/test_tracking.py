@@ -22,15 +22,15 @@ from mlflow.entities import Run
 from PIL import Image
 
 from pipelines.running import shared_tracking_uri, untouched_mlflow
-from skdcgn_pipeline.artifacts import build_artifact
-from skdcgn_pipeline.data.samples import SampleShards
-from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.artifacts.store import build_artifact
+from skdcgn_pipeline.classifiers.training import fit_classifier
 from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.parameters import ClassifierFit, Composition, Compute
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.studies.ablation import Unit, UnitResult
 from skdcgn_pipeline.studies.cells import Cell, CellData, Sources
 from skdcgn_pipeline.training.checkpointing import RecordStep
-from skdcgn_pipeline.training.fit_classifier import fit_classifier
 
 UNIT = Unit(
     Cell(

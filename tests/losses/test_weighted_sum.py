@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.losses import weighted_sum
+from skdcgn_pipeline.runtime.errors import SettingError
 
 TERMS = {"pixel": torch.tensor(2.0), "kl": torch.tensor(3.0), "feature": torch.tensor(5.0)}
 WEIGHTS = {"pixel": 1.0, "kl": 0.5, "feature": 0.1}

@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from skdcgn_pipeline.data.samples import SampleShards, draw_samples
-from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.metrics import comparison, cost
 from skdcgn_pipeline.metrics.comparison import (
@@ -20,8 +18,10 @@ from skdcgn_pipeline.metrics.comparison import (
     measure_likeness,
     render_heldout,
 )
-from skdcgn_pipeline.models.student import StudentCGN
-from skdcgn_pipeline.models.teacher import IdentifiedTeacher
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import MECHANISMS
 from tiny import TinyTeacher
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from skdcgn_pipeline.metrics import cost
 from skdcgn_pipeline.metrics.cost import count_macs, count_parameters, measure_rates, render_call, take_turns
-from skdcgn_pipeline.models.cgn import MnistCGN
+from skdcgn_pipeline.teachers.cgn import MnistCGN
 
 
 def test_macs_of_a_convolution_are_counted():

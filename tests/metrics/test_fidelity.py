@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.metrics.fidelity import (
     GaussianStatistics,
     extract_features,
@@ -13,7 +14,6 @@ from skdcgn_pipeline.metrics.fidelity import (
     mask_iou,
     mean_absolute_difference,
 )
-from skdcgn_pipeline.models.classifier import DigitClassifier
 
 
 def gaussian(seed: int, dim: int = 6) -> GaussianStatistics:

@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from skdcgn_pipeline.data.samples import SampleShards, draw_samples
-from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.metrics import generation
 from skdcgn_pipeline.metrics.fidelity import StreamedGaussian, frechet_distance, gaussian_statistics
 from skdcgn_pipeline.metrics.generation import (
@@ -37,10 +36,11 @@ from skdcgn_pipeline.metrics.generation import (
     rendered_composites,
     stored_composites,
 )
-from skdcgn_pipeline.models.classifier import DigitClassifier
-from skdcgn_pipeline.models.student import StudentCGN
-from skdcgn_pipeline.models.teacher import IdentifiedTeacher
 from skdcgn_pipeline.parameters import GenerationMetrics
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import MECHANISMS
 from tiny import TinyTeacher
 

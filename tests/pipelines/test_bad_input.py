@@ -23,9 +23,9 @@ from kedro.framework.startup import bootstrap_project
 from safetensors.torch import save_file
 
 from pipelines.running import PROJECT, Place, content_of, partial_files, untouched_mlflow
-from skdcgn_pipeline.errors import SettingError
-from skdcgn_pipeline.models.cgn import MnistCGN
-from skdcgn_pipeline.models.teacher import SHIPPED_DIGITS_TEACHER
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.teachers.cgn import MnistCGN
+from skdcgn_pipeline.teachers.teacher import SHIPPED_DIGITS_TEACHER
 
 DiskUsage = namedtuple("DiskUsage", "total used free")
 
@@ -593,7 +593,7 @@ def test_absent_assets_are_named_with_how_to_get_them(
 
     assert f"expected the file {folder}/{missing}" in message
     assert "SKDCGN_ASSETS" in message
-    assert f"python -m skdcgn_pipeline.data.assets {folder}" in message
+    assert f"python -m skdcgn_pipeline.images.assets {folder}" in message
     assert list(folder.iterdir()) == []
 
 
@@ -670,7 +670,7 @@ def test_disk_that_fills_up_keeps_what_is_finished(place: Place, monkeypatch: py
         sync(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr("skdcgn_pipeline.artifacts.os.fsync", fill)
+        patch.setattr("skdcgn_pipeline.artifacts.store.os.fsync", fill)
         with pytest.raises(Exception, match=r"full disk|No space left") as caught:
             place.run(params={"sample": {"rows_per_shard": 20}}, pipeline_names=["sample"])
     error: BaseException | None = caught.value

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from pipelines.running import Place
-from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.parameters import Fetch
 from skdcgn_pipeline.pipelines.fetch.nodes import fetch_assets, refuse_missing_assets
+from skdcgn_pipeline.runtime.errors import SettingError
 
 CONTENT = b"weights"
 URL = "http://127.0.0.1:9/never-asked"

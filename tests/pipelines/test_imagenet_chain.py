@@ -12,11 +12,11 @@ import torch
 from imagenet_assets import ARCHITECTURE, WNIDS, make_assets, tiny_settings, write_images
 from pipelines.chain import TIMING
 from pipelines.running import Finished, Place, artifacts_in, state_of
-from skdcgn_pipeline.artifacts import Artifact
-from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.artifacts.store import Artifact
+from skdcgn_pipeline.classifiers.invariance import PREDICTIONS
 from skdcgn_pipeline.mechanisms import MECHANISMS
-from skdcgn_pipeline.metrics.invariance import PREDICTIONS
-from skdcgn_pipeline.training.fit_baseline import BaselineArtifact
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.students.baseline import BaselineArtifact
 
 pytestmark = pytest.mark.slow
 

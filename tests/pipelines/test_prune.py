@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipelines.running import Place, content_of
-from skdcgn_pipeline.artifacts import build_artifact
+from skdcgn_pipeline.artifacts.store import build_artifact
 from skdcgn_pipeline.pipelines.prune import nodes
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def test_only_confirmed_pruning_removes_and_registered_models_keep_theirs(
 
 def test_pruning_needs_no_free_space(place: Place, identities: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """What makes space is not refused for want of it."""
-    from skdcgn_pipeline import preflight
+    from skdcgn_pipeline.pipelines import preflight
 
     asked = []
     monkeypatch.setattr(preflight, "check_writable", lambda directory, needed=0: asked.append(needed))

@@ -14,9 +14,9 @@ import torch
 
 from pipelines.running import Place, artifacts_in, untouched_mlflow
 from skdcgn_pipeline import InvariantClassifier, StudentCGN
-from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.export.programs import LIBRARIES
 from skdcgn_pipeline.io.serving import to_pixels
+from skdcgn_pipeline.runtime.errors import SettingError
 
 pytestmark = pytest.mark.slow
 

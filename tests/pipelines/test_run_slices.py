@@ -19,15 +19,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipelines.running import Finished, Place, artifacts_in, content_of, state_of
-from skdcgn_pipeline.artifacts import Artifact
-from skdcgn_pipeline.data.samples import SampleShards
-from skdcgn_pipeline.errors import StudyFailedError
+from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.mechanisms import MECHANISMS
-from skdcgn_pipeline.models.student import RELEASED
-from skdcgn_pipeline.models.teacher import load_teacher
 from skdcgn_pipeline.reporting.findings import TITLE_OF
+from skdcgn_pipeline.runtime.errors import StudyFailedError
+from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.students.student import RELEASED
 from skdcgn_pipeline.studies import ablation
+from skdcgn_pipeline.teachers.teacher import load_teacher
 
 pytestmark = pytest.mark.slow
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from skdcgn_pipeline.errors import SettingError
-from skdcgn_pipeline.models.cgn import MnistCGN
 from skdcgn_pipeline.parameters import Interpolation
 from skdcgn_pipeline.reporting.interpolation import describe, draw_interpolation, render_steps
 from skdcgn_pipeline.reporting.pictures import PIXELS_PER_PIXEL
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
 from tiny import TinyTeacher
 
@@ -37,7 +37,7 @@ def test_a_generator_that_mixes_classes_goes_from_one_to_the_other(cgn, cpu, mec
 
 
 def generator_of(purpose: str) -> torch.Generator:
-    from skdcgn_pipeline.seeding import torch_generator
+    from skdcgn_pipeline.runtime.seeding import torch_generator
 
     return torch_generator(0, purpose)
 

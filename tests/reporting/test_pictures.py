@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from skdcgn_pipeline.data.pools import store_counterfactuals
+from skdcgn_pipeline.counterfactuals.pools import store_counterfactuals
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.reporting.pictures import (
     PIXELS_PER_PIXEL,

@@ -13,11 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from configuration import merge, read_folder
-from skdcgn_pipeline.artifacts import build_artifact
-from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.artifacts.store import build_artifact
 from skdcgn_pipeline.metrics.comparison import COST_COLUMNS, FIDELITY_COLUMNS
-from skdcgn_pipeline.models import student as student_module
-from skdcgn_pipeline.models.student import StudentCGN, released_students
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.reporting.pictures import draw_releases
 from skdcgn_pipeline.reporting.release import (
@@ -28,7 +25,10 @@ from skdcgn_pipeline.reporting.release import (
     release_name,
     render_model_card,
 )
-from skdcgn_pipeline.training.distil_student import StudentsArtifact, adopt_released_students
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.students import student as student_module
+from skdcgn_pipeline.students.distillation import StudentsArtifact, adopt_released_students
+from skdcgn_pipeline.students.student import StudentCGN, released_students
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 SMALL = {"architecture": "compact", "width": [3, 4, 3], "embedding_dim": 2}

@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from skdcgn_pipeline import progress
-from skdcgn_pipeline.data.images import BiasedImages, build_biased_images
-from skdcgn_pipeline.data.samples import draw_samples
-from skdcgn_pipeline.errors import InterruptedRunError, SettingError
-from skdcgn_pipeline.models.cgn import MnistCGN
+from skdcgn_pipeline.images.biased import BiasedImages, build_biased_images
 from skdcgn_pipeline.parameters import Ablation, ClassifierFit, Compute, Distill, LossWeights, Prepare, Teacher
+from skdcgn_pipeline.runtime import progress
+from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.samples.drawing import draw_samples
 from skdcgn_pipeline.studies import ablation
 from skdcgn_pipeline.studies.ablation import (
     CELL_COLUMNS,
@@ -40,6 +39,7 @@ from skdcgn_pipeline.studies.ablation import (
     units_of,
 )
 from skdcgn_pipeline.studies.cells import Cell, expand_cells, expand_study
+from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES
 from tiny import TinyTeacher
 

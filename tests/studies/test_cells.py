@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.parameters import (
     Ablation,
     ClassifierFit,
@@ -17,6 +16,7 @@ from skdcgn_pipeline.parameters import (
     Transformation,
     Transformations,
 )
+from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.studies.cells import Cell, CellData, Sources, expand_cells, expand_study
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from skdcgn_pipeline import progress
-from skdcgn_pipeline.errors import InterruptedRunError
+from skdcgn_pipeline.runtime import progress
+from skdcgn_pipeline.runtime.errors import InterruptedRunError
 from skdcgn_pipeline.training.checkpointing import Checkpoint, TrainingLoop
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from skdcgn_pipeline.models.student import make_student
+from skdcgn_pipeline.students.student import make_student
 from skdcgn_pipeline.training.muon import Muon, orthogonalise, split_parameters
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import multiprocessing, nn
 
-from skdcgn_pipeline import progress
-from skdcgn_pipeline.artifacts import Artifact
-from skdcgn_pipeline.data import loading
-from skdcgn_pipeline.data.samples import SampleShards
-from skdcgn_pipeline.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.parameters import Compute, Distill, LossWeights, Student
-from skdcgn_pipeline.training.distil_student import StudentArtifact, build_student, follow
+from skdcgn_pipeline.runtime import progress
+from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.samples import loading
+from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.students.distillation import StudentArtifact, build_student, follow
 from skdcgn_pipeline.training.parallel import (
     ALONE,
     SharedBatchNorm2d,
@@ -100,7 +100,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory, samples_directory: Path) ->
 
 @pytest.fixture(scope="module")
 def samples_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from skdcgn_pipeline.data.samples import draw_samples
+    from skdcgn_pipeline.samples.drawing import draw_samples
     from tiny import TinyTeacher
 
     store = tmp_path_factory.mktemp("samples")

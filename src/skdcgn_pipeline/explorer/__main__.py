@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.explorer import DEFAULT_PORT
 from skdcgn_pipeline.explorer.bundle import open_explorer
 from skdcgn_pipeline.explorer.page import import_gradio, launch
+from skdcgn_pipeline.runtime.errors import SettingError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

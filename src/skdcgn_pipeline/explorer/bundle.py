@@ -12,19 +12,19 @@ from typing import Any
 
 import pandas as pd
 
-from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
-from skdcgn_pipeline.data.images import BiasedImages
-from skdcgn_pipeline.data.samples import SampleShards
-from skdcgn_pipeline.errors import DamagedFileError, SettingError
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact
+from skdcgn_pipeline.classifiers.classification import ORIGINALS, RecordScope, take_classifier, unrecorded
+from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.explorer.scene import Scene
-from skdcgn_pipeline.models.invariant_classifier import InvariantClassifier
-from skdcgn_pipeline.models.pretrained import PretrainedModel
-from skdcgn_pipeline.models.student import StudentCGN
-from skdcgn_pipeline.models.teacher import IdentifiedTeacher, identify_teacher, load_teacher, teacher_file
+from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.networks.pretrained import PretrainedModel
 from skdcgn_pipeline.parameters import Parameters, choose_classes
 from skdcgn_pipeline.reporting.release import records_of, release_name
-from skdcgn_pipeline.studies.classification import ORIGINALS, RecordScope, take_classifier, unrecorded
-from skdcgn_pipeline.training.distil_student import StudentsArtifact
+from skdcgn_pipeline.runtime.errors import DamagedFileError, SettingError
+from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, identify_teacher, load_teacher, teacher_file
 from skdcgn_pipeline.vocabulary import STUDENTS
 
 CARD_FILE = "explorer.json"

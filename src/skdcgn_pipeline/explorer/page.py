@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.data.samples import encode_images
-from skdcgn_pipeline.errors import SettingError
 from skdcgn_pipeline.explorer import DEFAULT_PORT
 from skdcgn_pipeline.explorer.bundle import TRAINED_ON, Explorer
 from skdcgn_pipeline.explorer.scene import SECONDS_PER_TURN, TEACHER, Choice, Opinion, Scene, Timing, View, check_seed
 from skdcgn_pipeline.reporting.pictures import signed_images
 from skdcgn_pipeline.reporting.report import embed
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.samples.drawing import encode_images
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS, STUDENTS
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import nn
 
-from skdcgn_pipeline.artifacts import ArtifactWriter
+from skdcgn_pipeline.artifacts.store import ArtifactWriter
 from skdcgn_pipeline.export.programs import TOLERANCE
 from skdcgn_pipeline.metrics.cost import count_parameters
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from skdcgn_pipeline import __version__
-from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact
+from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.export.cards import write_card
 from skdcgn_pipeline.export.programs import checked_programs, library_versions
-from skdcgn_pipeline.models.invariant_classifier import InvariantClassifier
-from skdcgn_pipeline.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
-from skdcgn_pipeline.seeding import torch_generator
+from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
+from skdcgn_pipeline.runtime.seeding import torch_generator
 
 STEM = "classifier"
 INPUTS, OUTPUTS = ("images",), ("probabilities",)

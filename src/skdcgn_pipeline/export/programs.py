@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.artifacts import ArtifactWriter
-from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.artifacts.store import ArtifactWriter
+from skdcgn_pipeline.runtime.errors import SettingError
 
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4

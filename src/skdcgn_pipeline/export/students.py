@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from skdcgn_pipeline import __version__
-from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact
-from skdcgn_pipeline.compute import place
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact
 from skdcgn_pipeline.export.cards import write_card
 from skdcgn_pipeline.export.programs import checked_programs, library_versions
-from skdcgn_pipeline.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
-from skdcgn_pipeline.models.student import StudentCGN, released_card
+from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.parameters import Parameters
 from skdcgn_pipeline.reporting.release import records_of, release_name, training_of
-from skdcgn_pipeline.seeding import torch_generator
-from skdcgn_pipeline.training.distil_student import StudentsArtifact
+from skdcgn_pipeline.runtime.compute import place
+from skdcgn_pipeline.runtime.seeding import torch_generator
+from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.students.student import StudentCGN, released_card
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
 
 STEM = "students"

@@ -15,9 +15,9 @@ from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Ve
 from kedro_datasets._typing import ImagePreview, JSONPreview
 from PIL import Image, ImageSequence
 
-from skdcgn_pipeline.artifacts import Artifact, write_aside, write_json
-from skdcgn_pipeline.errors import DamagedFileError
+from skdcgn_pipeline.artifacts.store import Artifact, write_aside, write_json
 from skdcgn_pipeline.reporting.animation import MILLISECONDS_PER_FRAME, encode_gif
+from skdcgn_pipeline.runtime.errors import DamagedFileError
 
 
 class StoreDataset(AbstractDataset[Any, Path]):

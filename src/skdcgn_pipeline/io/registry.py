@@ -5,8 +5,8 @@ from __future__ import annotations
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from skdcgn_pipeline.errors import SettingError
-from skdcgn_pipeline.pruning import RegisteredModel
+from skdcgn_pipeline.artifacts.prune import RegisteredModel
+from skdcgn_pipeline.runtime.errors import SettingError
 
 MODELS_PER_PAGE = 200
 

@@ -16,12 +16,12 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from packaging.requirements import Requirement
 
-from skdcgn_pipeline.artifacts import Artifact
-from skdcgn_pipeline.data.samples import encode_images
+from skdcgn_pipeline.artifacts.store import Artifact
+from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.export.cards import CARD_FILE
 from skdcgn_pipeline.io.tracking import active_run, never_fatal
-from skdcgn_pipeline.models.invariant_classifier import InvariantClassifier
-from skdcgn_pipeline.models.student import StudentCGN
+from skdcgn_pipeline.samples.drawing import encode_images
+from skdcgn_pipeline.students.student import StudentCGN
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
 
 logger = logging.getLogger(__name__)

@@ -17,11 +17,11 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 from PIL import Image
 
-from skdcgn_pipeline.artifacts import Artifact, identity_of
-from skdcgn_pipeline.data.images import BiasedImages
-from skdcgn_pipeline.data.shards import Shards
-from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.artifacts.store import Artifact, identity_of
+from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.parameters import flatten
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.samples.shards import Shards
 from skdcgn_pipeline.studies.ablation import UnitResult
 from skdcgn_pipeline.training.checkpointing import RecordStep
 

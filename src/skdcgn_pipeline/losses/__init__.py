@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.runtime.errors import SettingError
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

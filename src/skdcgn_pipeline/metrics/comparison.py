@@ -12,11 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.artifacts import build_json
-from skdcgn_pipeline.compute import choose_device
-from skdcgn_pipeline.data.batches import from_bytes
-from skdcgn_pipeline.data.images import BiasedImages
-from skdcgn_pipeline.data.samples import SampleShards, decode_images
+from skdcgn_pipeline.artifacts.store import build_json
+from skdcgn_pipeline.images.batches import from_bytes
+from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
 from skdcgn_pipeline.metrics.cost import count_macs, count_parameters, measure_rates, render_call
 from skdcgn_pipeline.metrics.fidelity import (
@@ -28,10 +26,12 @@ from skdcgn_pipeline.metrics.fidelity import (
     mask_iou,
     mean_absolute_difference,
 )
-from skdcgn_pipeline.models.student import StudentCGN, check_same_interface
-from skdcgn_pipeline.models.teacher import IdentifiedTeacher
 from skdcgn_pipeline.parameters import Compute
-from skdcgn_pipeline.seeding import torch_generator
+from skdcgn_pipeline.runtime.compute import choose_device
+from skdcgn_pipeline.runtime.seeding import torch_generator
+from skdcgn_pipeline.samples.drawing import SampleShards, decode_images
+from skdcgn_pipeline.students.student import StudentCGN, check_same_interface
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 ALL = "all"

@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.compute import autocast, choose_device
 from skdcgn_pipeline.parameters import Compute
+from skdcgn_pipeline.runtime.compute import autocast, choose_device
 
 MASK_THRESHOLD = 0.5
 

@@ -19,22 +19,22 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.artifacts import build_json, sha256_of_file
-from skdcgn_pipeline.compute import autocast, choose_device
-from skdcgn_pipeline.data.batches import from_bytes
-from skdcgn_pipeline.data.images import BiasedImages
-from skdcgn_pipeline.data.samples import SampleShards, decode_images
-from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.artifacts.store import build_json, sha256_of_file
+from skdcgn_pipeline.classifiers.classifier import DigitClassifier
+from skdcgn_pipeline.images.batches import from_bytes
+from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.losses.mechanism import mask_entropy_loss
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
 from skdcgn_pipeline.metrics.cost import peak_gpu_bytes
 from skdcgn_pipeline.metrics.fidelity import StreamedGaussian, frechet_distance
-from skdcgn_pipeline.models.classifier import DigitClassifier
-from skdcgn_pipeline.models.student import check_same_interface
-from skdcgn_pipeline.models.teacher import IdentifiedTeacher
-from skdcgn_pipeline.models.weights_file import first_line, read_state
+from skdcgn_pipeline.networks.weights_file import first_line, read_state
 from skdcgn_pipeline.parameters import Compute, GenerationMetrics
-from skdcgn_pipeline.seeding import torch_generator
+from skdcgn_pipeline.runtime.compute import autocast, choose_device
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.seeding import torch_generator
+from skdcgn_pipeline.samples.drawing import SampleShards, decode_images
+from skdcgn_pipeline.students.student import check_same_interface
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS, STUDENTS
 
 ALL = "all"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from skdcgn_pipeline.metrics.accuracy import mean_interval, summarise_accuracy
+from skdcgn_pipeline.classifiers.accuracy import mean_interval, summarise_accuracy
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 SIGNIFICANCE = 0.05  # of the Holm-adjusted p

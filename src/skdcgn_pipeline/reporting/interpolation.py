@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.compute import choose_device
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
-from skdcgn_pipeline.models.class_mixing import MixesClasses
+from skdcgn_pipeline.networks.class_mixing import MixesClasses
 from skdcgn_pipeline.parameters import Compute, Interpolation
 from skdcgn_pipeline.reporting.pictures import Picture, draw_sheet, signed_images, tile
-from skdcgn_pipeline.seeding import torch_generator
+from skdcgn_pipeline.runtime.compute import choose_device
+from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 
 # Pictures at the ends stay a little longer.

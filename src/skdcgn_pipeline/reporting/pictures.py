@@ -19,14 +19,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from skdcgn_pipeline.data.batches import from_bytes
-from skdcgn_pipeline.data.bias import BiasedSplit
-from skdcgn_pipeline.data.pools import CounterfactualShards
-from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
+from skdcgn_pipeline.images.batches import from_bytes
+from skdcgn_pipeline.images.bias import BiasedSplit
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
 from skdcgn_pipeline.metrics.comparison import render_heldout
-from skdcgn_pipeline.models.student import StudentCGN
-from skdcgn_pipeline.seeding import torch_generator
+from skdcgn_pipeline.runtime.seeding import torch_generator
+from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.students.student import StudentCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 Picture = np.ndarray

@@ -14,11 +14,11 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from skdcgn_pipeline import __version__
-from skdcgn_pipeline.artifacts import Artifact, ArtifactWriter, build_artifact, sha256_of_file
-from skdcgn_pipeline.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
-from skdcgn_pipeline.models.student import RELEASE_PREFIX
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact, sha256_of_file
+from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.parameters import Parameters
-from skdcgn_pipeline.training.distil_student import StudentsArtifact
+from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.students.student import RELEASE_PREFIX
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 BEST = "best batch size"  # the rows of the benchmark that go on a card

@@ -21,33 +21,33 @@ from typing import Any
 import pandas as pd
 import torch
 
-from skdcgn_pipeline.artifacts import MANIFEST, Artifact, artifact_path, build_json, write_json
-from skdcgn_pipeline.compute import keep_freed_memory
-from skdcgn_pipeline.data.batches import DrawBatch, draw_from_images, draw_from_split
-from skdcgn_pipeline.data.images import BiasedImages
-from skdcgn_pipeline.data.pools import CounterfactualPool
-from skdcgn_pipeline.data.samples import SampleShards, draw_composites, draw_samples
-from skdcgn_pipeline.errors import InterruptedRunError, SettingError
-from skdcgn_pipeline.metrics.accuracy import measure_classifier
-from skdcgn_pipeline.metrics.comparison import measure_likeness
-from skdcgn_pipeline.metrics.cost import count_parameters
-from skdcgn_pipeline.models.cgn import MnistCGN
-from skdcgn_pipeline.models.teacher import IdentifiedTeacher, load_teacher, open_identified_teacher
-from skdcgn_pipeline.parameters import ClassifierFit, Compute, Ensemble, Teacher, Transformations
-from skdcgn_pipeline.progress import Progress, clear_stop, request_stop, stop_requested, without_progress
-from skdcgn_pipeline.seeding import derive_seed
-from skdcgn_pipeline.studies.cells import Cell, CellData
-from skdcgn_pipeline.studies.classification import TrainingSet, classifier_seed, splits_of
-from skdcgn_pipeline.studies.invariance import (
+from skdcgn_pipeline.artifacts.store import MANIFEST, Artifact, artifact_path, build_json, write_json
+from skdcgn_pipeline.classifiers.accuracy import measure_classifier
+from skdcgn_pipeline.classifiers.classification import TrainingSet, classifier_seed, splits_of
+from skdcgn_pipeline.classifiers.ensemble_study import (
     EnsembleImages,
     ensemble_cell_inputs,
     judge_with_ensemble,
     read_images,
 )
-from skdcgn_pipeline.threads import computing_on
-from skdcgn_pipeline.training.distil_student import StudentsArtifact, assemble_students, build_student
-from skdcgn_pipeline.training.fit_classifier import build_classifier
-from skdcgn_pipeline.training.fit_teacher import WEIGHTS_FILE, build_teacher
+from skdcgn_pipeline.classifiers.training import build_classifier
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
+from skdcgn_pipeline.images.batches import DrawBatch, draw_from_images, draw_from_split
+from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.metrics.comparison import measure_likeness
+from skdcgn_pipeline.metrics.cost import count_parameters
+from skdcgn_pipeline.parameters import ClassifierFit, Compute, Ensemble, Teacher, Transformations
+from skdcgn_pipeline.runtime.compute import keep_freed_memory
+from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.runtime.progress import Progress, clear_stop, request_stop, stop_requested, without_progress
+from skdcgn_pipeline.runtime.seeding import derive_seed
+from skdcgn_pipeline.runtime.threads import computing_on
+from skdcgn_pipeline.samples.drawing import SampleShards, draw_composites, draw_samples
+from skdcgn_pipeline.students.distillation import StudentsArtifact, assemble_students, build_student
+from skdcgn_pipeline.studies.cells import Cell, CellData
+from skdcgn_pipeline.teachers.cgn import MnistCGN
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher, open_identified_teacher
+from skdcgn_pipeline.teachers.training import WEIGHTS_FILE, build_teacher
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS, STUDIES
 
 logger = logging.getLogger(__name__)

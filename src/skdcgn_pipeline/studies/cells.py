@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
-from skdcgn_pipeline.errors import SettingError, check_choice
 from skdcgn_pipeline.parameters import (
     Ablation,
     Composition,
@@ -19,6 +18,7 @@ from skdcgn_pipeline.parameters import (
     Transformation,
     Transformations,
 )
+from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES
 
 REFERENCE = "reference"

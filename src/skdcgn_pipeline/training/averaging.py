@@ -7,7 +7,7 @@ from typing import Generic
 
 import torch
 
-from skdcgn_pipeline.compute import ModuleT
+from skdcgn_pipeline.runtime.compute import ModuleT
 
 
 class WeightAverage(Generic[ModuleT]):

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import torch
 
-from skdcgn_pipeline.artifacts import write_aside
-from skdcgn_pipeline.progress import Progress, stop_requested
+from skdcgn_pipeline.artifacts.store import write_aside
+from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 
 logger = logging.getLogger(__name__)
 

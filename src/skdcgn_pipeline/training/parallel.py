@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from skdcgn_pipeline.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 
 # How long processes wait for the leader, which may have a million samples to draw first.
 PATIENCE = timedelta(days=30)

@@ -9,15 +9,15 @@ import click
 import numpy as np
 import pandas as pd
 
-from skdcgn_pipeline.data.images import BiasedImages
-from skdcgn_pipeline.data.samples import SampleShards
-from skdcgn_pipeline.errors import StudyFailedError
+from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.io.tracking import log_metrics, log_note, log_picture, log_table, log_text, log_unit
 from skdcgn_pipeline.metrics.statistics import summarise_cells, tidy_cells
 from skdcgn_pipeline.parameters import Ablation, Compute, Distill, Ensemble, Prepare, Report, Teacher
 from skdcgn_pipeline.reporting.ablation import draw_examples, draw_study
 from skdcgn_pipeline.reporting.findings import TITLE_OF, findings_as_markdown, write_findings
 from skdcgn_pipeline.reporting.report import render_chapter, render_report
+from skdcgn_pipeline.runtime.errors import StudyFailedError
+from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.studies.ablation import (
     CELL_COLUMNS,
     Surroundings,

@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from skdcgn_pipeline.classifiers.feature_network import FeatureNetwork
 from skdcgn_pipeline.io.tracking import log_picture, recorded_steps
-from skdcgn_pipeline.models.teacher import IdentifiedTeacher
-from skdcgn_pipeline.models.vgg16 import ImageFeatures, open_vgg16_features
+from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features
 from skdcgn_pipeline.parameters import Baseline, Compute, Report, Teacher
 from skdcgn_pipeline.pipelines.distill.nodes import open_judge
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves
-from skdcgn_pipeline.training.feature_network import FeatureNetwork
-from skdcgn_pipeline.training.fit_baseline import (
+from skdcgn_pipeline.students.baseline import (
     STYLE_SETTING,
     BaselineArtifact,
     build_baseline,
@@ -20,7 +19,8 @@ from skdcgn_pipeline.training.fit_baseline import (
     detector_of,
     open_image_teacher,
 )
-from skdcgn_pipeline.training.fit_teacher import style_features_of
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
+from skdcgn_pipeline.teachers.training import style_features_of
 from skdcgn_pipeline.vocabulary import BASELINE
 
 

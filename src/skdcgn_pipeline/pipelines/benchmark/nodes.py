@@ -5,14 +5,14 @@ import sys
 import numpy as np
 import pandas as pd
 
-from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.benchmark.networks import make_networks, run_network_benchmark
+from skdcgn_pipeline.benchmark.run import Workload, benchmark_metrics, run_benchmark
 from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table
-from skdcgn_pipeline.models.teacher import IdentifiedTeacher
 from skdcgn_pipeline.parameters import Benchmark, Classify, Compose, Compute, Distill, Prepare
 from skdcgn_pipeline.reporting.pictures import draw_benchmark
-from skdcgn_pipeline.studies.benchmark import Workload, benchmark_metrics, run_benchmark
-from skdcgn_pipeline.studies.network_benchmark import make_networks, run_network_benchmark
-from skdcgn_pipeline.training.distil_student import StudentsArtifact
+from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 
 
 def measure_costs(

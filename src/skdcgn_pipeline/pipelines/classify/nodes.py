@@ -7,21 +7,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.data.images import BiasedImages
-from skdcgn_pipeline.data.pools import CounterfactualShards
-from skdcgn_pipeline.data.samples import SampleShards
-from skdcgn_pipeline.io.tracking import as_markdown, log_metrics, log_note, log_picture, log_table, recorded_steps
-from skdcgn_pipeline.metrics.accuracy import summarise_accuracy
-from skdcgn_pipeline.metrics.attention import grad_cam
-from skdcgn_pipeline.models.classifier import DigitClassifier
-from skdcgn_pipeline.parameters import Classify, Compose, Compute, Report
-from skdcgn_pipeline.reporting.pictures import (
-    draw_accuracy_chart,
-    draw_attention,
-    draw_confusions,
-    pick_examples,
-)
-from skdcgn_pipeline.studies.classification import (
+from skdcgn_pipeline.classifiers.accuracy import summarise_accuracy
+from skdcgn_pipeline.classifiers.attention import grad_cam
+from skdcgn_pipeline.classifiers.classification import (
     TrainingSet,
     splits_of,
     tabulate_confusions,
@@ -29,6 +17,18 @@ from skdcgn_pipeline.studies.classification import (
     train_classifier,
     training_sets,
 )
+from skdcgn_pipeline.classifiers.classifier import DigitClassifier
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
+from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.io.tracking import as_markdown, log_metrics, log_note, log_picture, log_table, recorded_steps
+from skdcgn_pipeline.parameters import Classify, Compose, Compute, Report
+from skdcgn_pipeline.reporting.pictures import (
+    draw_accuracy_chart,
+    draw_attention,
+    draw_confusions,
+    pick_examples,
+)
+from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.vocabulary import STUDENTS
 
 

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from skdcgn_pipeline.data.pools import CounterfactualShards, store_counterfactuals
-from skdcgn_pipeline.data.samples import SampleShards, draw_samples
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards, store_counterfactuals
 from skdcgn_pipeline.io.tracking import log_picture
-from skdcgn_pipeline.models.teacher import IdentifiedTeacher
 from skdcgn_pipeline.parameters import Compose, Compute, Report, Sample, choose_classes
 from skdcgn_pipeline.reporting.interpolation import draw_interpolation
 from skdcgn_pipeline.reporting.pictures import draw_counterfactual_sheet
-from skdcgn_pipeline.training.distil_student import StudentsArtifact
+from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import STUDENTS
 
 

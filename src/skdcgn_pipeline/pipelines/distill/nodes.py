@@ -6,23 +6,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skdcgn_pipeline.data.images import BiasedImages
-from skdcgn_pipeline.data.samples import SampleShards
-from skdcgn_pipeline.errors import SettingError
+from skdcgn_pipeline.classifiers.feature_network import FeatureNetwork
+from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.io.tracking import as_markdown, log_metrics, log_note, log_picture, log_table, recorded_steps
 from skdcgn_pipeline.metrics.comparison import compare_with_teacher
 from skdcgn_pipeline.metrics.generation import JudgeNetwork, generation_metrics, judge_of_classifier, open_inception
 from skdcgn_pipeline.metrics.generation import measure_generation as measure
-from skdcgn_pipeline.models.teacher import IdentifiedTeacher
 from skdcgn_pipeline.parameters import Compute, Distill, GenerationMetrics, Report
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves, draw_student_sheet
-from skdcgn_pipeline.training.distil_student import (
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.students.distillation import (
     StudentArtifact,
     StudentsArtifact,
     build_student,
 )
-from skdcgn_pipeline.training.distil_student import assemble_students as assemble
-from skdcgn_pipeline.training.feature_network import FeatureNetwork
+from skdcgn_pipeline.students.distillation import assemble_students as assemble
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.training.parallel import joined_processes
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDENTS
 

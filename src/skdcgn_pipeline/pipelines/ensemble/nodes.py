@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.classifiers import ensemble_study as study
+from skdcgn_pipeline.classifiers.ensemble_study import EnsembleImages, EnsemblesArtifact
 from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table, recorded_steps
 from skdcgn_pipeline.parameters import Compose, Compute, Ensemble
 from skdcgn_pipeline.reporting.pictures import draw_invariance
-from skdcgn_pipeline.studies import invariance as study
-from skdcgn_pipeline.studies.invariance import EnsembleImages, EnsemblesArtifact
+from skdcgn_pipeline.samples.drawing import SampleShards
 
 
 def read_image_folders(store: Path, ensemble: Ensemble, assets: str) -> tuple[EnsembleImages, pd.DataFrame]:

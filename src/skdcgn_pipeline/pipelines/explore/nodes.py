@@ -5,14 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-from skdcgn_pipeline.artifacts import Artifact
-from skdcgn_pipeline.data.images import BiasedImages
-from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.explorer.bundle import build_explorer
+from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.io.tracking import recorded_steps
-from skdcgn_pipeline.models.teacher import IdentifiedTeacher
 from skdcgn_pipeline.parameters import check_parameters
-from skdcgn_pipeline.training.distil_student import StudentsArtifact
+from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 
 
 def write_explorer(

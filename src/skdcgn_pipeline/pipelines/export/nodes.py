@@ -5,17 +5,17 @@ from typing import Any
 
 import pandas as pd
 
-from skdcgn_pipeline.artifacts import Artifact
-from skdcgn_pipeline.data.images import BiasedImages
-from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.artifacts.store import Artifact
+from skdcgn_pipeline.classifiers.classification import take_classifier
 from skdcgn_pipeline.export import classifier as classifiers
 from skdcgn_pipeline.export import students as students_export
+from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.io.serving import log_classifier, log_students
 from skdcgn_pipeline.io.tracking import log_tags, recorded_steps
 from skdcgn_pipeline.parameters import Export, check_parameters
-from skdcgn_pipeline.studies.classification import take_classifier
-from skdcgn_pipeline.training.distil_student import StudentsArtifact
-from skdcgn_pipeline.training.distil_student import adopt_released_students as adopt
+from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.students.distillation import adopt_released_students as adopt
 from skdcgn_pipeline.vocabulary import STUDENTS
 
 

@@ -6,7 +6,7 @@ import logging
 
 import pandas as pd
 
-from skdcgn_pipeline.data import assets as core
+from skdcgn_pipeline.images import assets as core
 from skdcgn_pipeline.io.tracking import log_table
 from skdcgn_pipeline.parameters import Fetch
 

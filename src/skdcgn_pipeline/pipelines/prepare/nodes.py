@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from skdcgn_pipeline.data.images import BiasedImages, build_biased_images
+from skdcgn_pipeline.classifiers.feature_network import FeatureNetwork, adopt_feature_network, build_feature_network
+from skdcgn_pipeline.images.biased import BiasedImages, build_biased_images
 from skdcgn_pipeline.io.tracking import log_picture
 from skdcgn_pipeline.parameters import Compute, Prepare, Report
 from skdcgn_pipeline.reporting.pictures import draw_biased_sheet
-from skdcgn_pipeline.training.feature_network import FeatureNetwork, adopt_feature_network, build_feature_network
 
 
 def prepare_biased_images(store: Path, assets: str, prepare: Prepare, variant: str, seed: int) -> BiasedImages:

@@ -7,10 +7,10 @@ from typing import Any
 import click
 import pandas as pd
 
+from skdcgn_pipeline.artifacts.prune import as_table, describe, plan_pruning, remove_unneeded
 from skdcgn_pipeline.io.registry import registered_models
 from skdcgn_pipeline.io.tracking import log_table
 from skdcgn_pipeline.parameters import Prune
-from skdcgn_pipeline.pruning import as_table, describe, plan_pruning, remove_unneeded
 
 
 def prune_data(root: Path, keep_last: int, prune: Prune, parameters: dict[str, Any]) -> pd.DataFrame:

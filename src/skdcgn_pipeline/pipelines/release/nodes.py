@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from skdcgn_pipeline.artifacts import Artifact
+from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.io.tracking import log_text
-from skdcgn_pipeline.models.teacher import IdentifiedTeacher
 from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.reporting.release import build_release, release_card, render_model_card
-from skdcgn_pipeline.training.distil_student import StudentsArtifact
+from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 
 
 def release_students(

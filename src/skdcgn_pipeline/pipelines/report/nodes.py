@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skdcgn_pipeline.data.samples import SampleShards
+from skdcgn_pipeline.classifiers.ensemble_study import invariance_in_a_sentence
 from skdcgn_pipeline.io.tracking import log_text
 from skdcgn_pipeline.metrics.generation import distances_by_class, measures_of_all
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.pipelines.scale import IMAGENET, in_reading_order
 from skdcgn_pipeline.reporting.report import command_of, render_report, summarise_in_a_sentence
-from skdcgn_pipeline.studies.invariance import invariance_in_a_sentence
+from skdcgn_pipeline.samples.drawing import SampleShards
 
 # Title of each picture -> the stage and the dataset that show it, and what is seen; a scale shows its own.
 PICTURES = {

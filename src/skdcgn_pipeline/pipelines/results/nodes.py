@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from skdcgn_pipeline.io.tracking import log_picture, log_tags
-from skdcgn_pipeline.models.student import released_card, released_students
 from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.reporting.pictures import draw_releases
 from skdcgn_pipeline.reporting.release import release_name
-from skdcgn_pipeline.training.distil_student import StudentsArtifact
-from skdcgn_pipeline.training.distil_student import adopt_released_students as adopt
+from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.students.distillation import adopt_released_students as adopt
+from skdcgn_pipeline.students.student import released_card, released_students
 
 
 def adopt_released_students(store: Path, parameters: dict[str, Any]) -> StudentsArtifact:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from skdcgn_pipeline.data.samples import SampleShards, draw_samples
 from skdcgn_pipeline.io.tracking import log_tags
-from skdcgn_pipeline.models.teacher import IdentifiedTeacher, open_identified_teacher
 from skdcgn_pipeline.parameters import Compute, Sample, Teacher, choose_classes
+from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, open_identified_teacher
 
 
 def open_teacher(teacher: Teacher, variant: str, assets: str) -> IdentifiedTeacher:

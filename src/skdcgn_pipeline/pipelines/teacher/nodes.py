@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from skdcgn_pipeline.artifacts import Artifact
-from skdcgn_pipeline.data.images import BiasedImages
+from skdcgn_pipeline.artifacts.store import Artifact
+from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.io.tracking import log_picture, recorded_steps
-from skdcgn_pipeline.models.teacher import load_teacher
 from skdcgn_pipeline.parameters import Compose, Compute, Prepare, Report, Teacher
 from skdcgn_pipeline.reporting.pictures import draw_teacher_sheet
-from skdcgn_pipeline.training.fit_teacher import WEIGHTS_FILE, build_teacher
+from skdcgn_pipeline.teachers.teacher import load_teacher
+from skdcgn_pipeline.teachers.training import WEIGHTS_FILE, build_teacher
 
 
 def fit_teacher(

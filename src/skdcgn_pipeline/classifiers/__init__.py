@@ -1,0 +1,1 @@
+"""Invariant classifiers: networks, training, measures."""

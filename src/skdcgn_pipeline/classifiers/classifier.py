@@ -1,0 +1,177 @@
+"""The digit classifier of CGN (arXiv 2101.06046, appendix): 32 px, four convolutions, average pooling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skdcgn_pipeline.kernels.pooled_convolution import POOL_SIZE, POOL_STRIDE, convolve_and_pool, standardise
+
+INITIALISATION = "kaiming_normal"
+
+
+class _MaxPool(torch.autograd.Function):
+    """Torch's max pooling of contiguous images, looking for the largest values in channels last."""
+
+    @staticmethod
+    def forward(context: Any, images: Tensor) -> Tensor:
+        """Return the largest values [N, C, h, w] and remember where they were."""
+        channels_last = images.contiguous(memory_format=torch.channels_last)
+        largest, places = F.max_pool2d(channels_last, POOL_SIZE, POOL_STRIDE, return_indices=True)
+        context.save_for_backward(images, places.contiguous())
+        return largest.contiguous()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        """Return the gradient of the images."""
+        images, places = context.saved_tensors
+        size, stride, padding, dilation = [POOL_SIZE] * 2, [POOL_STRIDE] * 2, [0, 0], [1, 1]
+        return torch.ops.aten.max_pool2d_with_indices_backward(
+            gradients[0].contiguous(), images, size, stride, padding, dilation, False, places
+        )
+
+
+def max_pool(images: Tensor) -> Tensor:
+    """Return `torch.nn.functional.max_pool2d(images, 3, 2)`, the same bits in value and gradient.
+
+    On a CPU torch takes several times as long for contiguous images as for channels last, and as long
+    without gradients, where nobody asks for the places of the largest values.
+
+    Args:
+        images: [N, C, H, W] with at least 3 x 3 pixels.
+    """
+    if images.device.type != "cpu" or not images.is_contiguous():
+        return F.max_pool2d(images, POOL_SIZE, POOL_STRIDE)
+    if torch.is_grad_enabled() and images.requires_grad:
+        return _MaxPool.apply(images)
+    return _largest_of_three(_largest_of_three(images, 2), 3)
+
+
+def average(images: Tensor) -> Tensor:
+    """Return the average over height and width [N, C, 1, 1].
+
+    Torch's pooling gives channels-last images a gradient in another layout, for which all that comes before
+    it in the network has to wait.
+    """
+    if images.is_contiguous() or not images.is_contiguous(memory_format=torch.channels_last):
+        return F.adaptive_avg_pool2d(images, 1)
+    return images.permute(0, 2, 3, 1).mean((1, 2))[:, :, None, None]
+
+
+def _largest_of_three(images: Tensor, dim: int) -> Tensor:
+    """Return the largest of each three neighbours, two apart, along a dimension."""
+    length = (images.shape[dim] - POOL_SIZE) // POOL_STRIDE + 1
+    end = POOL_STRIDE * (length - 1) + 1
+    first, second, third = (
+        images[(slice(None),) * dim + (slice(start, start + end, POOL_STRIDE),)] for start in range(POOL_SIZE)
+    )
+    return torch.maximum(torch.maximum(first, second), third)
+
+
+class DigitClassifier(nn.Module):
+    """Classify images [N, 3, 32, 32] in [-1, 1].
+
+    Args:
+        num_classes: Number of classes.
+        initialisation: `kaiming_normal`, or `torch` for torch's default, which shrinks the signal from
+            layer to layer so that short trainings stay at chance.
+    """
+
+    feature_dim = 64
+
+    def __init__(self, num_classes: int = 10, initialisation: str = INITIALISATION) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.BatchNorm2d(3),
+            nn.Conv2d(3, 32, 5),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(POOL_SIZE, POOL_STRIDE),
+            nn.Conv2d(32, 32, 3),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(64, 64, 3, padding=1),
+            nn.ReLU(inplace=True),
+            # A global average: 6 x 6 here, where the published code pools by 7.
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(self.feature_dim, num_classes)
+        for layer in self.trunk:
+            if isinstance(layer, nn.Conv2d) and initialisation == "kaiming_normal":
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+
+    def _folded_first_convolution(self) -> tuple[nn.BatchNorm2d, Tensor, Tensor]:
+        """Return the batch norm, and weight and bias of the first convolution with its scale and shift folded in.
+
+        They are the same function of the same parameters, but no gradient has to pass through the convolution
+        to reach them, which for three channels would be a third of the arithmetic of a training step.
+        """
+        norm, convolution = self.trunk[0], self.trunk[1]
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(convolution, nn.Conv2d)
+        assert convolution.bias is not None
+        weight = convolution.weight * norm.weight[:, None, None]
+        bias = convolution.bias + (convolution.weight * norm.bias[:, None, None]).sum((1, 2, 3))
+        return norm, weight, bias
+
+    def _first_convolution(self, images: Tensor) -> Tensor:
+        """Return batch-norm and the first convolution of the images, before its ReLU."""
+        norm, weight, bias = self._folded_first_convolution()
+        assert norm.momentum is not None
+        standardised = F.batch_norm(
+            images, norm.running_mean, norm.running_var, None, None, self.training, norm.momentum, norm.eps
+        )
+        if weight.is_contiguous(memory_format=torch.channels_last):
+            # Three channels are normalised faster before this change of layout than after it.
+            standardised = standardised.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(standardised, weight, bias)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the pooled features [N, 64] before the last layer."""
+        _, _, relu, _, *deeper = self.trunk
+        if self._trains_in_bfloat16(images):
+            hidden = self._pooled_first_convolution(images)
+        else:
+            # The largest of rectified values is the rectified largest: fewer values to rectify.
+            hidden = relu(max_pool(self._first_convolution(images)))
+        for layer in deeper:
+            hidden = average(hidden) if isinstance(layer, nn.AdaptiveAvgPool2d) else layer(hidden)
+        return hidden
+
+    def _trains_in_bfloat16(self, images: Tensor) -> bool:
+        """Tell whether parameters, and nothing else, get gradients from bfloat16 convolutions on a CPU."""
+        in_bfloat16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        on_cpu = images.device.type == "cpu" and images.dtype == torch.float32
+        return self.training and in_bfloat16 and on_cpu and torch.is_grad_enabled() and not images.requires_grad
+
+    def _pooled_first_convolution(self, images: Tensor) -> Tensor:
+        """Return batch-norm, first convolution, ReLU and pooling of the images, in one."""
+        norm, weight, bias = self._folded_first_convolution()
+        seen, mean, variance = standardise(images, norm.eps, weight.shape[-1])
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.momentum is not None
+        num_values = images.numel() // len(mean)
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance * (num_values / max(1, num_values - 1)), norm.momentum)
+        return convolve_and_pool(seen, weight, bias)
+
+    def layer_features(self, images: Tensor) -> list[Tensor]:
+        """Return the four ReLU outputs, from shallow to deep, each [N, C, h, w]."""
+        hidden = self._first_convolution(images)
+        outputs = []
+        for layer in self.trunk[2:]:
+            hidden = layer(hidden)
+            if isinstance(layer, nn.ReLU):
+                outputs.append(hidden)
+        return outputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [N, num_classes]."""
+        return self.head(self.features(images))

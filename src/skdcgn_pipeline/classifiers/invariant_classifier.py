@@ -1,0 +1,102 @@
+"""A trained digit classifier to take away: it knows its labels and the range of images that come from files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from skdcgn_pipeline.classifiers.classifier import DigitClassifier
+from skdcgn_pipeline.images.folders import crop_centre, read_rgb, to_bytes
+from skdcgn_pipeline.networks.pretrained import PretrainedModel
+from skdcgn_pipeline.runtime.errors import SettingError
+
+
+class InvariantClassifier(PretrainedModel):
+    """Probabilities of the labels for images as they come from files.
+
+    Args:
+        labels: Name of each class, in the order of the network's outputs.
+        image_size: Height and width of the images.
+    """
+
+    KIND = "classifier"
+    CONFIG_KEYS = ("labels", "image_size")
+
+    def __init__(self, labels: Sequence[str], image_size: int = 32) -> None:
+        super().__init__()
+        self.labels, self.image_size = list(labels), image_size
+        self.network = DigitClassifier(len(self.labels))
+
+    @classmethod
+    def of(cls, classifier: DigitClassifier, labels: Sequence[str], image_size: int = 32) -> InvariantClassifier:
+        """Wrap a copy of a trained classifier; frozen and in eval mode."""
+        model = cls(labels, image_size)
+        model.network.load_state_dict(classifier.state_dict())
+        return model.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return probabilities [N, classes] for images [N, 3, H, W], uint8 or floating point in [0, 1]."""
+        if not images.is_floating_point():
+            images = images.float() / 255
+        return self.network(images * 2 - 1).float().softmax(1)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> pd.DataFrame:
+        """Classify images.
+
+        Args:
+            images: [N, 3, H, W], uint8 or floating point in [0, 1], of the classifier's size.
+
+        Returns:
+            One row per image: `label`, its `probability`, and `probability_<label>` of every label.
+
+        Raises:
+            SettingError: If shape, type or range is another.
+        """
+        expected = (3, self.image_size, self.image_size)
+        remedy = "Give RGB images [N, 3, H, W] of this size; `predict_files` brings files to it."
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise SettingError("images", f"shape [N, {', '.join(map(str, expected))}]", list(images.shape), remedy)
+        if images.is_floating_point():
+            if len(images) and not (images.min() >= 0 and images.max() <= 1):
+                got = f"values in [{images.min().item():.3g}, {images.max().item():.3g}]"
+                raise SettingError("images", "floating point values in [0, 1], or uint8", got, remedy)
+        elif images.dtype != torch.uint8:
+            raise SettingError("images", "floating point values in [0, 1], or uint8", images.dtype, remedy)
+        probabilities = self(images)
+        highest = probabilities.max(1)
+        table = pd.DataFrame(probabilities.numpy(), columns=[f"probability_{label}" for label in self.labels])
+        table.insert(0, "label", [self.labels[index] for index in highest.indices])
+        table.insert(1, "probability", highest.values.numpy())
+        return table
+
+    def predict_files(self, paths: Iterable[Path | str], batch_size: int = 256) -> pd.DataFrame:
+        """Classify image files.
+
+        Each is read as RGB, its shorter side brought to the classifier's size (bilinear), its middle cut out.
+
+        Args:
+            paths: The files, of any format that Pillow reads.
+            batch_size: Images classified at a time.
+
+        Returns:
+            One row per file: `path`, and the columns of `predict`.
+
+        Raises:
+            SettingError: If there is no file, or one cannot be read.
+        """
+        files = [Path(path) for path in paths]
+        if not files:
+            raise SettingError("paths", "at least one image file", "none", "Give the files to classify.")
+        tables = []
+        for first in range(0, len(files), batch_size):
+            part = files[first : first + batch_size]
+            images = [to_bytes(crop_centre(read_rgb(path), self.image_size, self.image_size)) for path in part]
+            table = self.predict(torch.stack(images))
+            table.insert(0, "path", [str(path) for path in part])
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,1 @@
+"""Counterfactuals composed from pools and generators."""

@@ -1,0 +1,285 @@
+"""Counterfactuals straight from a generator: image i of a seed is the same however and wherever it is drawn.
+
+Where the same images are used for a long time, `data.pools` is the faster way: it renders a mechanism once and
+combines it often. Here every image has noise of its own and nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
+from skdcgn_pipeline.images.batches import DrawBatch
+from skdcgn_pipeline.mechanisms import (
+    CounterfactualGenerator,
+    MechanismImages,
+    MechanismLabels,
+    compose,
+    transform_mechanism,
+)
+from skdcgn_pipeline.parameters import Composition
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.seeding import torch_generator
+from skdcgn_pipeline.samples.drawing import ROWS_PER_BLOCK, draw_records
+from skdcgn_pipeline.vocabulary import MECHANISMS
+
+PURPOSE = "counterfactuals"
+# Few enough at a time for the memory of a step to be at hand for the next.
+IMAGES_PER_PASS = 128
+ClassesLike = int | Sequence[int] | Tensor
+# A seed and the number of an image among those of this seed.
+Draw = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Records:
+    """What images are made from: noise [N, noise_dim], labels [N, 3] of the mechanisms, offsets [N, 2]."""
+
+    noise: Tensor
+    labels: Tensor
+    foreground_offset: Tensor
+    background_offset: Tensor
+
+    def __getitem__(self, rows: slice | Tensor) -> _Records:
+        return _Records(*(values[rows] for values in vars(self).values()))
+
+
+def _draw_block(generator: CounterfactualGenerator, seed: int, block: int, composition: Composition) -> _Records:
+    sizes = generator.noise_dim, generator.num_classes, generator.image_size
+    drawn = draw_records(PURPOSE, seed, block, *sizes)
+    shape = (ROWS_PER_BLOCK, len(MECHANISMS))
+    own = torch.randint(generator.num_classes, shape, generator=torch_generator(seed, f"{PURPOSE}-classes", block))
+    drawn_apart = torch.tensor([getattr(composition.counterfactual, mechanism) for mechanism in MECHANISMS])
+    labels = torch.where(drawn_apart, own, drawn["labels"][:, None])
+    return _Records(drawn["noise"], labels, drawn["foreground_offset"].long(), drawn["background_offset"].long())
+
+
+def noise_of(generator: CounterfactualGenerator, seed: int) -> Tensor:
+    """Return the noise [1, noise_dim] of the first image of a seed, as `sample_counterfactuals` draws it.
+
+    Raises:
+        SettingError: If the seed is impossible.
+    """
+    sizes = generator.noise_dim, generator.num_classes, generator.image_size
+    return draw_records(PURPOSE, _check_seed(seed), 0, *sizes)["noise"][:1]
+
+
+def _draw_records(generator: CounterfactualGenerator, draws: Sequence[Draw], composition: Composition) -> _Records:
+    """Draw what images are made from; the numbers of a block of rows are drawn at once."""
+    positions: dict[Draw, list[int]] = {}
+    for position, (seed, row) in enumerate(draws):
+        positions.setdefault((seed, row // ROWS_PER_BLOCK), []).append(position)
+    parts = []
+    for (seed, block), own in positions.items():
+        rows = torch.tensor([draws[position][1] % ROWS_PER_BLOCK for position in own])
+        parts.append(_draw_block(generator, seed, block, composition)[rows])
+    together = _Records(*(torch.cat(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
+    return together[torch.tensor([one for own in positions.values() for one in own]).argsort()]
+
+
+def _render(
+    generator: CounterfactualGenerator, draws: Sequence[Draw], records: _Records, composition: Composition
+) -> Tensor:
+    """Render, transform, shift and compose: [N, 3, H, W] in [-1, 1] on the generator's device."""
+    device = next((p.device for p in generator.parameters()), None) if isinstance(generator, nn.Module) else None
+    composites = []
+    for first in range(0, len(draws), IMAGES_PER_PASS):
+        part = slice(first, first + IMAGES_PER_PASS)
+        own = records[part]
+        with torch.no_grad():
+            rendered = generator.render(own.noise.to(device), own.labels.to(device))
+        images = []
+        for mechanism in MECHANISMS:
+            image = rendered.of(mechanism)
+            if transformations := composition.transformations.of(mechanism):
+                seeds = [torch_generator(seed, f"{PURPOSE}-{mechanism}", row) for seed, row in draws[part]]
+                image = transform_mechanism(image, mechanism, transformations, seeds)
+            images.append(image)
+        offsets = [
+            offset.to(device) if composition.shifts(mechanism) else None
+            for mechanism, offset in (("texture", own.foreground_offset), ("background", own.background_offset))
+        ]
+        composites.append(compose(MechanismImages(*images), *offsets))
+    return torch.cat(composites)
+
+
+def _classes(mechanism: str, given: ClassesLike, num_images: int, num_classes: int) -> Tensor:
+    """Return classes [num_images] for one class or one per image."""
+    classes = torch.as_tensor(given)
+    if classes.ndim == 0:
+        classes = classes.expand(num_images)
+    remedy = "Give one class, one per image, or None for random ones."
+    if classes.shape != (num_images,) or classes.is_floating_point():
+        got = f"{classes.dtype} of shape {list(classes.shape)}"
+        raise SettingError(mechanism, f"a class or {num_images} integers", got, remedy)
+    if not (int(classes.min()) >= 0 and int(classes.max()) < num_classes):
+        got = f"{int(classes.min())} to {int(classes.max())}"
+        raise SettingError(mechanism, f"classes 0 to {num_classes - 1}", got, remedy)
+    return classes.long()
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SettingError(name, "a positive whole number", repr(value), "Ask for at least one image.")
+
+
+def _check_seed(seed: object) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise SettingError("seed", "a whole number from 0 on", repr(seed), "Give an int, or one per image.")
+    return seed
+
+
+def sample_counterfactuals(
+    generator: CounterfactualGenerator,
+    num_images: int,
+    seed: int | Sequence[int] = 0,
+    classes: Mapping[str, ClassesLike | None] | None = None,
+    composition: Composition | None = None,
+) -> tuple[Tensor, MechanismLabels]:
+    """Render and compose counterfactuals of a teacher or of students.
+
+    Args:
+        generator: A teacher or students.
+        num_images: How many.
+        seed: With one seed, image i depends on the seed and i alone, so that fewer images are the first of
+            more; with one seed per image, each is the first image of its seed.
+        classes: By mechanism, one class or one per image; None draws them at random.
+        composition: Which mechanisms draw a class of their own where none is given (the others share one,
+            i mod num_classes), the transformations and the patch shift; by default counterfactual,
+            untransformed and shifted, as the published CGN composes.
+
+    Returns:
+        Composites [N, 3, H, W] in [-1, 1], on the generator's device, and the class of each mechanism, on the
+        CPU. Batches of other sizes change an image by no more than the rounding of floating point.
+
+    Raises:
+        SettingError: If a number, a seed or a class is impossible.
+    """
+    _check_count("num_images", num_images)
+    composition = composition or Composition()
+    if isinstance(seed, Sequence):
+        if len(seed) != num_images:
+            raise SettingError("seed", f"one seed, or {num_images}", f"{len(seed)} seeds", "Give one per image.")
+        draws = [(_check_seed(own), 0) for own in seed]
+    else:
+        draws = [(_check_seed(seed), row) for row in range(num_images)]
+    given = {name: own for name, own in (classes or {}).items() if own is not None}
+    fixed = {m: _classes(m, own, num_images, generator.num_classes) for m, own in given.items()}
+    records = _draw_records(generator, draws, composition)
+    drawn = dict(zip(MECHANISMS, records.labels.unbind(1), strict=True))
+    labels = torch.stack([fixed.get(mechanism, drawn[mechanism]) for mechanism in MECHANISMS], 1)
+    images = _render(generator, draws, replace(records, labels=labels), composition)
+    return images, MechanismLabels.of(labels)
+
+
+class CounterfactualDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Counterfactuals for any PyTorch training, rendered when they are asked for.
+
+    Image i is that of `StudentCGN.sample` with the same seed, in any order and any number of workers, which need
+    no seeding of their own. A `DataLoader` asks for whole batches, and each is rendered at once; in batches of
+    another size an image differs by no more than the rounding of floating point.
+
+    Args:
+        generator: Students or a teacher.
+        num_images: Length of one pass.
+        seed: Base seed.
+        composition: As in `sample_counterfactuals`; transformations are drawn anew for each image.
+        all_labels: Give the classes [3] of shape, texture and background instead of the shape's alone.
+        transform: Applied to each image [3, H, W] in [-1, 1].
+
+    Raises:
+        SettingError: If the number or the seed is impossible.
+    """
+
+    def __init__(
+        self,
+        generator: CounterfactualGenerator,
+        num_images: int,
+        seed: int = 0,
+        composition: Composition | None = None,
+        all_labels: bool = False,
+        transform: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        _check_count("num_images", num_images)
+        self.generator, self.num_images, self.seed = generator, num_images, _check_seed(seed)
+        self.composition = composition or Composition()
+        self.all_labels, self.transform = all_labels, transform
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Render several images at once: pairs of an image and its label."""
+        rows = [range(self.num_images)[index] for index in indices]  # refuses what is out of range
+        images, labels = _draw_batch(self.generator, self.seed, rows, self.composition)
+        own = list(images) if self.transform is None else [self.transform(image) for image in images]
+        return list(zip(own, labels if self.all_labels else labels[:, 0], strict=True))
+
+
+class CounterfactualStream(IterableDataset):
+    """Fresh counterfactuals for any PyTorch training, by the batch: `DataLoader(stream, batch_size=None)`.
+
+    Batch k is the same whatever the number of workers, which take turns. From students or a teacher it has the
+    images k * batch_size and so on of `CounterfactualDataset`; a pool is faster and combines what it has.
+
+    Args:
+        source: Students, a teacher, or a pool of images of the mechanisms.
+        batch_size: Images per batch.
+        num_batches: Length of one pass.
+        seed: Base seed.
+        composition: How they are composed.
+    """
+
+    def __init__(
+        self,
+        source: CounterfactualPool | CounterfactualGenerator,
+        batch_size: int,
+        num_batches: int,
+        seed: int = 0,
+        composition: Composition | None = None,
+    ) -> None:
+        super().__init__()
+        _check_count("batch_size", batch_size)
+        _check_count("num_batches", num_batches)
+        self.batch_size, self.num_batches = batch_size, num_batches
+        composition = composition or Composition()
+        if isinstance(source, CounterfactualPool):
+            self._draw: DrawBatch = source.draw_batch(composition, seed, "counterfactual-stream")
+        else:
+            self._draw = partial(_draw_shapes, source, composition, _check_seed(seed))
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        worker = get_worker_info()
+        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in range(first, self.num_batches, stride):
+            yield self._draw(step, self.batch_size)
+
+
+def _draw_batch(
+    generator: CounterfactualGenerator, seed: int, rows: Sequence[int], composition: Composition
+) -> tuple[Tensor, Tensor]:
+    """Return images [N, 3, H, W] and labels [N, 3] of the mechanisms for these rows of a seed."""
+    draws = [(seed, row) for row in rows]
+    records = _draw_records(generator, draws, composition)
+    return _render(generator, draws, records, composition), records.labels
+
+
+def _draw_shapes(
+    generator: CounterfactualGenerator, composition: Composition, seed: int, step: int, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Render the training batch of a step, labelled by shape."""
+    rows = range(step * batch_size, (step + 1) * batch_size)
+    images, labels = _draw_batch(generator, seed, rows, composition)
+    return images, labels[:, 0]

@@ -1,0 +1,1 @@
+"""Image sets: where real images come from, and their bias."""

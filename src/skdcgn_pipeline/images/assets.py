@@ -1,0 +1,478 @@
+"""Files that the project uses but does not carry: where they are, what they must contain, how to get them.
+
+They are listed in `assets.toml`. `python -m skdcgn_pipeline.images.assets FOLDER` downloads those of MNIST; every
+file is checked by its SHA-256 before it is put in place, and a download that was cut off goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import logging
+import os
+import re
+import shutil
+import sys
+import tomllib
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from skdcgn_pipeline.artifacts.store import check_writable, readable_disk_errors, sha256_of_file
+from skdcgn_pipeline.images.download import AbsentError, DownloadError, discard, download, part_of
+from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError, check_choice
+from skdcgn_pipeline.runtime.progress import stop_requested
+
+logger = logging.getLogger(__name__)
+
+ASSETS_VARIABLE = "SKDCGN_ASSETS"
+MIRROR_VARIABLE = "SKDCGN_MIRROR"
+DEFAULT_ASSETS = "data/01_raw"
+DEFAULT_GROUPS = ("mnist", "cgn_mnist", "textures")
+PACKAGED_TABLE = Path(__file__).with_name("assets.toml")
+GZIP = "gzip"
+THERE, DOWNLOADED, BY_HAND = "there", "downloaded", "by hand"
+REPLACED = ".replaced"  # of a file that was in the way of a verified one
+_LOCK = ".fetch.lock"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file (or, by hand, one folder) of the table; see the head of `assets.toml` for the fields."""
+
+    name: str
+    group: str
+    licence: str
+    url: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+    unpack: str | None = None
+    by_hand: str | None = None
+    contains: Mapping[str, int] = field(default_factory=dict)
+    teacher_variant: str | None = None
+
+    def describe(self) -> str:
+        """Say what the content must be."""
+        if self.sha256 is None:
+            return "a file" if self.size is None else f"{self.size:,} bytes"
+        return f"{self.size:,} bytes with SHA-256 {self.sha256}" if self.size else f"SHA-256 {self.sha256}"
+
+    def problem(self) -> str | None:
+        """Say what is wrong with this entry, if anything."""
+        if Path(self.name).is_absolute() or ".." in Path(self.name).parts or "\\" in self.name:
+            return "a name that leaves the asset folder"
+        if (self.url is None) == (self.by_hand is None):
+            return "not exactly one of url and by_hand"
+        if self.url is not None and not self.url.startswith(("https://", "http://")):
+            return f"the url {self.url!r}"
+        if self.url is not None and (self.sha256 is None or self.size is None):
+            return "a url without sha256 and size"
+        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            return f"the sha256 {self.sha256!r}"
+        if self.size is not None and (not isinstance(self.size, int) or self.size < 1):
+            return f"the size {self.size!r}"
+        if self.unpack not in (None, GZIP):
+            return f"unpack = {self.unpack!r}"
+        return None if self.licence else "no licence"
+
+
+@dataclass(frozen=True)
+class AssetState:
+    """How it stands with one asset.
+
+    Attributes:
+        name: Its place below the asset folder.
+        group: Its group in the table.
+        size: Bytes in place, or None where it is not known.
+        licence: As its publisher states it.
+        sha256: Of the content in place, or None where nobody publishes it.
+        state: `there`, `downloaded` or `by hand` (it is missing, and somebody must get it).
+        verified: Whether the content was compared with its SHA-256.
+        source: Where it comes from: an address, the mirror, or nothing for what is got by hand.
+        to_do: For `by hand`: what to do.
+    """
+
+    name: str
+    group: str
+    size: int | None
+    licence: str
+    sha256: str | None
+    state: str
+    verified: bool = False
+    source: str = ""
+    to_do: str = ""
+
+
+def read_table(path: Path | str | None = None) -> dict[str, Asset]:
+    """Read a table of assets: the packaged one, or a TOML file of the same form.
+
+    Returns:
+        The entries by name, in the order of the file.
+
+    Raises:
+        SettingError: Naming the file and the entry that is wrong.
+    """
+    return dict(_packaged_table()) if path is None else _read_table(Path(path))
+
+
+@cache
+def _packaged_table() -> dict[str, Asset]:
+    return _read_table(PACKAGED_TABLE)
+
+
+def _read_table(path: Path) -> dict[str, Asset]:
+    remedy = f"See the head of {PACKAGED_TABLE}."
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingError("fetch.table", "a table of assets in TOML", f"{path} ({error})", remedy) from error
+    known = {one.name for one in fields(Asset)} - {"name"}
+    table = {}
+    for name, entry in raw.items():
+        setting = f"{path}, asset '{name}'"
+        if not isinstance(entry, dict) or not {"group", "licence"} <= set(entry) <= known:
+            got = sorted(entry) if isinstance(entry, dict) else repr(entry)
+            raise SettingError(setting, f"group, licence and some of {', '.join(sorted(known))}", got, remedy)
+        asset = Asset(name=name, **entry)
+        if (problem := asset.problem()) is not None:
+            raise SettingError(setting, "a complete entry", problem, remedy)
+        table[name] = asset
+    return table
+
+
+def names_below(folder: str) -> list[str]:
+    """Return the names of all known assets in a folder such as `mnist` or `textures/object`."""
+    return [name for name in read_table() if name.startswith(f"{folder}/")]
+
+
+def variant_of_published_teacher(sha256: str) -> str | None:
+    """Return which variant a published MNIST teacher was trained on, or None for another file."""
+    for asset in read_table().values():
+        if asset.teacher_variant is not None and asset.sha256 == sha256:
+            return asset.teacher_variant
+    return None
+
+
+def published_teacher_name(variant: str) -> str:
+    """Return the asset name of the published MNIST teacher of a variant."""
+    return f"cgn_mnist/cgn_{variant}_mnist.pth"
+
+
+def require_assets(root: Path | str, names: list[str]) -> list[Path]:
+    """Return the paths of assets, refusing when one is absent.
+
+    Raises:
+        SettingError: Naming the folder, the first missing file and the command that gets it.
+    """
+    paths = [Path(root) / name for name in names]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        table = read_table()
+        groups = dict.fromkeys(table[n].group for n in names if n in table and table[n].group not in DEFAULT_GROUPS)
+        chosen = f" --groups {' '.join(groups)}" if groups else ""
+        raise SettingError(
+            f"assets ({ASSETS_VARIABLE})",
+            f"the file {missing[0]}",
+            f"{len(missing)} of {len(paths)} files missing",
+            f"Point {ASSETS_VARIABLE} at the folder that has them, or download them with "
+            f"`python -m skdcgn_pipeline.images.assets {root}{chosen}`.",
+        )
+    return paths
+
+
+def fetch_assets(
+    root: Path | str,
+    groups: Sequence[str] = DEFAULT_GROUPS,
+    mirror: str | None = None,
+    table: Path | str | None = None,
+) -> list[AssetState]:
+    """Bring every asset of some groups into the asset folder, and check it before it is put in place.
+
+    A file that is there with the right content is left alone, without a request. Otherwise it is taken
+    from the mirror, if that has it with the right content, and else downloaded. A file of other content that
+    is in the way is kept beside the new one as `<name>.replaced`.
+
+    Args:
+        root: The asset folder.
+        groups: Groups of the table.
+        mirror: A folder or an http(s) address with the same names below it, such as the asset folder of
+            another machine; files are as in place, that is unpacked. By default what `SKDCGN_MIRROR` names.
+        table: Another table than the packaged one.
+
+    Returns:
+        One state per asset, in the order of the table. What must be got by hand is told, never an error here.
+
+    Raises:
+        SettingError: Naming the asset, what was expected and what came. What was brought before is in place.
+        InterruptedRunError: If the run was asked to stop; the next one goes on from there.
+    """
+    root, entries = Path(root), read_table(table)
+    mirror = mirror or os.environ.get(MIRROR_VARIABLE) or None
+    for group in groups:
+        check_choice("fetch.groups", group, dict.fromkeys(asset.group for asset in entries.values()))
+    if mirror is not None and not _is_address(mirror) and not Path(mirror).is_dir():
+        raise SettingError(
+            f"fetch.mirror ({MIRROR_VARIABLE})", "a folder or an http(s) address", repr(mirror), "Correct or unset it."
+        )
+    states = {name: inspect_asset(root, one) for name, one in entries.items() if one.group in groups}
+    missing = [entries[name] for name, state in states.items() if state.state != THERE]
+    wanted = [one for one in missing if one.url is not None or (mirror is not None and not one.contains)]
+    if wanted:
+        check_writable(root, sum(one.size or 0 for one in wanted))
+        with _one_at_a_time(root), readable_disk_errors(root):
+            for number, asset in enumerate(wanted):
+                if stop_requested():
+                    raise InterruptedRunError(
+                        f"fetch: stopped after {number} of {len(wanted)} files, which are in place. "
+                        "Repeat the same command to go on from here."
+                    )
+                source = _bring(asset, root, mirror)
+                if source is not None:
+                    state = replace(states[asset.name], state=DOWNLOADED, verified=asset.sha256 is not None)
+                    states[asset.name] = replace(state, size=_size_of(root / asset.name), source=source, to_do="")
+    return list(states.values())
+
+
+def inspect_asset(root: Path, asset: Asset) -> AssetState:
+    """Say whether an asset is in place with the right content, without any request.
+
+    What is neither there nor to be downloaded is `by hand`; what can be downloaded has an empty state.
+    """
+    state = AssetState(asset.name, asset.group, asset.size, asset.licence, asset.sha256, "", source=asset.url or "")
+    path = root / asset.name
+    wrong = _wrong_folder(path, asset.contains) if asset.contains else _wrong_content(path, asset)
+    if wrong is None:
+        size = _size_of(path) if path.is_file() else None
+        return replace(state, state=THERE, verified=asset.sha256 is not None, size=size)
+    if path.exists():
+        wanted = "a complete folder" if asset.contains else asset.describe()
+        logger.warning("%s: expected %s, got %s", path, wanted, wrong)
+    if asset.by_hand is None:
+        return state
+    found = f"(There is something at {path}, but it has {wrong}.)\n" if path.exists() else ""
+    return replace(state, state=BY_HAND, to_do=found + asset.by_hand.strip().replace("{folder}", str(root)))
+
+
+def refuse_missing(states: Sequence[AssetState]) -> None:
+    """Refuse when something must be got by hand and is not there.
+
+    Raises:
+        SettingError: With the instructions for each of them.
+    """
+    missing = [state for state in states if state.state == BY_HAND]
+    if missing:
+        lines = "".join(f"\n\n- {one.name} ({one.licence})\n{one.to_do}" for one in missing)
+        raise SettingError(
+            "assets",
+            f"{', '.join(one.name for one in missing)}, which must be got by hand",
+            "nothing usable there",
+            f"All others are in place. Follow these instructions, then repeat the command:{lines}",
+        )
+
+
+def _bring(asset: Asset, root: Path, mirror: str | None) -> str | None:
+    """Put one asset in place; returns where it came from, or None where it must be got by hand."""
+    path = root / asset.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if mirror is not None:
+        wrong = _bring_from_mirror(asset, path, mirror)
+        source = f"{mirror.rstrip('/')}/{asset.name}"
+        if wrong is None:
+            return source
+        if wrong and asset.url is None:
+            raise SettingError(
+                asset.name, asset.describe(), f"{wrong} from the mirror {source}", "Correct the mirror or leave it out."
+            )
+        if wrong:
+            logger.warning(
+                "%s: expected %s, got %s from the mirror; downloading it instead", source, asset.describe(), wrong
+            )
+    if asset.url is None:
+        return None
+    try:
+        wrong = _bring_from_address(asset, path, asset.url, asset.unpack)
+    except DownloadError as error:
+        raise SettingError(
+            asset.name,
+            f"a download from {asset.url} of {asset.describe()}",
+            error,
+            f"Check the network, or name a folder that has it in {MIRROR_VARIABLE}; then repeat the command, "
+            "which goes on from there.",
+        ) from error
+    if wrong is not None:
+        raise SettingError(
+            asset.name,
+            asset.describe(),
+            f"{wrong} from {asset.url}",
+            "Nothing was put in place. Repeat the command; if that does not help, the published file has changed: "
+            f"get the right one from somebody who has it and name the folder in {MIRROR_VARIABLE}.",
+        )
+    return asset.url
+
+
+def _bring_from_mirror(asset: Asset, path: Path, mirror: str) -> str | None:
+    """Return None when it worked, the empty string when the mirror lacks the file, else what is wrong with it."""
+    if _is_address(mirror):
+        try:
+            return _bring_from_address(asset, path, f"{mirror.rstrip('/')}/{asset.name}", None)
+        except AbsentError:
+            return ""
+        except DownloadError as error:
+            return str(error)
+    source = Path(mirror) / asset.name
+    if not source.is_file() or source.resolve() == path.resolve():
+        return ""
+    copy = path.with_name(path.name + ".mirrored")
+    try:
+        shutil.copyfile(source, copy)
+        if (wrong := _wrong_content(copy, asset)) is None:
+            _place(copy, path)
+        return wrong
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _bring_from_address(asset: Asset, path: Path, url: str, unpack: str | None) -> str | None:
+    """Download, unpack, check and put in place; returns what is wrong with the content, if anything.
+
+    Raises:
+        DownloadError: If the download does not succeed.
+    """
+    size = asset.size if unpack is None else None
+    wrong: str | None = None
+    for _ in range(2):
+        resumed = download(url, path, asset.name, size)
+        part = part_of(path)
+        content = part if unpack is None else path.with_name(path.name + ".unpacked")
+        try:
+            wrong = _unpack(part, content, asset.size) if unpack else None
+            wrong = wrong or _wrong_content(content, asset)
+            if wrong is None:
+                _place(content, path)
+        finally:
+            if content != part:
+                content.unlink(missing_ok=True)
+        discard(path)
+        if wrong is None or not resumed:
+            return wrong
+        # The pieces may be of different versions of the file; one download from the start will tell.
+        logger.warning("%s: expected %s, got %s in pieces; downloading it anew", asset.name, asset.describe(), wrong)
+    return wrong
+
+
+def _unpack(packed: Path, path: Path, size: int | None) -> str | None:
+    """Unpack a gzip file, and not more than can be right; returns what is wrong, if anything."""
+    try:
+        with gzip.open(packed) as source, path.open("wb") as target:
+            _copy(source, target, None if size is None else size + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, not of the content
+        return f"no complete gzip file ({error}), SHA-256 {sha256_of_file(packed)},"
+    return None
+
+
+def _copy(source: BinaryIO | gzip.GzipFile, target: BinaryIO, limit: int | None) -> None:
+    while chunk := source.read(2**20 if limit is None else min(2**20, limit)):
+        target.write(chunk)
+        if limit is not None:
+            limit -= len(chunk)
+
+
+def _place(verified: Path, path: Path) -> None:
+    """Rename verified content into place; what was there is kept beside it."""
+    with verified.open("rb+") as file:
+        os.fsync(file.fileno())
+    if path.exists():
+        kept = path.with_name(path.name + REPLACED)
+        path.replace(kept)
+        logger.warning("%s was of other content; it is kept as %s", path, kept.name)
+    verified.replace(path)
+
+
+def _wrong_content(path: Path, asset: Asset) -> str | None:
+    """Say what is wrong with a file, or None; without a recorded checksum, any file will do."""
+    if not path.is_file():
+        return "nothing"
+    size = _size_of(path)
+    if asset.sha256 is None and asset.size in (None, size):
+        return None
+    digest = sha256_of_file(path)
+    right = asset.sha256 in (None, digest) and asset.size in (None, size)
+    return None if right else f"{size:,} bytes with SHA-256 {digest}"
+
+
+def _wrong_folder(path: Path, contains: Mapping[str, int]) -> str | None:
+    for subfolder, least in contains.items():
+        place = path / subfolder
+        found = sum(one.is_dir() for one in place.iterdir()) if place.is_dir() else 0
+        if found < least:
+            return f"{found} instead of {least:,} folders in {subfolder}"
+    return None
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _is_address(mirror: str) -> bool:
+    return mirror.startswith(("https://", "http://"))
+
+
+def _one_at_a_time(root: Path) -> Any:
+    """Lock the asset folder: two downloads into the same part would spoil each other."""
+    try:
+        return FileLock(root / _LOCK).acquire(timeout=0)
+    except Timeout as error:
+        raise SettingError(
+            "fetch", f"to be alone in {root}", "another process that downloads there", "Wait for its end."
+        ) from error
+
+
+def count_states(states: Sequence[AssetState]) -> str:
+    """Return how many assets are in which state, in words."""
+    counted = Counter(state.state for state in states)
+    told = [f"{counted[state]} {state}" for state in (THERE, DOWNLOADED, BY_HAND) if counted[state]]
+    return ", ".join(told) or "nothing is asked for"
+
+
+def states_as_table(states: Sequence[AssetState]) -> pd.DataFrame:
+    """Return states as a table with one row per asset."""
+    table = pd.DataFrame([asdict(state) for state in states], columns=[one.name for one in fields(AssetState)])
+    return table.astype({"size": "Int64"})  # unknown ones would turn the others into fractions
+
+
+def states_of_table(table: pd.DataFrame) -> list[AssetState]:
+    """Return the states that `states_as_table` made a table of."""
+    return [AssetState(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records")]
+
+
+def main() -> int:
+    """Download assets into the folder given on the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Download assets, by default MNIST, its CGN teachers and textures.")
+    default = os.environ.get(ASSETS_VARIABLE, DEFAULT_ASSETS)
+    known = list(dict.fromkeys(asset.group for asset in read_table().values()))
+    parser.add_argument("folder", nargs="?", default=default, help=f"default: {default}")
+    parser.add_argument("--groups", nargs="+", default=DEFAULT_GROUPS, help=f"of {', '.join(known)}")
+    parser.add_argument("--mirror", help=f"a folder or address that is looked into first (or {MIRROR_VARIABLE})")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        states = fetch_assets(options.folder, options.groups, options.mirror)
+        sys.stdout.write(f"{count_states(states)}, in {options.folder}\n")
+        refuse_missing(states)
+    except (SettingError, InterruptedRunError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""The three bias protocols of the coloured digits (CGN, arXiv 2101.06046, section 4.1).
+
+On the training split the colour or texture gives the class away; on a test split it is drawn
+uniformly and independently of the digit, and of the other colour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from skdcgn_pipeline.images.assets import DEFAULT_ASSETS, names_below, require_assets
+from skdcgn_pipeline.images.digits import IMAGE_SIZE, NUM_CLASSES, Digits
+from skdcgn_pipeline.runtime.errors import check_choice
+
+VARIANTS = ("colored", "double_colored", "wildlife")
+
+# Class means of the digit colours of `colored`, RGB 0-255.
+COLORED_MEANS = (
+    (220, 20, 60),
+    (0, 128, 128),
+    (253, 233, 16),
+    (0, 149, 182),
+    (237, 145, 33),
+    (145, 30, 188),
+    (70, 240, 240),
+    (250, 197, 187),
+    (210, 245, 60),
+    (128, 0, 0),
+)
+COLORED_VARIANCE = 0.02  # of each channel, in [0, 1]
+
+# Background colours of `double_colored` by class: darkgreen, darkblue, #b03060, orangered, yellow,
+# burlywood, lime, aqua, fuchsia, #6495ed (CSS values).
+DOUBLE_COLORED_BACKGROUNDS = (
+    (0, 100, 0),
+    (0, 0, 139),
+    (176, 48, 96),
+    (255, 69, 0),
+    (255, 255, 0),
+    (222, 184, 135),
+    (0, 255, 0),
+    (0, 255, 255),
+    (255, 0, 255),
+    (100, 149, 237),
+)
+OBJECT_COLOUR_SHIFT = 6  # the object colour of class i is the background colour of class i - 6
+DOUBLE_COLORED_SD = 0.01
+
+TEXTURE_SIZE = 150
+TEXTURE_PADDING = 3
+
+
+@dataclass(frozen=True)
+class BiasedSplit:
+    """Coloured digits of one split.
+
+    Attributes:
+        images: [N, 3, 32, 32] uint8; value v stands for v / 127.5 - 1.
+        labels: [N] the digit's class.
+        foreground_index: [N] class whose colour or texture the digit has.
+        background_index: [N] the same for the background; -1 where it is always black.
+        collision: [N] bool; the digit has the background's colour and is nearly invisible.
+    """
+
+    images: Tensor
+    labels: Tensor
+    foreground_index: Tensor
+    background_index: Tensor
+    collision: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: slice | Tensor) -> BiasedSplit:
+        return BiasedSplit(*(values[rows] for values in vars(self).values()))
+
+
+def to_bytes(images01: Tensor) -> Tensor:
+    """Quantise images in [0, 1] to uint8 of the fixed range 0 .. 255."""
+    return images01.mul(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _flat(colours: tuple[tuple[int, int, int], ...]) -> Tensor:
+    return torch.tensor(colours, dtype=torch.float32) / 255
+
+
+def colour_digits(
+    digits: Digits,
+    variant: str,
+    biased: bool,
+    generator: np.random.Generator,
+    binarise_threshold: float = 0.1,
+    assets: Path | str = DEFAULT_ASSETS,
+) -> BiasedSplit:
+    """Put grey digits through a bias protocol.
+
+    Args:
+        digits: The digits of one split.
+        variant: A name in `VARIANTS`.
+        biased: The colour or texture follows the class (training); otherwise it is independent.
+        generator: Source of every random choice.
+        binarise_threshold: A pixel above it belongs to the digit (double_colored, wildlife).
+        assets: The asset folder; only wildlife needs its textures.
+
+    Returns:
+        The coloured digits, in the same order.
+
+    Raises:
+        SettingError: If the variant is unknown or its textures are absent.
+    """
+    check_choice("variant", variant, VARIANTS)
+    num_images = len(digits)
+    labels = digits.labels
+    foreground = labels if biased else torch.from_numpy(generator.integers(0, NUM_CLASSES, num_images))
+    background = labels if biased else torch.from_numpy(generator.integers(0, NUM_CLASSES, num_images))
+    collision = torch.zeros(num_images, dtype=torch.bool)
+    if variant == "colored":
+        noise = torch.from_numpy(generator.standard_normal((num_images, 3), np.float32)) * COLORED_VARIANCE**0.5
+        colour = (_flat(COLORED_MEANS)[foreground] + noise).clamp_(0, 1)
+        images = to_bytes(digits.images[:, None] * colour[:, :, None, None])
+        return BiasedSplit(images, labels, foreground, torch.full_like(labels, -1), collision)
+
+    mask = (digits.images > binarise_threshold)[:, None]  # [N, 1, H, W]
+    if variant == "double_colored":
+        palette = _flat(DOUBLE_COLORED_BACKGROUNDS)
+        noise = torch.from_numpy(generator.standard_normal((2, num_images, 3), np.float32)) * DOUBLE_COLORED_SD
+        object_index = (foreground - OBJECT_COLOUR_SHIFT) % NUM_CLASSES
+        object_colour = to_bytes(palette[object_index] + noise[0])
+        background_colour = to_bytes(palette[background] + noise[1])
+        collision = object_index == background
+        images = torch.where(mask, object_colour[:, :, None, None], background_colour[:, :, None, None])
+        return BiasedSplit(images, labels, foreground, background, collision)
+
+    crops = {}
+    for part, index in (("object", foreground), ("background", background)):
+        crops[part] = _crop_textures(read_textures(Path(assets), part), index.numpy(), generator)
+    images = torch.where(mask, crops["object"], crops["background"])
+    return BiasedSplit(images, labels, foreground, background, collision)
+
+
+def read_textures(assets: Path, part: str) -> np.ndarray:
+    """Read the ten textures of `object` or `background`.
+
+    Returns:
+        [10, 3, 156, 156] uint8: resized to 150 x 150 (nearest), padded by 3 (reflect).
+
+    Raises:
+        SettingError: If a file is absent.
+    """
+    paths = require_assets(assets, names_below(f"textures/{part}"))
+    textures = np.empty((NUM_CLASSES, TEXTURE_SIZE, TEXTURE_SIZE, 3), np.uint8)
+    for path in paths:
+        with Image.open(path) as image:
+            resized = image.convert("RGB").resize((TEXTURE_SIZE, TEXTURE_SIZE), Image.Resampling.NEAREST)
+            textures[int(path.name[0])] = np.asarray(resized)
+    padding = (0, 0), (TEXTURE_PADDING, TEXTURE_PADDING), (TEXTURE_PADDING, TEXTURE_PADDING), (0, 0)
+    return np.ascontiguousarray(np.pad(textures, padding, mode="reflect").transpose(0, 3, 1, 2))
+
+
+def _crop_textures(textures: np.ndarray, index: np.ndarray, generator: np.random.Generator) -> Tensor:
+    """Cut one random 32 x 32 window per image out of the texture of its class, all at once."""
+    windows = np.lib.stride_tricks.sliding_window_view(textures, (IMAGE_SIZE, IMAGE_SIZE), axis=(2, 3))
+    last = windows.shape[2]
+    rows, columns = generator.integers(0, last, (2, len(index)))
+    return torch.from_numpy(windows[index, :, rows, columns])

@@ -1,1 +1,0 @@
-"""Networks: the CGN teacher, the students, their discriminators and the digit classifier."""

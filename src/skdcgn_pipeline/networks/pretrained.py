@@ -1,0 +1,133 @@
+"""Networks that are kept as `config.json` and `model.safetensors`, in a folder or on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from skdcgn_pipeline.artifacts.store import write_aside, write_json
+from skdcgn_pipeline.runtime.compute import place
+from skdcgn_pipeline.runtime.errors import SettingError
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_CARD = """---
+{{ card_data }}
+---
+
+```python
+from skdcgn_pipeline import {{ class_name }}
+
+{{ variable }} = {{ class_name }}.from_pretrained("{{ repo_id }}")
+```
+"""
+
+
+class PretrainedModel(nn.Module):
+    """A network that is built from its `CONFIG_KEYS` alone.
+
+    Attributes:
+        KIND: What messages call it.
+        CONFIG_KEYS: Arguments of the constructor, which are attributes too and can be written as JSON.
+    """
+
+    KIND: ClassVar[str]
+    CONFIG_KEYS: ClassVar[tuple[str, ...]]
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write `config.json` and `model.safetensors` into a folder."""
+        folder = Path(folder)
+        state = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
+        write_aside(folder / WEIGHTS_FILE, lambda path: save_file(state, path))
+        write_json(folder / CONFIG_FILE, {key: getattr(self, key) for key in self.CONFIG_KEYS})
+
+    @classmethod
+    def from_pretrained(cls, name: Path | str, **hub_options: Any) -> Self:
+        """Load what `save_pretrained` or `push_to_hub` wrote; frozen and in eval mode.
+
+        Args:
+            name: A folder, or the id of a repository on the Hub, such as `owner/name`, where there is no such
+                folder.
+            hub_options: For the Hub: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
+
+        Raises:
+            SettingError: If a file is missing, unreadable or of another architecture, or the repository
+                cannot be had.
+        """
+        folder = Path(name)
+        if not folder.exists() and isinstance(name, str) and _HUB_ID.fullmatch(name):
+            folder = _download(cls.KIND, name, hub_options)
+        remedy = "Give a folder with config.json and model.safetensors, as `save_pretrained` writes it."
+        return cls._load(folder / CONFIG_FILE, folder / WEIGHTS_FILE, f"pretrained {cls.KIND} in {folder}", remedy)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload to a repository on the Hugging Face Hub, which is made where there is none.
+
+        Args:
+            repo_id: Such as `owner/name`.
+            options: Those of huggingface_hub's `ModelHubMixin.push_to_hub`, such as `private`, `token`,
+                `branch`, `commit_message`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            SettingError: If huggingface_hub is not installed.
+        """
+        model, hub = self, _import_hub("push_to_hub")
+
+        # Made here, for the library is optional; as a base class it would also write what we do not.
+        class Pushed(  # type: ignore[misc, call-arg]
+            hub.ModelHubMixin,  # type: ignore[name-defined]
+            library_name="skdcgn_pipeline",
+            license="mit",
+            tags=["counterfactual", "image-generation" if self.KIND == "students" else "image-classification"],
+            model_card_template=_HUB_CARD,
+        ):
+            def _save_pretrained(self, save_directory: Path) -> None:
+                model.save_pretrained(save_directory)
+
+        names = {"class_name": type(self).__name__, "variable": self.KIND, "repo_id": repo_id}
+        return Pushed().push_to_hub(repo_id, model_card_kwargs=names, **options)
+
+    @classmethod
+    def _load(cls, config_path: Path, weights_path: Path, what: str, remedy: str) -> Self:
+        try:
+            config = json.loads(config_path.read_text(encoding="utf-8"))
+            model = cls(**{key: config[key] for key in cls.CONFIG_KEYS})
+            model.load_state_dict(load_file(weights_path))
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise SettingError(cls.KIND, what, reason, remedy) from error
+        # Channels last is the faster layout of these convolutions on a CPU.
+        return place(model, "cpu", torch.channels_last).requires_grad_(False).eval()
+
+
+def _import_hub(setting: str) -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        remedy = 'Install it: pip install "skdcgn_pipeline[hub]".'
+        raise SettingError(setting, "the library huggingface_hub", "an installation without", remedy) from error
+    return huggingface_hub
+
+
+def _download(kind: str, repo_id: str, options: dict[str, Any]) -> Path:
+    """Return the folder of a repository's files, fetched from the Hub or its cache."""
+    hub = _import_hub(kind)
+    try:
+        paths = [Path(hub.hf_hub_download(repo_id, name, **options)) for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    except Exception as error:  # of many kinds: absent, private, offline, misspelt
+        got = (
+            f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"
+        )
+        remedy = "Correct the name of the folder or of the repository; a private one needs a token."
+        raise SettingError(kind, f"a folder, or the repository '{repo_id}' on the Hub", got, remedy) from error
+    return paths[0].parent

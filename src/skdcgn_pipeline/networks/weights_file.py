@@ -1,0 +1,55 @@
+"""Read tensors from a weights file; nothing in the file is executed."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from skdcgn_pipeline.runtime.errors import SettingError
+
+
+def read_state(
+    path: Path, wanted: Callable[[str], bool] | None = None, setting: str = "teacher.weights"
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and metadata of a .safetensors or .pth file.
+
+    A file in today's format is mapped, so that a tensor's values enter memory when they are first used.
+
+    Args:
+        path: The file.
+        wanted: Tells by name which tensors to return; all by default.
+        setting: That names the file, for messages.
+
+    Raises:
+        SettingError: If the file is missing, damaged, holds code or no state dict.
+    """
+    remedy = "Download it again, or give a file of plain tensors (safetensors or a state dict)."
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                names = [name for name in file.keys() if wanted is None or wanted(name)]  # noqa: SIM118
+                return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+        # Files from before torch 1.6 are no archives and cannot be mapped.
+        state = torch.load(path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
+    except FileNotFoundError as error:
+        raise SettingError(setting, "a file", f"nothing at {path}", "Correct the path.") from error
+    except pickle.UnpicklingError as error:
+        got = f"{path}, which holds more than tensors or is not a weights file; nothing of it was executed"
+        raise SettingError(setting, "a file of plain tensors", got, remedy) from error
+    except Exception as error:  # many kinds, all meaning the same to the user
+        got = f"{path}, which is truncated or no weights file ({first_line(error)})"
+        raise SettingError(setting, "a complete weights file", got, remedy) from error
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise SettingError(setting, "a state dict of tensors", f"{type(state).__name__} in {path}", remedy)
+    return {name: tensor for name, tensor in state.items() if wanted is None or wanted(name)}, {}
+
+
+def first_line(error: BaseException) -> str:
+    """Return the beginning of an error's message, or its kind where it has none."""
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__

@@ -1,0 +1,108 @@
+"""What is checked before any work: device, disk, assets, folders of images, teacher and what is drawn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+
+from skdcgn_pipeline.artifacts.store import check_writable
+from skdcgn_pipeline.classifiers.ensemble_study import check_folders, check_teacher_classes
+from skdcgn_pipeline.classifiers.feature_network import read_given_network
+from skdcgn_pipeline.export.programs import check_libraries
+from skdcgn_pipeline.images.assets import names_below, require_assets
+from skdcgn_pipeline.metrics.generation import inception_path
+from skdcgn_pipeline.parameters import Distill, Parameters, choose_classes
+from skdcgn_pipeline.runtime.compute import choose_device
+from skdcgn_pipeline.runtime.errors import SettingError, check_choice
+from skdcgn_pipeline.samples.drawing import count_shards
+from skdcgn_pipeline.samples.encoding import check_encodable
+from skdcgn_pipeline.students.baseline import check_baseline
+from skdcgn_pipeline.students.distillation import check_distillation
+from skdcgn_pipeline.students.student import released_students
+from skdcgn_pipeline.studies.ablation import check_possible
+from skdcgn_pipeline.studies.cells import expand_cells
+from skdcgn_pipeline.teachers.teacher import open_identified_teacher
+from skdcgn_pipeline.training.parallel import joined_processes
+from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS
+
+MINIMUM_FREE_BYTES = 200 * 2**20
+SAMPLE_NODES = {"open_teacher", "draw_teacher_samples", "draw_heldout_samples"}
+
+
+def students_of(parameters: Parameters) -> dict[str, Distill]:
+    """Return how the student of each mechanism is distilled."""
+    return {mechanism: getattr(parameters, mechanism).distill for mechanism in MECHANISMS}
+
+
+def check_sample(parameters: Parameters, num_classes: int, node_names: Set[str]) -> None:
+    """Refuse classes that the teacher does not know, and shards that there are not.
+
+    Raises:
+        SettingError: Naming the setting.
+    """
+    sample = parameters.sample
+    check_encodable(sample)
+    classes = choose_classes("sample.classes", sample.classes, num_classes, parameters.class_lists)
+    parameters.compose.resolved(num_classes, parameters.class_lists)
+    parameters.compose.interpolation.ends(num_classes)
+    if sample.shard_range is None:
+        return
+    per_class = num_classes if classes is None else len(classes)
+    num_shards = count_shards(sample.num_images_per_class, per_class, sample.rows_per_shard)
+    if sample.shard_range[1] > num_shards:
+        remedy = "Give ranges that cover these, such as halves of them."
+        got = list(sample.shard_range)
+        raise SettingError("sample.shard_range", f"a range within the {num_shards} shards there are", got, remedy)
+    if others := sorted(node_names - SAMPLE_NODES):
+        remedy = "Draw ranges by --pipelines sample; run the stages that follow without sample.shard_range."
+        raise SettingError("sample.shard_range", "the sample stage alone", f"also '{others[0]}'", remedy)
+
+
+def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[str]) -> None:
+    """Refuse a run that could not finish.
+
+    Args:
+        parameters: All settings.
+        data_root: Where everything is written.
+        node_names: Names of the nodes that will run; only what they need is checked.
+
+    Raises:
+        SettingError: Naming what is missing and what to do.
+    """
+    choose_device(parameters.compute.device)
+    # What makes space must not need it.
+    check_writable(data_root, 0 if "prune_data" in node_names else MINIMUM_FREE_BYTES)
+    if "export_students" in node_names:
+        check_libraries()
+        check_choice("export.students", parameters.export.students, ["run", *released_students()])
+    if "prepare_biased_images" in node_names:
+        if parameters.prepare.source == "mnist":
+            require_assets(parameters.assets, names_below("mnist"))
+        if parameters.variant == "wildlife":
+            require_assets(parameters.assets, names_below("textures"))
+    measuring = any(name.endswith("measure_generation") for name in node_names)
+    if measuring and parameters.report.generation_metrics.network == "inception":
+        inception_path(parameters.assets)
+    if "fit_feature_network" in node_names and parameters.prepare.given_features is not None:
+        read_given_network(parameters.prepare.given_features)
+    tables = None
+    by_ensembles = parameters.prepare.source == "imagenet"
+    if "read_image_folders" in node_names or ("plan_ablation" in node_names and by_ensembles):
+        tables = check_folders(parameters.ensemble, parameters.assets, parameters.seed)
+    if "open_teacher" in node_names:
+        teacher = open_identified_teacher(parameters.teacher, parameters.variant, parameters.assets)
+        generator = teacher.generator
+        check_sample(parameters, generator.num_classes, node_names)
+        sizes = generator.noise_dim, generator.num_classes, generator.image_size
+        for mechanism, distill in students_of(parameters).items():
+            if f"{mechanism}.distil_student" in node_names:
+                num_processes = joined_processes().size
+                check_distillation(mechanism, sizes, distill, parameters.compute, parameters.assets, num_processes)
+        if f"{BASELINE}.fit_baseline" in node_names:
+            has_digits = not by_ensembles and parameters.prepare.given_features is None
+            check_baseline(parameters.baseline, teacher, parameters.teacher, parameters.assets, has_digits)
+        if tables is not None:
+            check_teacher_classes(teacher.generator.num_classes, tables)
+        if "plan_ablation" in node_names:
+            cells = expand_cells(parameters.ablation, students_of(parameters))
+            check_possible(cells, teacher.generator, by_ensembles)

@@ -1,0 +1,1 @@
+"""What every room runs on: errors, seeding, device and precision, progress, threads."""

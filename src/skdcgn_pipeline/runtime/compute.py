@@ -1,0 +1,94 @@
+"""Where and how networks run: the device, the precision, and the layout of images."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from skdcgn_pipeline.parameters import Compute
+from skdcgn_pipeline.runtime.errors import SettingError, check_choice
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+COMPILER = "inductor"  # of torch.compile
+# Of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+def keep_freed_memory() -> None:
+    """Keep the memory that one training step frees for the next.
+
+    By default glibc gives large blocks back to the system, which clears every page of them again: up to a fifth of
+    the time of a small network's step. For processes that train; a library leaves its host's memory alone. Elsewhere
+    than on glibc this does nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**30)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device that a setting stands for; `auto` takes cuda, then mps, then cpu.
+
+    Raises:
+        SettingError: If the device is unknown or not there.
+    """
+    check_choice("compute.device", device, DEVICES)
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if available[name]))
+    if not available[device]:
+        present = [name for name, there in available.items() if there]
+        raise SettingError(
+            "compute.device", f"a device of this machine ({', '.join(present)})", repr(device), "Use 'auto' or 'cpu'."
+        )
+    return torch.device(device)
+
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def place(network: ModuleT, device: torch.device | str, layout: torch.memory_format) -> ModuleT:
+    """Move a network to a device and lay out its weights; returns the same network."""
+    network.to(device)
+    network.to(memory_format=layout)  # type: ignore[call-overload]
+    return network
+
+
+def autocast(compute: Compute, device: torch.device) -> AbstractContextManager:
+    """Return the context in which networks run at the precision asked for."""
+    if compute.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def memory_format(compute: Compute) -> torch.memory_format:
+    """Return the layout of images: channels last pays where bf16 convolutions run."""
+    return torch.channels_last if compute.precision == "bf16" else torch.contiguous_format
+
+
+@cache
+def check_compiler(device: torch.device, compiler: str = COMPILER) -> None:
+    """Refuse to compile where it cannot be done, by compiling next to nothing.
+
+    Raises:
+        SettingError: With the compiler's reason.
+    """
+    try:
+        torch.compile(torch.nn.functional.relu, backend=compiler)(torch.ones(2, device=device))
+    except Exception as error:  # of many kinds: no C++ compiler, no Triton, an unknown processor
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+        remedy = "Set it to false, or install what is missing (a C++ compiler; Triton for a GPU)."
+        raise SettingError("distill.compile", "a working torch.compile", reason, remedy) from error
+
+
+def compiled(network: ModuleT, device: torch.device) -> Any:
+    """Return a network compiled by `torch.compile`, which shares the weights; raises like `check_compiler`."""
+    check_compiler(device, COMPILER)
+    return torch.compile(network, backend=COMPILER)

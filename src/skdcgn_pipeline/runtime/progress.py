@@ -1,0 +1,126 @@
+"""Progress of long work, and the wish to stop: what every loop asks once per step."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from skdcgn_pipeline.runtime.errors import InterruptedRunError
+
+logger = logging.getLogger(__name__)
+
+_stop = threading.Event()
+REPORT_SECONDS = 10.0
+
+
+def request_stop() -> None:
+    """Ask every running loop to save its state and stop after its current step."""
+    _stop.set()
+
+
+def clear_stop() -> None:
+    """Forget an earlier request to stop."""
+    _stop.clear()
+
+
+def stop_requested() -> bool:
+    """Tell whether a loop should stop."""
+    return _stop.is_set()
+
+
+@contextmanager
+def without_progress() -> Iterator[None]:
+    """Leave out the progress that loops log inside the block."""
+    loud = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(loud)
+
+
+def _rounded(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+class Progress:
+    """Rate and time left of one loop: a line rewritten on a terminal, a log line now and then elsewhere.
+
+    Args:
+        title: What is going on.
+        total: Units in all.
+        unit: What is counted.
+        done: Units already done by an earlier run.
+        stream: Where to; stderr by default.
+        remark: Gives what else is told, such as ", 3 % waiting"; nothing by default.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        unit: str,
+        done: int = 0,
+        stream: TextIO | None = None,
+        remark: Callable[[], str] = str,
+    ) -> None:
+        self.title, self.total, self.unit, self.done, self.remark = title, total, unit, done, remark
+        self._first = done
+        self._stream = stream or sys.stderr
+        self._start = self._shown = time.perf_counter()
+
+    def advance(self, units: int = 1) -> None:
+        """Count units as done and show the progress every few seconds."""
+        self.done += units
+        now = time.perf_counter()
+        interactive = self._stream.isatty()
+        if now - self._shown >= (0.5 if interactive else REPORT_SECONDS) and self.done < self.total:
+            self._shown = now
+            if interactive:
+                self._stream.write(f"\r\x1b[2K{self.line(now)}")
+                self._stream.flush()
+            else:
+                logger.info("%s", self.line(now))
+
+    def line(self, now: float) -> str:
+        """Return the text shown: share done, rate, and time left."""
+        rate = (self.done - self._first) / max(now - self._start, 1e-9)
+        left = (self.total - self.done) / max(rate, 1e-9)
+        return (
+            f"{self.title}: {self.done:,}/{self.total:,} {self.unit} "
+            f"({self.done / self.total:.0%}), {_rounded(rate)} {self.unit}/s, {left:,.0f} s left{self.remark()}"
+        )
+
+    def finish(self) -> None:
+        """Say how long it took, when this run did any of it."""
+        if self.done > self._first:
+            if self._stream.isatty():
+                self._stream.write("\r\x1b[2K")
+            seconds = time.perf_counter() - self._start
+            rate = (self.done - self._first) / max(seconds, 1e-9)
+            logger.info(
+                "%s: %s %s in %.0f s, %s %s/s%s",
+                self.title,
+                f"{self.done - self._first:,}",
+                self.unit,
+                seconds,
+                _rounded(rate),
+                self.unit,
+                self.remark(),
+            )
+
+    def interrupt(self) -> None:
+        """Raise the error that ends an interrupted loop.
+
+        Raises:
+            InterruptedRunError: Always; it says what is saved and how to go on.
+        """
+        raise InterruptedRunError(
+            f"{self.title}: stopped at {self.done:,} of {self.total:,} {self.unit}, everything so far is saved. "
+            "Repeat the same command to go on from here."
+        )

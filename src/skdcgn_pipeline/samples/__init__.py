@@ -1,0 +1,1 @@
+"""Samples of generators: records, shards, encodings."""

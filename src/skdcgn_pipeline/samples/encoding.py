@@ -1,0 +1,132 @@
+"""Images of bytes as PNG, WebP or JPEG, one by one, and back.
+
+The libraries behind Pillow let other threads run while they work, so that a pool of threads encodes or decodes
+as many images at a time. What comes out depends on the image and the settings alone.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, features
+
+from skdcgn_pipeline.parameters import ImageEncoding
+from skdcgn_pipeline.runtime.errors import SettingError
+
+MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
+# Above this, more threads wait for memory rather than decode.
+MOST_DECODING_THREADS = 8
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """A column of encoded images.
+
+    Attributes:
+        values: One file's content per image.
+        row_shape: (C, H, W) of every image.
+    """
+
+    values: tuple[bytes, ...]
+    row_shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: slice) -> EncodedImages:
+        return EncodedImages(self.values[rows], self.row_shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images."""
+        return sum(map(len, self.values))
+
+
+def options_of(how: ImageEncoding) -> dict[str, Any]:
+    """Return what Pillow's `save` takes for an encoding; speed is chosen over the last tenth of size."""
+    if how.encoding == "png":
+        return {"format": "PNG", "compress_level": 3}
+    if how.encoding == "webp" and how.quality is None:
+        return {"format": "WEBP", "lossless": True, "method": 0, "quality": 50}
+    if how.encoding == "webp":
+        return {"format": "WEBP", "quality": how.quality, "method": 2}
+    # Colours at full resolution: students learn every pixel of a texture.
+    return {"format": "JPEG", "quality": how.effective_quality, "subsampling": 0}
+
+
+def check_encodable(how: ImageEncoding) -> None:
+    """Refuse an encoding that Pillow was built without.
+
+    Raises:
+        SettingError: Naming the encoding.
+    """
+    module = {"png": "zlib", "webp": "webp", "jpeg": "jpg"}.get(how.encoding)
+    if module and not features.check(module):
+        remedy = "Install Pillow from its wheels, or choose another encoding."
+        raise SettingError("sample.encoding", "an encoding that Pillow can write", f"'{how.encoding}'", remedy)
+
+
+def encode(images: np.ndarray, how: ImageEncoding) -> EncodedImages:
+    """Encode images [N, 1 or 3, H, W] uint8; one channel is encoded as grey."""
+    options, mode = options_of(how), MODE_OF_CHANNELS[images.shape[1]]
+    values = []
+    for image in images:
+        pixels = image[0] if mode == "L" else np.ascontiguousarray(image.transpose(1, 2, 0))
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, **options)
+        values.append(buffer.getvalue())
+    return EncodedImages(tuple(values), images.shape[1:])
+
+
+def decode(values: Sequence[bytes], row_shape: Sequence[int], num_threads: int = 1) -> np.ndarray:
+    """Decode images that `encode` made; safe to call from several threads at a time.
+
+    Args:
+        values: One file's content per image.
+        row_shape: (C, H, W) of every image, C 1 or 3.
+        num_threads: Images decoded at a time.
+
+    Returns:
+        uint8 [N, C, H, W].
+
+    Raises:
+        ValueError: If an image cannot be decoded or is of another size.
+    """
+    images = np.empty((len(values), *row_shape), np.uint8)
+
+    def fill(row: int) -> None:
+        images[row] = _decode_one(values[row], *row_shape)
+
+    if num_threads == 1 or len(values) < 2:
+        for row in range(len(values)):
+            fill(row)
+    else:
+        with ThreadPoolExecutor(num_threads) as pool:
+            # As a list: an error in a thread comes out here.
+            list(pool.map(fill, range(len(values)), chunksize=8))
+    return images
+
+
+def _decode_one(value: bytes, channels: int, height: int, width: int) -> np.ndarray:
+    mode = MODE_OF_CHANNELS[channels]
+    try:
+        with Image.open(io.BytesIO(value)) as image:
+            if image.size != (width, height):
+                raise ValueError(f"expected an image of {width} x {height} pixels, got {image.size}")
+            # WebP knows no grey: a mask comes back as three equal channels.
+            pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    except (OSError, SyntaxError, EOFError, struct.error) as error:  # what Pillow raises on damaged images
+        raise ValueError(f"an image that cannot be decoded ({error})") from error
+    return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
+
+
+def decoding_threads() -> int:
+    """Return how many images are decoded at a time where nobody says."""
+    return min(MOST_DECODING_THREADS, os.cpu_count() or 1)

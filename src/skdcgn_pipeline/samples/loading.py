@@ -1,0 +1,244 @@
+"""Batches of a training, fetched by step and ahead of time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from skdcgn_pipeline.images.batches import EpochSampler, WindowSampler, take_images
+from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS, channels_of
+
+logger = logging.getLogger(__name__)
+
+# Images of one mechanism of more bytes are read as they are needed instead of into memory.
+STREAMED_BEYOND_BYTES = 4 * 2**30
+# What is kept of them then, at most: they are kept as they are stored, and take less where they are encoded.
+KEPT_BYTES = 2**30
+# Of the row groups that are kept, those that rows are mixed over; the others are for batches fetched ahead.
+MIXED_SHARE = 0.8
+
+Batch = tuple[Tensor, ...]
+# Step -> batch on the CPU: the same for the same step, whatever was fetched before.
+Fetch = Callable[[int], Batch]
+
+
+class PairSource(Protocol):
+    """What a student learns from, row by row; `take` may be called by several threads at a time."""
+
+    @property
+    def noise_dim(self) -> int:
+        """Length of the noise."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def order(self, seed: int, purpose: str) -> EpochSampler:
+        """Return the order in which rows are best taken."""
+        ...
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return noise [B, noise_dim], labels [B] and uint8 images [B, C, H, W] of row numbers [B]."""
+        ...
+
+
+class _Pairs(NamedTuple):
+    noise: Tensor
+    labels: Tensor
+    images: Tensor
+
+
+class PairsInMemory:
+    """Noise [N, noise_dim], labels [N] and uint8 images [N, C, H, W] in memory, as a `PairSource`."""
+
+    def __init__(self, noise: Tensor, labels: Tensor, images: Tensor) -> None:
+        self._pairs = _Pairs(noise, labels, images)
+        self.noise_dim, self.image_size = noise.shape[1], images.shape[-1]
+
+    def __len__(self) -> int:
+        return len(self._pairs.labels)
+
+    def order(self, seed: int, purpose: str) -> EpochSampler:
+        """Return an order in which any row may follow any other."""
+        return EpochSampler(len(self), seed, purpose)
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return noise [B, noise_dim], labels [B] and uint8 images [B, C, H, W] of row numbers [B]."""
+        noise, labels, images = self._pairs
+        return noise[rows], labels[rows], take_images(images, rows)
+
+
+class StreamedPairs:
+    """Samples of one mechanism, or composites of them, that are read as they are needed, as a `PairSource`.
+
+    Memory stays at `KEPT_BYTES`, in each process that trains.
+
+    Attributes:
+        groups: The row groups that rows are taken from.
+        layout: What the order depends on besides the number of rows of each shard; JSON-able.
+    """
+
+    def __init__(self, samples: SampleShards, mechanism: str) -> None:
+        self._samples, self._mechanism = samples, mechanism
+        self.noise_dim, self.image_size = samples.noise_dim, samples.image_size
+        self._group_sizes = torch.from_numpy(samples.group_sizes())
+        largest = int(self._group_sizes.max())
+        parts = MECHANISMS if mechanism == COMPOSITE else [mechanism]
+        bytes_per_row = sum(map(channels_of, parts)) * samples.image_size**2
+        most = max(2, KEPT_BYTES // (largest * bytes_per_row))
+        self.groups = samples.groups_of(mechanism, most)
+        self.layout = {"rows_per_group": largest, "mixed_groups": int(most * MIXED_SHARE)}
+
+    def __len__(self) -> int:
+        return self._samples.num_rows
+
+    def order(self, seed: int, purpose: str) -> EpochSampler:
+        """Return an order whose neighbours share row groups."""
+        return WindowSampler(self._group_sizes, self.layout["mixed_groups"], seed, purpose)
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return noise [B, noise_dim], labels [B] and uint8 images [B, C, H, W] of row numbers [B].
+
+        Raises:
+            DamagedFileError: Naming the shard that is damaged.
+        """
+        return self._samples.rows(self._mechanism, rows, self.groups)
+
+
+def _bytes_of(samples: SampleShards, mechanism: str) -> int:
+    return samples.num_rows * channels_of(mechanism) * samples.image_size**2
+
+
+def _is_streamed(samples: SampleShards, mechanism: str) -> bool:
+    return _bytes_of(samples, mechanism) > STREAMED_BEYOND_BYTES
+
+
+def open_pairs(samples: SampleShards, mechanism: str) -> PairSource:
+    """Read what one student learns from into memory, or as it is needed where it is much.
+
+    Args:
+        samples: Of the teacher.
+        mechanism: shape, texture, background or `COMPOSITE`.
+
+    Raises:
+        DamagedFileError: Naming the shard that is damaged.
+    """
+    if _is_streamed(samples, mechanism):
+        gib = _bytes_of(samples, mechanism) / 2**30
+        logger.info("%s: %.1f GiB of images are read as they are needed", mechanism, gib)
+        return StreamedPairs(samples, mechanism)
+    return PairsInMemory(*(samples.read_composites() if mechanism == COMPOSITE else samples.read_pairs(mechanism)))
+
+
+def identity_of_order(samples: SampleShards, mechanism: str) -> dict[str, Any]:
+    """Return what `open_pairs` adds to the identity of a training: nothing where rows are in memory."""
+    return {"order": StreamedPairs(samples, mechanism).layout} if _is_streamed(samples, mechanism) else {}
+
+
+def fetch_by_epochs(
+    source: PairSource,
+    batch_size: int,
+    seed: int,
+    purpose: str,
+    part: Callable[[Tensor], Tensor] = lambda rows: rows,
+) -> Fetch:
+    """Return what fetches the batch of a step: a fresh order of all rows every epoch, see `PairSource.order`.
+
+    Args:
+        source: The rows.
+        batch_size: Rows per step.
+        seed: Base seed.
+        purpose: Word that sets this order apart from others.
+        part: Of a step's rows, those that are wanted here.
+    """
+    sampler = source.order(seed, purpose)
+    return lambda step: source.take(part(sampler.rows(step, batch_size)))
+
+
+class BatchLoader:
+    """Gives the batch of a step on a device, while threads fetch those to come.
+
+    The batches depend on `fetch` alone: not on the number of threads, nor on which of them is faster. Close
+    it, or use it in a `with` statement, so that its threads end.
+
+    Args:
+        fetch: Gives the batch of a step; called by several threads at a time where there are several.
+        num_steps: Steps in all; nothing is fetched beyond.
+        device: Where batches go: to a GPU from pinned memory, while it computes.
+        num_threads: 0 fetches when a batch is asked for.
+        num_ahead: Batches that are fetched or waiting at a time; twice the number of threads by default.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        num_steps: int,
+        device: torch.device | str = "cpu",
+        num_threads: int = 0,
+        num_ahead: int | None = None,
+    ) -> None:
+        self.fetch, self.num_steps, self.device = fetch, num_steps, torch.device(device)
+        self.num_ahead = 2 * num_threads if num_ahead is None else num_ahead
+        self._pool = ThreadPoolExecutor(num_threads, "fetch") if num_threads else None
+        self._pending: dict[int, Future[Batch]] = {}
+        self._waited = 0.0
+        self._since: float | None = None
+
+    def _fetch(self, step: int) -> Batch:
+        batch = self.fetch(step)
+        return tuple(part.pin_memory() for part in batch) if self.device.type == "cuda" else batch
+
+    def _await(self, step: int) -> Batch:
+        if self._pool is None:
+            return self._fetch(step)
+        wanted = range(step, min(step + self.num_ahead + 1, self.num_steps))
+        for other in self._pending.keys() - set(wanted):
+            self._pending.pop(other).cancel()
+        for other in wanted:
+            if other not in self._pending:
+                self._pending[other] = self._pool.submit(self._fetch, other)
+        return self._pending.pop(step).result()
+
+    def __call__(self, step: int) -> Batch:
+        """Return the batch of a step on the device; raises what `fetch` raises."""
+        start = time.perf_counter()
+        batch = self._await(step)
+        now = time.perf_counter()
+        if self._since is None:
+            self._since = now  # the first batch could not be there before it was asked for
+        else:
+            self._waited += now - start
+        return tuple(part.to(self.device, non_blocking=True) for part in batch)
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the time since the first batch in which a step waited for its own, in [0, 1].
+
+        On a GPU, which may still compute meanwhile, it is an upper bound of what the data costs.
+        """
+        elapsed = 0.0 if self._since is None else time.perf_counter() - self._since
+        return self._waited / elapsed if elapsed else 0.0
+
+    def close(self) -> None:
+        """Let the threads end; what they have not begun is not fetched."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> BatchLoader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

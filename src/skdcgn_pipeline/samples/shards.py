@@ -1,0 +1,349 @@
+"""Rows streamed into Parquet shards, and read back: one mechanism for samples and counterfactuals."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from itertools import chain, groupby
+from operator import itemgetter
+from threading import Lock
+from typing import Any, TypeVar
+
+import numpy as np
+
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, check_writable
+from skdcgn_pipeline.runtime.progress import Progress, stop_requested
+from skdcgn_pipeline.samples.columns import (
+    Column,
+    StoredRows,
+    join,
+    read_columns,
+    read_groups,
+    read_stored,
+    rows_of_first_group,
+    write_parts,
+)
+
+logger = logging.getLogger(__name__)
+
+SHARDS_FILE = "shards.json"
+# Blocks that are computed before they are needed, where threads finish them.
+BLOCKS_AHEAD = 2
+# No row with images takes less, however it is encoded.
+FEWEST_BYTES_PER_ROW = 100
+# A thread finishes so many rows of a block at a time.
+ROWS_PER_TASK = 8
+
+Columns = dict[str, np.ndarray]
+Block = Mapping[str, Column]
+T = TypeVar("T")
+
+
+def shard_name(number: int) -> str:
+    """Return the file name of a shard."""
+    return f"shard-{number:05d}.parquet"
+
+
+def ahead(items: Iterable[T], count: int) -> Generator[T]:
+    """Yield items in order while a thread computes up to `count` of the next; its errors come out in their place."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, iterator, end) for _ in range(count))
+        try:
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(thread.submit(next, iterator, end))
+                yield item  # type: ignore[misc]
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+
+class BlockRows:
+    """Any ranges of rows, computed by whole blocks whose content depends on the block's number alone.
+
+    Args:
+        compute_block: Block number -> columns of `rows_per_block` rows.
+        rows_per_block: Rows of every block.
+        finish: What is done to each row's columns by itself, such as encoding images. With it, blocks are
+            computed in one thread, finished in others and given away in order; a few are in memory at a time.
+        num_threads: Threads that finish.
+    """
+
+    def __init__(
+        self,
+        compute_block: Callable[[int], Block],
+        rows_per_block: int,
+        finish: Callable[[Block], Block] | None = None,
+        num_threads: int = 1,
+    ) -> None:
+        self.compute_block, self.rows_per_block = compute_block, rows_per_block
+        self.finish, self.num_threads = finish, num_threads
+
+    def rows(self, spans: Sequence[range]) -> Generator[tuple[int, Block]]:
+        """Yield the rows of ascending spans in parts, each with the number of its span."""
+        size = self.rows_per_block
+        wanted = [
+            (span, block, slice(max(rows.start - block * size, 0), min(rows.stop - block * size, size)))
+            for span, rows in enumerate(spans)
+            for block in range(rows.start // size, -(-rows.stop // size))
+        ]
+        # Two neighbouring spans may share a block, which is computed once.
+        numbers = list(dict.fromkeys(block for _, block, _ in wanted))
+        with closing(self._blocks(numbers)) as blocks:
+            current = -1
+            columns: Block = {}
+            for span, block, within in wanted:
+                if block != current:
+                    current, columns = block, next(blocks)
+                yield span, {name: values[within] for name, values in columns.items()}
+
+    def _blocks(self, numbers: Sequence[int]) -> Generator[Block]:
+        if self.finish is None:
+            yield from map(self.compute_block, numbers)
+            return
+        tasks = range(0, self.rows_per_block, ROWS_PER_TASK)
+        # Enough blocks for every thread to have work.
+        most = 1 + -(-self.num_threads // len(tasks))
+        waiting: deque = deque()
+        with (
+            ThreadPoolExecutor(self.num_threads) as pool,
+            closing(ahead(map(self.compute_block, numbers), BLOCKS_AHEAD)) as computed,
+        ):
+            try:
+                for block in computed:
+                    parts = ({n: v[first : first + ROWS_PER_TASK] for n, v in block.items()} for first in tasks)
+                    waiting.append([pool.submit(self.finish, part) for part in parts])
+                    if len(waiting) > most:
+                        yield _joined(waiting.popleft())
+                while waiting:
+                    yield _joined(waiting.popleft())
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _joined(tasks: Sequence[Any]) -> Block:
+    parts = [task.result() for task in tasks]
+    return {name: join([part[name] for part in parts]) for name in parts[0]}
+
+
+def _bytes_per_row(block: Block) -> float:
+    return sum(values.nbytes for values in block.values()) / len(next(iter(block.values())))
+
+
+def check_space(writer: ArtifactWriter, title: str, num_rows: int, bytes_per_row: float, remedy: str) -> None:
+    """Say what rows need on disk, and refuse where it cannot hold them.
+
+    Raises:
+        SettingError: Naming the need, what is free and the remedy.
+    """
+    needed = round(num_rows * bytes_per_row)
+    free = shutil.disk_usage(writer.directory).free
+    logger.info(
+        f"{title}: {num_rows:,} rows of about {bytes_per_row:,.0f} bytes need about {needed / 2**20:,.0f} MiB; "
+        f"{free / 2**20:,.0f} MiB are free"
+    )
+    check_writable(writer.directory, needed, remedy)
+
+
+def write_shards(
+    writer: ArtifactWriter,
+    title: str,
+    num_rows: int,
+    rows_per_shard: int,
+    source: Callable[[], BlockRows],
+    properties: Mapping[str, Any],
+    bytes_per_row: float | None = None,
+    remedy: str = "Free some space, ask for fewer images or choose another data root.",
+    shard_range: tuple[int, int] | None = None,
+    others: Sequence[Artifact] = (),
+) -> None:
+    """Write the shards that are missing or damaged, then the index.
+
+    Memory stays at a few blocks of rows and one row group, whatever the size of the shards.
+
+    Args:
+        writer: Where to.
+        title: Shown in the progress.
+        num_rows: Rows of all shards.
+        rows_per_shard: Rows of each but the last.
+        source: Makes the rows; only called when a shard is missing.
+        properties: Further entries of the index.
+        bytes_per_row: What a row takes on disk; None measures the first block.
+        remedy: What to do where the disk cannot hold the rows.
+        shard_range: [first, last): write only these of all shards; the index lists no others.
+        others: Artifacts whose shards of the same name are the same, and taken over.
+
+    Raises:
+        SettingError: If the disk cannot hold the missing shards.
+        InterruptedRunError: If a stop was requested; finished shards are kept.
+    """
+
+    def span_of(number: int) -> range:
+        return range(number * rows_per_shard, min((number + 1) * rows_per_shard, num_rows))
+
+    numbers = range(-(-num_rows // rows_per_shard))[slice(*shard_range) if shard_range else slice(None)]
+    # Asked before the shards are looked at one by one: of too many there is not even room for a list.
+    num_known = len(writer.files) + sum(len(other.manifest["files"]) for other in others)
+    least = (len(numbers) - 1 - num_known) * rows_per_shard * (bytes_per_row or FEWEST_BYTES_PER_ROW)
+    check_writable(writer.directory, max(0, round(least)), remedy)
+    missing = [
+        number
+        for number in numbers
+        if not writer.has(shard_name(number)) and not writer.take_over(shard_name(number), others)
+    ]
+    total, to_do = (sum(len(span_of(number)) for number in some) for some in (numbers, missing))
+    progress = Progress(title, total, "rows", total - to_do)
+    if missing:
+        if stop_requested():
+            progress.interrupt()
+        if bytes_per_row is not None:
+            check_space(writer, title, to_do, bytes_per_row, remedy)
+        with closing(source().rows([span_of(number) for number in missing])) as rows:
+            first = next(rows)
+            if bytes_per_row is None:
+                check_space(writer, title, to_do, _bytes_per_row(first[1]), remedy)
+            for place, parts in groupby(chain([first], rows), key=itemgetter(0)):
+                number = missing[place]
+                writer.write(shard_name(number), partial(write_parts, parts=map(itemgetter(1), parts)))
+                progress.advance(len(span_of(number)))
+                if number != missing[-1] and stop_requested():
+                    progress.interrupt()
+    progress.finish()
+    shards = [{"name": shard_name(number), "num_rows": len(span_of(number))} for number in numbers]
+    writer.write_json(SHARDS_FILE, {**properties, "shards": shards})
+
+
+class Shards:
+    """Rows in Parquet shards.
+
+    Attributes:
+        artifact: Where they are stored.
+        index: Names and row counts of the shards, and what else the writer noted.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        self.index: dict[str, Any] = artifact.read_json(SHARDS_FILE)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all shards."""
+        return sum(shard["num_rows"] for shard in self.index["shards"])
+
+    def stream(self, names: Sequence[str]) -> Iterator[Columns]:
+        """Read columns shard by shard.
+
+        Raises:
+            DamagedFileError: Naming the shard that is unreadable, lacks a column or has other rows.
+        """
+        for shard in self.index["shards"]:
+            yield read_columns(self.artifact.path(shard["name"]), names, shard["num_rows"])
+
+    def stream_parts(self, names: Sequence[str]) -> Iterator[Columns]:
+        """Read columns a few MiB at a time, in memory that does not grow with the shards; raises like `stream`."""
+        for shard in self.index["shards"]:
+            yield from read_groups(self.artifact.path(shard["name"]), names, shard["num_rows"])
+
+    def read(self, *names: str) -> Columns:
+        """Read columns of all shards into memory; raises like `stream`."""
+        columns: Columns = {}
+        first = 0
+        for part in self.stream_parts(names):
+            for name, values in part.items():
+                if name not in columns:
+                    columns[name] = np.empty((self.num_rows, *values.shape[1:]), values.dtype)
+                columns[name][first : first + len(values)] = values
+            first += len(part[names[0]])
+        return columns
+
+    def group_sizes(self) -> np.ndarray:
+        """Return the rows of every row group, in order: as many as the first one's, fewer where a shard ends."""
+        shards = self.index["shards"]
+        size = rows_of_first_group(self.artifact.path(shards[0]["name"]))
+        starts = (np.arange(0, shard["num_rows"], size) for shard in shards)
+        return np.concatenate([np.minimum(size, s["num_rows"] - own) for s, own in zip(shards, starts, strict=True)])
+
+    def take(self, rows: np.ndarray, *names: str) -> Columns:
+        """Read some rows, in the order asked for, without decoding others' images; see `RowGroups.take`."""
+        return RowGroups(self, names, 0).take(rows)
+
+
+class RowGroups:
+    """Rows of shards in any order; the row groups that were read last are kept, images as they are stored.
+
+    A whole row group, of up to 8 MiB of images, is read for any of its rows.
+
+    Args:
+        shards: Where from.
+        names: The columns.
+        most: Row groups that are kept.
+    """
+
+    def __init__(self, shards: Shards, names: Sequence[str], most: int) -> None:
+        self.shards, self.names, self.most = shards, tuple(names), most
+        self._lasts = np.cumsum(shards.group_sizes())
+        self._last_of_shards = np.cumsum([shard["num_rows"] for shard in shards.index["shards"]])
+        self._kept: dict[int, Future[StoredRows]] = {}
+        self._lock = Lock()
+
+    @property
+    def num_rows_kept(self) -> int:
+        """Rows of the groups that are kept."""
+        return sum(int(self._lasts[group]) - self._first_row(group) for group in list(self._kept))
+
+    def _first_row(self, group: int) -> int:
+        return int(self._lasts[group - 1]) if group else 0
+
+    def _read(self, group: int) -> StoredRows:
+        first = self._first_row(group)
+        place = int(np.searchsorted(self._last_of_shards, first, side="right"))
+        shard, num_rows = self.shards.index["shards"][place], int(self._lasts[group]) - first
+        first -= int(self._last_of_shards[place]) - shard["num_rows"]
+        rows = range(first, first + num_rows)
+        return read_stored(self.shards.artifact.path(shard["name"]), self.names, rows, shard["num_rows"])
+
+    def _stored(self, group: int) -> StoredRows:
+        """Return a group, which one thread reads while others that ask for it wait."""
+        with self._lock:
+            kept = self._kept.get(group)
+            if kept is None:
+                own: Future[StoredRows] = Future()
+                self._kept[group] = own
+                while len(self._kept) > self.most:
+                    del self._kept[next(iter(self._kept))]  # the one that was read first
+        if kept is not None:
+            return kept.result()
+        try:
+            own.set_result(self._read(group))
+        except BaseException as error:  # noqa: BLE001 - all who wait for it are told, this thread too
+            with self._lock:
+                self._kept.pop(group, None)
+            own.set_exception(error)
+        return own.result()
+
+    def take(self, rows: np.ndarray) -> Columns:
+        """Return some rows, in the order asked for; in the calling thread, and several may do so at once.
+
+        Args:
+            rows: [B] row numbers in 0 .. num_rows - 1.
+
+        Raises:
+            IndexError: If there is no such row.
+            DamagedFileError: Naming the shard that is unreadable, lacks a column or has other rows.
+        """
+        rows, num_rows = np.asarray(rows, np.int64), self.shards.num_rows
+        if len(rows) and not (rows.min() >= 0 and rows.max() < num_rows):
+            raise IndexError(f"expected rows 0 to {num_rows - 1}, got {rows.min()} to {rows.max()}")
+        groups = np.searchsorted(self._lasts, rows, side="right")
+        columns: Columns = {}
+        for group in np.unique(groups):
+            own = groups == group
+            for name, values in self._stored(int(group)).take(rows[own] - self._first_row(group)).items():
+                if name not in columns:
+                    columns[name] = np.empty((len(rows), *values.shape[1:]), values.dtype)
+                columns[name][own] = values
+        return columns

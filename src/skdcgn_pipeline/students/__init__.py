@@ -1,0 +1,1 @@
+"""Students: networks, distillation, the baseline without it."""

@@ -1,0 +1,1 @@
+"""Teachers: networks, loading, training."""

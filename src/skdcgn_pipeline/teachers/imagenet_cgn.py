@@ -1,0 +1,497 @@
+"""The CGN of ImageNet: three BigGAN-deep-256 and a U^2-Net, with the published names of their tensors.
+
+Architecture: CGN (arXiv 2101.06046, section 3.2), BigGAN-deep (arXiv 1809.11096) and U^2-Net (arXiv
+2005.09007). BigGAN is that of the package `pytorch-pretrained-biggan` (extra `imagenet`), imported where it
+is needed.
+
+Precision: the network runs under `compute.autocast` and is loaded channels last. In bf16 its images differ
+from those in fp32 by at most `BF16_MAX_DIFFERENCE`: class embedding, convolutions and attention run in bf16,
+spectral norms, batch statistics, the sigmoid and the clamp in fp32.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.spectral_norm import SpectralNorm
+
+from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
+from skdcgn_pipeline.networks.class_mixing import check_mixtures
+from skdcgn_pipeline.networks.weights_file import read_state
+from skdcgn_pipeline.runtime.compute import place
+from skdcgn_pipeline.runtime.errors import SettingError, check_choice
+from skdcgn_pipeline.runtime.seeding import seeded
+from skdcgn_pipeline.students.student import FrozenCache, check_request
+from skdcgn_pipeline.teachers.cgn import MASK_MAX, MASK_MIN
+from skdcgn_pipeline.teachers.u2net import U2NET_DECODER, U2NET_ENCODER, Stage, U2Net
+from skdcgn_pipeline.vocabulary import MECHANISMS
+
+# One file, or several by name, see `files_of_parts`.
+Weights = Path | str | Mapping[str, Path | str]
+
+PREFIX_OF_MECHANISM = {"shape": "f_shape", "texture": "f_text", "background": "f_bg"}
+# The published checkpoint also holds the BigGAN that only the training of a CGN needs.
+UNUSED_PREFIX = "biggan_GT."
+
+DEFAULT_TRUNCATION = 0.5  # of the published code
+NOISE_BOUND = 2.0  # BigGAN's noise is normal, truncated at two standard deviations
+
+# How far pixels in bf16 are from those in fp32, at most and on average over a batch; masks in [0, 1], images
+# in [-1, 1]. A test holds the miniature to it, whose 64 images came within 0.09 and 0.005 on a CPU.
+BF16_MAX_DIFFERENCE = 0.2
+BF16_MEAN_DIFFERENCE = 0.01
+
+# Arguments of BigGANConfig. Of a layer: whether it doubles the size, its channels in and out as multiples of
+# channel_width.
+BIGGAN_DEEP_256: Mapping[str, Any] = {
+    "output_dim": 256,
+    "z_dim": 128,
+    "class_embed_dim": 128,
+    "channel_width": 128,
+    "num_classes": 1000,
+    "layers": (
+        (False, 16, 16),
+        (True, 16, 16),
+        (False, 16, 16),
+        (True, 16, 8),
+        (False, 8, 8),
+        (True, 8, 8),
+        (False, 8, 8),
+        (True, 8, 4),
+        (False, 4, 4),
+        (True, 4, 2),
+        (False, 2, 2),
+        (True, 2, 1),
+    ),
+    "attention_layer_position": 8,
+    "eps": 1e-4,
+    "n_stats": 51,
+}
+BIGGAN_MINIATURE: Mapping[str, Any] = {
+    "output_dim": 32,
+    "z_dim": 4,
+    "class_embed_dim": 4,
+    "channel_width": 3,
+    "num_classes": 10,
+    "layers": ((False, 16, 8), (True, 8, 4), (True, 4, 4), (True, 4, 2), (False, 2, 1)),
+    "attention_layer_position": 2,
+    "eps": 1e-4,
+    "n_stats": 51,
+}
+# What `ImageNetCGN` is built with: the published network (211 M parameters), and one of the same classes for
+# tests and small machines.
+SIZES: dict[str, dict[str, Any]] = {
+    "deep_256": {"biggan": BIGGAN_DEEP_256, "encoder": U2NET_ENCODER, "decoder": U2NET_DECODER},
+    "miniature": {
+        "biggan": BIGGAN_MINIATURE,
+        "encoder": (Stage(4, 2, 4), Stage(3, 2, 4), Stage(3, 2, 4, dilated=True)),
+        "decoder": (Stage(3, 2, 4), Stage(4, 2, 4)),
+    },
+}
+POWER_ITERATIONS = 5
+# Residual blocks of the published BigGAN-deep networks -> image size.
+RESOLUTION_OF_BLOCKS = {10: 128, 12: 256, 14: 512}
+
+
+def truncate_normal(noise: Tensor, bound: float = NOISE_BOUND) -> Tensor:
+    """Map standard normal numbers to a normal distribution truncated at +- bound.
+
+    The map keeps quantiles, F_truncated(z) = F_normal(noise), which is z = sqrt(2) erfinv(erf(noise / sqrt(2))
+    erf(bound / sqrt(2))). So it is deterministic, increasing, odd and differentiable, and normal noise becomes
+    exactly truncated normal: a teacher of truncated noise takes N(0, I) like every other generator.
+
+    Args:
+        noise: Any shape, floating point.
+        bound: In standard deviations, positive.
+
+    Returns:
+        The same shape, in [-bound, bound], float32.
+    """
+    root = math.sqrt(2)
+    quantile = torch.erf(noise.float() / root) * math.erf(bound / root)
+    return (torch.erfinv(quantile) * root).clamp(-bound, bound)
+
+
+class _KeptSpectralNorm(SpectralNorm):
+    """Torch's spectral norm, which a frozen network computes once, and in fp32 under autocast too."""
+
+    def __init__(self, original: SpectralNorm) -> None:
+        super().__init__(original.name, original.n_power_iterations, original.dim, original.eps)
+        self._weights = FrozenCache()
+
+    def __call__(self, module: nn.Module, inputs: Any) -> None:
+        tensors = [getattr(module, f"{self.name}_{part}") for part in ("orig", "u", "v")]
+        # A matrix-vector product in bf16 would scale every layer of a mechanism by its rounding.
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            weight = self._weights.get(module, tensors, lambda: self.compute_weight(module, module.training))
+        setattr(module, self.name, weight)
+
+    @classmethod
+    def take_over(cls, network: nn.Module) -> None:
+        """Replace torch's own in all layers of a network; names and values of its tensors stay."""
+        for module in network.modules():
+            hooks = module._forward_pre_hooks
+            for key, hook in hooks.items():
+                if type(hook) is SpectralNorm:
+                    hooks[key] = cls(hook)
+
+
+def _make_biggan(options: Mapping[str, Any]) -> nn.Module:
+    try:
+        from pytorch_pretrained_biggan import BigGAN, BigGANConfig
+    except ImportError as error:
+        raise SettingError(
+            "teacher.name",
+            "the package pytorch-pretrained-biggan for an ImageNet CGN",
+            f"'{error}'",
+            "Install it: pip install pytorch-pretrained-biggan, or the extra 'imagenet' of this package.",
+        ) from error
+    biggan = BigGAN(BigGANConfig(**options))
+    _KeptSpectralNorm.take_over(biggan)
+    return biggan
+
+
+class ImageNetCGN(nn.Module):
+    """Three independent BigGANs of one noise vector and a class each; a U^2-Net makes the mask.
+
+    mask = clamp(U^2-Net(f_shape(z, shape)), 1e-4, 0.9999), foreground = f_text(z, texture), background =
+    f_bg(z, background), with z = truncation * `truncate_normal(noise)` (CGN, equations 3 and 4).
+
+    Args:
+        biggan: Arguments of `BigGANConfig`, such as `BIGGAN_DEEP_256`.
+        encoder, decoder: Stages of the U^2-Net.
+        truncation: In (0, 1]: scale of the noise and the set of batch statistics. The package knows those of
+            multiples of 0.02 and mixes neighbouring ones in between.
+
+    Attributes:
+        noise_dim, num_classes, image_size: The generator's interface; noise is N(0, I).
+
+    Raises:
+        SettingError: If the truncation is outside (0, 1], the layers do not make images of `output_dim`, or
+            the package is missing.
+    """
+
+    def __init__(
+        self,
+        biggan: Mapping[str, Any] = BIGGAN_DEEP_256,
+        encoder: Sequence[Stage] = U2NET_ENCODER,
+        decoder: Sequence[Stage] = U2NET_DECODER,
+        truncation: float = DEFAULT_TRUNCATION,
+    ) -> None:
+        super().__init__()
+        if not isinstance(truncation, (int, float)) or not 0 < truncation <= 1:
+            raise SettingError("teacher.truncation", "a number in (0, 1]", truncation, "The published one is 0.5.")
+        image_size = 4 * 2 ** sum(doubles for doubles, _, _ in biggan["layers"])
+        if image_size != biggan["output_dim"]:
+            remedy = "Give as many doubling layers as the size needs, starting from 4."
+            raise SettingError("biggan.output_dim", f"{image_size}, by the layers", biggan["output_dim"], remedy)
+        self.truncation = float(truncation)
+        self.noise_dim, self.num_classes, self.image_size = biggan["z_dim"], biggan["num_classes"], image_size
+        self.f_shape = _make_biggan(biggan)
+        self.f_text = _make_biggan(biggan)
+        self.f_bg = _make_biggan(biggan)
+        self.u2net = U2Net(encoder, decoder)
+
+    def network_of(self, mechanism: str) -> nn.Module:
+        """Return the networks of one mechanism: a BigGAN, for `shape` with the U^2-Net."""
+        network = getattr(self, PREFIX_OF_MECHANISM[mechanism])
+        return nn.ModuleList([network, self.u2net]) if mechanism == "shape" else network
+
+    def forward(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
+        """Render with gradients; `noise` [N, noise_dim] ~ N(0, I), labels as in `MechanismLabels.of`.
+
+        Raises:
+            SettingError: If noise or labels have another shape, or a class is out of range.
+        """
+        labels = MechanismLabels.of(labels)
+        check_request(self, noise, labels)
+        return MechanismImages(*(self._render_one(m, noise, getattr(labels, m)) for m in MECHANISMS))
+
+    def _draw(self, mechanism: str, noise: Tensor, label: Tensor) -> Tensor:
+        """Return a BigGAN's images [N, 3, H, W] in [-1, 1], for shape the premask."""
+        latent = self.truncation * truncate_normal(noise)
+        # The class enters as a one-hot vector, in whose place weights mix classes.
+        classes = label if label.ndim == 2 else F.one_hot(label.long(), self.num_classes)
+        return getattr(self, PREFIX_OF_MECHANISM[mechanism])(latent, classes.to(latent.dtype), self.truncation)
+
+    def _render_one(self, mechanism: str, noise: Tensor, label: Tensor) -> Tensor:
+        images = self._draw(mechanism, noise, label)
+        return self.u2net(images).float().clamp(MASK_MIN, MASK_MAX) if mechanism == "shape" else images.float()
+
+    @torch.no_grad()
+    def render(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
+        """Render the mechanisms without gradients; raises like `forward`."""
+        return self(noise, labels)
+
+    @torch.no_grad()
+    def render_mixtures(self, noise: Tensor, weights: Mapping[str, Tensor]) -> MechanismImages:
+        """Render mixtures of classes, see `MixesClasses`."""
+        check_mixtures(self, noise, weights)
+        return MechanismImages(*(self._render_one(m, noise, weights[m]) for m in MECHANISMS))
+
+    @torch.no_grad()
+    def render_mechanism(self, mechanism: str, noise: Tensor, label: Tensor) -> Tensor:
+        """Render one mechanism's image for noise [N, noise_dim] and classes [N]; raises like `forward`."""
+        check_choice("mechanism", mechanism, MECHANISMS)
+        check_request(self, noise, MechanismLabels.of(label))
+        return self._render_one(mechanism, noise, label)
+
+    @torch.no_grad()
+    def render_premask(self, noise: Tensor, label: Tensor) -> Tensor:
+        """Render what the U^2-Net makes a mask of: [N, 3, H, W] in [-1, 1]; raises like `forward`."""
+        check_request(self, noise, MechanismLabels.of(label))
+        return self._draw("shape", noise, label).float()
+
+
+class BigGANImages(nn.Module):
+    """The BigGAN that a CGN is trained to imitate (`biggan_GT`): whole images of noise and class.
+
+    Args:
+        biggan: Arguments of `BigGANConfig`.
+        truncation: As in `ImageNetCGN`.
+
+    Attributes:
+        noise_dim, num_classes, image_size: As in `ImageNetCGN`; noise is N(0, I).
+    """
+
+    def __init__(self, biggan: Mapping[str, Any], truncation: float = DEFAULT_TRUNCATION) -> None:
+        super().__init__()
+        self.truncation = float(truncation)
+        self.noise_dim, self.num_classes = biggan["z_dim"], biggan["num_classes"]
+        self.image_size = biggan["output_dim"]
+        self.network = _make_biggan(biggan)
+
+    @torch.no_grad()
+    def render_images(self, noise: Tensor, label: Tensor) -> Tensor:
+        """Render images [N, 3, H, W] in [-1, 1] for noise [N, noise_dim] and classes [N].
+
+        Raises:
+            SettingError: If noise or labels have another shape, or a class is out of range.
+        """
+        check_request(self, noise, MechanismLabels.of(label))
+        latent = self.truncation * truncate_normal(noise)
+        one_hot = F.one_hot(label.long(), self.num_classes).to(latent.dtype)
+        return self.network(latent, one_hot, self.truncation).float()
+
+
+def make_miniature(truncation: float = DEFAULT_TRUNCATION, seed: int = 0) -> ImageNetCGN:
+    """Return a small CGN of the same classes with random weights: 32 px, 10 classes, noise of length 4.
+
+    Serves as `teacher.factory`; its images follow noise and class but show nothing.
+
+    Args:
+        truncation: In (0, 1].
+        seed: Of the weights.
+
+    Returns:
+        The network, frozen and in eval mode.
+    """
+    with seeded(seed, "imagenet-miniature"):
+        cgn = ImageNetCGN(**SIZES["miniature"], truncation=truncation)
+        _initialise(cgn)
+    return _ready(cgn)
+
+
+def make_random(size: str = "deep_256", truncation: float = DEFAULT_TRUNCATION, seed: int = 0) -> ImageNetCGN:
+    """Return a CGN of a size in `SIZES` with random weights and finite images, to measure what it costs.
+
+    Returns:
+        The network on the CPU, frozen and in eval mode.
+    """
+    with seeded(seed, "imagenet-random"):
+        cgn = ImageNetCGN(**SIZES[check_choice("size", size, SIZES)], truncation=truncation)
+        _initialise(cgn, exact=False)
+    return _ready(cgn)
+
+
+@torch.no_grad()
+def _initialise(cgn: ImageNetCGN, exact: bool = True) -> None:
+    """Draw weights whose images vary, which the defaults of torch and of the package do not.
+
+    Args:
+        cgn: Any.
+        exact: Orthogonal weights and exact spectral norms, which take minutes for the published size; else
+            normal weights, and norms by a few power iterations.
+    """
+    for module in cgn.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim > 1:
+                if exact:
+                    nn.init.orthogonal_(parameter)
+                else:
+                    nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+            else:
+                # Before the last layer all channels can be off, and the image grey: lift them.
+                lift = 2 if hasattr(module, "running_vars") else 0
+                nn.init.constant_(parameter, lift if name == "bias" else 1)
+        # Lower variances than those of the random features, so that values do not fade from layer to layer.
+        for name, buffer in module.named_buffers(recurse=False):
+            if name == "running_vars":
+                buffer.fill_(0.6 if module.conditional else 0.1)
+            elif name == "running_var":
+                buffer.fill_(0.4)
+        # The vectors of the highest singular value, to which training would come by power iteration.
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, SpectralNorm):
+                matrix = hook.reshape_weight_to_matrix(getattr(module, f"{hook.name}_orig"))
+                if exact:
+                    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+                    first_left, first_right = left[:, 0], right[0]
+                else:
+                    first_right = F.normalize(torch.randn(matrix.shape[1]), dim=0)
+                    for _ in range(POWER_ITERATIONS):
+                        first_left = F.normalize(matrix @ first_right, dim=0)
+                        first_right = F.normalize(matrix.T @ first_left, dim=0)
+                getattr(module, f"{hook.name}_u").copy_(first_left)
+                getattr(module, f"{hook.name}_v").copy_(first_right)
+
+
+def _ready(cgn: ImageNetCGN) -> ImageNetCGN:
+    # Channels last is the faster layout of these convolutions, above all in bf16.
+    return place(cgn, "cpu", torch.channels_last).requires_grad_(False).eval()
+
+
+# --- weights ---------------------------------------------------------------------------------------
+
+
+def load_imagenet_cgn(weights: Weights | None, truncation: float = DEFAULT_TRUNCATION) -> ImageNetCGN:
+    """Load an ImageNet CGN, strictly; its size is that of the weights, one of `SIZES`.
+
+    Args:
+        weights: The published checkpoint as one file, with or without `module.` before its names and with or
+            without `biggan_GT`, which is left out; or separate files, see `files_of_parts`. State dicts
+            (.pth, .bin) or safetensors.
+        truncation: In (0, 1].
+
+    Returns:
+        The network on the CPU, frozen, in eval mode, channels last.
+
+    Raises:
+        SettingError: If a file is missing, damaged, holds code, belongs to a BigGAN of another resolution, or
+            lacks or adds tensors, of which the first are named.
+    """
+    files = files_of_parts(weights)
+    by_path = {path: _read(path) for path in dict.fromkeys(files.values())}
+    parts = {prefix: by_path[path] for prefix, path in files.items()}
+    name = _size_of(parts)
+    size = SIZES[name]
+    for prefix, state in parts.items():
+        _check_resolution(state, size["biggan"], files[prefix])
+    # The large one is spared initial values; the small one is made faster with them.
+    with torch.device("meta" if name == "deep_256" else "cpu"):
+        cgn = ImageNetCGN(**size, truncation=truncation)
+    expected = {name: tuple(tensor.shape) for name, tensor in cgn.state_dict().items()}
+    for prefix, state in parts.items():
+        of_part = {n.removeprefix(prefix): shape for n, shape in expected.items() if n.startswith(prefix)}
+        _check_tensors(state, of_part, files[prefix])
+    cgn.to_empty(device="cpu")
+    cgn.load_state_dict({prefix + name: tensor for prefix, state in parts.items() for name, tensor in state.items()})
+    return _ready(cgn)
+
+
+def load_biggan(path: Path, truncation: float = DEFAULT_TRUNCATION) -> BigGANImages:
+    """Load the BigGAN that a CGN is trained to imitate, strictly.
+
+    Args:
+        path: The published CGN, of which `biggan_GT` is read, or a file of BigGAN-deep alone.
+        truncation: In (0, 1].
+
+    Returns:
+        The network on the CPU, frozen, in eval mode, channels last.
+
+    Raises:
+        SettingError: If the file is missing, damaged, holds code, or lacks or adds tensors.
+    """
+    state = {name.removeprefix("module."): tensor for name, tensor in read_state(path)[0].items()}
+    if any(name.startswith(UNUSED_PREFIX) for name in state):
+        state = {n.removeprefix(UNUSED_PREFIX): t for n, t in state.items() if n.startswith(UNUSED_PREFIX)}
+    size = SIZES[_size_of({"": state})]
+    _check_resolution(state, size["biggan"], path)
+    with torch.device("meta" if size is SIZES["deep_256"] else "cpu"):
+        images = BigGANImages(size["biggan"], truncation)
+    _check_tensors(state, {name: tuple(t.shape) for name, t in images.network.state_dict().items()}, path)
+    images.to_empty(device="cpu")
+    images.network.load_state_dict(state)
+    return place(images, "cpu", torch.channels_last).requires_grad_(False).eval()
+
+
+def files_of_parts(weights: Weights | None) -> dict[str, Path]:
+    """Return the files of an ImageNet CGN, by the prefix that their tensors have in the whole network.
+
+    Args:
+        weights: One file; or by name `biggan`, or `shape`, `texture` and `background` each, and `u2net`.
+
+    Raises:
+        SettingError: If there is none, or a name is missing or unknown.
+    """
+    if isinstance(weights, (str, Path)):
+        return {"": Path(weights)}
+    given = {name: Path(path) for name, path in (weights or {}).items()}
+    biggans = {"biggan"} if "biggan" in given else set(MECHANISMS)
+    if given.keys() != biggans | {"u2net"}:
+        raise SettingError(
+            "teacher.weights",
+            "one file, or the files 'biggan' (or 'shape', 'texture' and 'background') and 'u2net'",
+            sorted(given) or "none",
+            "Download cgn.pth as the repository autonomousvision/counterfactual_generative_networks says.",
+        )
+    files = {f"{PREFIX_OF_MECHANISM[m]}.": given["biggan" if "biggan" in given else m] for m in MECHANISMS}
+    return files | {"u2net.": given["u2net"]}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    state, _ = read_state(path, lambda name: not name.removeprefix("module.").startswith(UNUSED_PREFIX))
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _size_of(parts: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """Return the size whose class embedding is that of the weights; the published one where none fits."""
+    sizes: dict[tuple[int, ...], str] = {
+        (size["biggan"]["z_dim"], size["biggan"]["num_classes"]): name for name, size in SIZES.items()
+    }
+    for state in parts.values():
+        for prefix in ("", *(f"{prefix}." for prefix in PREFIX_OF_MECHANISM.values())):
+            if f"{prefix}embeddings.weight" in state:
+                return sizes.get(tuple(state[f"{prefix}embeddings.weight"].shape), "deep_256")
+    return "deep_256"
+
+
+def _check_resolution(state: Mapping[str, Tensor], biggan: Mapping[str, Any], path: Path) -> None:
+    """Refuse a complete BigGAN of another resolution, of which the tensors' names would tell little."""
+    wanted = biggan["output_dim"]
+    for prefix in ("", *(f"{prefix}." for prefix in PREFIX_OF_MECHANISM.values())):
+        block = re.compile(re.escape(prefix) + r"generator\.layers\.\d+\.conv_0\.bias")
+        got = RESOLUTION_OF_BLOCKS.get(sum(block.fullmatch(name) is not None for name in state), wanted)
+        if got != wanted:
+            raise SettingError(
+                "teacher.weights",
+                f"BigGAN-deep of {wanted} px",
+                f"BigGAN-deep of {got} px in {path}" + (f" ('{prefix}')" if prefix else ""),
+                f"Give the weights of biggan-deep-{wanted}.",
+            )
+
+
+def _check_tensors(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    missing = [name for name in expected if name not in state]
+    unknown = [name for name in state if name not in expected]
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    other = [name for name in expected if name in found and found[name] != expected[name]]
+    faults = [f"{len(missing)} missing, first '{missing[0]}'"] if missing else []
+    faults += [f"{len(unknown)} unexpected, first '{unknown[0]}'"] if unknown else []
+    if other:
+        first = other[0]
+        faults.append(f"{len(other)} of another shape, first '{first}' {found[first]} instead of {expected[first]}")
+    if faults:
+        raise SettingError(
+            "teacher.weights",
+            f"the {len(expected)} tensors of the ImageNet CGN or of its part",
+            f"{path} with {'; '.join(faults)}",
+            "Give the published checkpoint, or BigGAN-deep-256 and U^2-Net as separate files.",
+        )

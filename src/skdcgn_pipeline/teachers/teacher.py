@@ -1,0 +1,292 @@
+"""Load a teacher: a published or shipped CGN, or anything with the generator's interface."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skdcgn_pipeline.artifacts.store import canonical_json, sha256_of_file
+from skdcgn_pipeline.images.assets import DEFAULT_ASSETS, published_teacher_name, require_assets
+from skdcgn_pipeline.images.assets import variant_of_published_teacher as published_variant
+from skdcgn_pipeline.mechanisms import (
+    CounterfactualGenerator,
+    LabelsLike,
+    MechanismImages,
+    MechanismLabels,
+    check_images,
+)
+from skdcgn_pipeline.networks.weights_file import first_line, read_state
+from skdcgn_pipeline.parameters import Teacher
+from skdcgn_pipeline.runtime.errors import SettingError, check_choice
+from skdcgn_pipeline.runtime.seeding import torch_generator
+from skdcgn_pipeline.teachers.cgn import MnistCGN
+from skdcgn_pipeline.teachers.imagenet_cgn import DEFAULT_TRUNCATION, Weights, files_of_parts, load_imagenet_cgn
+
+TEACHERS = ("mnist_cgn", "digits_cgn", "imagenet_cgn", "custom")
+SHIPPED_DIGITS_TEACHER = Path(__file__).parents[1] / "released" / "cgn_digits_double_colored.safetensors"
+
+
+class FunctionTeacher:
+    """A function of noise and three label tensors as a teacher.
+
+    Args:
+        function: (noise [N, noise_dim], shape, texture and background labels [N]) -> mask, foreground,
+            background.
+        noise_dim, num_classes, image_size: What the function takes and gives.
+    """
+
+    def __init__(
+        self, function: Callable[..., tuple[Tensor, Tensor, Tensor]], noise_dim: int, num_classes: int, image_size: int
+    ) -> None:
+        self.function = function
+        self.noise_dim, self.num_classes, self.image_size = noise_dim, num_classes, image_size
+
+    def render(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
+        """Render the mechanisms before the patch shift, without gradients."""
+        labels = MechanismLabels.of(labels)
+        with torch.no_grad():
+            return MechanismImages(*self.function(noise, labels.shape, labels.texture, labels.background))
+
+
+def _load_mnist_cgn(path: Path, variant: str | None) -> MnistCGN:
+    state, metadata = read_state(path)
+    trained_on = metadata.get("variant") or published_variant(sha256_of_file(path))
+    if variant and trained_on and trained_on != variant:
+        raise SettingError(
+            "teacher.weights",
+            f"a teacher of the variant '{variant}'",
+            f"{path}, a teacher of '{trained_on}'",
+            f"Give the file of '{variant}', or set variant={trained_on}.",
+        )
+    model = MnistCGN()
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    # Older files lack the counters of batch-norm, which nothing reads.
+    counters = {name for name in expected if name.endswith("num_batches_tracked")}
+    differing = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+    if set(differing) - (counters - found.keys()):
+        first = differing[0]
+        raise SettingError(
+            "teacher.weights",
+            f"the {len(expected)} tensors of the MNIST CGN",
+            f"{len(differing)} other tensors in {path}, such as '{first}' with shape {found.get(first, 'missing')} "
+            f"instead of {expected.get(first, 'none')}",
+            "Give the weights of a CGN with this architecture, or use teacher.name=custom.",
+        )
+    model.load_state_dict(state, strict=not (counters - found.keys()))
+    # Channels last is the faster layout of these convolutions on a CPU.
+    return model.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+
+
+def _load_factory(factory: str) -> CounterfactualGenerator:
+    module_name, _, function_name = factory.partition(":")
+    remedy = "Give module:function of an importable module; the function takes no arguments and returns a teacher."
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+        inspect.signature(function).bind()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise SettingError("teacher.factory", "an importable module:function", f"{factory!r} ({error})", remedy) from (
+            error
+        )
+    return function()
+
+
+def _refuse_pickled_code(path: Path) -> None:
+    """Refuse a .pt2 archive whose pickles hold more than tensors: torch.export.load would execute them.
+
+    Raises:
+        pickle.UnpicklingError: Naming the member; nothing of it was executed.
+    """
+    with zipfile.ZipFile(path) as archive:
+        pickled = [name for name in archive.namelist() if "/sample_inputs/" in name]
+        for name in archive.namelist():
+            if name.endswith(".json"):
+                config = json.loads(archive.read(name)).get("config") or {}
+                files = [m.get("path_name") for m in config.values() if isinstance(m, dict) and m.get("use_pickle")]
+                pickled += [other for other in archive.namelist() if other.rpartition("/")[2] in files]
+        for name in pickled:
+            torch.load(io.BytesIO(archive.read(name)), weights_only=True, map_location="cpu")
+
+
+def _load_exported(path: Path, noise_dim: int, num_classes: int, image_size: int) -> FunctionTeacher:
+    remedy = "Give a file written by torch.export.save (.pt2) or torch.jit.save (.pt)."
+    if not path.is_file():
+        raise SettingError("teacher.weights", "a file", f"nothing at {path}", "Correct the path.")
+    try:
+        if path.suffix == ".pt2":
+            _refuse_pickled_code(path)
+            function: Any = torch.export.load(path).module()
+        else:
+            function = torch.jit.load(str(path), map_location="cpu").eval()
+    except Exception as error:  # many kinds, all meaning the same to the user
+        reason = first_line(error)
+        raise SettingError("teacher.weights", "an exported program", f"{path} ({reason})", remedy) from error
+    return FunctionTeacher(function, noise_dim, num_classes, image_size)
+
+
+def load_teacher(
+    name: str,
+    weights: Weights | None = None,
+    *,
+    factory: str | None = None,
+    variant: str | None = None,
+    assets: Path | str = DEFAULT_ASSETS,
+    noise_dim: int | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    truncation: float | None = None,
+) -> CounterfactualGenerator:
+    """Load a teacher and check that it keeps the interface.
+
+    Args:
+        name: `mnist_cgn` (published weights or those of the `teacher` pipeline), `digits_cgn`
+            (shipped with the package), `imagenet_cgn` or `custom`.
+        weights: The file; by default the published one of `variant` in the asset folder, or the
+            shipped one. For `imagenet_cgn`, the published checkpoint or several files by name, see
+            `load_imagenet_cgn`. For `custom`, a `torch.export` or TorchScript file whose function takes noise
+            and three label tensors and returns mask, foreground and background.
+        factory: For `custom`: `module:function` that returns an object with the interface.
+        variant: Refuse a teacher that is known to be of another variant.
+        assets: The asset folder.
+        noise_dim, num_classes, image_size: For a `custom` file.
+        truncation: For `imagenet_cgn`, in (0, 1]; 0.5 by default.
+
+    Returns:
+        A teacher; only its interface is ever used.
+
+    Raises:
+        SettingError: If the file is missing, damaged, of another architecture or variant, holds code,
+            or the teacher's images break the contract. Nothing in a weights file is executed; a
+            `torch.export` or TorchScript file is a program that renders, without pickled code.
+    """
+    check_choice("teacher.name", name, TEACHERS)
+    teacher: CounterfactualGenerator
+    if name == "custom":
+        if factory:
+            teacher = _load_factory(factory)
+        elif isinstance(weights, (Path, str)) and noise_dim and num_classes and image_size:
+            teacher = _load_exported(Path(weights), noise_dim, num_classes, image_size)
+        else:
+            raise SettingError(
+                "teacher",
+                "'factory', or 'weights' with 'noise_dim', 'num_classes' and 'image_size'",
+                "neither",
+                "See 'Bring your own teacher' in the README.",
+            )
+    elif name == "imagenet_cgn":
+        teacher = load_imagenet_cgn(weights, DEFAULT_TRUNCATION if truncation is None else truncation)
+    else:
+        teacher = _load_mnist_cgn(teacher_path(name, weights, variant, assets), variant)
+    check_teacher(teacher)
+    return teacher
+
+
+def teacher_path(name: str, weights: Weights | None, variant: str | None, assets: Path | str) -> Path:
+    """Return the weights file of a `mnist_cgn` or `digits_cgn` teacher.
+
+    Raises:
+        SettingError: If the default file is absent or no variant says which it is.
+    """
+    if isinstance(weights, Mapping):
+        remedy = "Only an ImageNet CGN has several files."
+        raise SettingError("teacher.weights", "one file", f"{sorted(weights)}", remedy)
+    if weights is not None:
+        return Path(weights)
+    if name == "digits_cgn":
+        return SHIPPED_DIGITS_TEACHER
+    if variant is None:
+        raise SettingError("teacher.weights", "a file", None, "Give the file or a variant.")
+    return require_assets(assets, [published_teacher_name(variant)])[0]
+
+
+def check_teacher(teacher: Any) -> None:
+    """Refuse an object that does not keep the interface, by rendering a few images in two batch sizes.
+
+    Raises:
+        SettingError: Naming the attribute or image that is wrong.
+    """
+    remedy = "See 'Bring your own teacher' in the README."
+    for attribute in ("noise_dim", "num_classes", "image_size"):
+        value = getattr(teacher, attribute, None)
+        if not isinstance(value, int) or value < 1:
+            raise SettingError(f"teacher.{attribute}", "a positive integer attribute", repr(value), remedy)
+    if not callable(getattr(teacher, "render", None)):
+        raise SettingError("teacher.render", "a method render(noise, labels)", type(teacher).__name__, remedy)
+    for num_images in (2, 3):
+        noise = torch.randn(num_images, teacher.noise_dim, generator=torch_generator(0, "teacher-check"))
+        labels = torch.arange(num_images) % teacher.num_classes
+        try:
+            images = teacher.render(noise, labels)
+        except Exception as error:
+            got = f"{type(error).__name__} for {num_images} images: {first_line(error)}"
+            raise SettingError("teacher.render", "images for any batch size", got, remedy) from error
+        check_images(images, num_images, teacher.image_size)
+
+
+def identify_teacher(
+    name: str,
+    weights: Weights | None = None,
+    *,
+    factory: str | None = None,
+    variant: str | None = None,
+    assets: Path | str = DEFAULT_ASSETS,
+    truncation: float | None = None,
+    **interface: int | None,
+) -> dict[str, Any]:
+    """Return what a teacher's images depend on: the SHA-256 of its weights or of its factory's source."""
+    if factory:
+        module = importlib.import_module(factory.partition(":")[0])
+        source = inspect.getsource(module)
+        return {"name": name, "factory": factory, "sha256": hashlib.sha256(source.encode()).hexdigest()}
+    if name == "imagenet_cgn":
+        files = files_of_parts(weights)
+        digests = {path: sha256_of_file(path) for path in set(files.values())}
+        sha256 = {prefix: digests[path] for prefix, path in files.items()}
+        return {"name": name, "sha256": sha256, "truncation": float(truncation or DEFAULT_TRUNCATION)}
+    path = teacher_path(name, weights, variant, assets)
+    known = json.loads(canonical_json({key: value for key, value in interface.items() if value is not None}))
+    return {"name": name, "sha256": sha256_of_file(path), **known}
+
+
+def teacher_file(settings: Teacher, variant: str, assets: str) -> Path | None:
+    """Return the one file that a teacher is; None for what a factory makes or several files.
+
+    Raises:
+        SettingError: If it is absent.
+    """
+    if settings.factory or isinstance(settings.weights, dict) or settings.name == "imagenet_cgn":
+        return None
+    return teacher_path(settings.name, settings.weights, variant, assets)
+
+
+@dataclass(frozen=True)
+class IdentifiedTeacher:
+    """A teacher with what its images depend on.
+
+    Attributes:
+        generator: The teacher.
+        identity: JSON-able; the same for the same images.
+    """
+
+    generator: CounterfactualGenerator
+    identity: dict[str, Any]
+
+
+def open_identified_teacher(settings: Teacher, variant: str, assets: str) -> IdentifiedTeacher:
+    """Load the teacher that the settings name; raises like `load_teacher`."""
+    options = settings.model_dump(exclude={"name", "weights", "fit"}) | {"variant": variant, "assets": assets}
+    return IdentifiedTeacher(
+        load_teacher(settings.name, settings.weights, **options),
+        identify_teacher(settings.name, settings.weights, **options),
+    )

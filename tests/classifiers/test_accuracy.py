@@ -1,0 +1,106 @@
+"""Accuracy by split, and the interval of its mean."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from skdcgn_pipeline.classifiers.accuracy import (
+    mean_interval,
+    measure_accuracy,
+    measure_classifier,
+    predict_classes,
+    summarise_accuracy,
+)
+from skdcgn_pipeline.images.bias import BiasedSplit
+
+
+class BrightnessClassifier(nn.Module):
+    """Tells the class from how bright an image is: class c for 20 * c."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        brightness = (images.mean((1, 2, 3)) + 1) * 127.5 / 20
+        return -(brightness[:, None] - torch.arange(10)).abs()
+
+
+def make_split(classes: list[int], labels: list[int], collision: list[bool]) -> BiasedSplit:
+    images = (torch.tensor(classes) * 20).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+    indices = torch.zeros(len(labels), dtype=torch.long)
+    return BiasedSplit(images, torch.tensor(labels), indices, indices, torch.tensor(collision))
+
+
+def test_predictions_do_not_depend_on_the_batches(cpu):
+    split = make_split([3, 1, 4, 1, 5], [0] * 5, [False] * 5)
+    for batch_size in (1, 2, 500):
+        predicted = predict_classes(BrightnessClassifier(), split.images, cpu, batch_size)
+        assert predicted.tolist() == [3, 1, 4, 1, 5]
+
+
+def test_accuracy_is_the_share_of_right_answers(cpu):
+    rows = measure_accuracy(BrightnessClassifier(), make_split([1, 2, 3, 4], [1, 2, 0, 0], [False] * 4), cpu)
+    assert rows == [{"subset": "all", "accuracy": 0.5, "num_images": 4}]
+
+
+def test_digits_without_a_collision_are_also_measured_alone(cpu):
+    split = make_split([1, 2, 3, 4], [1, 2, 3, 0], [False, False, False, True])
+    rows = {row["subset"]: row for row in measure_accuracy(BrightnessClassifier(), split, cpu)}
+    assert rows["all"]["accuracy"] == 0.75
+    assert rows["without collisions"] == {"subset": "without collisions", "accuracy": 1.0, "num_images": 3}
+
+
+def test_a_confusion_matrix_counts_images_by_true_and_predicted_class(cpu):
+    predicted, labels = [1, 2, 2, 0, 9, 1], [1, 2, 1, 0, 3, 1]
+    split = make_split(predicted, labels, [False, False, False, True, False, False])
+    rows, confusion = measure_classifier(BrightnessClassifier(), split, cpu, 10)
+    assert rows == measure_accuracy(BrightnessClassifier(), split, cpu)
+    expected = [[0] * 10 for _ in range(10)]
+    for label, answer in zip(labels, predicted, strict=True):
+        expected[label][answer] += 1
+    assert confusion == expected
+    assert confusion[3][9] == 1  # a 3 taken for a 9, not the other way round
+    assert confusion[9][3] == 0
+
+
+@pytest.mark.parametrize("num_values", [2, 3, 10])
+def test_the_interval_is_students(num_values):
+    values = np.random.default_rng(0).normal(0.8, 0.02, num_values)
+    mean, deviation, half_width = mean_interval(values)
+    low, high = stats.t.interval(0.95, num_values - 1, loc=values.mean(), scale=stats.sem(values))
+    assert mean == pytest.approx(values.mean())
+    assert deviation == pytest.approx(values.std(ddof=1))
+    assert (mean - half_width, mean + half_width) == pytest.approx((low, high))
+
+
+def test_a_single_value_has_no_interval():
+    mean, deviation, half_width = mean_interval(np.array([0.7]))
+    assert mean == 0.7
+    assert math.isnan(deviation)
+    assert math.isnan(half_width)
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    assert mean_interval(np.array([0.5, 0.5, 0.5])) == (0.5, 0.0, 0.0)
+
+
+def test_a_summary_is_made_per_group_in_order_of_appearance():
+    rows = [
+        ("students", "test", 0, 0.8),
+        ("students", "test", 1, 0.9),
+        ("originals", "test", 0, 0.1),
+        ("originals", "test", 1, 0.2),
+    ]
+    accuracy = pd.DataFrame(rows, columns=["trained_on", "split", "seed", "accuracy"]).assign(num_images=50)
+    summary = summarise_accuracy(accuracy, ["trained_on", "split"])
+    assert summary["trained_on"].tolist() == ["students", "originals"]
+    assert summary["mean_accuracy"].tolist() == pytest.approx([0.85, 0.15])
+    half_width = stats.t.ppf(0.975, 1) * 0.1 / math.sqrt(2) / math.sqrt(2)
+    assert summary["interval_high"].tolist() == pytest.approx([0.85 + half_width, 0.15 + half_width])
+    assert summary["interval_low"].tolist() == pytest.approx([0.85 - half_width, 0.15 - half_width])
+    assert summary["num_seeds"].tolist() == [2, 2]
+    assert summary["num_images"].tolist() == [50, 50]

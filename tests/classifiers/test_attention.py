@@ -1,0 +1,34 @@
+"""Grad-CAM: its closed form for a linear head on averaged maps, its range, and that it changes nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from skdcgn_pipeline.classifiers.attention import grad_cam
+from skdcgn_pipeline.classifiers.classifier import DigitClassifier
+
+
+def test_heat_is_the_weighted_sum_of_the_last_maps() -> None:
+    torch.manual_seed(0)
+    classifier = DigitClassifier().requires_grad_(False).eval()
+    images, classes = torch.rand(5, 3, 32, 32) * 2 - 1, torch.tensor([0, 3, 3, 9, 5])
+
+    heat = grad_cam(classifier, images, classes)
+
+    maps = classifier.layer_features(images)[-1]
+    expected = torch.einsum("nk,nkhw->nhw", classifier.head.weight[classes], maps).relu()
+    expected = F.interpolate(expected[:, None], (32, 32), mode="bilinear")[:, 0]
+    largest = expected.amax((1, 2), keepdim=True)
+    torch.testing.assert_close(heat * largest, expected, atol=1e-5, rtol=1e-4)
+    assert heat.shape == (5, 32, 32)
+    assert heat.min() >= 0
+    assert heat.max() <= 1
+    assert classifier.head.weight.grad is None
+
+
+def test_heat_is_zero_where_nothing_speaks_for_the_class() -> None:
+    classifier = DigitClassifier().requires_grad_(False).eval()
+    classifier.head.weight.fill_(-1)
+
+    assert grad_cam(classifier, torch.rand(2, 3, 32, 32), torch.tensor([1, 2])).count_nonzero() == 0

@@ -1,0 +1,94 @@
+"""The rows of every step depend on the seed and the step alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from skdcgn_pipeline.images.batches import EpochSampler, WindowSampler, draw_from_images, from_bytes, take_images
+
+
+def test_bytes_stand_for_the_range_from_minus_one_to_one():
+    values = from_bytes(torch.tensor([0, 255, 51], dtype=torch.uint8))
+    torch.testing.assert_close(values, torch.tensor([-1.0, 1.0, -0.6]))
+
+
+def test_every_row_is_seen_once_per_epoch():
+    sampler = EpochSampler(12, 0, "rows")
+    first = torch.cat([sampler.rows(step, 4) for step in range(3)])
+    second = torch.cat([sampler.rows(step, 4) for step in range(3, 6)])
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(12))
+    assert first.tolist() != second.tolist()
+
+
+def test_a_batch_may_span_two_epochs():
+    sampler = EpochSampler(10, 0, "rows")
+    rows = torch.cat([sampler.rows(step, 4) for step in range(5)])
+    assert sorted(rows[:10].tolist()) == sorted(rows[10:].tolist()) == list(range(10))
+
+
+def test_a_batch_may_be_longer_than_an_epoch():
+    rows = EpochSampler(3, 0, "rows").rows(0, 8)
+    assert len(rows) == 8
+    assert sorted(rows[:3].tolist()) == sorted(rows[3:6].tolist()) == [0, 1, 2]
+
+
+def test_a_step_has_the_same_rows_whatever_was_asked_before():
+    sampler = EpochSampler(10, 0, "rows")
+    expected = [sampler.rows(step, 4).tolist() for step in range(6)]
+    assert EpochSampler(10, 0, "rows").rows(5, 4).tolist() == expected[5]
+    assert sampler.rows(1, 4).tolist() == expected[1]
+
+
+def test_rows_differ_by_seed_and_by_purpose():
+    rows = EpochSampler(100, 0, "rows").rows(0, 50).tolist()
+    assert rows != EpochSampler(100, 1, "rows").rows(0, 50).tolist()
+    assert rows != EpochSampler(100, 0, "other").rows(0, 50).tolist()
+
+
+# --- rows whose neighbours share row groups ---
+
+SIZES = torch.tensor([5] * 19 + [3])
+
+
+@pytest.mark.parametrize("window", [1, 4, 100])
+def test_every_row_of_every_group_is_seen_once_per_epoch(window):
+    sampler = WindowSampler(SIZES, window, 0, "rows")
+    rows = torch.cat([sampler.rows(step, 8) for step in range(25)])
+    first, second = rows[:98].tolist(), rows[98:196].tolist()
+    assert sorted(first) == sorted(second) == list(range(98))
+    assert first != second
+    assert WindowSampler(SIZES, window, 0, "rows").rows(24, 8).tolist() == rows[192:].tolist()
+    assert WindowSampler(SIZES, window, 1, "rows").rows(0, 98).tolist() != first
+
+
+def test_rows_of_few_groups_are_asked_for_at_a_time():
+    sizes = torch.full((200,), 18)
+    groups = WindowSampler(sizes, 10, 0, "rows").rows(0, 3600) // 18
+    spans = [(places[0], places[-1]) for places in (torch.where(groups == group)[0] for group in range(200))]
+    open_groups = [sum(first <= place <= last for first, last in spans) for place in range(0, 3600, 50)]
+    assert max(open_groups) <= 11
+    # Mixed all the same: of the neighbours of a row, few are of its own group.
+    assert (groups[1:] == groups[:-1]).float().mean() < 0.2
+
+
+def test_groups_come_in_another_order_every_epoch():
+    sampler = WindowSampler(torch.full((50,), 4), 2, 0, "rows")
+    first, second = (sampler.rows(step, 200) // 4 for step in (0, 1))
+    assert (first - second).abs().float().mean() > 10
+
+
+def test_a_batch_keeps_images_with_their_labels():
+    labels = torch.arange(20) % 4
+    images = (labels * 60).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    batch, batch_labels = draw_from_images(images, labels, 0, "rows")(3, 8)
+    assert batch.shape == (8, 3, 2, 2)
+    torch.testing.assert_close(batch, from_bytes(images[:1] * 0 + (batch_labels * 60).view(-1, 1, 1, 1).byte()))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_images_are_taken_from_any_layout(dtype):
+    images = torch.randint(0, 256, (6, 3, 4, 5)).to(dtype).contiguous(memory_format=torch.channels_last)
+    rows = torch.tensor([5, 1, 1])
+    assert torch.equal(take_images(images, rows), images[rows])
+    assert take_images(images, rows[:0]).shape == (0, 3, 4, 5)

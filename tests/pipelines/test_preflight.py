@@ -1,0 +1,121 @@
+"""What is refused before any work."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from configuration import read_folder
+from skdcgn_pipeline.artifacts.store import store as artifacts
+from skdcgn_pipeline.export import programs
+from skdcgn_pipeline.parameters import Parameters, check_parameters
+from skdcgn_pipeline.pipelines.preflight import check_surroundings
+from skdcgn_pipeline.runtime.errors import SettingError
+
+ALL_NODES = {"prepare_biased_images", "open_teacher"}
+
+
+@pytest.fixture
+def make(project):
+    raw = read_folder(project / "conf" / "base")
+    raw["compute"]["device"] = "cpu"
+
+    def make_parameters(**changes) -> Parameters:
+        return check_parameters(copy.deepcopy(raw) | changes)
+
+    return make_parameters
+
+
+def test_digits_need_nothing_but_a_folder(make, tmp_path):
+    assert check_surroundings(make(assets="absent"), tmp_path / "data", {"prepare_biased_images"}) is None
+    assert (tmp_path / "data").is_dir()
+
+
+def test_a_device_that_is_not_there_is_refused(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SettingError, match=r"compute\.device"):
+        check_surroundings(make(compute={"device": "cuda"}), tmp_path, set())
+
+
+def test_a_full_disk_is_refused(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 2**20))
+    with pytest.raises(SettingError, match="200 MiB free in"):
+        check_surroundings(make(), tmp_path, set())
+
+
+def test_assets_are_asked_for_only_where_they_are_needed(make, tmp_path):
+    parameters = make(variant="wildlife", assets=str(tmp_path / "absent"))
+    assert check_surroundings(parameters, tmp_path, set()) is None
+    with pytest.raises(SettingError, match="textures/"):
+        check_surroundings(parameters, tmp_path, {"prepare_biased_images"})
+
+
+def test_inception_is_asked_for_before_any_work_where_it_is_wanted(make, tmp_path):
+    parameters = make(report={"generation_metrics": {"network": "inception"}}, assets=str(tmp_path))
+    assert check_surroundings(parameters, tmp_path, {"compare_students"}) is None
+    with pytest.raises(SettingError, match=r"report.generation_metrics.network.*weights-inception"):
+        check_surroundings(parameters, tmp_path, {"baseline.measure_generation"})
+
+
+def test_a_baseline_that_cannot_be_trained_is_refused(make, tmp_path):
+    parameters = make(baseline=make().baseline.model_dump() | {"patch_size": 5})
+    assert check_surroundings(parameters, tmp_path, ALL_NODES) is None
+    with pytest.raises(SettingError, match=r"baseline.patch_size"):
+        check_surroundings(parameters, tmp_path, {*ALL_NODES, "baseline.fit_baseline"})
+
+
+def test_absent_mnist_files_are_refused(make, tmp_path):
+    prepare = {"source": "mnist", "feature_network": {"num_images": 10}}
+    with pytest.raises(SettingError, match="mnist/MNIST/raw"):
+        check_surroundings(make(prepare=prepare, assets=str(tmp_path)), tmp_path, ALL_NODES)
+
+
+def test_the_export_asks_for_its_libraries_and_students_first(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(programs, "find_spec", lambda name: object())
+    assert check_surroundings(make(), tmp_path, {"export_students"}) is None
+    assert check_surroundings(make(export={"students": "digits"}), tmp_path, {"export_students"}) is None
+    with pytest.raises(SettingError, match=r"export\.students: .* Did you mean 'digits'"):
+        check_surroundings(make(export={"students": "digit"}), tmp_path, {"export_students"})
+    monkeypatch.setattr(programs, "find_spec", lambda name: None)
+    assert check_surroundings(make(), tmp_path, {"distil_student"}) is None
+    with pytest.raises(SettingError, match=r"no onnx, onnxruntime, onnxscript\. Install them: pip install"):
+        check_surroundings(make(), tmp_path, {"export_students"})
+
+
+def test_an_absent_teacher_is_refused(make, tmp_path):
+    teacher = {"name": "mnist_cgn", "fit": {"num_images": 10}}
+    with pytest.raises(SettingError, match="cgn_mnist/cgn_double_colored_mnist"):
+        check_surroundings(make(teacher=teacher, assets=str(tmp_path)), tmp_path, {"open_teacher"})
+
+
+def sample_with(**changes) -> dict:
+    return {"num_images_per_class": 40, "num_heldout_per_class": 4, "rows_per_shard": 70} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sample": sample_with(classes=[3, 10])}, r"sample\.classes: expected classes 0 to 9, got 10 \(1 such\)"),
+        ({"sample": sample_with(classes="bset")}, r"sample\.classes: .*'bset'.*Did you mean 'best'\?"),
+        ({"sample": sample_with(shard_range=[3, 7])}, r"sample\.shard_range: expected a range within the 6 shards"),
+        (
+            {"sample": sample_with(classes="best", shard_range=[1, 3])},
+            r"sample\.shard_range: expected a range within the 2 shards",
+        ),
+    ],
+    ids=["class", "name", "range", "range of classes"],
+)
+def test_what_the_teacher_cannot_be_asked_for_is_refused(make, tmp_path, changes, message):
+    with pytest.raises(SettingError, match=message):
+        check_surroundings(make(class_lists={"best": [1, 2, 3]}, **changes), tmp_path, {"open_teacher"})
+
+
+def test_stages_after_a_range_of_shards_are_refused(make, tmp_path):
+    parameters = make(sample=sample_with(shard_range=[1, 3]))
+    nodes = {"open_teacher", "draw_teacher_samples", "draw_heldout_samples"}
+    assert check_surroundings(parameters, tmp_path, nodes) is None
+    with pytest.raises(SettingError, match=r"sample\.shard_range: expected the sample stage alone, got also 'distil_"):
+        check_surroundings(parameters, tmp_path, {*nodes, "distil_shape"})

@@ -1,0 +1,337 @@
+"""Students: their sizes, their interface, saving and loading."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.students.student import (
+    CompactGenerator,
+    ConditionalNorm,
+    StudentCGN,
+    TinyGenerator,
+    check_same_interface,
+    make_student,
+)
+from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS, channels_of
+
+COMPACT = {"architecture": "compact", "width": [16, 24, 16], "embedding_dim": 8}
+TINYGAN = {"architecture": "tinygan", "width": 2, "embedding_dim": 4}
+BASIS = {"architecture": "basis", "width": [32, 31, 32], "embedding_dim": 10}
+SMALL_BASIS = {"architecture": "basis", "width": [3, 5, 4], "embedding_dim": 4}
+PLAIN = {"architecture": "plain", "width": [6, 4], "embedding_dim": 4}
+# For 256 pixels; as many parameters as the paper's.
+PLAIN_256 = {"architecture": "plain", "width": [320, 304, 192, 96, 32], "embedding_dim": 128}
+SMALL = {"architecture": "compact", "width": [4, 6, 4], "embedding_dim": 4}
+
+
+def make_students(**changes) -> StudentCGN:
+    options = {"noise_dim": 4, "num_classes": 3, "image_size": 8, "architectures": dict.fromkeys(MECHANISMS, SMALL)}
+    torch.manual_seed(0)
+    return StudentCGN(**(options | changes)).eval()
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+# --- sizes ---------------------------------------------------------------------------------------
+
+
+def test_compact_students_of_mnist_are_ten_times_smaller_than_the_teacher():
+    sizes = {mechanism: count(make_student(mechanism, COMPACT, 32, 10, 32)) for mechanism in MECHANISMS}
+    assert max(sizes.values()) <= 22_000
+    assert sum(sizes.values()) <= 66_000
+
+
+def test_the_tinygan_of_the_paper_has_its_number_of_parameters():
+    generator = TinyGenerator(3, 128, 1000, 256, 32, 128)
+    assert len(generator.blocks) == 5
+    assert count(generator) == pytest.approx(6_240_000, rel=0.005)
+
+
+def test_plain_students_for_256_pixels_are_as_large_as_those_of_the_paper():
+    with torch.device("meta"):
+        sizes = {mechanism: count(make_student(mechanism, PLAIN_256, 128, 1000, 256)) for mechanism in MECHANISMS}
+    assert sizes["texture"] == sizes["background"] == pytest.approx(6_240_000, rel=0.05)
+    assert sizes["shape"] == pytest.approx(6_240_000, rel=0.05)
+
+
+def test_plain_students_double_the_size_with_every_width():
+    generator = make_student("texture", PLAIN | {"width": [5, 4, 3]}, 4, 3, 24)
+    assert (generator.start, len(generator.blocks)) == (3, 2)
+    assert generator.blocks[1].shortcut.weight.shape[:2] == (3, 4)
+
+
+def test_tinygan_widths_stay_for_the_first_block_and_then_halve():
+    generator = TinyGenerator(3, 8, 10, 256, 4, 4)
+    widths = [(block.shortcut.in_channels, block.shortcut.out_channels) for block in generator.blocks]
+    assert widths == [(64, 64), (64, 32), (32, 16), (16, 8), (8, 4)]
+    assert generator.start == 8
+
+
+# --- interface -----------------------------------------------------------------------------------
+
+
+def test_a_mask_of_learnt_patterns_leaves_room_for_the_other_two():
+    mask = make_student("shape", BASIS, 32, 10, 32)
+    flat = make_student("texture", {"architecture": "compact", "width": [4, 8, 8], "embedding_dim": 10}, 32, 10, 32)
+    assert count(mask) + 2 * count(flat) <= 66_000
+
+
+@pytest.mark.parametrize("architecture", [COMPACT, BASIS, TINYGAN, PLAIN], ids=["compact", "basis", "tinygan", "plain"])
+@pytest.mark.parametrize("mechanism", [*MECHANISMS, COMPOSITE])
+@pytest.mark.parametrize("image_size", [8, 32])
+def test_a_student_gives_images_in_the_range_of_its_mechanism(architecture, mechanism, image_size):
+    student = make_student(mechanism, architecture, 4, 3, image_size).eval()
+    images = student(10 * torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
+    assert images.shape == (5, channels_of(mechanism), image_size, image_size)
+    assert images.min() >= (0 if mechanism == "shape" else -1)
+    assert images.min() < 0 or mechanism == "shape"
+    assert images.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "architecture", [SMALL, SMALL_BASIS, TINYGAN, PLAIN], ids=["compact", "basis", "tinygan", "plain"]
+)
+@pytest.mark.parametrize("mechanism", ["shape", "texture"])
+def test_gradients_reach_every_parameter_of_a_student(architecture, mechanism):
+    torch.manual_seed(0)
+    student = make_student(mechanism, architecture, 4, 3, 16).train()
+    for module in student.modules():
+        if isinstance(module, ConditionalNorm):
+            torch.nn.init.normal_(module.affine.weight, std=0.1)
+    images = student(torch.randn(9, 4), torch.arange(9) % 3)
+    (images * torch.randn_like(images)).sum().backward()
+    unreached = [name for name, p in student.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # Before a batch-norm a bias cannot matter: the norm takes it away again.
+    assert [name for name in unreached if not name.endswith("bias")] == []
+    assert all(parameter.grad is not None for parameter in student.parameters())
+
+
+def test_students_render_all_mechanisms_without_gradients():
+    students = make_students()
+    images = students.render(torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
+    assert images.mask.shape == (5, 1, 8, 8)
+    assert images.foreground.shape == images.background.shape == (5, 3, 8, 8)
+    assert not images.mask.requires_grad
+    assert students(torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])).mask.requires_grad
+
+
+def test_a_counterfactual_label_reaches_its_own_student_alone():
+    students = make_students()
+    noise, label = torch.randn(3, 4), torch.tensor([0, 1, 2])
+    factual = students.render(noise, label)
+    for mechanism in MECHANISMS:
+        other = students.render(noise, dict.fromkeys(MECHANISMS, label) | {mechanism: (label + 1) % 3})
+        assert [m for m in MECHANISMS if not torch.equal(factual.of(m), other.of(m))] == [mechanism]
+
+
+def test_one_student_alone_is_the_same_as_all_together():
+    students = make_students()
+    noise, label = torch.randn(3, 4), torch.tensor([0, 1, 2])
+    for mechanism in MECHANISMS:
+        together = students.render(noise, label).of(mechanism)
+        assert torch.equal(students.render_mechanism(mechanism, noise, label), together)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (3,), (3, 4, 1)])
+def test_noise_of_another_size_is_refused(shape):
+    with pytest.raises(SettingError, match=r"noise: expected shape \[N, 4\]"):
+        make_students().render(torch.zeros(shape), torch.tensor([0, 1, 2]))
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 3], [-1, 0, 1]])
+def test_unknown_classes_are_refused(labels):
+    with pytest.raises(SettingError, match="labels of shape: expected classes 0 to 2"):
+        make_students().render(torch.zeros(3, 4), torch.tensor(labels))
+
+
+def test_another_number_of_labels_than_noise_is_refused():
+    with pytest.raises(SettingError, match=r"labels of shape: expected shape \[3\], got \[2\]"):
+        make_students().render(torch.zeros(3, 4), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("attribute", ["noise_dim", "num_classes", "image_size"])
+def test_students_of_another_interface_than_the_teacher_are_refused(tiny_teacher, attribute):
+    assert check_same_interface(tiny_teacher, make_students()) is None
+    students = make_students(**{attribute: 16})
+    with pytest.raises(SettingError, match=f"'{attribute}': 16"):
+        check_same_interface(tiny_teacher, students)
+
+
+def test_an_unknown_architecture_is_refused_with_the_nearest_name():
+    with pytest.raises(SettingError, match="Did you mean 'tinygan'"):
+        make_student("shape", TINYGAN | {"architecture": "tinygun"}, 4, 3, 8)
+    with pytest.raises(SettingError, match="Did you mean 'background'"):
+        make_student("backgroun", TINYGAN, 4, 3, 8)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "image_size"), [(SMALL, 20), (SMALL_BASIS, 6), (TINYGAN, 24), (TINYGAN, 4), (PLAIN, 6)]
+)
+def test_a_size_that_an_architecture_cannot_make_is_refused(architecture, image_size):
+    with pytest.raises(SettingError, match="image_size: expected"):
+        make_student("shape", architecture, 4, 3, image_size)
+
+
+# --- conditional norm ----------------------------------------------------------------------------
+
+
+def trained_norm(embedding_dim: int | None) -> tuple[ConditionalNorm, torch.Tensor]:
+    torch.manual_seed(0)
+    norm = ConditionalNorm(5, 3, embedding_dim)
+    torch.nn.init.normal_(norm.affine.weight, std=0.3)
+    norm.norm.running_mean.normal_()
+    norm.norm.running_var.uniform_(0.5, 2)
+    condition = torch.randn(4, embedding_dim) if embedding_dim else torch.tensor([0, 2, 1, 0])
+    return norm, condition
+
+
+@pytest.mark.parametrize("embedding_dim", [None, 6])
+def test_the_fused_norm_of_evaluation_equals_the_unfused_one(embedding_dim):
+    norm, condition = trained_norm(embedding_dim)
+    images = torch.randn(4, 5, 6, 6)
+    scale, shift = norm.affine(condition)[:, :, None, None].chunk(2, 1)
+    norm.eval()
+    torch.testing.assert_close(norm(images, condition), norm.norm(images) * (1 + scale) + shift)
+
+
+@pytest.mark.parametrize("embedding_dim", [None, 6])
+def test_the_norm_of_training_uses_the_statistics_of_the_batch(embedding_dim):
+    norm, condition = trained_norm(embedding_dim)
+    images = 3 + 2 * torch.randn(4, 5, 6, 6)
+    scale, shift = norm.affine(condition)[:, :, None, None].chunk(2, 1)
+    mean = images.mean((0, 2, 3), keepdim=True)
+    variance = images.var((0, 2, 3), unbiased=False, keepdim=True)
+    expected = (images - mean) / (variance + norm.norm.eps).sqrt() * (1 + scale) + shift
+    torch.testing.assert_close(norm.train()(images, condition), expected)
+
+
+def test_a_new_norm_treats_all_classes_alike():
+    norm = ConditionalNorm(5, 3).eval()
+    images = torch.randn(1, 5, 4, 4).expand(3, -1, -1, -1)
+    normed = norm(images, torch.tensor([0, 1, 2]))
+    assert torch.equal(normed[0], normed[1])
+    assert torch.equal(normed[1], normed[2])
+
+
+@pytest.mark.parametrize("architecture", [SMALL, SMALL_BASIS], ids=["compact", "basis"])
+def test_what_frozen_students_keep_follows_their_weights(architecture):
+    torch.manual_seed(0)
+    student = make_student("texture", architecture, 4, 3, 16).eval().requires_grad_(False)
+    trainable = copy.deepcopy(student).requires_grad_()
+    noise, labels = torch.randn(3, 4), torch.tensor([0, 1, 2])
+    for _ in range(2):
+        with torch.inference_mode():
+            first, second = student(noise, labels), student(noise, labels)
+        assert torch.equal(first, second)
+        torch.testing.assert_close(second, trainable(noise, labels).detach())
+        state = {
+            name: torch.randn_like(t).abs() if t.is_floating_point() else t for name, t in student.state_dict().items()
+        }
+        student.load_state_dict(state)
+        trainable.load_state_dict(state)
+    assert torch.equal(copy.deepcopy(student)(noise, labels), student(noise, labels))
+
+
+# --- samples -------------------------------------------------------------------------------------
+
+
+def test_students_sample_composites_with_their_labels():
+    students = make_students()
+    images, labels = students.sample(5, seed=3, shape=2, texture=[0, 1, 2, 0, 1])
+    assert images.shape == (5, 3, 8, 8)
+    assert images.abs().max() <= 1
+    assert labels.shape.tolist() == [2] * 5
+    assert labels.texture.tolist() == [0, 1, 2, 0, 1]
+    again, own = students.sample(5, seed=3, shape=2, texture=[0, 1, 2, 0, 1])
+    assert torch.equal(again, images)
+    assert torch.equal(own.background, labels.background)
+    assert not torch.equal(students.sample(5, seed=4, shape=2)[0], images)
+
+
+def test_released_students_sample_without_gradients():
+    images, labels = StudentCGN.from_released("digits").sample(4, seed=0)
+    assert images.shape == (4, 3, 32, 32)
+    assert torch.isfinite(images).all()
+    assert not images.requires_grad
+    assert labels.background.shape == (4,)
+
+
+# --- saving and loading --------------------------------------------------------------------------
+
+
+def test_loaded_students_render_the_same_images(tmp_path):
+    students = make_students(architectures={"shape": SMALL_BASIS, "texture": TINYGAN, "background": SMALL})
+    students.save_pretrained(tmp_path / "students")
+    loaded = StudentCGN.from_pretrained(tmp_path / "students")
+    noise, label = torch.randn(4, 4), torch.tensor([0, 1, 2, 0])
+    for mechanism in MECHANISMS:
+        # Another layout in memory: the same values but for rounding.
+        torch.testing.assert_close(
+            loaded.render(noise, label).of(mechanism), students.render(noise, label).of(mechanism)
+        )
+    assert sorted(path.name for path in (tmp_path / "students").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_loaded_students_are_frozen_and_in_eval_mode(tmp_path):
+    make_students().train().save_pretrained(tmp_path)
+    loaded = StudentCGN.from_pretrained(str(tmp_path))
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("content", [None, b"", b"null", b"{}"])
+def test_missing_or_damaged_files_of_students_are_refused(tmp_path, name, content):
+    make_students().save_pretrained(tmp_path)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(SettingError, match="students: expected pretrained students in"):
+        StudentCGN.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_classes", 4), ("noise_dim", 5), ("image_size", 16)])
+def test_weights_of_another_interface_than_the_config_are_refused(tmp_path, key, value):
+    make_students().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))
+    with pytest.raises(SettingError, match="students: expected pretrained students in"):
+        StudentCGN.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["colored_mnist", "wildlife_mnist"])
+def test_fused_students_render_the_same_images_up_to_rounding(name):
+    students = StudentCGN.from_released(name)
+    fused = students.fused()
+    noise, labels = torch.randn(50, students.noise_dim, generator=torch.manual_seed(0)), torch.arange(50) % 10
+    plain = students.render(noise, labels)
+    torch.testing.assert_close(vars(fused.render(noise, labels)), vars(plain), atol=1e-4, rtol=0)
+    assert torch.equal(students.render(noise, labels).mask, plain.mask), "the original stays as it is"
+    assert [*fused.state_dict()] == [*students.state_dict()]
+
+
+def test_fused_students_leave_the_layout_of_their_images_alone():
+    fused = make_students(architectures=dict.fromkeys(MECHANISMS, SMALL_BASIS)).fused()
+    layouts = []
+    basis = fused.network_of("shape")
+    basis.output.register_forward_pre_hook(
+        lambda _, inputs: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    fused.render(torch.randn(6, 4), torch.arange(6) % 3)
+    assert layouts == [True]
+
+
+def test_compact_students_run_under_bfloat16_autocast():
+    student = CompactGenerator(3, 4, 3, 16, (4, 6, 4), 4).eval()
+    noise, labels = torch.randn(4, 4), torch.tensor([0, 1, 2, 0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        images = student(noise, labels)
+    assert images.dtype == torch.float32
+    torch.testing.assert_close(images, student(noise, labels), rtol=0, atol=0.1)

@@ -1,0 +1,385 @@
+"""Loading a teacher: the published, the shipped, anyone's own, and everything that is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from configuration import read_folder
+from skdcgn_pipeline.artifacts.store import sha256_of_file
+from skdcgn_pipeline.images.assets import published_teacher_name
+from skdcgn_pipeline.parameters import Teacher, TeacherFit
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.teachers.cgn import MnistCGN
+from skdcgn_pipeline.teachers.teacher import (
+    SHIPPED_DIGITS_TEACHER,
+    FunctionTeacher,
+    check_teacher,
+    identify_teacher,
+    load_teacher,
+    open_identified_teacher,
+)
+
+INTERFACE = {"noise_dim": 4, "num_classes": 3, "image_size": 8}
+
+
+class PlainFunction(nn.Module):
+    """Mask, foreground and background of a function of noise and three labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("gain", torch.tensor(0.5))
+
+    def forward(self, noise: torch.Tensor, shape: torch.Tensor, texture: torch.Tensor, background: torch.Tensor):
+        mask = torch.sigmoid(noise[:, :1] + shape[:, None])[:, :, None, None] * torch.ones(1, 1, 8, 8)
+        foreground = torch.tanh(self.gain * noise[:, :3] + texture[:, None])[:, :, None, None] * torch.ones(1, 1, 8, 8)
+        other = torch.tanh(self.gain * noise[:, :3] - background[:, None])[:, :, None, None] * torch.ones(1, 1, 8, 8)
+        return mask, foreground, other
+
+
+def request(num_images: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    noise = torch.randn(num_images, 4, generator=torch.Generator().manual_seed(1))
+    return noise, torch.stack([(torch.arange(num_images) + shift) % 3 for shift in (0, 1, 2)], 1)
+
+
+def assert_renders_the_function(teacher: FunctionTeacher) -> None:
+    noise, labels = request()
+    images = teacher.render(noise, labels)
+    expected = PlainFunction()(noise, *labels.unbind(1))
+    for got, wanted in zip((images.mask, images.foreground, images.background), expected, strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+@pytest.fixture
+def state_of_a_cgn() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return MnistCGN().state_dict()
+
+
+# --- published and shipped -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["colored", "double_colored", "wildlife"])
+def test_the_published_teacher_of_a_variant_is_found_in_the_assets(assets, variant):
+    teacher = load_teacher("mnist_cgn", variant=variant, assets=assets)
+    assert (teacher.noise_dim, teacher.num_classes, teacher.image_size) == (32, 10, 32)
+    assert not teacher.training
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_a_published_teacher_of_another_variant_is_refused(assets):
+    path = assets / published_teacher_name("wildlife")
+    with pytest.raises(SettingError, match=r"a teacher of the variant 'double_colored'.*a teacher of 'wildlife'"):
+        load_teacher("mnist_cgn", path, variant="double_colored")
+
+
+def test_the_shipped_digits_teacher_loads_for_its_variant():
+    if not SHIPPED_DIGITS_TEACHER.is_file():
+        pytest.skip("needs the shipped digits teacher, which is absent")
+    teacher = load_teacher("digits_cgn", variant="double_colored")
+    assert (teacher.noise_dim, teacher.num_classes, teacher.image_size) == (32, 10, 32)
+    with pytest.raises(SettingError, match="a teacher of the variant 'colored'"):
+        load_teacher("digits_cgn", variant="colored")
+
+
+def test_a_trained_teacher_carries_its_variant(tmp_path, state_of_a_cgn):
+    path = tmp_path / "teacher.safetensors"
+    save_file(state_of_a_cgn, path, {"variant": "colored"})
+    assert load_teacher("mnist_cgn", path, variant="colored").image_size == 32
+    with pytest.raises(SettingError, match="a teacher of 'colored'"):
+        load_teacher("mnist_cgn", path, variant="wildlife")
+
+
+def test_a_state_dict_without_batch_counters_loads(tmp_path, state_of_a_cgn):
+    state = {name: t for name, t in state_of_a_cgn.items() if not name.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "teacher.pth")
+    teacher = load_teacher("mnist_cgn", tmp_path / "teacher.pth")
+    assert torch.equal(teacher.label_emb.weight, state_of_a_cgn["label_emb.weight"])
+
+
+# --- files that are refused ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_missing_file_is_named(tmp_path, suffix):
+    path = tmp_path / f"absent{suffix}"
+    with pytest.raises(SettingError, match=rf"teacher\.weights: expected a file, got nothing at .*absent{suffix}"):
+        load_teacher("mnist_cgn", path)
+
+
+def test_a_missing_published_teacher_is_named_with_the_command_that_gets_it(tmp_path):
+    with pytest.raises(SettingError, match=r"cgn_mnist/cgn_colored_mnist\.pth.*skdcgn_pipeline\.data\.assets"):
+        load_teacher("mnist_cgn", variant="colored", assets=tmp_path)
+
+
+def test_a_teacher_without_file_and_variant_is_refused():
+    with pytest.raises(SettingError, match="Give the file or a variant"):
+        load_teacher("mnist_cgn")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.95])
+def test_a_truncated_file_is_refused(tmp_path, state_of_a_cgn, suffix, keep):
+    path = tmp_path / f"teacher{suffix}"
+    if suffix == ".pth":
+        torch.save(state_of_a_cgn, path)
+    else:
+        save_file(state_of_a_cgn, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
+    with pytest.raises(SettingError, match=r"teacher\.weights: expected") as caught:
+        load_teacher("mnist_cgn", path)
+    assert str(path) in str(caught.value)
+
+
+def test_weights_of_another_architecture_are_refused_with_the_first_difference(tmp_path):
+    torch.save(MnistCGN(width=16).state_dict(), tmp_path / "teacher.pth")
+    with pytest.raises(SettingError, match=r"the 57 tensors of the MNIST CGN.*f_shape\.0\.bias"):
+        load_teacher("mnist_cgn", tmp_path / "teacher.pth")
+
+
+@pytest.mark.parametrize("change", ["missing", "extra"])
+def test_a_missing_or_further_tensor_is_refused(tmp_path, state_of_a_cgn, change):
+    state = dict(state_of_a_cgn)
+    if change == "missing":
+        del state["label_emb.weight"]
+    else:
+        state["label_emb.scale"] = torch.ones(1)
+    torch.save(state, tmp_path / "teacher.pth")
+    with pytest.raises(SettingError, match=r"1 other tensors in .*label_emb"):
+        load_teacher("mnist_cgn", tmp_path / "teacher.pth")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.ones(2)])
+def test_a_file_that_is_no_state_dict_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "teacher.pth")
+    with pytest.raises(SettingError, match="a state dict of tensors"):
+        load_teacher("mnist_cgn", tmp_path / "teacher.pth")
+
+
+class CreatesAMarker:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mknod, (str(self.marker),)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_code_in_a_weights_file_is_not_executed(tmp_path, suffix, writer):
+    marker, path = tmp_path / "marker", tmp_path / f"teacher{suffix}"
+    content = {"label_emb.weight": CreatesAMarker(marker)}
+    if writer == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(SettingError, match=r"teacher\.weights"):
+        load_teacher("mnist_cgn", path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pt2"])
+def test_code_in_a_custom_file_is_not_executed(tmp_path, suffix):
+    marker, path = tmp_path / "marker", tmp_path / f"teacher{suffix}"
+    torch.save({"weight": CreatesAMarker(marker)}, path)
+    with pytest.raises(SettingError, match="an exported program"):
+        load_teacher("custom", path, **INTERFACE)
+    assert not marker.exists()
+
+
+# --- anyone's own --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def module_of_teachers(tmp_path, monkeypatch) -> str:
+    source = """
+        from tiny import TinyTeacher
+
+        class Nameless(TinyTeacher):
+            noise_dim = "four"
+
+        class Speechless:
+            noise_dim, num_classes, image_size = 4, 3, 8
+
+        class TooBright(TinyTeacher):
+            def render(self, noise, labels):
+                images = super().render(noise, labels)
+                images.mask.mul_(2)
+                return images
+
+        NUMBER = 3
+
+        def needs_an_argument(path):
+            return TinyTeacher()
+    """
+    (tmp_path / "teachers_of_a_test.py").write_text(textwrap.dedent(source))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "teachers_of_a_test", raising=False)
+    return "teachers_of_a_test"
+
+
+def test_a_factory_gives_any_object_with_the_interface(module_of_teachers, tiny_teacher):
+    teacher = load_teacher("custom", factory=f"{module_of_teachers}:TinyTeacher")
+    noise, labels = request()
+    assert not isinstance(teacher, nn.Module)
+    assert torch.equal(teacher.render(noise, labels).mask, tiny_teacher.render(noise, labels).mask)
+
+
+@pytest.mark.parametrize(
+    "factory",
+    ["absent_module:make", "{module}:absent", "{module}", ":make", "{module}:NUMBER", "{module}:needs_an_argument"],
+)
+def test_a_bad_factory_is_refused(module_of_teachers, factory):
+    with pytest.raises(SettingError, match=r"teacher\.factory"):
+        load_teacher("custom", factory=factory.format(module=module_of_teachers))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Nameless", r"teacher\.noise_dim: expected a positive integer attribute, got 'four'"),
+        ("Speechless", r"teacher\.render: expected a method"),
+        ("TooBright", r"teacher mask: expected values in \[0, 1\]"),
+    ],
+)
+def test_an_object_without_the_interface_is_refused(module_of_teachers, name, message):
+    with pytest.raises(SettingError, match=message):
+        load_teacher("custom", factory=f"{module_of_teachers}:{name}")
+
+
+def test_a_custom_teacher_without_factory_or_complete_file_is_refused(tmp_path):
+    with pytest.raises(SettingError, match="'factory', or 'weights' with 'noise_dim'"):
+        load_teacher("custom")
+    with pytest.raises(SettingError, match="'factory', or 'weights' with 'noise_dim'"):
+        load_teacher("custom", tmp_path / "teacher.pt", noise_dim=4)
+
+
+def test_an_unknown_teacher_is_refused_with_the_nearest_name():
+    with pytest.raises(SettingError, match="Did you mean 'mnist_cgn'"):
+        load_teacher("mnist_gcn")
+
+
+def test_a_torchscript_file_is_a_teacher(tmp_path):
+    torch.jit.script(PlainFunction()).save(str(tmp_path / "teacher.pt"))
+    assert_renders_the_function(load_teacher("custom", tmp_path / "teacher.pt", **INTERFACE))
+
+
+def test_a_custom_file_of_another_interface_is_refused(tmp_path):
+    torch.jit.script(PlainFunction()).save(str(tmp_path / "teacher.pt"))
+    with pytest.raises(SettingError, match="teacher mask: expected a tensor of shape"):
+        load_teacher("custom", tmp_path / "teacher.pt", **(INTERFACE | {"image_size": 16}))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pt2"])
+def test_a_missing_or_damaged_custom_file_is_refused(tmp_path, suffix):
+    path = tmp_path / f"teacher{suffix}"
+    with pytest.raises(SettingError, match=r"teacher\.weights: expected a file, got nothing"):
+        load_teacher("custom", path, **INTERFACE)
+    path.write_bytes(b"PK no program")
+    with pytest.raises(SettingError, match=r"teacher\.weights: expected an exported program"):
+        load_teacher("custom", path, **INTERFACE)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    noise, labels = request()
+    rows = torch.export.Dim("rows")
+    program = torch.export.export(PlainFunction(), (noise, *labels.unbind(1)), dynamic_shapes=({0: rows},) * 4)
+    path = tmp_path_factory.mktemp("exported") / "teacher.pt2"
+    torch.export.save(program, path)
+    return path
+
+
+def test_an_exported_program_is_a_teacher_for_any_number_of_images(exported):
+    teacher = load_teacher("custom", exported, **INTERFACE)
+    assert_renders_the_function(teacher)
+    assert teacher.render(torch.zeros(64, 4), torch.zeros(64, dtype=torch.long)).mask.shape == (64, 1, 8, 8)
+
+
+def test_code_in_an_exported_program_is_not_executed(exported, tmp_path):
+    """The archive of torch.export holds its example inputs as a pickle of their own."""
+    marker, path, inputs = tmp_path / "marker", tmp_path / "teacher.pt2", tmp_path / "inputs.pt"
+    torch.save((CreatesAMarker(marker), {}), inputs)
+    with zipfile.ZipFile(exported) as before, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as after:
+        for name in before.namelist():
+            content = inputs.read_bytes() if name.endswith("sample_inputs/model.pt") else before.read(name)
+            after.writestr(name, content)
+    with pytest.raises(SettingError, match=r"teacher\.weights"):
+        load_teacher("custom", path, **INTERFACE)
+    assert not marker.exists()
+
+
+def test_a_function_is_a_teacher_without_gradients():
+    teacher = FunctionTeacher(PlainFunction().requires_grad_(True), **INTERFACE)
+    check_teacher(teacher)
+    assert_renders_the_function(teacher)
+    assert not teacher.render(
+        torch.zeros(2, 4, requires_grad=True), torch.zeros(2, dtype=torch.long)
+    ).mask.requires_grad
+
+
+# --- identity ------------------------------------------------------------------------------------
+
+
+def test_the_identity_of_a_file_is_its_content_and_not_its_path(tmp_path, state_of_a_cgn):
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_file(state_of_a_cgn, first)
+    save_file(state_of_a_cgn, second)
+    assert identify_teacher("mnist_cgn", first) == identify_teacher("mnist_cgn", second)
+    assert identify_teacher("mnist_cgn", first)["sha256"] == sha256_of_file(first)
+    state_of_a_cgn["label_emb.weight"][0, 0] += 1
+    save_file(state_of_a_cgn, second)
+    assert identify_teacher("mnist_cgn", first) != identify_teacher("mnist_cgn", second)
+
+
+def test_the_identity_of_a_custom_file_has_its_interface(tmp_path):
+    (tmp_path / "teacher.pt").write_bytes(b"program")
+    first = identify_teacher("custom", tmp_path / "teacher.pt", **INTERFACE)
+    assert first["image_size"] == 8
+    assert first != identify_teacher("custom", tmp_path / "teacher.pt", **(INTERFACE | {"image_size": 16}))
+
+
+def test_the_identity_of_a_factory_follows_its_source(module_of_teachers, tmp_path, monkeypatch):
+    import importlib
+    import sys
+
+    factory = f"{module_of_teachers}:TinyTeacher"
+    first = identify_teacher("custom", factory=factory)
+    assert first == identify_teacher("custom", factory=factory)
+    source = tmp_path / f"{module_of_teachers}.py"
+    source.write_text(source.read_text() + "\n# another teacher\n")
+    monkeypatch.delitem(sys.modules, module_of_teachers)
+    importlib.invalidate_caches()
+    assert identify_teacher("custom", factory=factory) != first
+
+
+def test_settings_open_a_teacher_with_its_identity(module_of_teachers):
+    settings = Teacher(name="custom", factory=f"{module_of_teachers}:TinyTeacher", fit=TeacherFit(num_images=1))
+    opened = open_identified_teacher(settings, "double_colored", "absent")
+    assert opened.generator.noise_dim == 4
+    assert opened.identity["factory"] == settings.factory
+
+
+def test_the_shipped_teacher_is_the_one_on_its_card():
+    card = json.loads(SHIPPED_DIGITS_TEACHER.with_suffix(".json").read_text())
+    assert card["sha256"] == sha256_of_file(SHIPPED_DIGITS_TEACHER)
+    assert card["data"]["variant"] == "double_colored"
+    assert SHIPPED_DIGITS_TEACHER.stat().st_size <= 3 * 2**20
+
+
+def test_the_card_of_the_shipped_teacher_has_the_settings_of_the_teacher_stage(project):
+    stage = read_folder(project / "conf" / "base")["teacher"]["fit"]
+    card = json.loads(SHIPPED_DIGITS_TEACHER.with_suffix(".json").read_text())["training"]["settings"]
+    assert {name: stage[name] for name in card} == card

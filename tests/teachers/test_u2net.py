@@ -1,0 +1,102 @@
+"""U^2-Net: the published names and numbers, any size of image, what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.teachers.u2net import U2NET_DECODER, U2NET_ENCODER, Stage, U2Net
+
+SMALL = {
+    "encoder": (Stage(4, 2, 4), Stage(3, 2, 6), Stage(3, 2, 8, dilated=True)),
+    "decoder": (Stage(3, 2, 6), Stage(4, 2, 4)),
+}
+
+
+@torch.no_grad()
+def fill_by_name(network: torch.nn.Module) -> None:
+    """Fill a network by the rule in the README of the golden files."""
+    of_norm = {
+        "running_var": lambda r: 1 + 0.1 * r.abs(),
+        "running_mean": lambda r: 0.1 * r,
+        "weight": lambda r: 1 + 0.1 * r,
+        "bias": lambda r: 0.05 * r,
+    }
+    for name, tensor in network.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            tensor.zero_()
+            continue
+        draw = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+        if tensor.ndim == 4:
+            tensor.copy_(draw * math.sqrt(2 / math.prod(tensor.shape[1:])))
+        elif "bn" in name:
+            tensor.copy_(of_norm[name.rpartition(".")[2]](draw))
+        else:
+            tensor.copy_(0.05 * draw)
+
+
+@pytest.fixture
+def small() -> U2Net:
+    network = U2Net(**SMALL).eval()
+    fill_by_name(network)
+    return network
+
+
+def test_names_and_shapes_are_the_published_ones(shared: Path):
+    expected = json.loads((shared / "golden" / "u2net_state_dict_shapes.json").read_text())
+    with torch.device("meta"):
+        network = U2Net()
+    assert {name: list(tensor.shape) for name, tensor in network.state_dict().items()} == expected
+
+
+def test_the_published_network_gives_the_published_numbers(shared: Path):
+    golden = np.load(shared / "golden" / "u2net_crc32_fill.npz")
+    with torch.device("meta"):
+        network = U2Net()
+    network = network.to_empty(device="cpu").eval()
+    fill_by_name(network)
+    with torch.no_grad():
+        fused = network(torch.from_numpy(golden["input"]))
+    torch.testing.assert_close(fused, torch.from_numpy(golden["output"]), rtol=0, atol=1e-4)
+
+
+def test_the_stages_have_maps_of_their_own(small):
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    fused, *sides = small.all_maps(images)
+    assert torch.equal(fused, small(images))
+    assert len(sides) == 3
+    for one in (fused, *sides):
+        assert one.shape == (2, 1, 32, 32)
+        assert 0 <= one.min() < one.max() <= 1
+    logits = small.outconv(torch.cat([side.double().logit().float() for side in sides], 1))
+    torch.testing.assert_close(logits.sigmoid(), fused, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (30, 21), (64, 16)])
+def test_images_of_any_size_keep_it(small, size):
+    assert small(torch.zeros(1, 3, *size)).shape == (1, 1, *size)
+
+
+def test_a_gradient_reaches_every_parameter(small):
+    small(torch.randn(2, 3, 16, 16)).sum().backward()
+    assert all(parameter.grad is not None for parameter in small.parameters())
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (2, 1, 32, 32)])
+def test_other_images_are_refused(small, shape):
+    with pytest.raises(SettingError, match=r"expected shape \[N, 3, H, W\], got \["):
+        small(torch.zeros(shape))
+
+
+def test_stages_that_do_not_fit_together_are_refused():
+    with pytest.raises(SettingError, match="decoder: expected 5 stages, got 4"):
+        U2Net(U2NET_ENCODER, U2NET_DECODER[:-1])
+    with pytest.raises(SettingError, match=r"stage\.depth: expected at least 2, got 1"):
+        U2Net((Stage(1, 2, 2),), ())

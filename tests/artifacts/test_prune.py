@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from skdcgn_pipeline.artifacts import prune as pruning
 from skdcgn_pipeline.artifacts.prune import (
     Entry,
     RegisteredModel,
@@ -22,7 +23,6 @@ from skdcgn_pipeline.artifacts.prune import (
     tokens_in,
 )
 from skdcgn_pipeline.artifacts.store import Artifact, build_artifact
-from skdcgn_pipeline.artifacts.store import prune as pruning
 from skdcgn_pipeline.runtime.errors import SettingError
 from tiny import tree_of
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from skdcgn_pipeline.artifacts import store as artifacts
 from skdcgn_pipeline.artifacts.store import (
     Artifact,
     ArtifactWriter,
@@ -23,7 +24,6 @@ from skdcgn_pipeline.artifacts.store import (
     write_aside,
     write_json,
 )
-from skdcgn_pipeline.artifacts.store import store as artifacts
 from skdcgn_pipeline.runtime.errors import DamagedFileError, SettingError
 
 INPUTS = {"kind": "letters", "seed": 0}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from skdcgn_pipeline import artifacts, progress
+from skdcgn_pipeline.artifacts import store as artifacts
 from skdcgn_pipeline.counterfactuals import pools
 from skdcgn_pipeline.counterfactuals.pools import (
     CounterfactualPool,
@@ -17,6 +17,7 @@ from skdcgn_pipeline.counterfactuals.pools import (
 )
 from skdcgn_pipeline.mechanisms import MechanismImages, compose, transform_mechanism
 from skdcgn_pipeline.parameters import Composition, Counterfactual, Transformation, Transformations
+from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards, decode_images, draw_samples

@@ -145,7 +145,7 @@ def test_the_first_missing_file_is_named(tmp_path):
     assert require_assets(tmp_path, ["a"]) == [tmp_path / "a"]
     with pytest.raises(SettingError, match=r"the file .*/b, got 2 of 3 files missing.*SKDCGN_ASSETS"):
         require_assets(tmp_path, ["a", "b", "c"])
-    with pytest.raises(SettingError, match=rf"data\.assets {tmp_path} --groups imagenet_tables`"):
+    with pytest.raises(SettingError, match=rf"images\.assets {tmp_path} --groups imagenet_tables`"):
         require_assets(tmp_path, ["imagenet/in_to_in9.json"])
 
 

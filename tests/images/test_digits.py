@@ -86,5 +86,5 @@ def test_an_unknown_source_is_refused_with_the_nearest_name(tmp_path):
 
 
 def test_absent_mnist_files_are_named_with_the_command_that_gets_them(tmp_path):
-    with pytest.raises(SettingError, match=r"assets \(SKDCGN_ASSETS\).*python -m skdcgn_pipeline\.data\.assets"):
+    with pytest.raises(SettingError, match=r"assets \(SKDCGN_ASSETS\).*python -m skdcgn_pipeline\.images\.assets"):
         read_digits("mnist", tmp_path, 0, "colored")

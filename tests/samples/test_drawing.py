@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from skdcgn_pipeline.artifacts import store as artifacts
-from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.parameters import Compute
+from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.samples import drawing as module
 from skdcgn_pipeline.samples.drawing import (

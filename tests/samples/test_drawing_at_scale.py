@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from skdcgn_pipeline import artifacts, progress
+from skdcgn_pipeline.artifacts import store as artifacts
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, build_arrays
 from skdcgn_pipeline.parameters import Composition, Compute, ImageEncoding
+from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import DamagedFileError, InterruptedRunError, SettingError
 from skdcgn_pipeline.samples import drawing as module
 from skdcgn_pipeline.samples import shards

@@ -11,10 +11,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from skdcgn_pipeline import compute, progress
 from skdcgn_pipeline.artifacts.store import identity_of
 from skdcgn_pipeline.images.batches import EpochSampler
 from skdcgn_pipeline.parameters import Compute, Distill, LossWeights, Student
+from skdcgn_pipeline.runtime import compute, progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.samples import loading
 from skdcgn_pipeline.samples.drawing import SampleShards, decode_images, draw_composites, encode_images

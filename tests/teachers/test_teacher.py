@@ -117,7 +117,7 @@ def test_a_missing_file_is_named(tmp_path, suffix):
 
 
 def test_a_missing_published_teacher_is_named_with_the_command_that_gets_it(tmp_path):
-    with pytest.raises(SettingError, match=r"cgn_mnist/cgn_colored_mnist\.pth.*skdcgn_pipeline\.data\.assets"):
+    with pytest.raises(SettingError, match=r"cgn_mnist/cgn_colored_mnist\.pth.*skdcgn_pipeline\.images\.assets"):
         load_teacher("mnist_cgn", variant="colored", assets=tmp_path)
 
 

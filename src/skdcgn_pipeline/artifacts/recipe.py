@@ -1,0 +1,91 @@
+"""Recipes: what a kind of artifact is, how it is computed and how it is read; the store keeps what they make."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, artifact_path, build_artifact
+from skdcgn_pipeline.parameters import Compute
+
+ResultT = TypeVar("ResultT")
+
+
+class Recipe(ABC, Generic[ResultT]):
+    """How one kind of artifact is made; subclasses are frozen dataclasses whose fields say what this one is made of.
+
+    Attributes:
+        kind: Name of the kind: a folder of the store, and part of every identity.
+        version: Raised whenever `build` computes something else from the same inputs.
+    """
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def inputs(self) -> dict[str, Any]:
+        """Return everything that the content depends on, JSON-able."""
+
+    @abstractmethod
+    def build(self, writer: ArtifactWriter) -> None:
+        """Compute the content; files that the writer has already are skipped, checkpoints continue."""
+
+    @abstractmethod
+    def read(self, artifact: Artifact) -> ResultT:
+        """Return the finished artifact as what users of this kind work with."""
+
+    @property
+    def identity_inputs(self) -> dict[str, Any]:
+        """The inputs with kind and version: what the store names the artifact after."""
+        return {"kind": self.kind, "version": self.version, **self.inputs()}
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where finished artifacts are kept: `<root>/<kind>/<identity>`.
+
+    Attributes:
+        root: The directory of all kinds.
+    """
+
+    root: Path
+
+    def make(self, recipe: Recipe[ResultT]) -> ResultT:
+        """Return what a recipe makes: reuse it, continue it, or build it.
+
+        Raises:
+            SettingError: If the disk is full or the store cannot be written.
+        """
+        artifact = build_artifact(self.root / recipe.kind, recipe.identity_inputs, recipe.build)
+        return recipe.read(artifact)
+
+    def path(self, recipe: Recipe[Any]) -> Path:
+        """Return where `make` keeps what a recipe makes, whether it is there or not."""
+        return artifact_path(self.root / recipe.kind, recipe.identity_inputs)
+
+    def has(self, recipe: Recipe[Any]) -> bool:
+        """Tell whether what a recipe makes is there, not verified."""
+        return self.path(recipe).exists()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every computation of a run shares, passed as one value.
+
+    Attributes:
+        store: Where finished work is kept.
+        seed: Base seed.
+        compute: Device and precision.
+        assets: The asset folder.
+    """
+
+    store: Store
+    seed: int = 0
+    compute: Compute = field(default_factory=Compute)
+    assets: str = ""
+
+    def make(self, recipe: Recipe[ResultT]) -> ResultT:
+        """Return what a recipe makes, see `Store.make`."""
+        return self.store.make(recipe)

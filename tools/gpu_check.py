@@ -16,7 +16,9 @@ import math
 import os
 import platform
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -96,12 +98,11 @@ def describe(device: Any) -> dict[str, Any]:
     """Return what was measured on."""
     import torch
 
-    driver = Path("/proc/driver/nvidia/version")
     is_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if is_gpu else platform.processor() or platform.machine(),
         "memory_gb": round(torch.cuda.get_device_properties(device).total_memory / 1e9, 1) if is_gpu else None,
-        "driver": driver.read_text(encoding="utf-8").splitlines()[0] if driver.is_file() else "",
+        "driver": _driver(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -113,6 +114,15 @@ def describe(device: Any) -> dict[str, Any]:
             "convolutions": torch.backends.cudnn.allow_tf32,
         },
     }
+
+
+def _driver() -> str:
+    """Return the version of NVIDIA's driver; nothing where there is none."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    words = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def check(asked: argparse.Namespace) -> int:
@@ -187,7 +197,8 @@ def render(told: dict[str, Any]) -> str:
     versions = f"torch {told['torch']}, CUDA {told['cuda']}, Python {told['python']}"
     switches = ", ".join(f"{'on' if own else 'off'} in {name}" for name, own in tf32.items())
     lines = [
-        f"{told['device']}, {told['cores']} cores, {versions}. {told['driver']}".strip(),
+        f"{told['device']}, {told['cores']} cores, {versions}"
+        + (f", driver {told['driver']}." if told["driver"] else "."),
         f'All parts took {told["seconds"]:.0f} s. TF32 in "fp32", but for goldens and steps: {switches}.',
     ]
     for name, part in told["parts"].items():

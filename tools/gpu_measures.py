@@ -266,8 +266,8 @@ def train_student(
     rates = []
     for num_steps in (2, 2) if miniature else (STEPS_PER_DRAW, 4 * STEPS_PER_DRAW):  # the first one warms up
         begun = time.perf_counter()
-        train(num_steps, seconds)
-        rates.append(num_steps / (time.perf_counter() - begun))
+        _, done = train(num_steps, seconds / 8)
+        rates.append(done / (time.perf_counter() - begun))
     left = seconds - (time.monotonic() - start)
     planned = 2 if miniature else max(STEPS_PER_DRAW, int(0.85 * left * rates[-1]))
     begun = time.perf_counter()

@@ -146,9 +146,11 @@ def exact_fp32() -> Iterator[None]:
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
         backend.allow_tf32 = False
-    yield
-    for backend, allowed in zip(backends, before, strict=True):
-        backend.allow_tf32 = allowed
+    try:
+        yield
+    finally:  # what follows a part that was stopped is measured as usual
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def check_goldens(run: Run, part: Part) -> None:

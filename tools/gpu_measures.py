@@ -19,22 +19,22 @@ from gpu_parts import SEED, Part, Run, SkippedError, draw_noise, read_settings
 from torch import Tensor
 from torchvision import models
 
-from skdcgn_pipeline import compute as computing
-from skdcgn_pipeline.compute import choose_device, compiled, place
-from skdcgn_pipeline.data.loading import BatchLoader, StreamedPairs, fetch_by_epochs
-from skdcgn_pipeline.data.samples import decode_images, draw_samples
+from skdcgn_pipeline.benchmark import networks as network_benchmark
+from skdcgn_pipeline.benchmark.networks import MEASURED, measure_steps
+from skdcgn_pipeline.benchmark.run import render_batch
+from skdcgn_pipeline.classifiers import ensemble_training
 from skdcgn_pipeline.metrics import cost
 from skdcgn_pipeline.metrics.cost import measure_rates, peak_gpu_bytes, wait_for_device
 from skdcgn_pipeline.metrics.fidelity import mask_iou, mean_absolute_difference
-from skdcgn_pipeline.models.student import StudentCGN
-from skdcgn_pipeline.models.teacher import load_teacher
 from skdcgn_pipeline.parameters import Compute, EnsembleFit, ImageEncoding, Precision
-from skdcgn_pipeline.seeding import seeded, torch_generator
-from skdcgn_pipeline.studies import network_benchmark
-from skdcgn_pipeline.studies.benchmark import render_batch
-from skdcgn_pipeline.studies.network_benchmark import MEASURED, measure_steps
-from skdcgn_pipeline.training import fit_ensemble
-from skdcgn_pipeline.training.distil_student import DistillationStep
+from skdcgn_pipeline.runtime import compute as computing
+from skdcgn_pipeline.runtime.compute import choose_device, compiled, place
+from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
+from skdcgn_pipeline.samples.drawing import decode_images, draw_samples
+from skdcgn_pipeline.samples.loading import BatchLoader, StreamedPairs, fetch_by_epochs
+from skdcgn_pipeline.students.distillation import DistillationStep
+from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.teachers.teacher import load_teacher
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
 
 # Name, precision and layout; the first is how networks are commonly run.
@@ -176,7 +176,7 @@ def measure_ensemble(run: Run, part: Part) -> None:
         }
         for precision in ("fp32", "bf16"):
             noted: list[tuple[int, float]] = []
-            fit_ensemble.fit_ensemble(
+            ensemble_training.fit_ensemble(
                 lambda step, size: (images, labels),
                 lambda step, size: (images, labels[:, None].expand(-1, len(MECHANISMS))),
                 EnsembleFit(**settings | {"precision": precision}),
@@ -280,5 +280,5 @@ def train_student(
 def make_brief() -> None:
     """Time each thing once, and compile without code generation."""
     cost.NUM_REPEATS, cost.SECONDS_PER_REPEAT, computing.COMPILER = 1, 0.001, "eager"
-    network_benchmark.MATRIX_SIZE["cpu"], fit_ensemble.LOG_EVERY_STEPS = 16, 1
+    network_benchmark.MATRIX_SIZE["cpu"], ensemble_training.LOG_EVERY_STEPS = 16, 1
     globals()["STEPS_PER_DRAW"] = 2

@@ -22,15 +22,15 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from skdcgn_pipeline.compute import choose_device
-from skdcgn_pipeline.models.imagenet_cgn import ImageNetCGN
-from skdcgn_pipeline.models.teacher import load_teacher
-from skdcgn_pipeline.models.u2net import U2Net
+from skdcgn_pipeline.benchmark.networks import RandomNetworks, make_networks
+from skdcgn_pipeline.benchmark.run import Row
 from skdcgn_pipeline.parameters import Benchmark, Compute, Distill, Parameters, Precision, Student, check_parameters
-from skdcgn_pipeline.seeding import torch_generator
-from skdcgn_pipeline.studies.benchmark import Row
-from skdcgn_pipeline.studies.network_benchmark import RandomNetworks, make_networks
-from skdcgn_pipeline.training.distil_student import DistillationStep
+from skdcgn_pipeline.runtime.compute import choose_device
+from skdcgn_pipeline.runtime.seeding import torch_generator
+from skdcgn_pipeline.students.distillation import DistillationStep
+from skdcgn_pipeline.teachers.imagenet_cgn import ImageNetCGN
+from skdcgn_pipeline.teachers.teacher import load_teacher
+from skdcgn_pipeline.teachers.u2net import U2Net
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
 
 ROOT = Path(__file__).resolve().parents[1]

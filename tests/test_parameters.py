@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from configuration import FREE_WORDS, merge, read_folder
+from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import (
     Baseline,
     Composition,
@@ -22,7 +23,7 @@ from skdcgn_pipeline.parameters import (
     choose_classes,
 )
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.students.student import make_student
+from skdcgn_pipeline.students.architectures import make_student
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES
 
 ENVIRONMENTS = ("base", "mnist", "test")
@@ -508,7 +509,7 @@ def test_mnist_has_a_trio_within_the_budget_for_every_variant(project, raw, vari
     merge(raw, read_folder(project / "conf" / "mnist"))
     parameters = check_parameters(raw)
     students = {mechanism: getattr(parameters, mechanism).distill.student.model_dump() for mechanism in MECHANISMS}
-    networks = [make_student(mechanism, student, 32, 10, 32) for mechanism, student in students.items()]
+    networks = [make_student(mechanism, student, GeneratorSize(32, 10, 32)) for mechanism, student in students.items()]
     assert sum(parameter.numel() for network in networks for parameter in network.parameters()) <= 66_000
     kinds = [transformation.kind for transformation in parameters.compose.composition.transformations.shape]
     assert (

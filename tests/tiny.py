@@ -75,7 +75,7 @@ def untrained_classifiers() -> dict[str, InvariantClassifier]:
 
 def explorer_card() -> dict[str, Any]:
     """The card of an explorer with the released students of the digits, their teacher and untrained classifiers."""
-    from skdcgn_pipeline.students.student import released_card
+    from skdcgn_pipeline.students.released import released_card
     from skdcgn_pipeline.teachers.teacher import identify_teacher
 
     accuracy = [{"split": "test", "subset": "all", "accuracy": 0.1, "num_images": 100}]

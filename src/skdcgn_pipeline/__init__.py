@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from skdcgn_pipeline.counterfactuals.datasets import CounterfactualDataset, CounterfactualStream
     from skdcgn_pipeline.mechanisms import MechanismImages, MechanismLabels, compose
     from skdcgn_pipeline.parameters import Composition
-    from skdcgn_pipeline.students.student import StudentCGN
+    from skdcgn_pipeline.students.trio import StudentCGN
     from skdcgn_pipeline.teachers.teacher import load_teacher
 
 _HOME = {
@@ -24,7 +24,7 @@ _HOME = {
     "InvariantClassifier": "skdcgn_pipeline.classifiers.invariant_classifier",
     "MechanismImages": "skdcgn_pipeline.mechanisms",
     "MechanismLabels": "skdcgn_pipeline.mechanisms",
-    "StudentCGN": "skdcgn_pipeline.students.student",
+    "StudentCGN": "skdcgn_pipeline.students.trio",
     "compose": "skdcgn_pipeline.mechanisms",
     "load_teacher": "skdcgn_pipeline.teachers.teacher",
 }

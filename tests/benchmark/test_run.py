@@ -34,7 +34,7 @@ from skdcgn_pipeline.parameters import Benchmark, ClassifierFit, Composition, Co
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.samples.drawing import draw_samples
-from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
 from tiny import TinyTeacher
 

@@ -10,7 +10,7 @@ import pytest
 
 from browser.looking import PHONE, Visit, brightness, free_port, keep_screenshot, serving, surroundings
 from skdcgn_pipeline.explorer.bundle import write_explorer
-from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import SHIPPED_DIGITS_TEACHER
 from tiny import explorer_card, untrained_classifiers
 

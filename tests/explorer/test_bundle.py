@@ -12,7 +12,7 @@ from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.explorer.bundle import open_explorer, write_explorer
 from skdcgn_pipeline.explorer.scene import Choice
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import SHIPPED_DIGITS_TEACHER, identify_teacher, load_teacher
 from tiny import explorer_card, untrained_classifiers
 

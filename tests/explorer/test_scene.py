@@ -12,7 +12,7 @@ from skdcgn_pipeline.explorer.scene import Choice, Scene
 from skdcgn_pipeline.mechanisms import compose
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
 from tiny import TinyTeacher
 

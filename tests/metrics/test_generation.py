@@ -39,7 +39,7 @@ from skdcgn_pipeline.metrics.generation import (
 from skdcgn_pipeline.parameters import GenerationMetrics
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
-from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import MECHANISMS
 from tiny import TinyTeacher

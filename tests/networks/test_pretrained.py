@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 SMALL = {"architecture": "compact", "width": [4, 6, 4], "embedding_dim": 4}
@@ -95,6 +95,6 @@ def test_what_is_no_id_is_a_folder(monkeypatch):
 
 
 def test_importing_students_does_not_import_the_hub():
-    code = "import skdcgn_pipeline.students.student, sys; print('huggingface_hub' in sys.modules)"
+    code = "import skdcgn_pipeline.students.trio, sys; print('huggingface_hub' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     assert run.stdout.strip() == "False", run.stderr

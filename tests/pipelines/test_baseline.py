@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.running import Place, artifacts_in, state_of
 from skdcgn_pipeline.mechanisms import MECHANISMS
-from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.students.trio import StudentCGN
 
 pytestmark = pytest.mark.slow
 

@@ -25,7 +25,7 @@ from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.reporting.findings import TITLE_OF
 from skdcgn_pipeline.runtime.errors import StudyFailedError
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.students.student import RELEASED
+from skdcgn_pipeline.students.released import RELEASED
 from skdcgn_pipeline.studies import ablation
 from skdcgn_pipeline.teachers.teacher import load_teacher
 

@@ -28,7 +28,8 @@ from skdcgn_pipeline.reporting.release import (
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.students import student as student_module
 from skdcgn_pipeline.students.distillation import StudentsArtifact, adopt_released_students
-from skdcgn_pipeline.students.student import StudentCGN, released_students
+from skdcgn_pipeline.students.released import released_students
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 SMALL = {"architecture": "compact", "width": [3, 4, 3], "embedding_dim": 2}

@@ -25,7 +25,7 @@ from skdcgn_pipeline.students.distillation import (
     check_distillation,
     distil_student,
 )
-from skdcgn_pipeline.students.student import ConditionalNorm
+from skdcgn_pipeline.students.layers import ConditionalNorm
 from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, COMPOSITE, MECHANISMS
 
 CPU = Compute(device="cpu")
@@ -375,11 +375,15 @@ def test_the_order_of_streamed_rows_is_part_of_the_identity(tmp_path, tiny_sampl
 
 
 def perceive(images: torch.Tensor) -> list[torch.Tensor]:
-    """A network of two layers whose input must be that of VGG16: three channels in [-1, 1]."""
+    """A network of two layers whose input must be that of VGG16: three channels in [-1, 1].
+
+    A constant channel beside them: those of a mask are alike, and scaled to unit length would keep their sign alone.
+    """
     assert images.shape[1] == 3
     assert images.min() < 0
     assert images.abs().max() <= 1
-    return [images, torch.nn.functional.avg_pool2d(images, 2)]
+    layer = torch.cat([images, torch.ones_like(images[:, :1])], 1)
+    return [layer, torch.nn.functional.avg_pool2d(layer, 2)]
 
 
 @pytest.mark.parametrize("mechanism", ["shape", "texture"])

@@ -25,13 +25,15 @@ from skdcgn_pipeline.losses.distillation import feature_loss, kl_loss, pixel_los
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.metrics.cost import measure_rates, take_turns, wait_for_device
 from skdcgn_pipeline.networks.discriminator import ProjectionDiscriminator
+from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Benchmark, Compute, Distill, Precision
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
 from skdcgn_pipeline.samples.drawing import decode_images
 from skdcgn_pipeline.samples.loading import BatchLoader, PairsInMemory, fetch_by_epochs
+from skdcgn_pipeline.students.architectures import make_student
 from skdcgn_pipeline.students.distillation import DistillationStep
-from skdcgn_pipeline.students.student import StudentCGN, make_student
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.imagenet_cgn import make_random
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
@@ -225,7 +227,7 @@ class _PlainLoop:
     def __init__(self, sizes: tuple[int, int, int], settings: Distill, seed: int, device: torch.device) -> None:
         self.settings = settings
         with seeded(seed, "benchmark-plain"):
-            self.student = make_student(MEASURED, settings.student.model_dump(), *sizes).to(device)
+            self.student = make_student(MEASURED, settings.student.model_dump(), GeneratorSize(*sizes)).to(device)
             self.discriminator = ProjectionDiscriminator(3, *sizes[1:], settings.discriminator_width).to(device)
         self._student_optimiser = torch.optim.Adam(self.student.parameters(), 2e-4, (0.0, 0.9))
         self._discriminator_optimiser = torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.0, 0.9))

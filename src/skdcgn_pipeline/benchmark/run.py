@@ -37,6 +37,7 @@ from skdcgn_pipeline.images.bias import colour_digits
 from skdcgn_pipeline.images.digits import read_digits
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.metrics.cost import in_turns, measure_rates, take_turns, wait_for_device
+from skdcgn_pipeline.networks.interface import check_same_interface
 from skdcgn_pipeline.parameters import Benchmark, ClassifierFit, Composition, Compute, Distill, Precision, Prepare
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.compute import autocast, choose_device
@@ -46,7 +47,7 @@ from skdcgn_pipeline.runtime.seeding import numpy_generator, seeded, torch_gener
 from skdcgn_pipeline.runtime.threads import computing_on, num_side_by_side, run_side_by_side
 from skdcgn_pipeline.samples.drawing import ROWS_PER_BLOCK, SampleShards, draw_samples, take_decoded_images
 from skdcgn_pipeline.students.distillation import DistillationStep, distil_student
-from skdcgn_pipeline.students.student import StudentCGN, check_same_interface
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 COLUMNS = [

@@ -24,7 +24,7 @@ from skdcgn_pipeline.training.checkpointing import (
     TrainingLoop,
     record_nothing,
 )
-from skdcgn_pipeline.training.muon import Muon, split_parameters
+from skdcgn_pipeline.training.optimisers import Muon, split_parameters
 
 LOG_EVERY_STEPS = 20
 WARM_UP_SHARE = 0.25

@@ -23,7 +23,7 @@ from skdcgn_pipeline.reporting.release import records_of, release_name
 from skdcgn_pipeline.runtime.errors import DamagedFileError, SettingError
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.distillation import StudentsArtifact
-from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, identify_teacher, load_teacher, teacher_file
 from skdcgn_pipeline.vocabulary import STUDENTS
 

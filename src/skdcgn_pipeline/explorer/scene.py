@@ -13,11 +13,11 @@ from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.counterfactuals.datasets import noise_of
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, MechanismLabels, compose
 from skdcgn_pipeline.metrics.cost import measure_rates, render_call
-from skdcgn_pipeline.networks.class_mixing import MixesClasses
+from skdcgn_pipeline.networks.interface import MixesClasses, check_same_interface
 from skdcgn_pipeline.reporting.interpolation import turned
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
-from skdcgn_pipeline.students.student import StudentCGN, check_same_interface
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS, STUDENTS
 
 TEACHER = "teacher"

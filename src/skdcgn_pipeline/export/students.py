@@ -22,7 +22,8 @@ from skdcgn_pipeline.reporting.release import records_of, release_name, training
 from skdcgn_pipeline.runtime.compute import place
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.students.distillation import StudentsArtifact
-from skdcgn_pipeline.students.student import StudentCGN, released_card
+from skdcgn_pipeline.students.released import released_card
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
 
 STEM = "students"

@@ -26,11 +26,12 @@ from skdcgn_pipeline.metrics.fidelity import (
     mask_iou,
     mean_absolute_difference,
 )
+from skdcgn_pipeline.networks.interface import check_same_interface
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards, decode_images
-from skdcgn_pipeline.students.student import StudentCGN, check_same_interface
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import MECHANISMS
 

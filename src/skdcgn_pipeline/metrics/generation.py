@@ -27,13 +27,13 @@ from skdcgn_pipeline.losses.mechanism import mask_entropy_loss
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
 from skdcgn_pipeline.metrics.cost import peak_gpu_bytes
 from skdcgn_pipeline.metrics.fidelity import StreamedGaussian, frechet_distance
+from skdcgn_pipeline.networks.interface import check_same_interface
 from skdcgn_pipeline.networks.weights_file import first_line, read_state
 from skdcgn_pipeline.parameters import Compute, GenerationMetrics
 from skdcgn_pipeline.runtime.compute import autocast, choose_device
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards, decode_images
-from skdcgn_pipeline.students.student import check_same_interface
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS, STUDENTS
 

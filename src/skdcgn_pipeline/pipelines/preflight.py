@@ -18,7 +18,7 @@ from skdcgn_pipeline.samples.drawing import count_shards
 from skdcgn_pipeline.samples.encoding import check_encodable
 from skdcgn_pipeline.students.baseline import check_baseline
 from skdcgn_pipeline.students.distillation import check_distillation
-from skdcgn_pipeline.students.student import released_students
+from skdcgn_pipeline.students.released import released_students
 from skdcgn_pipeline.studies.ablation import check_possible
 from skdcgn_pipeline.studies.cells import expand_cells
 from skdcgn_pipeline.teachers.teacher import open_identified_teacher

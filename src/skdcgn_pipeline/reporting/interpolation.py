@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
-from skdcgn_pipeline.networks.class_mixing import MixesClasses
+from skdcgn_pipeline.networks.interface import MixesClasses
 from skdcgn_pipeline.parameters import Compute, Interpolation
 from skdcgn_pipeline.reporting.pictures import Picture, draw_sheet, signed_images, tile
 from skdcgn_pipeline.runtime.compute import choose_device

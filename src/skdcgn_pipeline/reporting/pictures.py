@@ -26,7 +26,7 @@ from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages,
 from skdcgn_pipeline.metrics.comparison import render_heldout
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 Picture = np.ndarray

@@ -18,7 +18,7 @@ from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_arti
 from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.parameters import Parameters
 from skdcgn_pipeline.students.distillation import StudentsArtifact
-from skdcgn_pipeline.students.student import RELEASE_PREFIX
+from skdcgn_pipeline.students.released import RELEASE_PREFIX
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 BEST = "best batch size"  # the rows of the benchmark that go on a card

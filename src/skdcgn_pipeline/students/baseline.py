@@ -36,7 +36,7 @@ from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
 from skdcgn_pipeline.students.distillation import StudentsArtifact, write_students
-from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.imagenet_cgn import DEFAULT_TRUNCATION, load_biggan
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.training.averaging import WeightAverage

@@ -31,6 +31,7 @@ from skdcgn_pipeline.losses.distillation import (
     pixel_loss,
 )
 from skdcgn_pipeline.networks.discriminator import Judgement, ProjectionDiscriminator
+from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features, require_vgg16
 from skdcgn_pipeline.parameters import Compute, Distill
 from skdcgn_pipeline.runtime.compute import autocast, check_compiler, choose_device, compiled, place
@@ -45,7 +46,9 @@ from skdcgn_pipeline.samples.loading import (
     identity_of_order,
     open_pairs,
 )
-from skdcgn_pipeline.students.student import StudentCGN, make_student, released_path
+from skdcgn_pipeline.students.architectures import make_student
+from skdcgn_pipeline.students.released import released_path
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.training.averaging import WeightAverage
 from skdcgn_pipeline.training.checkpointing import (
     Checkpoint,
@@ -55,7 +58,7 @@ from skdcgn_pipeline.training.checkpointing import (
     TrainingLoop,
     record_nothing,
 )
-from skdcgn_pipeline.training.muon import Muon, split_parameters
+from skdcgn_pipeline.training.optimisers import Muon, split_parameters
 from skdcgn_pipeline.training.parallel import ALONE, Processes, check_equal_parts
 from skdcgn_pipeline.vocabulary import MECHANISMS, channels_of
 
@@ -151,7 +154,9 @@ class DistillationStep:
         self.device, self._processes = choose_device(compute.device), processes
         check_equal_parts(settings.batch_size, settings.accumulate_steps, processes.size)
         with seeded(seed, f"student-init-{mechanism}"):
-            student = make_student(mechanism, settings.student.model_dump(), noise_dim, num_classes, image_size)
+            student = make_student(
+                mechanism, settings.student.model_dump(), GeneratorSize(noise_dim, num_classes, image_size)
+            )
             discriminator = ProjectionDiscriminator(
                 channels_of(mechanism), num_classes, image_size, settings.discriminator_width
             )
@@ -431,7 +436,11 @@ class StudentArtifact:
     def open(self) -> nn.Module:
         """Load the student, frozen and in eval mode."""
         card = self.card
-        student = make_student(**card)
+        student = make_student(
+            card["mechanism"],
+            card["architecture"],
+            GeneratorSize(card["noise_dim"], card["num_classes"], card["image_size"]),
+        )
         student.load_state_dict(load_file(self.artifact.path(STUDENT_FILE)))
         return student.requires_grad_(False).eval()
 
@@ -458,7 +467,7 @@ def check_distillation(
     """
     check_equal_parts(settings.batch_size, settings.accumulate_steps, num_processes)
     with torch.device("meta"):
-        make_student(mechanism, settings.student.model_dump(), *sizes)
+        make_student(mechanism, settings.student.model_dump(), GeneratorSize(*sizes))
     if settings.weights.perceptual:
         require_vgg16(assets, *PERCEPTUAL_SETTING)
     if settings.compile:

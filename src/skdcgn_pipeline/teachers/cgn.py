@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
-from skdcgn_pipeline.networks.class_mixing import check_mixtures, look_up
+from skdcgn_pipeline.networks.interface import check_mixtures, look_up
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 MASK_MIN, MASK_MAX = 1e-4, 0.9999

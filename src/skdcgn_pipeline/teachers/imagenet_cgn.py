@@ -23,12 +23,12 @@ from torch.nn import functional as F
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
-from skdcgn_pipeline.networks.class_mixing import check_mixtures
+from skdcgn_pipeline.networks.frozen_cache import FrozenCache
+from skdcgn_pipeline.networks.interface import check_mixtures, check_request
 from skdcgn_pipeline.networks.weights_file import read_state
 from skdcgn_pipeline.runtime.compute import place
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.runtime.seeding import seeded
-from skdcgn_pipeline.students.student import FrozenCache, check_request
 from skdcgn_pipeline.teachers.cgn import MASK_MAX, MASK_MIN
 from skdcgn_pipeline.teachers.u2net import U2NET_DECODER, U2NET_ENCODER, Stage, U2Net
 from skdcgn_pipeline.vocabulary import MECHANISMS

@@ -11,7 +11,7 @@ from skdcgn_pipeline.reporting.pictures import draw_releases
 from skdcgn_pipeline.reporting.release import release_name
 from skdcgn_pipeline.students.distillation import StudentsArtifact
 from skdcgn_pipeline.students.distillation import adopt_released_students as adopt
-from skdcgn_pipeline.students.student import released_card, released_students
+from skdcgn_pipeline.students.released import released_card, released_students
 
 
 def adopt_released_students(store: Path, parameters: dict[str, Any]) -> StudentsArtifact:

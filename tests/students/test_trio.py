@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 
 import pytest
 import torch
 
+from skdcgn_pipeline.networks.interface import GeneratorSize, check_same_interface
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.students.student import (
-    CompactGenerator,
-    ConditionalNorm,
-    StudentCGN,
-    TinyGenerator,
-    check_same_interface,
-    make_student,
-)
+from skdcgn_pipeline.students.architectures import CompactGenerator, TinyGenerator, make_student
+from skdcgn_pipeline.students.layers import ConditionalNorm
+from skdcgn_pipeline.students.released import released_students
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS, channels_of
 
 COMPACT = {"architecture": "compact", "width": [16, 24, 16], "embedding_dim": 8}
@@ -43,32 +41,33 @@ def count(module: torch.nn.Module) -> int:
 
 
 def test_compact_students_of_mnist_are_ten_times_smaller_than_the_teacher():
-    sizes = {mechanism: count(make_student(mechanism, COMPACT, 32, 10, 32)) for mechanism in MECHANISMS}
+    sizes = {mechanism: count(make_student(mechanism, COMPACT, GeneratorSize(32, 10, 32))) for mechanism in MECHANISMS}
     assert max(sizes.values()) <= 22_000
     assert sum(sizes.values()) <= 66_000
 
 
 def test_the_tinygan_of_the_paper_has_its_number_of_parameters():
-    generator = TinyGenerator(3, 128, 1000, 256, 32, 128)
+    generator = TinyGenerator(3, GeneratorSize(128, 1000, 256), 32, 128)
     assert len(generator.blocks) == 5
     assert count(generator) == pytest.approx(6_240_000, rel=0.005)
 
 
 def test_plain_students_for_256_pixels_are_as_large_as_those_of_the_paper():
+    size = GeneratorSize(128, 1000, 256)
     with torch.device("meta"):
-        sizes = {mechanism: count(make_student(mechanism, PLAIN_256, 128, 1000, 256)) for mechanism in MECHANISMS}
+        sizes = {mechanism: count(make_student(mechanism, PLAIN_256, size)) for mechanism in MECHANISMS}
     assert sizes["texture"] == sizes["background"] == pytest.approx(6_240_000, rel=0.05)
     assert sizes["shape"] == pytest.approx(6_240_000, rel=0.05)
 
 
 def test_plain_students_double_the_size_with_every_width():
-    generator = make_student("texture", PLAIN | {"width": [5, 4, 3]}, 4, 3, 24)
+    generator = make_student("texture", PLAIN | {"width": [5, 4, 3]}, GeneratorSize(4, 3, 24))
     assert (generator.start, len(generator.blocks)) == (3, 2)
     assert generator.blocks[1].shortcut.weight.shape[:2] == (3, 4)
 
 
 def test_tinygan_widths_stay_for_the_first_block_and_then_halve():
-    generator = TinyGenerator(3, 8, 10, 256, 4, 4)
+    generator = TinyGenerator(3, GeneratorSize(8, 10, 256), 4, 4)
     widths = [(block.shortcut.in_channels, block.shortcut.out_channels) for block in generator.blocks]
     assert widths == [(64, 64), (64, 32), (32, 16), (16, 8), (8, 4)]
     assert generator.start == 8
@@ -78,8 +77,10 @@ def test_tinygan_widths_stay_for_the_first_block_and_then_halve():
 
 
 def test_a_mask_of_learnt_patterns_leaves_room_for_the_other_two():
-    mask = make_student("shape", BASIS, 32, 10, 32)
-    flat = make_student("texture", {"architecture": "compact", "width": [4, 8, 8], "embedding_dim": 10}, 32, 10, 32)
+    mask = make_student("shape", BASIS, GeneratorSize(32, 10, 32))
+    flat = make_student(
+        "texture", {"architecture": "compact", "width": [4, 8, 8], "embedding_dim": 10}, GeneratorSize(32, 10, 32)
+    )
     assert count(mask) + 2 * count(flat) <= 66_000
 
 
@@ -87,7 +88,7 @@ def test_a_mask_of_learnt_patterns_leaves_room_for_the_other_two():
 @pytest.mark.parametrize("mechanism", [*MECHANISMS, COMPOSITE])
 @pytest.mark.parametrize("image_size", [8, 32])
 def test_a_student_gives_images_in_the_range_of_its_mechanism(architecture, mechanism, image_size):
-    student = make_student(mechanism, architecture, 4, 3, image_size).eval()
+    student = make_student(mechanism, architecture, GeneratorSize(4, 3, image_size)).eval()
     images = student(10 * torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
     assert images.shape == (5, channels_of(mechanism), image_size, image_size)
     assert images.min() >= (0 if mechanism == "shape" else -1)
@@ -101,7 +102,7 @@ def test_a_student_gives_images_in_the_range_of_its_mechanism(architecture, mech
 @pytest.mark.parametrize("mechanism", ["shape", "texture"])
 def test_gradients_reach_every_parameter_of_a_student(architecture, mechanism):
     torch.manual_seed(0)
-    student = make_student(mechanism, architecture, 4, 3, 16).train()
+    student = make_student(mechanism, architecture, GeneratorSize(4, 3, 16)).train()
     for module in student.modules():
         if isinstance(module, ConditionalNorm):
             torch.nn.init.normal_(module.affine.weight, std=0.1)
@@ -166,9 +167,9 @@ def test_students_of_another_interface_than_the_teacher_are_refused(tiny_teacher
 
 def test_an_unknown_architecture_is_refused_with_the_nearest_name():
     with pytest.raises(SettingError, match="Did you mean 'tinygan'"):
-        make_student("shape", TINYGAN | {"architecture": "tinygun"}, 4, 3, 8)
+        make_student("shape", TINYGAN | {"architecture": "tinygun"}, GeneratorSize(4, 3, 8))
     with pytest.raises(SettingError, match="Did you mean 'background'"):
-        make_student("backgroun", TINYGAN, 4, 3, 8)
+        make_student("backgroun", TINYGAN, GeneratorSize(4, 3, 8))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_an_unknown_architecture_is_refused_with_the_nearest_name():
 )
 def test_a_size_that_an_architecture_cannot_make_is_refused(architecture, image_size):
     with pytest.raises(SettingError, match="image_size: expected"):
-        make_student("shape", architecture, 4, 3, image_size)
+        make_student("shape", architecture, GeneratorSize(4, 3, image_size))
 
 
 # --- conditional norm ----------------------------------------------------------------------------
@@ -223,7 +224,7 @@ def test_a_new_norm_treats_all_classes_alike():
 @pytest.mark.parametrize("architecture", [SMALL, SMALL_BASIS], ids=["compact", "basis"])
 def test_what_frozen_students_keep_follows_their_weights(architecture):
     torch.manual_seed(0)
-    student = make_student("texture", architecture, 4, 3, 16).eval().requires_grad_(False)
+    student = make_student("texture", architecture, GeneratorSize(4, 3, 16)).eval().requires_grad_(False)
     trainable = copy.deepcopy(student).requires_grad_()
     noise, labels = torch.randn(3, 4), torch.tensor([0, 1, 2])
     for _ in range(2):
@@ -261,6 +262,47 @@ def test_released_students_sample_without_gradients():
     assert torch.isfinite(images).all()
     assert not images.requires_grad
     assert labels.background.shape == (4,)
+
+
+# Of the images of `test_released_students_render_what_they_did`: the beginning of their SHA-256, mean and deviation.
+RENDERED = {
+    "colored_mnist": {
+        "shape": ("27eacd0f5868d1e5", 0.1192828, 0.3055817),
+        "texture": ("89cc34295e96df11", 0.0480009, 0.6750580),
+        "background": ("68d5d26f4dc4f5ee", -0.9997428, 0.0014372),
+    },
+    "digits": {
+        "shape": ("c8b8f851b6701651", 0.3494085, 0.4442259),
+        "texture": ("4f66004706076c45", -0.0420968, 0.7814060),
+        "background": ("012e7e6d894c29d1", -0.0234815, 0.7760631),
+    },
+    "double_colored_mnist": {
+        "shape": ("3d5e63b2ff110a7d", 0.1621504, 0.3495035),
+        "texture": ("6f277feda03196a6", -0.0444102, 0.8478153),
+        "background": ("b8491b9c96156fcc", -0.0365504, 0.8283186),
+    },
+    "wildlife_mnist": {
+        "shape": ("f84746a78323d142", 0.1668111, 0.3550538),
+        "texture": ("2c622d4e0424519d", -0.0900762, 0.6212273),
+        "background": ("df173333aabb2975", -0.2510225, 0.4802930),
+    },
+}
+# Others round differently.
+RENDERED_BY = ("2.15.0+cu132", "AVX2")
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_released_students_render_what_they_did(name):
+    assert sorted(RENDERED) == released_students()
+    students = StudentCGN.from_released(name)
+    noise = torch.randn(20, students.noise_dim, generator=torch.Generator().manual_seed(0))
+    rendered = students.render(noise, torch.arange(20) % 10)
+    same_rounding = (torch.__version__, torch.backends.cpu.get_cpu_capability()) == RENDERED_BY
+    for mechanism, (digest, *moments) in RENDERED[name].items():
+        images = rendered.of(mechanism).contiguous()
+        assert [images.double().mean().item(), images.double().std().item()] == pytest.approx(moments, abs=2e-6)
+        if same_rounding:
+            assert hashlib.sha256(images.numpy().tobytes()).hexdigest().startswith(digest)
 
 
 # --- saving and loading --------------------------------------------------------------------------
@@ -329,7 +371,7 @@ def test_fused_students_leave_the_layout_of_their_images_alone():
 
 
 def test_compact_students_run_under_bfloat16_autocast():
-    student = CompactGenerator(3, 4, 3, 16, (4, 6, 4), 4).eval()
+    student = CompactGenerator(3, GeneratorSize(4, 3, 16), (4, 6, 4), 4).eval()
     noise, labels = torch.randn(4, 4), torch.tensor([0, 1, 2, 0])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         images = student(noise, labels)

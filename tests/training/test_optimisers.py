@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from skdcgn_pipeline.students.student import make_student
-from skdcgn_pipeline.training.muon import Muon, orthogonalise, split_parameters
+from skdcgn_pipeline.networks.interface import GeneratorSize
+from skdcgn_pipeline.students.architectures import make_student
+from skdcgn_pipeline.training.optimisers import Muon, make_optimisers, orthogonalise, split_parameters
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (3, 12), (20, 5)])
@@ -63,9 +64,22 @@ def test_its_state_continues_in_the_same_bits():
 
 
 def test_every_parameter_of_a_student_belongs_to_one_side():
-    student = make_student("texture", {"architecture": "compact", "width": [4, 8, 4], "embedding_dim": 3}, 4, 5, 16)
+    student = make_student(
+        "texture", {"architecture": "compact", "width": [4, 8, 4], "embedding_dim": 3}, GeneratorSize(4, 5, 16)
+    )
     matrices, others = split_parameters(student)
     assert {id(p) for p in matrices} | {id(p) for p in others} == {id(p) for p in student.parameters()}
     assert not {id(p) for p in matrices} & {id(p) for p in others}
     assert any(p is student.embedding.weight for p in others)
     assert all(p.ndim > 1 for p in matrices)
+
+
+def test_muon_takes_what_it_can_and_adam_the_rest():
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    adam, muon = make_optimisers(network, torch.optim.Adam, 0.5)
+    assert [group["lr"] for group in muon.param_groups] == [0.5]
+    assert [parameter.ndim for parameter in muon.param_groups[0]["params"]] == [2]
+    assert [parameter.ndim for parameter in adam.param_groups[0]["params"]] == [1, 1, 1]
+    (alone,) = make_optimisers(network, torch.optim.Adam, None)
+    assert len(alone.param_groups[0]["params"]) == 4
+    assert len(make_optimisers(nn.BatchNorm1d(4), torch.optim.Adam, 0.5)) == 1

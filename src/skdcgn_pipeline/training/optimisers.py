@@ -1,8 +1,8 @@
-"""Muon: momentum whose update of every matrix is made orthogonal."""
+"""Optimisers: Muon, momentum whose update of every matrix is made orthogonal, beside one of Adam's kind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
 class Muon(Optimizer):
     """Nesterov momentum with orthogonalised updates (Jordan et al. 2024; arXiv 2502.16982).
 
-    Torch's own takes matrices only; here the filters of a convolution, [M, C, k, k], count as a matrix
+    Torch's own takes matrices only, in bfloat16; here the filters of a convolution, [M, C, k, k], count as a matrix
     [M, C * k * k], which is what small generators consist of.
 
     Args:
@@ -72,3 +72,19 @@ def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Pa
     for name, parameter in network.named_parameters():
         (matrices if parameter.ndim > 1 and not name.startswith("embedding.") else others).append(parameter)
     return matrices, others
+
+
+def make_optimisers(
+    network: nn.Module, make_adam: Callable[[list[nn.Parameter]], Optimizer], matrix_learning_rate: float | None
+) -> list[Optimizer]:
+    """Return the optimisers of a network: one of Adam's kind, and Muon for filters and matrices.
+
+    Args:
+        network: What is trained.
+        make_adam: Makes the first of its parameters, such as `functools.partial(torch.optim.Adam, lr=1e-3)`.
+        matrix_learning_rate: Muon's; None leaves all parameters to the first.
+    """
+    if matrix_learning_rate is None:
+        return [make_adam([*network.parameters()])]
+    matrices, others = split_parameters(network)
+    return [make_adam(others), *([Muon(matrices, matrix_learning_rate)] if matrices else [])]

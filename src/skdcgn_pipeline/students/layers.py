@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from skdcgn_pipeline.networks.frozen_cache import FrozenCache
+from skdcgn_pipeline.networks.interface import look_up, pick
 
 # Which taps of a 3x3 kernel meet on the same small pixel, by the parity of the large pixel's row (or
 # column) and the place, 0 or 1, of the small pixel in the 2x2 window that the large pixel sees.
@@ -116,3 +119,84 @@ def instance_norm_channels_last(images: Tensor, epsilon: float = 1e-5) -> Tensor
     pixels = pixels - average @ pixels
     pixels = pixels * torch.rsqrt(average @ pixels.square() + epsilon)
     return pixels.view(num_images, height, width, channels).permute(0, 3, 1, 2)
+
+
+class UpsampledConvolution(nn.Conv2d):
+    """Nearest x2, then Conv3x3 with padding 1 and without bias, see `upsampled_convolution`."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 3, padding=1, bias=False)
+        self._phases = FrozenCache()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return [N, channels_out, 2H, 2W] for images [N, channels_in, H, W]."""
+        phases = self._phases.get(self, (self.weight,), lambda: phase_weights(self.weight))
+        return upsampled_convolution(images, phases)
+
+
+class ConditionalNorm(nn.Module):
+    """Batch-norm whose scale (initially 1) and shift (initially 0) belong to the class.
+
+    Args:
+        channels: Channels of the images.
+        num_classes: Number of classes.
+        embedding_dim: With it, scale and shift are linear in a class embedding, as in TinyGAN;
+            without, each class has its own.
+        per_image: Instance norm instead of batch-norm.
+    """
+
+    def __init__(
+        self, channels: int, num_classes: int, embedding_dim: int | None = None, per_image: bool = False
+    ) -> None:
+        super().__init__()
+        self._table = FrozenCache()
+        self.norm = nn.InstanceNorm2d(channels) if per_image else nn.BatchNorm2d(channels, affine=False)
+        self.affine: Any
+        if embedding_dim is None:
+            self.affine = nn.Embedding(num_classes, 2 * channels)
+        else:
+            self.affine = nn.Linear(embedding_dim, 2 * channels)
+            nn.init.zeros_(self.affine.bias)
+        nn.init.zeros_(self.affine.weight)
+
+    def forward(self, images: Tensor, condition: Tensor) -> Tensor:
+        """Normalise [N, C, H, W].
+
+        `condition` is classes [N], weights [N, num_classes] of classes, or embeddings [N, embedding_dim].
+        """
+        norm = self.norm
+        is_table = isinstance(self.affine, nn.Embedding)
+        if self.training or isinstance(norm, nn.InstanceNorm2d):
+            affine = look_up(self.affine, condition) if is_table else self.affine(condition)
+            scale, shift = affine[:, :, None, None].to(images.dtype).chunk(2, 1)
+            return torch.addcmul(shift, norm(images), scale + 1)
+        mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+        if is_table:
+            table = self.affine.weight
+            scale, shift = self._table.get(self, (table, mean, variance), lambda: self._fused(table, mean, variance))
+            scale, shift = pick(scale, condition), pick(shift, condition)
+        else:
+            scale, shift = self._fused(self.affine(condition), mean, variance)
+        return torch.addcmul(shift[:, :, None, None].to(images.dtype), images, scale[:, :, None, None].to(images.dtype))
+
+    def _fused(self, affine: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scale and shift [N, C] of both affine maps in one, which is one pass over the images."""
+        assert isinstance(self.norm, nn.BatchNorm2d)
+        scale, shift = affine.float().chunk(2, 1)
+        scale = (scale + 1) * torch.rsqrt(variance + self.norm.eps)
+        return scale, shift - mean * scale
+
+
+def sub_pixels(convolution: nn.Conv2d, hidden: Tensor, is_mask: bool) -> Tensor:
+    """Convolve, shuffle pixels, and return a mask's sigmoid or an image's tanh."""
+    return pixel_shuffle(convolution(hidden).float()).sigmoid_() if is_mask else colours(convolution, hidden)
+
+
+def colours(convolution: nn.Conv2d, hidden: Tensor) -> Tensor:
+    """Convolve, shuffle pixels and return their tanh, as 2 sigmoid(2x) - 1.
+
+    Torch's sigmoid is several times faster on a CPU, and doubling the weights spares a pass over the images.
+    """
+    assert convolution.bias is not None
+    doubled = F.conv2d(hidden, 2 * convolution.weight, 2 * convolution.bias, padding=1)
+    return torch.rsub(pixel_shuffle(doubled.float()).sigmoid_(), -1, alpha=-2)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skdcgn_pipeline.networks.class_mixing import MixesClasses
+from skdcgn_pipeline.networks.interface import MixesClasses
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
 from tiny import TinyTeacher

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from skdcgn_pipeline.students.upsampling import (
+from skdcgn_pipeline.students.layers import (
     instance_norm_channels_last,
     phase_weights,
     pixel_shuffle,

@@ -1,0 +1,290 @@
+"""Architectures of students: small conditional generators of one mechanism each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skdcgn_pipeline.networks.interface import GeneratorSize, look_up
+from skdcgn_pipeline.runtime.errors import SettingError, check_choice
+from skdcgn_pipeline.students.layers import (
+    ConditionalNorm,
+    UpsampledConvolution,
+    colours,
+    instance_norm_channels_last,
+    pixel_shuffle,
+    sub_pixels,
+)
+from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS, channels_of
+
+
+class StudentGenerator(nn.Module):
+    """A generator of one mechanism's images from noise and class; subclasses say how.
+
+    Args:
+        channels: 1 for masks (values in [0, 1]), 3 for images (values in [-1, 1]).
+        size: The teacher's; which image sizes can be made depends on the architecture.
+        width: Channels, one number or a list, see the architecture.
+        embedding_dim: Length of the learnt class embedding.
+    """
+
+    embedding: nn.Embedding
+    stem: nn.Linear
+    start: int  # height and width of what the stem gives
+    first: int  # its channels
+    is_mask: bool
+
+    def __init__(self, channels: int, size: GeneratorSize, width: Any, embedding_dim: int) -> None:
+        super().__init__()
+        self.is_mask = channels == 1
+        self.embedding = nn.Embedding(size.num_classes, embedding_dim)
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return images [N, channels, S, S] for noise [N, noise_dim] and classes [N], or weights of them."""
+        raise NotImplementedError
+
+    def stem_of_both(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return the stem's output of noise and class embedding, joined."""
+        return self.stem(torch.cat([noise, look_up(self.embedding, labels)], 1))
+
+
+class CompactGenerator(StudentGenerator):
+    """A plain network whose convolutions all run at an eighth to a half of the image size, a multiple of 8.
+
+    Linear -> 1/8 size -> nearest x2, Conv3x3 -> 1/4 size -> nearest x2, Conv3x3 -> 1/2 size ->
+    Conv3x3 -> pixel shuffle x2. Class-conditional batch-norm and LeakyReLU in between. Small widths
+    make plain convolutions faster than depthwise ones on a CPU.
+
+    `width` is the channels at 1/8, 1/4 and 1/2 of the image size. The first hold most parameters, in the
+    linear layer; the last cost most arithmetic.
+    """
+
+    def __init__(self, channels: int, size: GeneratorSize, width: Sequence[int], embedding_dim: int) -> None:
+        check_multiple(size.image_size, 8)
+        super().__init__(channels, size, width, embedding_dim)
+        self.first, self.start = width[0], size.image_size // 8
+        self.stem = nn.Linear(size.noise_dim + embedding_dim, self.first * self.start**2, bias=False)
+        self.norms = nn.ModuleList(ConditionalNorm(c, size.num_classes) for c in width)
+        self.convolutions = nn.ModuleList(UpsampledConvolution(c_in, c_out) for c_in, c_out in pairwise(width))
+        self.output = nn.Conv2d(width[-1], 4 * channels, 3, padding=1)
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return images, see `StudentGenerator`."""
+        hidden = self.stem_of_both(noise, labels).view(-1, self.first, self.start, self.start)  # [N, C, S/8, S/8]
+        hidden = F.leaky_relu_(self.norms[0](hidden, labels), 0.2)
+        for convolution, norm in zip(self.convolutions, self.norms[1:], strict=True):  # type: ignore[call-overload]
+            hidden = F.leaky_relu_(norm(convolution(hidden), labels), 0.2)  # [N, C, S/4, S/4], [N, C, S/2, S/2]
+        return sub_pixels(self.output, hidden, self.is_mask)
+
+
+class BasisGenerator(StudentGenerator):
+    """A shallow network whose linear layer speaks in learnt spatial patterns; its image size is a multiple of 4.
+
+    Linear -> coefficients of shared patterns at 1/4 size -> instance norm -> nearest x2, Conv3x3 -> 1/2
+    size -> batch-norm, LeakyReLU, instance norm -> Conv3x3 -> pixel shuffle x2 -> for masks, another
+    instance norm. Scales and shifts of the norms belong to the class.
+
+    The mask of the MNIST CGN is little more than a linear map of noise and class to many channels at 1/4
+    size, which holds most of its parameters, and instance norms, which decide how far the strokes reach.
+    Channels that share their spatial patterns need a fraction of the parameters, and with the instance
+    norms masks come out sharper than from a `CompactGenerator` of the same size.
+
+    `width` is the channels at 1/4 size, the number of patterns, and the channels at 1/2 size.
+    """
+
+    def __init__(self, channels: int, size: GeneratorSize, width: Sequence[int], embedding_dim: int) -> None:
+        check_multiple(size.image_size, 4)
+        super().__init__(channels, size, width, embedding_dim)
+        self.first, num_patterns, last = width
+        self.start = size.image_size // 4
+        self.stem = nn.Linear(size.noise_dim + embedding_dim, self.first * num_patterns, bias=False)
+        self.patterns = nn.Parameter(torch.randn(num_patterns, self.start**2) / self.start)
+        self.norms = nn.ModuleList(
+            [ConditionalNorm(self.first, size.num_classes, per_image=True), ConditionalNorm(last, size.num_classes)]
+        )
+        self.convolution = UpsampledConvolution(self.first, last)
+        self.output = nn.Conv2d(last, 4 * channels, 3, padding=1)
+        self.is_fused = False
+        if self.is_mask:
+            # A steep sigmoid around the mean stands for the teacher's clamp to [0, 1].
+            self.gain, self.shift = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(-2.0))
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return images, see `StudentGenerator`."""
+        coefficients = self.stem_of_both(noise, labels).view(-1, self.first, self.patterns.shape[0])
+        hidden = (coefficients @ self.patterns).view(-1, self.first, self.start, self.start)  # [N, C, S/4, S/4]
+        hidden = self.convolution(self.norms[0](hidden, labels))  # [N, C, S/2, S/2]
+        hidden = F.leaky_relu_(self.norms[1](hidden, labels), 0.2)
+        hidden = instance_norm_channels_last(hidden) if self.is_fused else F.instance_norm(hidden)
+        if not self.is_mask:
+            return colours(self.output, hidden)
+        logits = F.instance_norm(pixel_shuffle(self.output(hidden).float()))
+        return (logits * self.gain + self.shift).sigmoid_()
+
+
+class _ResidualGenerator(StudentGenerator):
+    """Linear -> residual blocks that double the size, conditioned on the class embedding -> output."""
+
+    block: ClassVar[type[nn.Module]]
+
+    def _make(self, size: GeneratorSize, widths: Sequence[int], num_outputs: int) -> None:
+        """Make all layers but the embedding; from `widths[0]` to `widths[-1]` channels."""
+        self.first, embedding_dim = widths[0], self.embedding.embedding_dim
+        self.stem = nn.Linear(size.noise_dim, self.first * self.start**2)
+        self.blocks = nn.ModuleList(
+            self.block(c_in, c_out, size.num_classes, embedding_dim) for c_in, c_out in pairwise(widths)
+        )
+        self.norm = nn.BatchNorm2d(widths[-1])
+        self.output = nn.Conv2d(widths[-1], num_outputs, 3, padding=1)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1 and "affine" not in name:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return images, see `StudentGenerator`."""
+        embedding = look_up(self.embedding, labels)
+        hidden = self.stem(noise).view(-1, self.first, self.start, self.start)
+        for block in self.blocks:
+            hidden = block(hidden, embedding)
+        return self.paint(F.relu(self.norm(hidden)))
+
+    def paint(self, hidden: Tensor) -> Tensor:
+        """Return images of what the last block gives."""
+        raise NotImplementedError
+
+
+class _TinyBlock(nn.Module):
+    """TinyGAN's residual block: doubles the resolution with depthwise and pointwise convolutions."""
+
+    def __init__(self, channels_in: int, channels_out: int, num_classes: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.norm1 = ConditionalNorm(channels_in, num_classes, embedding_dim)
+        self.conv1 = _separable(channels_in, channels_out)
+        self.norm2 = ConditionalNorm(channels_out, num_classes, embedding_dim)
+        self.conv2 = _separable(channels_out, channels_out)
+        self.shortcut = nn.Conv2d(channels_in, channels_out, 1)
+
+    def forward(self, images: Tensor, embedding: Tensor) -> Tensor:
+        """Return images of twice the height and width."""
+
+        def double(x: Tensor) -> Tensor:
+            return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+        hidden = self.conv1(double(F.relu(self.norm1(images, embedding))))
+        hidden = self.conv2(F.relu(self.norm2(hidden, embedding)))
+        return hidden + self.shortcut(double(images))
+
+
+def _separable(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_in, 3, padding=1, groups=channels_in), nn.Conv2d(channels_in, channels_out, 1)
+    )
+
+
+class TinyGenerator(_ResidualGenerator):
+    """TinyGAN's generator (arXiv 2009.13829, section 3.1), with a learnt class embedding.
+
+    The image size is a power of two from 8 on. `width` is c of the paper: widths start at 16 * width, stay for the
+    first block and halve with every further one.
+    """
+
+    block = _TinyBlock
+
+    def __init__(self, channels: int, size: GeneratorSize, width: int, embedding_dim: int) -> None:
+        image_size = size.image_size
+        num_blocks = min(5, int(math.log2(image_size // 4)))
+        if image_size != 2 ** int(math.log2(image_size)) or num_blocks < 1:
+            raise SettingError("image_size", "a power of two from 8 on", image_size, "Resize the teacher's images.")
+        super().__init__(channels, size, width, embedding_dim)
+        self.start = image_size // 2**num_blocks
+        self._make(size, [16 * width, *(16 * width // 2**block for block in range(num_blocks))], channels)
+
+    def paint(self, hidden: Tensor) -> Tensor:
+        """Return images of what the last block gives."""
+        images = self.output(hidden).float()
+        return images.sigmoid() if self.is_mask else images.tanh()
+
+
+class _PlainBlock(nn.Module):
+    """A residual block that doubles the resolution with plain convolutions."""
+
+    def __init__(self, channels_in: int, channels_out: int, num_classes: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.norm1 = ConditionalNorm(channels_in, num_classes, embedding_dim)
+        self.conv1 = UpsampledConvolution(channels_in, channels_out)
+        self.norm2 = ConditionalNorm(channels_out, num_classes, embedding_dim)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(channels_in, channels_out, 1)
+
+    def forward(self, images: Tensor, embedding: Tensor) -> Tensor:
+        """Return images of twice the height and width."""
+        hidden = self.conv1(F.relu(self.norm1(images, embedding)))
+        hidden = self.conv2(F.relu(self.norm2(hidden, embedding)))
+        # At the small size, where the projection costs a quarter.
+        return hidden + F.interpolate(self.shortcut(images), scale_factor=2.0)
+
+
+class PlainGenerator(_ResidualGenerator):
+    """Residual blocks of plain convolutions, each resolution as wide as its share of the time allows.
+
+    What `TinyGenerator` saves in multiplications it pays in passes over memory: depthwise convolutions and
+    bilinear interpolation at the full size. Here the parameters are in wide, dense convolutions at small
+    sizes, which matrix units are made for, the first of each block runs before its enlargement, and a
+    sub-pixel output spares the largest size altogether.
+
+    `width` is the channels at each size, from the smallest, image_size / 2 ** len(width), to a half of the image
+    size, which is a multiple of 2 ** len(width).
+    """
+
+    block = _PlainBlock
+
+    def __init__(self, channels: int, size: GeneratorSize, width: Sequence[int], embedding_dim: int) -> None:
+        factor = 2 ** len(width)
+        if size.image_size % factor:
+            remedy = "Give fewer widths, one for each size from the smallest to a half of the image size."
+            expected = f"a multiple of {factor}, for {len(width)} widths"
+            raise SettingError("image_size", expected, size.image_size, remedy)
+        super().__init__(channels, size, width, embedding_dim)
+        self.start = size.image_size // factor
+        self._make(size, width, 4 * channels)
+
+    def paint(self, hidden: Tensor) -> Tensor:
+        """Return images of what the last block gives."""
+        return sub_pixels(self.output, hidden, self.is_mask)
+
+
+ARCHITECTURES: dict[str, type[StudentGenerator]] = {
+    "compact": CompactGenerator,
+    "basis": BasisGenerator,
+    "tinygan": TinyGenerator,
+    "plain": PlainGenerator,
+}
+
+
+def check_multiple(image_size: int, factor: int) -> None:
+    """Refuse an image size that an architecture cannot make."""
+    if image_size % factor:
+        raise SettingError("image_size", f"a multiple of {factor}", image_size, "Use the 'tinygan' architecture.")
+
+
+def make_student(mechanism: str, architecture: Mapping[str, Any], size: GeneratorSize) -> StudentGenerator:
+    """Return an untrained student of one mechanism.
+
+    Args:
+        mechanism: shape, texture or background, or `COMPOSITE` for a student of the whole image.
+        architecture: `architecture` (a name in `ARCHITECTURES`), `width` and `embedding_dim`.
+        size: Of the teacher.
+
+    Raises:
+        SettingError: If the mechanism or the architecture is unknown, or cannot make images of the size.
+    """
+    check_choice("mechanism", mechanism, (*MECHANISMS, COMPOSITE))
+    options = dict(architecture)
+    name = check_choice("student.architecture", options.pop("architecture"), ARCHITECTURES)
+    return ARCHITECTURES[name](channels_of(mechanism), size, **options)

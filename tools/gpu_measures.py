@@ -33,7 +33,7 @@ from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
 from skdcgn_pipeline.samples.drawing import decode_images, draw_samples
 from skdcgn_pipeline.samples.loading import BatchLoader, StreamedPairs, fetch_by_epochs
 from skdcgn_pipeline.students.distillation import DistillationStep
-from skdcgn_pipeline.students.student import StudentCGN
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import load_teacher
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from configuration import read_folder
-from skdcgn_pipeline.artifacts.store import store as artifacts
+from skdcgn_pipeline.artifacts import store as artifacts
 from skdcgn_pipeline.export import programs
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.pipelines.preflight import check_surroundings

@@ -18,7 +18,8 @@ from skdcgn_pipeline.classifiers.accuracy import (
     predict_classes,
     summarise_accuracy,
 )
-from skdcgn_pipeline.images.bias import BiasedSplit
+from skdcgn_pipeline.images.bias import biased_split
+from skdcgn_pipeline.images.image_set import Split
 
 
 class BrightnessClassifier(nn.Module):
@@ -29,10 +30,10 @@ class BrightnessClassifier(nn.Module):
         return -(brightness[:, None] - torch.arange(10)).abs()
 
 
-def make_split(classes: list[int], labels: list[int], collision: list[bool]) -> BiasedSplit:
+def make_split(classes: list[int], labels: list[int], collision: list[bool]) -> Split:
     images = (torch.tensor(classes) * 20).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
     indices = torch.zeros(len(labels), dtype=torch.long)
-    return BiasedSplit(images, torch.tensor(labels), indices, indices, torch.tensor(collision))
+    return biased_split(images, torch.tensor(labels), indices, indices, torch.tensor(collision))
 
 
 def test_predictions_do_not_depend_on_the_batches(cpu):

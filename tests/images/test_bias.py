@@ -9,33 +9,38 @@ import torch
 from skdcgn_pipeline.images.bias import (
     COLORED_MEANS,
     DOUBLE_COLORED_BACKGROUNDS,
-    BiasedSplit,
-    colour_digits,
+    apply_bias,
     read_textures,
 )
-from skdcgn_pipeline.images.digits import Digits
+from skdcgn_pipeline.images.grey import GreyImages
+from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import numpy_generator
 
 NUM_DIGITS = 4000
 
 
-def make_digits(num_digits: int = NUM_DIGITS) -> Digits:
+def make_digits(num_digits: int = NUM_DIGITS) -> GreyImages:
     """Squares of full brightness, so that colours can be read off them."""
     images = torch.zeros(num_digits, 32, 32)
     images[:, 8:24, 8:24] = 1
-    return Digits(images, torch.arange(num_digits) % 10)
+    return GreyImages(images, torch.arange(num_digits) % 10)
 
 
-def colour(variant: str, biased: bool, seed: int = 0, num_digits: int = NUM_DIGITS, **options) -> BiasedSplit:
-    return colour_digits(make_digits(num_digits), variant, biased, numpy_generator(seed, "colours"), **options)
+def colour(variant: str, biased: bool, seed: int = 0, num_digits: int = NUM_DIGITS, **options) -> Split:
+    generator = numpy_generator(seed, "colours")
+    return apply_bias(make_digits(num_digits), variant, biased=biased, generator=generator, **options)
 
 
-def object_colours(split: BiasedSplit) -> torch.Tensor:
+def columns(split: Split) -> dict[str, torch.Tensor]:
+    return {"images": split.images, "labels": split.labels, **split.attributes}
+
+
+def object_colours(split: Split) -> torch.Tensor:
     return split.images[:, :, 16, 16].double()
 
 
-def background_colours(split: BiasedSplit) -> torch.Tensor:
+def background_colours(split: Split) -> torch.Tensor:
     return split.images[:, :, 0, 0].double()
 
 
@@ -126,7 +131,7 @@ def test_colours_of_colored_have_a_variance_of_two_hundredths():
 def test_colored_keeps_the_background_black_and_grey_levels():
     digits = make_digits(20)
     digits.images[:, 10, 10] = 0.5
-    split = colour_digits(digits, "colored", True, numpy_generator(0, "colours"))
+    split = apply_bias(digits, "colored", biased=True, generator=numpy_generator(0, "colours"))
     assert background_colours(split).max() == 0
     half = split.images[:, :, 10, 10].double()
     assert (half - object_colours(split) / 2).abs().max() <= 1
@@ -137,7 +142,13 @@ def test_the_threshold_decides_which_pixels_belong_to_the_digit():
     digits = make_digits(10)
     digits.images[:, 2, 2] = 0.3
     low, high = (
-        colour_digits(digits, "double_colored", True, numpy_generator(0, "colours"), binarise_threshold=threshold)
+        apply_bias(
+            digits,
+            "double_colored",
+            biased=True,
+            generator=numpy_generator(0, "colours"),
+            binarise_threshold=threshold,
+        )
         for threshold in (0.1, 0.4)
     )
     assert torch.equal(low.images[:, :, 2, 2], low.images[:, :, 16, 16])
@@ -148,8 +159,8 @@ def test_the_threshold_decides_which_pixels_belong_to_the_digit():
 @pytest.mark.parametrize("biased", [True, False])
 def test_the_same_seed_gives_the_same_colours_and_another_others(variant, biased):
     first, again, other = (colour(variant, biased, seed, 200) for seed in (0, 0, 1))
-    for key, values in vars(first).items():
-        assert torch.equal(values, getattr(again, key))
+    for key, values in columns(first).items():
+        assert torch.equal(values, columns(again)[key])
     assert not torch.equal(first.images, other.images)
 
 
@@ -207,5 +218,5 @@ def test_a_biased_split_is_indexed_as_a_whole():
     split = colour("double_colored", biased=False, num_digits=30)
     part = split[torch.tensor([4, 1])]
     assert len(part) == 2
-    for key, values in vars(part).items():
-        assert torch.equal(values, getattr(split, key)[[4, 1]])
+    for key, values in columns(part).items():
+        assert torch.equal(values, columns(split)[key][[4, 1]])

@@ -17,8 +17,6 @@ from skdcgn_pipeline.images.folders import (
     FolderBatches,
     check_images,
     crop_centre,
-    crop_randomly_from,
-    draw_ahead,
     draw_crop,
     draw_from_folder,
     list_cue_conflict_images,
@@ -29,7 +27,6 @@ from skdcgn_pipeline.images.folders import (
 )
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
-from skdcgn_pipeline.runtime.seeding import numpy_generator
 
 WNIDS = ("n00000001", "n00000002", "n00000003")
 CATEGORIES = ("bottle", "cat")
@@ -376,58 +373,3 @@ def test_without_augmentation_the_middle_is_drawn(images):
     rows = module.EpochSampler(7, 0, "real").rows(0, 7)
     middle, _ = next(iter(FolderBatches(images, 16, 16)))
     assert torch.equal(drawn, middle[rows])
-
-
-def gradient_batch(step: int, batch_size: int):
-    """Images that grow from left to right, the value of the step in the third channel."""
-    ramp = torch.linspace(-1, 1, 40).expand(batch_size, 3, 34, 40).clone()
-    ramp[:, 2] = step / 100
-    return ramp, torch.arange(batch_size)
-
-
-def test_counterfactuals_are_cropped_and_mirrored_by_step():
-    draw = crop_randomly_from(gradient_batch, 16, 0, "cf")
-    images, labels = draw(3, 40)
-    assert images.shape == (40, 3, 16, 16)
-    assert torch.equal(labels, torch.arange(40))
-    torch.testing.assert_close(images[:, 2], torch.full((40, 16, 16), 0.03))
-    mirrored = images[:, 0, 8, 0] > images[:, 0, 8, -1]
-    assert 10 < mirrored.sum() < 30
-    assert len(images[:, 0, 8, 0].unique()) > 30
-    assert torch.equal(crop_randomly_from(gradient_batch, 16, 0, "cf")(3, 40)[0], images)
-    assert not torch.equal(draw(4, 40)[0][:, 0], images[:, 0])
-
-
-def test_a_whole_image_that_is_not_scaled_stays_as_it_is(monkeypatch):
-    monkeypatch.setattr(module, "draw_crop", lambda height, width, generator: (0, 0, height, width))
-    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    drawn, _ = crop_randomly_from(lambda step, size: (image, torch.zeros(1)), 16, 0, "cf")(0, 1)
-    assert torch.allclose(drawn, image) or torch.allclose(drawn, image.flip(-1))
-
-
-def test_drawing_ahead_changes_nothing_and_ends_with_the_last_step():
-    drawn: list[int] = []
-
-    def draw(step: int, batch_size: int):
-        drawn.append(step)
-        generator = numpy_generator(0, "ahead", step)
-        return torch.from_numpy(generator.random(batch_size)), torch.tensor(step)
-
-    ahead = draw_ahead(draw, 4)
-    found = [ahead(step, 2) for step in range(4)]
-    assert drawn == [0, 1, 2, 3]
-    assert_same(found, [draw(step, 2) for step in range(4)])
-    # A training that goes on elsewhere is served too.
-    assert torch.equal(draw_ahead(draw, 4)(2, 2)[0], found[2][0])
-
-
-def test_what_fails_ahead_is_raised_when_it_is_asked_for():
-    def draw(step: int, batch_size: int):
-        if step == 1:
-            raise SettingError("image", "a sound one", "a broken one", "Replace it.")
-        return torch.zeros(1), torch.zeros(1)
-
-    ahead = draw_ahead(draw, 3)
-    ahead(0, 1)
-    with pytest.raises(SettingError, match="a broken one"):
-        ahead(1, 1)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from skdcgn_pipeline.images.bias import BiasedSplit
+from skdcgn_pipeline.images.bias import biased_split
 from skdcgn_pipeline.images.biased import BiasedImages, build_biased_images
+from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.parameters import (
     ClassifierFit,
     Compose,
@@ -46,10 +47,10 @@ def settings(num_steps: int = 4, **changes: Any) -> TeacherFit:
     return TeacherFit(num_images=4 * num_steps, **(options | changes))
 
 
-def make_split(num_images: int = 24) -> BiasedSplit:
+def make_split(num_images: int = 24) -> Split:
     images = torch.randint(0, 256, (num_images, 3, 16, 16), generator=torch.Generator().manual_seed(0))
     labels = torch.arange(num_images) % 3
-    return BiasedSplit(images.to(torch.uint8), labels, labels, labels, labels < 0)
+    return biased_split(images.to(torch.uint8), labels, labels, labels, labels < 0)
 
 
 def pooled_pixels(images: torch.Tensor) -> list[torch.Tensor]:

@@ -42,6 +42,11 @@ class Recipe(ABC, Generic[ResultT]):
         return {"kind": self.kind, "version": self.version, **self.inputs()}
 
 
+def build_in(folder: Path, recipe: Recipe[ResultT]) -> ResultT:
+    """Return what a recipe makes, kept in the folder of its kind; raises like `Store.make`."""
+    return recipe.read(build_artifact(folder, recipe.identity_inputs, recipe.build))
+
+
 @dataclass(frozen=True)
 class Store:
     """Where finished artifacts are kept: `<root>/<kind>/<identity>`.
@@ -58,8 +63,7 @@ class Store:
         Raises:
             SettingError: If the disk is full or the store cannot be written.
         """
-        artifact = build_artifact(self.root / recipe.kind, recipe.identity_inputs, recipe.build)
-        return recipe.read(artifact)
+        return build_in(self.root / recipe.kind, recipe)
 
     def path(self, recipe: Recipe[Any]) -> Path:
         """Return where `make` keeps what a recipe makes, whether it is there or not."""

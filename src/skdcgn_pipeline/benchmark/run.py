@@ -33,8 +33,8 @@ from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.training import fit_classifier
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, compose_in_memory
 from skdcgn_pipeline.images.batches import from_bytes
-from skdcgn_pipeline.images.bias import colour_digits
-from skdcgn_pipeline.images.digits import read_digits
+from skdcgn_pipeline.images.bias import apply_bias
+from skdcgn_pipeline.images.grey import read_grey_images
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.metrics.cost import in_turns, measure_rates, take_turns, wait_for_device
 from skdcgn_pipeline.networks.interface import check_same_interface
@@ -304,14 +304,20 @@ def measure_composition(workload: Workload) -> list[Row]:
 
 def measure_bias(workload: Workload) -> list[Row]:
     """Measure seconds of putting grey digits, already in memory, through the run's bias protocol."""
-    digits = read_digits(workload.prepare.source, workload.assets, workload.seed, workload.variant)["train"]
+    digits = read_grey_images(workload.prepare.source, workload.assets, workload.seed, workload.variant)["train"]
     num_images = workload.settings.num_biased_images
     repeated = digits[torch.arange(num_images) % len(digits)]
 
     def colour() -> None:
         generator = numpy_generator(workload.seed, "benchmark-bias")
-        threshold = workload.prepare.binarise_threshold
-        colour_digits(repeated, workload.variant, True, generator, threshold, workload.assets)
+        apply_bias(
+            repeated,
+            workload.variant,
+            biased=True,
+            generator=generator,
+            binarise_threshold=workload.prepare.binarise_threshold,
+            assets=workload.assets,
+        )
 
     seconds = take_turns({"colour": partial(_seconds, colour)})["colour"]
     published = PUBLISHED_BIAS_SECONDS.get(workload.variant)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.images.batches import from_bytes
-from skdcgn_pipeline.images.bias import BiasedSplit
+from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, memory_format, place
 
@@ -32,7 +32,7 @@ def predict_classes(classifier: DigitClassifier, images: Tensor, compute: Comput
     return torch.cat(predictions)
 
 
-def measure_accuracy(classifier: DigitClassifier, split: BiasedSplit, compute: Compute) -> list[dict[str, object]]:
+def measure_accuracy(classifier: DigitClassifier, split: Split, compute: Compute) -> list[dict[str, object]]:
     """Measure one classifier on one split.
 
     Returns:
@@ -43,7 +43,7 @@ def measure_accuracy(classifier: DigitClassifier, split: BiasedSplit, compute: C
 
 
 def measure_classifier(
-    classifier: DigitClassifier, split: BiasedSplit, compute: Compute, num_classes: int
+    classifier: DigitClassifier, split: Split, compute: Compute, num_classes: int
 ) -> tuple[list[dict[str, object]], list[list[int]]]:
     """Measure one classifier on one split, class by class.
 
@@ -56,7 +56,7 @@ def measure_classifier(
     return _accuracy_of(predicted, split), pairs.view(num_classes, num_classes).tolist()
 
 
-def _accuracy_of(predicted: Tensor, split: BiasedSplit) -> list[dict[str, object]]:
+def _accuracy_of(predicted: Tensor, split: Split) -> list[dict[str, object]]:
     correct = (predicted == split.labels).numpy()
     rows: list[dict[str, object]] = [
         {"subset": "all", "accuracy": float(correct.mean()), "num_images": len(correct)},

@@ -20,8 +20,8 @@ from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.classifiers.training import build_classifier
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, CounterfactualShards, store_counterfactuals
 from skdcgn_pipeline.images.batches import DrawBatch, draw_from_images, draw_from_split
-from skdcgn_pipeline.images.bias import BiasedSplit
 from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute, Parameters
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.seeding import derive_seed
@@ -298,6 +298,6 @@ def tabulate_confusions(
 
 
 def _count(
-    classifier: DigitClassifier, read: Callable[[], BiasedSplit], compute: Compute, num_classes: int
+    classifier: DigitClassifier, read: Callable[[], Split], compute: Compute, num_classes: int
 ) -> list[list[int]]:
     return measure_by_class(classifier, read(), compute, num_classes)[1]

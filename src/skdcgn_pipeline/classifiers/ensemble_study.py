@@ -28,7 +28,7 @@ from skdcgn_pipeline.classifiers.invariance import (
     measure_shape_bias,
 )
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
-from skdcgn_pipeline.images.batches import DrawBatch
+from skdcgn_pipeline.images.batches import DrawBatch, crop_randomly_from
 from skdcgn_pipeline.images.folders import (
     FolderBatches,
     ImageList,
@@ -36,7 +36,6 @@ from skdcgn_pipeline.images.folders import (
     check_wordnet_names,
     class_folders,
     crop_centre_of,
-    crop_randomly_from,
     draw_from_folder,
     list_cue_conflict_images,
     list_in9_images,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
-from skdcgn_pipeline.images.folders import crop_centre, read_rgb, to_bytes
+from skdcgn_pipeline.images.reading import read_pictures
 from skdcgn_pipeline.networks.pretrained import PretrainedModel
 from skdcgn_pipeline.runtime.errors import SettingError
 
@@ -95,8 +95,7 @@ class InvariantClassifier(PretrainedModel):
         tables = []
         for first in range(0, len(files), batch_size):
             part = files[first : first + batch_size]
-            images = [to_bytes(crop_centre(read_rgb(path), self.image_size, self.image_size)) for path in part]
-            table = self.predict(torch.stack(images))
+            table = self.predict(read_pictures(part, self.image_size))
             table.insert(0, "path", [str(path) for path in part])
             tables.append(table)
         return pd.concat(tables, ignore_index=True)

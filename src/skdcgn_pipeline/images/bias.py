@@ -1,4 +1,4 @@
-"""The three bias protocols of the coloured digits (CGN, arXiv 2101.06046, section 4.1).
+"""The three bias protocols (CGN, arXiv 2101.06046, section 4.1): functions from grey shapes to coloured ones.
 
 On the training split the colour or texture gives the class away; on a test split it is drawn
 uniformly and independently of the digit, and of the other colour.
@@ -6,7 +6,6 @@ uniformly and independently of the digit, and of the other colour.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from skdcgn_pipeline.images.assets import DEFAULT_ASSETS, names_below, require_assets
-from skdcgn_pipeline.images.digits import IMAGE_SIZE, NUM_CLASSES, Digits
+from skdcgn_pipeline.images.grey import IMAGE_SIZE, GreyImages
+from skdcgn_pipeline.images.image_set import ImagesInMemory, Split
 from skdcgn_pipeline.runtime.errors import check_choice
 
 VARIANTS = ("colored", "double_colored", "wildlife")
@@ -52,33 +52,9 @@ DOUBLE_COLORED_BACKGROUNDS = (
 OBJECT_COLOUR_SHIFT = 6  # the object colour of class i is the background colour of class i - 6
 DOUBLE_COLORED_SD = 0.01
 
+NUM_COLOURS = len(DOUBLE_COLORED_BACKGROUNDS)
 TEXTURE_SIZE = 150
 TEXTURE_PADDING = 3
-
-
-@dataclass(frozen=True)
-class BiasedSplit:
-    """Coloured digits of one split.
-
-    Attributes:
-        images: [N, 3, 32, 32] uint8; value v stands for v / 127.5 - 1.
-        labels: [N] the digit's class.
-        foreground_index: [N] class whose colour or texture the digit has.
-        background_index: [N] the same for the background; -1 where it is always black.
-        collision: [N] bool; the digit has the background's colour and is nearly invisible.
-    """
-
-    images: Tensor
-    labels: Tensor
-    foreground_index: Tensor
-    background_index: Tensor
-    collision: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, rows: slice | Tensor) -> BiasedSplit:
-        return BiasedSplit(*(values[rows] for values in vars(self).values()))
 
 
 def to_bytes(images01: Tensor) -> Tensor:
@@ -90,58 +66,72 @@ def _flat(colours: tuple[tuple[int, int, int], ...]) -> Tensor:
     return torch.tensor(colours, dtype=torch.float32) / 255
 
 
-def colour_digits(
-    digits: Digits,
+def biased_split(
+    images: Tensor, labels: Tensor, foreground_index: Tensor, background_index: Tensor, collision: Tensor
+) -> Split:
+    """Return coloured shapes, [N, 3, H, W] uint8, as a split, named and used as its makers say (`test` here)."""
+    attributes = {
+        "foreground_index": foreground_index,
+        "background_index": background_index,
+        "collision": collision.long(),
+    }
+    return Split("test", "test", ImagesInMemory(images), labels, attributes)
+
+
+def apply_bias(
+    grey: GreyImages,
     variant: str,
+    *,
     biased: bool,
     generator: np.random.Generator,
     binarise_threshold: float = 0.1,
     assets: Path | str = DEFAULT_ASSETS,
-) -> BiasedSplit:
-    """Put grey digits through a bias protocol.
+) -> Split:
+    """Put grey shapes through a bias protocol.
 
     Args:
-        digits: The digits of one split.
+        grey: The shapes of one split.
         variant: A name in `VARIANTS`.
         biased: The colour or texture follows the class (training); otherwise it is independent.
         generator: Source of every random choice.
-        binarise_threshold: A pixel above it belongs to the digit (double_colored, wildlife).
+        binarise_threshold: A pixel above it belongs to the shape (double_colored, wildlife).
         assets: The asset folder; only wildlife needs its textures.
 
     Returns:
-        The coloured digits, in the same order.
+        The coloured shapes, in the same order. `foreground_index` is the class whose colour or texture a shape has,
+        `background_index` the same for the background, -1 where it is always black; `collision`, whether it has
+        the background's colour and is nearly invisible.
 
     Raises:
         SettingError: If the variant is unknown or its textures are absent.
     """
     check_choice("variant", variant, VARIANTS)
-    num_images = len(digits)
-    labels = digits.labels
-    foreground = labels if biased else torch.from_numpy(generator.integers(0, NUM_CLASSES, num_images))
-    background = labels if biased else torch.from_numpy(generator.integers(0, NUM_CLASSES, num_images))
+    num_images, labels = len(grey), grey.labels
+    foreground = labels if biased else torch.from_numpy(generator.integers(0, NUM_COLOURS, num_images))
+    background = labels if biased else torch.from_numpy(generator.integers(0, NUM_COLOURS, num_images))
     collision = torch.zeros(num_images, dtype=torch.bool)
     if variant == "colored":
         noise = torch.from_numpy(generator.standard_normal((num_images, 3), np.float32)) * COLORED_VARIANCE**0.5
         colour = (_flat(COLORED_MEANS)[foreground] + noise).clamp_(0, 1)
-        images = to_bytes(digits.images[:, None] * colour[:, :, None, None])
-        return BiasedSplit(images, labels, foreground, torch.full_like(labels, -1), collision)
+        images = to_bytes(grey.images[:, None] * colour[:, :, None, None])
+        return biased_split(images, labels, foreground, torch.full_like(labels, -1), collision)
 
-    mask = (digits.images > binarise_threshold)[:, None]  # [N, 1, H, W]
+    mask = (grey.images > binarise_threshold)[:, None]  # [N, 1, H, W]
     if variant == "double_colored":
         palette = _flat(DOUBLE_COLORED_BACKGROUNDS)
         noise = torch.from_numpy(generator.standard_normal((2, num_images, 3), np.float32)) * DOUBLE_COLORED_SD
-        object_index = (foreground - OBJECT_COLOUR_SHIFT) % NUM_CLASSES
+        object_index = (foreground - OBJECT_COLOUR_SHIFT) % NUM_COLOURS
         object_colour = to_bytes(palette[object_index] + noise[0])
         background_colour = to_bytes(palette[background] + noise[1])
         collision = object_index == background
         images = torch.where(mask, object_colour[:, :, None, None], background_colour[:, :, None, None])
-        return BiasedSplit(images, labels, foreground, background, collision)
+        return biased_split(images, labels, foreground, background, collision)
 
     crops = {}
     for part, index in (("object", foreground), ("background", background)):
         crops[part] = _crop_textures(read_textures(Path(assets), part), index.numpy(), generator)
     images = torch.where(mask, crops["object"], crops["background"])
-    return BiasedSplit(images, labels, foreground, background, collision)
+    return biased_split(images, labels, foreground, background, collision)
 
 
 def read_textures(assets: Path, part: str) -> np.ndarray:
@@ -154,7 +144,7 @@ def read_textures(assets: Path, part: str) -> np.ndarray:
         SettingError: If a file is absent.
     """
     paths = require_assets(assets, names_below(f"textures/{part}"))
-    textures = np.empty((NUM_CLASSES, TEXTURE_SIZE, TEXTURE_SIZE, 3), np.uint8)
+    textures = np.empty((NUM_COLOURS, TEXTURE_SIZE, TEXTURE_SIZE, 3), np.uint8)
     for path in paths:
         with Image.open(path) as image:
             resized = image.convert("RGB").resize((TEXTURE_SIZE, TEXTURE_SIZE), Image.Resampling.NEAREST)

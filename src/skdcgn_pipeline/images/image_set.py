@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import torch
@@ -52,7 +52,7 @@ class Split:
         name: What tables call it.
         role: What it may be used for.
         rows: The images.
-        labels: [N] int64, the class of each.
+        labels: [N] int64, the class of each; -1 where it is none of the image set's.
         attributes: By name, [N] int64: what else is known, such as `foreground_index`, `background_index`, `group`;
             -1 where it is not known of an image. `collision` tells (0 or 1) images whose object cannot be seen.
         attribute_names: By attribute, the names of its values, where they have names.
@@ -70,15 +70,60 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, rows: slice | Tensor) -> Split:
+        numbers = torch.arange(len(self))[rows]
+        attributes = {name: values[numbers] for name, values in self.attributes.items()}
+        masks = None if self.masks is None else ImagesInMemory(self.masks.take(numbers))
+        images = ImagesInMemory(self.rows.take(numbers))
+        return replace(self, rows=images, labels=self.labels[numbers], attributes=attributes, masks=masks)
+
+    @property
+    def images(self) -> Tensor:
+        """Every image, [N, 3, S, S] uint8."""
+        return all_rows(self)
+
+    @property
+    def foreground_index(self) -> Tensor:
+        """[N] class whose colour or texture the object has, where a bias protocol gave it one."""
+        return self.attributes["foreground_index"]
+
+    @property
+    def background_index(self) -> Tensor:
+        """[N] the same for the background; -1 where it is always black."""
+        return self.attributes["background_index"]
+
+    @property
+    def collision(self) -> Tensor:
+        """[N] bool, whether the object cannot be seen against its background; nowhere where it is not known."""
+        return self.attributes.get("collision", torch.zeros(len(self))).bool()
+
     @property
     def groups(self) -> Tensor | None:
-        """[N] number of the (class, attribute) group of each image, for the worst group; None where there are none."""
+        """[N] number of the (class, background) group of each image, for the worst group; -1 where it has none.
+
+        An attribute `group` comes first. None where nothing is known of groups.
+        """
         if "group" in self.attributes:
             return self.attributes["group"]
         if "background" not in self.attributes:
             return None
         background = self.attributes["background"]
-        return self.labels * (int(background.max()) + 1) + background
+        groups = self.labels * self._num_backgrounds + background
+        return groups.masked_fill((background < 0) | (self.labels < 0), -1)
+
+    @property
+    def _num_backgrounds(self) -> int:
+        """Number of backgrounds, the same in every split where they have names."""
+        return len(self.attribute_names.get("background", ())) or int(self.attributes["background"].max()) + 1
+
+    def group_name(self, number: int, class_names: Sequence[str]) -> str:
+        """Return what tables call a group, such as `bird on aqua`."""
+        if "group" in self.attributes:
+            names = self.attribute_names.get("group")
+            return names[number] if names else f"group {number}"
+        label, background = divmod(number, self._num_backgrounds)
+        names = self.attribute_names.get("background")
+        return f"{class_names[label]} on {names[background] if names else f'background {background}'}"
 
 
 class ImageSet(Protocol):
@@ -101,7 +146,7 @@ class ImageSet(Protocol):
     @property
     def num_classes(self) -> int:
         """Number of classes."""
-        ...
+        return len(self.class_names)
 
     def split(self, name: str) -> Split:
         """Read one split."""

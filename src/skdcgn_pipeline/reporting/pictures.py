@@ -21,7 +21,7 @@ from torch import Tensor
 
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
 from skdcgn_pipeline.images.batches import from_bytes
-from skdcgn_pipeline.images.bias import BiasedSplit
+from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
 from skdcgn_pipeline.metrics.comparison import render_heldout
 from skdcgn_pipeline.runtime.seeding import torch_generator
@@ -252,7 +252,7 @@ def draw_confusions(confusions: Mapping[str, np.ndarray], split: str) -> Picture
     return rasterise(figure)
 
 
-def pick_examples(split: BiasedSplit, num_examples: int) -> tuple[Tensor, Tensor]:
+def pick_examples(split: Split, num_examples: int) -> tuple[Tensor, Tensor]:
     """Return images [N, 3, H, W] in [-1, 1] and labels [N]: class after class, none that hides in its background."""
     visible = torch.nonzero(~split.collision)[:, 0]
     labels = split.labels[visible]

@@ -15,8 +15,8 @@ from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_arti
 from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
 from skdcgn_pipeline.classifiers.training import fit_classifier
 from skdcgn_pipeline.images.batches import EpochSampler, draw_from_split, from_bytes
-from skdcgn_pipeline.images.bias import BiasedSplit
 from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.adversarial import least_squares_discriminator_loss, least_squares_generator_loss
 from skdcgn_pipeline.losses.mechanism import mask_bounds_loss, mask_entropy_loss, mode_seeking_loss, style_loss
@@ -59,7 +59,7 @@ def _initialise(network: nn.Module, settings: TeacherFit) -> None:
 
 
 def fit_style_network(
-    split: BiasedSplit, settings: ClassifierFit, seed: int, compute: Compute, initialisation: str = INITIALISATION
+    split: Split, settings: ClassifierFit, seed: int, compute: Compute, initialisation: str = INITIALISATION
 ) -> ImageFeatures:
     """Train a small classifier on the biased images and return its four layers as style features."""
     draw = draw_from_split(split, seed, "style-network")
@@ -123,7 +123,7 @@ def _start_from(cgn: MnistCGN, initial: MnistCGN) -> None:
 
 
 def fit_teacher(
-    split: BiasedSplit,
+    split: Split,
     style_features: ImageFeatures,
     settings: TeacherFit,
     seed: int,

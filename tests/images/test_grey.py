@@ -1,26 +1,26 @@
-"""Digits and MNIST come in the same form, with the splits that comparability asks for."""
+"""GreyImages and MNIST come in the same form, with the splits that comparability asks for."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from skdcgn_pipeline.images.digits import Digits, read_digits
+from skdcgn_pipeline.images.grey import GreyImages, read_grey_images
 from skdcgn_pipeline.runtime.errors import SettingError
 
 
 @pytest.fixture(scope="module")
-def mnist(assets) -> dict[str, Digits]:
-    return read_digits("mnist", assets, 0, "double_colored")
+def mnist(assets) -> dict[str, GreyImages]:
+    return read_grey_images("mnist", assets, 0, "double_colored")
 
 
 def test_digits_are_split_by_eighty_and_twenty_percent(tmp_path):
-    digits = read_digits("digits", tmp_path, 0, "double_colored")
+    digits = read_grey_images("digits", tmp_path, 0, "double_colored")
     assert {name: len(split) for name, split in digits.items()} == {"train": 1438, "test": 359}
 
 
 def test_digits_are_grey_images_of_32_pixels_with_ten_classes(tmp_path):
-    for split in read_digits("digits", tmp_path, 0, "colored").values():
+    for split in read_grey_images("digits", tmp_path, 0, "colored").values():
         assert split.images.shape[1:] == (32, 32)
         assert split.images.min() == 0
         assert split.images.max() <= 1
@@ -29,7 +29,7 @@ def test_digits_are_grey_images_of_32_pixels_with_ten_classes(tmp_path):
 
 
 def test_the_split_of_the_digits_follows_the_seed(tmp_path):
-    first, again, other = (read_digits("digits", tmp_path, seed, "colored")["test"] for seed in (0, 0, 1))
+    first, again, other = (read_grey_images("digits", tmp_path, seed, "colored")["test"] for seed in (0, 0, 1))
     assert torch.equal(first.images, again.images)
     assert not torch.equal(first.images, other.images)
 
@@ -37,7 +37,7 @@ def test_the_split_of_the_digits_follows_the_seed(tmp_path):
 def test_no_digit_is_in_both_splits(tmp_path):
     from sklearn.datasets import load_digits
 
-    digits = read_digits("digits", tmp_path, 0, "colored")
+    digits = read_grey_images("digits", tmp_path, 0, "colored")
     labels = torch.cat([digits["train"].labels, digits["test"].labels])
     assert torch.equal(labels.bincount(), torch.from_numpy(load_digits().target).bincount())
     totals = torch.cat([digits["train"].images, digits["test"].images]).double().sum()
@@ -46,7 +46,7 @@ def test_no_digit_is_in_both_splits(tmp_path):
 
 
 def test_digits_are_indexed_together(tmp_path):
-    digits = read_digits("digits", tmp_path, 0, "colored")["train"]
+    digits = read_grey_images("digits", tmp_path, 0, "colored")["train"]
     part = digits[torch.tensor([5, 2])]
     assert len(part) == 2
     assert torch.equal(part.images[0], digits.images[5])
@@ -64,7 +64,7 @@ def test_mnist_test_is_the_real_test_split(mnist):
 
 
 def test_mnist_of_colored_has_the_official_splits(assets, mnist):
-    digits = read_digits("mnist", assets, 0, "colored")
+    digits = read_grey_images("mnist", assets, 0, "colored")
     assert {name: len(split) for name, split in digits.items()} == {"train": 60_000, "test": 10_000}
     assert torch.equal(digits["test"].labels, mnist["mnist_test"].labels)
     assert torch.equal(digits["train"].labels[50_000:], mnist["test"].labels)
@@ -81,10 +81,10 @@ def test_mnist_is_resized_by_nearest_pixels(mnist, assets):
 
 
 def test_an_unknown_source_is_refused_with_the_nearest_name(tmp_path):
-    with pytest.raises(SettingError, match=r"prepare\.source.*Did you mean 'mnist'"):
-        read_digits("mnits", tmp_path, 0, "colored")
+    with pytest.raises(SettingError, match=r"images\.source.*Did you mean 'mnist'"):
+        read_grey_images("mnits", tmp_path, 0, "colored")
 
 
 def test_absent_mnist_files_are_named_with_the_command_that_gets_them(tmp_path):
     with pytest.raises(SettingError, match=r"assets \(SKDCGN_ASSETS\).*python -m skdcgn_pipeline\.images\.assets"):
-        read_digits("mnist", tmp_path, 0, "colored")
+        read_grey_images("mnist", tmp_path, 0, "colored")

@@ -1,0 +1,354 @@
+"""What is in image folders: classes, splits, attributes and masks, by name alone.
+
+Any folder: `<folder>/<split>/<class>/<image>`, and perhaps `<split>/metadata.csv` with `file_name`, `mask_file_name`
+and further columns, which become attributes. Everything is sorted by name, so that row i is the same image
+wherever the folder lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from skdcgn_pipeline.images.image_set import Role
+from skdcgn_pipeline.runtime.errors import SettingError, nearest
+from skdcgn_pipeline.runtime.seeding import numpy_generator
+
+logger = logging.getLogger(__name__)
+
+TRAIN, VALIDATION = "train", "validation"
+VALIDATION_NAMES = (VALIDATION, "val", "valid")
+METADATA, FILE_NAME, MASK_FILE_NAME = "metadata.csv", "file_name", "mask_file_name"
+MASK_SUFFIX = "_masks"
+# What systems leave in folders, beside hidden files.
+LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+# Images whose content is hashed; of larger folders, names and sizes are.
+HASHED_BYTES = 2**30
+NAMES_SHOWN = 3
+REMEDY = "See 'Your own images' in the README."
+
+
+@dataclass(frozen=True)
+class ListedSplit:
+    """Images of a split, in the order of their names.
+
+    Attributes:
+        name, role: As in `image_set.Split`.
+        root: The folder that names start from.
+        names: Path of each image below it.
+        labels: [N] class of each image, -1 for none.
+        attributes, attribute_names: As in `image_set.Split`.
+        masks: Path of each image's mask; None where there are none.
+    """
+
+    name: str
+    role: Role
+    root: Path
+    names: tuple[str, ...]
+    labels: Tensor
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)
+    attribute_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    masks: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, rows: Sequence[int]) -> ListedSplit:
+        """Return some of its images."""
+        numbers = torch.tensor(rows, dtype=torch.long)
+        return replace(
+            self,
+            names=tuple(self.names[row] for row in rows),
+            labels=self.labels[numbers],
+            attributes={name: values[numbers] for name, values in self.attributes.items()},
+            masks=None if self.masks is None else tuple(self.masks[row] for row in rows),
+        )
+
+
+@dataclass(frozen=True)
+class ListedImages:
+    """An image set that is not read yet.
+
+    Attributes:
+        name, class_names: As in `image_set.ImageSet`.
+        splits: In the order in which they are told.
+        setting: What errors call it.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    splits: tuple[ListedSplit, ...]
+    setting: str = "images.folder"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of names, labels, attributes and content; of more than 1 GiB of files, of their sizes."""
+        files = [(split.root / name, name) for split in self.splits for name in (*split.names, *(split.masks or ()))]
+        sizes = [_size_of(path) for path, _ in files]
+        hashed = sum(sizes) <= HASHED_BYTES
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        for (path, name), size in zip(files, sizes, strict=True):
+            digest.update(f"{name}\0{size}\n".encode())
+            if hashed and size:
+                digest.update(path.read_bytes())
+        for split in self.splits:
+            known = {key: values.tolist() for key, values in split.attributes.items()}
+            digest.update(f"{split.name}\0{split.role}\0{split.labels.tolist()}\0{known}".encode())
+            digest.update(repr(dict(split.attribute_names)).encode())
+        return digest.hexdigest()
+
+
+def _size_of(path: Path) -> int:
+    """Return the bytes of a file, 0 for a broken link: reading it will tell."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _counts(name: str) -> bool:
+    """Tell whether a name is a person's, not a system's."""
+    return not name.startswith(".") and name.lower() not in LEFT_BY_SYSTEMS
+
+
+@cache
+def _endings() -> frozenset[str]:
+    """Return the endings of files that Pillow reads, in lower case."""
+    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Return the first names, and that there are more."""
+    return ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+
+
+def folders_in(root: Path, setting: str) -> list[Path]:
+    """Return the folders in `root` in the order of their names; hidden ones do not count.
+
+    Raises:
+        SettingError: If there is no such folder, or none in it.
+    """
+    if not root.is_dir():
+        raise SettingError(setting, "a folder with a folder per class", f"nothing at {root}", "Correct the path.")
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and _counts(path.name))
+    if not folders:
+        raise SettingError(setting, "images in folders, one per class", f"none in {root}", "Correct the path.")
+    return folders
+
+
+def files_in_classes(root: Path, setting: str) -> dict[str, list[str]]:
+    """Return the image files in each folder of `root`, however deep, as paths below it; classes without any, too.
+
+    Raises:
+        SettingError: If there is no such folder, or no image in any of its folders.
+    """
+    files: dict[str, list[str]] = {}
+    others = []
+    for folder in folders_in(root, setting):
+        names, seen = [], set()
+        for parent, below, leaves in os.walk(folder, followlinks=True):
+            seen.add(Path(parent).resolve())  # links may lead in circles
+            below[:] = sorted(one for one in below if _counts(one) and (Path(parent) / one).resolve() not in seen)
+            paths = [(Path(parent) / leaf).relative_to(root).as_posix() for leaf in leaves if _counts(leaf)]
+            names += [path for path in paths if Path(path).suffix.lower() in _endings()]
+            others += [path for path in paths if Path(path).suffix.lower() not in _endings()]
+        files[folder.name] = sorted(names)
+    if not any(files.values()):
+        raise SettingError(setting, "images in folders, one per class", f"none in {root}", "Correct the path.")
+    if others:
+        logger.warning("%s: %d files are no images by their names and left out: %s", root, len(others), some_of(others))
+    return files
+
+
+def labelled(root: Path, files: Mapping[str, Sequence[str]], class_of: Mapping[str, int]) -> ListedSplit:
+    """Return files by class as a test split."""
+    rows = [(name, class_of[folder]) for folder, names in files.items() for name in names]
+    names, labels = zip(*rows, strict=True)
+    return ListedSplit(root.name, "test", root, names, torch.tensor(labels))
+
+
+def list_folder(
+    folder: Path | str, validation_fraction: float, seed: int, setting: str = "images.folder"
+) -> ListedImages:
+    """List any folder of images, see the head of this module.
+
+    `train` and `validation` (also `val`, `valid`) are splits by that role, every other folder is a test split,
+    but for those of masks. Without `validation`, a seeded part of `train` takes its place.
+
+    Args:
+        folder: The folder.
+        validation_fraction: Share of `train`, where there is no `validation`.
+        seed: Base seed of the choice.
+        setting: What errors call the folder.
+
+    Raises:
+        SettingError: If it is laid out in another way, or its tables do not fit its files.
+    """
+    folder = Path(folder).expanduser()
+    roots = {path.name: path for path in folders_in(folder, setting)}
+    if TRAIN not in roots:
+        layout = f"{folder}/train/<class>/<image>"
+        raise SettingError(setting, layout, f"no 'train' but {some_of([*roots])}", REMEDY)
+    tables = {name: _read_metadata(root / METADATA, setting) for name, root in roots.items()}
+    masks = {name: _find_masks(folder, root, tables[name], setting) for name, root in roots.items()}
+    mask_files = {path for own in masks.values() for path in own.values()}
+    mask_roots = {path.relative_to(folder).parts[0] for path in mask_files if path.is_relative_to(folder)}
+    for name in [*roots]:
+        holds_masks = name.endswith(MASK_SUFFIX) and name.removesuffix(MASK_SUFFIX) in roots
+        if holds_masks or (name in mask_roots and tables[name].empty and name != TRAIN):
+            del roots[name]
+    files = {
+        name: {
+            label: [one for one in names if (root / one).resolve() not in mask_files]
+            for label, names in files_in_classes(root, setting).items()
+        }
+        for name, root in roots.items()
+    }
+    classes = [label for label, names in files[TRAIN].items() if names]
+    if len(classes) < 2:
+        raise SettingError(setting, "at least two classes", f"{some_of(classes)} in {roots[TRAIN]}", REMEDY)
+    splits = [_list_split(name, root, files[name], classes, setting) for name, root in roots.items()]
+    splits = _with_attributes(splits, tables, masks, setting)
+    if not any(split.role == "validation" for split in splits):
+        splits = _with_validation(splits, validation_fraction, seed)
+    order = {"train": 0, "auxiliary": 1, "validation": 2, "test": 3}
+    splits.sort(key=lambda split: order[split.role])
+    return ListedImages(folder.resolve().name, tuple(classes), tuple(splits), setting)
+
+
+def _list_split(
+    name: str, root: Path, files: Mapping[str, Sequence[str]], classes: Sequence[str], setting: str
+) -> ListedSplit:
+    empty = [label for label, names in files.items() if not names]
+    if empty:
+        logger.warning("%s: class folders without an image are left out: %s", root, some_of(empty))
+    for label, names in files.items():
+        if names and label not in classes:
+            wanted = f"a class of '{TRAIN}'"
+            raise SettingError(setting, wanted, f"the folder '{label}' in {root}", nearest(label, classes))
+    filled = {label: names for label, names in files.items() if names}
+    split = labelled(root, filled, {label: number for number, label in enumerate(classes)})
+    if name == TRAIN:
+        return replace(split, role="train")
+    return replace(split, name=VALIDATION, role="validation") if name in VALIDATION_NAMES else split
+
+
+def _with_validation(splits: Sequence[ListedSplit], fraction: float, seed: int) -> list[ListedSplit]:
+    """Return splits with a seeded part of `train` for choices."""
+    (train,) = [split for split in splits if split.role == "train"]
+    order = numpy_generator(seed, "validation-split").permutation(len(train))
+    number = max(1, round(fraction * len(order)))
+    validation = replace(train.take(sorted(order[:number].tolist())), name=VALIDATION, role="validation")
+    rest = [split for split in splits if split.role != "train"]
+    return [train.take(sorted(order[number:].tolist())), validation, *rest]
+
+
+# --- tables of attributes ------------------------------------------------------------------------
+
+
+def _normal(name: str) -> str:
+    """Return a path with slashes and composed letters: systems write both differently."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/")).removeprefix("./")
+
+
+def _read_metadata(path: Path, setting: str) -> pd.DataFrame:
+    """Read a table, all of it text, indexed by file name; an empty one where there is none."""
+    if not path.is_file():
+        return pd.DataFrame()
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        raise SettingError(str(path), "a table in UTF-8 with commas", error, REMEDY) from error
+    if FILE_NAME not in table:
+        raise SettingError(str(path), f"a column {FILE_NAME}", some_of([*table.columns]), REMEDY)
+    table.index = pd.Index([_normal(name) for name in table.pop(FILE_NAME)])
+    twice = table.index[table.index.duplicated()]
+    if len(twice):
+        raise SettingError(str(path), "one row for each file", f"'{twice[0]}' twice", "Remove one of them.")
+    return table
+
+
+def _find_masks(folder: Path, root: Path, table: pd.DataFrame, setting: str) -> dict[str, Path]:
+    """Return the mask of each image that has one, looked for below the split's folder and below the whole.
+
+    Raises:
+        SettingError: If one is not there.
+    """
+    masks = {}
+    for name, mask in table.get(MASK_FILE_NAME, pd.Series(dtype=str)).items():
+        if not mask:
+            continue
+        places = [(base / mask.replace("\\", "/")).resolve() for base in (root, folder)]
+        masks[str(name)] = next((place for place in places if place.is_file()), places[0])
+        if not masks[str(name)].is_file():
+            raise SettingError(str(root / METADATA), "masks that are there", f"no '{mask}'", "Correct the table.")
+    return masks
+
+
+def _with_attributes(
+    splits: Sequence[ListedSplit],
+    tables: Mapping[str, pd.DataFrame],
+    masks: Mapping[str, Mapping[str, Path]],
+    setting: str,
+) -> list[ListedSplit]:
+    """Return splits with what their tables tell, numbered the same way in all of them."""
+    columns = {}
+    for split in splits:
+        table = tables[split.root.name].drop(columns=MASK_FILE_NAME, errors="ignore")
+        names = [_normal(name) for name in split.names]
+        if missing := sorted(set(table.index) - set(names)):
+            got = f"{len(missing)} that are not there: {some_of(missing)}"
+            raise SettingError(str(split.root / METADATA), "rows of images of the split", got, "Correct the table.")
+        if len(table) and len(table) < len(names):
+            number = len(names) - len(table)
+            logger.warning("%s: %d images have no row; nothing else is known of them", split.root / METADATA, number)
+        columns[split.name] = table.reindex(names, fill_value="")
+    values = {
+        column: sorted({value for table in columns.values() for value in table.get(column, ()) if value})
+        for column in dict.fromkeys(column for table in columns.values() for column in table.columns)
+    }
+    numbered = {column: _number(names) for column, names in values.items()}
+    told = {column: tuple(names) for column, names in values.items() if not _are_numbers(names)}
+    result = []
+    for split in splits:
+        table = columns[split.name]
+        own = masks[split.root.name]
+        paths = [own.get(_normal(name)) for name in split.names]
+        if own and None in paths:
+            logger.warning("%s: %d images have no mask; none is used", split.root, paths.count(None))
+        result.append(
+            replace(
+                split,
+                attributes={
+                    column: torch.tensor([numbered[column].get(value, -1) for value in table[column]])
+                    for column in table.columns
+                },
+                attribute_names={column: told[column] for column in table.columns if column in told},
+                masks=tuple(os.path.relpath(path, split.root) for path in paths if path)
+                if own and all(paths)
+                else None,
+            )
+        )
+    return result
+
+
+def _are_numbers(values: Sequence[str]) -> bool:
+    return all(value.isascii() and value.isdigit() for value in values)
+
+
+def _number(values: Sequence[str]) -> dict[str, int]:
+    """Return the number of each value: its own, where all are numbers from 0 on."""
+    if _are_numbers(values):
+        return {value: int(value) for value in values}
+    return {value: number for number, value in enumerate(values)}

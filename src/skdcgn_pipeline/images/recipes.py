@@ -1,0 +1,238 @@
+"""How image sets are made: biased from grey shapes, or read from folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from skdcgn_pipeline.artifacts.recipe import Recipe
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
+from skdcgn_pipeline.images.assets import names_below, require_assets
+from skdcgn_pipeline.images.bias import apply_bias
+from skdcgn_pipeline.images.grey import CLASS_NAMES, IMAGE_SIZE, GreyImages, read_grey_images, source_files
+from skdcgn_pipeline.images.image_set import ImagesInMemory, Role, Split
+from skdcgn_pipeline.images.listing import ListedImages, ListedSplit, logger, some_of
+from skdcgn_pipeline.images.reading import PICTURE_ERRORS, crop_centre, describe_fault, open_rgb, to_bytes
+from skdcgn_pipeline.images.stored import ImageFiles, StoredImages, has_split, write_card, write_split
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.progress import Progress, stop_requested
+from skdcgn_pipeline.runtime.seeding import numpy_generator
+from skdcgn_pipeline.samples.encoding import decoding_threads
+
+# Of the splits of a biased set. `train` is biased; all others have random colours: `randomised` the shapes of
+# `train`, `validation` shapes of the training side that `train` has not.
+BIASED_ROLES: dict[str, Role] = {"train": "train", "randomised": "auxiliary", "validation": "validation"}
+# Decoded images of a set beyond which they stay files.
+DECODED_BYTES = 2**31
+IMAGES_PER_CHECK = 256
+
+
+@dataclass(frozen=True)
+class BiasedImagesRecipe(Recipe[StoredImages]):
+    """Grey shapes put through a bias protocol; every random choice is seeded by its split.
+
+    Attributes:
+        source: A name in `grey.SOURCES`.
+        variant: The bias protocol.
+        assets: The asset folder.
+        copies: How often each shape is coloured anew.
+        validation_fraction: Share of the training shapes held out for every choice.
+        binarise_threshold: A grey value above it belongs to the shape.
+        seed: Base seed.
+    """
+
+    kind: ClassVar[str] = "images"
+
+    source: str
+    variant: str
+    assets: str
+    copies: int
+    validation_fraction: float
+    binarise_threshold: float
+    seed: int
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the settings, and the SHA-256 of every asset that is read.
+
+        Raises:
+            SettingError: If assets are absent.
+        """
+        paths = source_files(self.source, self.assets)
+        if self.variant == "wildlife":
+            paths = paths + require_assets(self.assets, names_below("textures"))
+        settings = {
+            "source": self.source,
+            "copies": self.copies,
+            "validation_fraction": self.validation_fraction,
+            "binarise_threshold": self.binarise_threshold,
+        }
+        sha256 = [sha256_of_file(path) for path in paths]
+        return {"settings": settings, "variant": self.variant, "seed": self.seed, "assets": sha256}
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Colour the shapes of every split.
+
+        Raises:
+            SettingError: If assets are damaged.
+        """
+        grey = read_grey_images(self.source, self.assets, self.seed, self.variant)
+        order = torch.from_numpy(numpy_generator(self.seed, "validation-split").permutation(len(grey["train"])))
+        number = max(1, round(self.validation_fraction * len(order)))
+        validation, train = grey["train"][order[:number]], grey["train"][order[number:]]
+        parts = {"train": train, "randomised": train, "validation": validation}
+        parts |= {name: part for name, part in grey.items() if name != "train"}
+        roles = {name: BIASED_ROLES.get(name, "test") for name in parts}
+        for name, part in parts.items():
+            if has_split(writer, name):
+                continue
+            split = apply_bias(
+                GreyImages(part.images.repeat(self.copies, 1, 1), part.labels.repeat(self.copies)),
+                self.variant,
+                biased=name == "train",
+                generator=numpy_generator(self.seed, f"colours-{name}"),
+                binarise_threshold=self.binarise_threshold,
+                assets=self.assets,
+            )
+            write_split(writer, replace(split, name=name, role=roles[name]))
+        write_card(writer, self.source, IMAGE_SIZE, CLASS_NAMES[self.source], roles)
+
+    def read(self, artifact: Artifact) -> StoredImages:
+        """Return the image set."""
+        return StoredImages(artifact)
+
+
+@dataclass(frozen=True)
+class FolderImagesRecipe(Recipe[StoredImages]):
+    """Images of folders: every file is read once, and stored decoded where all are at most 2 GiB then.
+
+    Attributes:
+        listing: What there is.
+        image_size, resize: See `reading.crop_centre`.
+        skip_unreadable: Leave files out that cannot be read, rather than refuse the folder.
+        keep_files: Keep images as files whatever their number, for random crops of whole images.
+    """
+
+    kind: ClassVar[str] = "images"
+
+    listing: ListedImages
+    image_size: int
+    resize: int | None = None
+    skip_unreadable: bool = False
+    keep_files: bool = False
+
+    @cached_property
+    def decoded(self) -> bool:
+        """Whether images are stored decoded."""
+        num_channels = sum(len(split) * (3 if split.masks is None else 4) for split in self.listing.splits)
+        return not self.keep_files and num_channels * self.image_size**2 <= DECODED_BYTES
+
+    def inputs(self) -> dict[str, Any]:
+        """Return what is read, and how; where images stay files, their places too."""
+        return {
+            "name": self.listing.name,
+            "images": self.listing.fingerprint,
+            "image_size": self.image_size,
+            "resize": self.resize,
+            "skip_unreadable": self.skip_unreadable,
+            "roots": None if self.decoded else [str(split.root) for split in self.listing.splits],
+        }
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Read every image.
+
+        Raises:
+            SettingError: If there are unreadable images that may not be left out, or none is left of a split.
+            InterruptedRunError: If a stop was requested; whole splits are kept.
+        """
+        for split in self.listing.splits:
+            if not has_split(writer, split.name):
+                write_split(writer, self._read(split))
+        roles = {split.name: split.role for split in self.listing.splits}
+        write_card(writer, self.listing.name, self.image_size, self.listing.class_names, roles)
+
+    def read(self, artifact: Artifact) -> StoredImages:
+        """Return the image set."""
+        return StoredImages(artifact)
+
+    def _read(self, split: ListedSplit) -> Split:
+        """Return a split without its unreadable images."""
+        progress = Progress(f"reading {split.root.name}", len(split), "images")
+        images: list[Tensor] = []
+        masks: list[Tensor] = []
+        faults: dict[int, str] = {}
+        with ThreadPoolExecutor(decoding_threads()) as threads:
+            for first in range(0, len(split), IMAGES_PER_CHECK):
+                part = range(first, min(first + IMAGES_PER_CHECK, len(split)))
+                for row, found in zip(part, threads.map(lambda row: self._decode(split, row), part), strict=True):
+                    if isinstance(found, str):
+                        faults[row] = found
+                    elif self.decoded:
+                        images.append(found[0])
+                        masks += found[1:]
+                progress.advance(len(part))
+                if stop_requested() and progress.done < progress.total:
+                    progress.interrupt()
+        progress.finish()
+        self._refuse(split, faults)
+        left = split.take([row for row in range(len(split)) if row not in faults]) if faults else split
+        return Split(
+            name=left.name,
+            role=left.role,
+            rows=ImagesInMemory(torch.stack(images)) if self.decoded else self._files(left, left.names, "RGB"),
+            labels=left.labels,
+            attributes=left.attributes,
+            attribute_names=left.attribute_names,
+            masks=None
+            if left.masks is None
+            else ImagesInMemory(torch.stack(masks))
+            if self.decoded
+            else self._files(left, left.masks, "L"),
+        )
+
+    def _files(self, split: ListedSplit, names: Sequence[str], mode: str) -> ImageFiles:
+        return ImageFiles(split.root.resolve(), tuple(names), self.image_size, self.resize, mode)
+
+    def _decode(self, split: ListedSplit, row: int) -> tuple[Tensor, ...] | str:
+        """Return the middle of an image and of its mask, if it has one, or why they cannot be read."""
+        path = split.root / split.names[row]
+        try:
+            pictures = [open_rgb(path)]
+            if split.masks is not None:
+                path = split.root / split.masks[row]
+                pictures.append(open_rgb(path).convert("L"))
+        except PICTURE_ERRORS as error:
+            return describe_fault(error, path)
+        sizes = [picture.size for picture in pictures]
+        if sizes[0] != sizes[-1]:
+            return f"its mask has {_size(sizes[-1])} pixels instead of {_size(sizes[0])}"
+        if not self.decoded:
+            return ()
+        return tuple(to_bytes(crop_centre(picture, self.image_size, self.resize)) for picture in pictures)
+
+    def _refuse(self, split: ListedSplit, faults: dict[int, str]) -> None:
+        """Refuse faulty images, or tell of them.
+
+        Raises:
+            SettingError: If there are some that may not be left out, or nothing else is left.
+        """
+        shown = some_of([f"{split.names[row]} ({fault})" for row, fault in faults.items()])
+        where = f"of {len(split)} in {split.root}"
+        if faults and not self.skip_unreadable:
+            remedy = "Replace them, or leave them out with `skip_unreadable`."
+            raise SettingError(self.listing.setting, "readable images", f"{len(faults)} ({shown}) {where}", remedy)
+        if len(faults) == len(split):
+            raise SettingError(
+                self.listing.setting, "at least one usable image", f"none {where} ({shown})", "Give a sound folder."
+            )
+        if faults:
+            logger.warning("%s: %d unreadable images are left out: %s %s", split.name, len(faults), shown, where)
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

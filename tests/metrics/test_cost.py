@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+from skdcgn_pipeline.students.trio import StudentCGN
 from torch import nn
 
 from skdcgn_pipeline.metrics import cost
-from skdcgn_pipeline.metrics.cost import count_macs, count_parameters, measure_rates, render_call, take_turns
+from skdcgn_pipeline.metrics.cost import (
+    COST_COLUMNS,
+    count_macs,
+    count_parameters,
+    measure_costs,
+    measure_rates,
+    render_call,
+    take_turns,
+)
 from skdcgn_pipeline.teachers.cgn import MnistCGN
+from skdcgn_pipeline.vocabulary import MECHANISMS
+from tiny import TinyTeacher
 
 
 def test_macs_of_a_convolution_are_counted():
@@ -82,3 +93,18 @@ def test_measures_take_turns_and_the_median_counts():
 
     assert take_turns({name: measure(name) for name in values}) == {"slow": 3, "fast": 4}
     assert order == ["slow", "fast"] * cost.NUM_REPEATS
+
+
+def test_costs_of_a_teacher_that_cannot_tell_are_empty(monkeypatch):
+    monkeypatch.setattr(cost, "SECONDS_PER_REPEAT", 0.001)
+    small = {"architecture": "compact", "width": [4, 6, 4], "embedding_dim": 4}
+    students = StudentCGN(4, 3, 8, dict.fromkeys(MECHANISMS, small)).eval()
+    table = measure_costs(TinyTeacher(), students, 4).set_index("mechanism")
+    assert list(table.columns) == COST_COLUMNS
+    assert table["teacher_parameters"].isna().all()
+    assert table["teacher_macs"].isna().all()
+    assert table["teacher_images_per_s"].notna().tolist() == [False, False, False, True]
+    assert table["student_images_per_s"].min() > 0
+    parts = table.loc[list(MECHANISMS)]
+    assert parts["student_parameters"].sum() == table.loc["all", "student_parameters"]
+    assert parts["student_macs"].sum() == table.loc["all", "student_macs"]

@@ -1,41 +1,34 @@
-"""FID, KID, IS and the measures of masks, against closed forms and torchmetrics."""
+"""Students and teacher measured in one pass: fidelity by mechanism, FID, KID, IS and the measures of masks."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 
-from skdcgn_pipeline.classifiers.classifier import DigitClassifier
+from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.metrics import generation
-from skdcgn_pipeline.metrics.fidelity import StreamedGaussian, frechet_distance, gaussian_statistics
+from skdcgn_pipeline.metrics.features import FeatureSpace, Seen
 from skdcgn_pipeline.metrics.generation import (
     ALL,
     COLUMNS,
+    Generation,
+    GenerationRecipe,
     ImageBatch,
     ImageStatistics,
-    JudgeNetwork,
-    Seen,
-    SplitScores,
     compare_images,
-    describe_images,
     distances_by_class,
-    gather_statistics,
+    first_images,
     generation_metrics,
-    inception_path,
-    judge_of_classifier,
-    kernel_distance,
-    measure_generation,
+    heldout_pairs,
+    measure_likeness,
     measures_of_all,
-    open_inception,
-    polynomial_mmd,
-    rendered_composites,
-    stored_composites,
 )
+from skdcgn_pipeline.metrics.likeness import StreamedGaussian, frechet_distance
 from skdcgn_pipeline.parameters import GenerationMetrics
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
@@ -57,7 +50,7 @@ def look_at_pixels(images: torch.Tensor) -> Seen:
     return Seen(torch.cat([means, images.square().mean((2, 3))], 1), 5 * means)
 
 
-PIXELS = JudgeNetwork(look_at_pixels, "pixels")
+PIXELS = FeatureSpace(look_at_pixels, "pixels")
 
 
 @pytest.fixture
@@ -72,102 +65,6 @@ def students() -> StudentCGN:
     return StudentCGN(4, 3, 8, dict.fromkeys(MECHANISMS, small)).eval()
 
 
-# --- Frechet distance ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("sizes", [(30,), (1, 29), (7, 11, 12), (0, 30)])
-def test_streamed_statistics_are_those_of_all_features_together(sizes):
-    features = numbers(30, 4) + 1000  # far from zero, where sums of squares lose their digits
-    streamed = StreamedGaussian()
-    for part in features.split(list(sizes)):
-        streamed.update(part)
-    expected = gaussian_statistics(features)
-    assert streamed.count == 30
-    torch.testing.assert_close(streamed.statistics().mean, expected.mean)
-    torch.testing.assert_close(streamed.statistics().covariance, expected.covariance, rtol=1e-9, atol=1e-9)
-
-
-# --- inception score -----------------------------------------------------------------------------
-
-
-def score_of(logits: torch.Tensor, num_splits: int = 1, batch: int = 7) -> tuple[float, float]:
-    scores = SplitScores(len(logits), num_splits, seed=0)
-    for part in logits.split(batch):
-        scores.update(part)
-    return scores.score()
-
-
-def test_sure_and_varied_predictions_score_the_number_of_classes():
-    assert score_of(100 * torch.eye(5).repeat(4, 1))[0] == pytest.approx(5)
-
-
-def test_the_same_prediction_for_every_image_scores_one():
-    assert score_of(numbers(1, 5).expand(20, 5))[0] == pytest.approx(1)
-    assert score_of(torch.zeros(20, 5))[0] == pytest.approx(1)
-
-
-def test_half_of_the_classes_score_half():
-    assert score_of(100 * torch.eye(6)[torch.arange(18) % 3])[0] == pytest.approx(3)
-
-
-def test_the_score_is_that_of_torchmetrics():
-    logits = 3 * numbers(40, 6)
-    metrics = pytest.importorskip("torchmetrics.image.inception")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one split has no standard deviation there
-        metric = metrics.InceptionScore(feature=torch.nn.Identity(), splits=1)
-        metric.update(logits)
-        expected = metric.compute()[0].item()
-    assert score_of(logits) == (pytest.approx(expected, rel=1e-5), 0)
-
-
-def test_splits_are_random_equal_and_scored_apart():
-    logits = 3 * numbers(21, 6)
-    scores = SplitScores(21, 4, seed=1)
-    scores.update(logits)
-    assert sorted(scores._count.tolist()) == [5, 5, 5, 6]
-    parts = [score_of(logits[scores._split_of == split])[0] for split in range(4)]
-    mean, deviation = scores.score()
-    assert mean == pytest.approx(sum(parts) / 4)
-    assert deviation == pytest.approx(torch.tensor(parts).std(correction=0).item(), rel=1e-4)
-
-
-def test_there_are_at_most_as_many_splits_as_images():
-    assert score_of(numbers(3, 4), num_splits=10) == (pytest.approx(1), pytest.approx(0, abs=1e-9))
-
-
-# --- kernel distance -----------------------------------------------------------------------------
-
-
-def test_kernel_distance_of_two_halves_has_its_closed_form():
-    # Of two images each, with one feature: the kernel is (x y + 1)^3.
-    first, second = torch.tensor([[1.0], [1.0], [1.0], [1.0]]), torch.tensor([[2.0], [2.0], [2.0], [2.0]])
-    assert kernel_distance(first, second, 2, 2, 0) == (pytest.approx(8 + 125 - 2 * 27), pytest.approx(0))
-
-
-def test_one_subset_is_that_of_torchmetrics():
-    metrics = pytest.importorskip("torchmetrics.image.kid")
-    first, second = numbers(20, 5), 2 * numbers(20, 5, seed=1)
-    assert polynomial_mmd(first, second) == pytest.approx(metrics.poly_mmd(first, second).item(), rel=1e-4)
-
-
-def test_kernel_distance_is_unbiased_and_grows_with_the_shift():
-    first, second = numbers(400, 3), numbers(400, 3, seed=1)
-    same, deviation = kernel_distance(first, second, 50, 100, 0)
-    assert abs(same) < 3 * deviation
-    assert deviation > 0
-    assert kernel_distance(first, second + 1, 50, 100, 0)[0] > same + 1
-
-
-def test_subsets_follow_the_seed_and_leave_the_global_generator_alone():
-    first, second = numbers(40, 3), numbers(40, 3, seed=1)
-    before = torch.get_rng_state()
-    once = kernel_distance(first, second, 3, 10, 0)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert kernel_distance(first, second, 3, 10, 0) == once
-    assert kernel_distance(first, second, 3, 10, 1) != once
-
-
 # --- streams -------------------------------------------------------------------------------------
 
 
@@ -178,7 +75,10 @@ def batches_of(images: torch.Tensor, labels: torch.Tensor, size: int, mask: torc
 
 
 def statistics_of(images: torch.Tensor, labels: torch.Tensor, size: int = 9, settings=SETTINGS, mask=None):
-    return gather_statistics(batches_of(images, labels, size, mask), len(images), 3, PIXELS, settings, 0)
+    statistics = ImageStatistics(len(images), 3, PIXELS, settings, 0)
+    for batch in batches_of(images, labels, size, mask):
+        statistics.update(batch)
+    return statistics
 
 
 def table_of(rows):
@@ -192,7 +92,8 @@ def test_distances_are_those_of_all_and_of_each_class():
     assert set(rows) == {("fid", ALL), ("fid", "0"), ("fid", "1"), ("fid", "2"), ("kid", ALL)}
 
     def distance(rows: torch.Tensor) -> float:
-        return frechet_distance(*(gaussian_statistics(look_at_pixels(x[rows]).features) for x in (first, second)))
+        streams = (StreamedGaussian().update(look_at_pixels(x[rows]).features) for x in (first, second))
+        return frechet_distance(*(stream.gaussian() for stream in streams))
 
     assert rows["fid", ALL]["value"] == pytest.approx(distance(labels >= 0))
     assert rows["fid", "1"]["value"] == pytest.approx(distance(labels == 1))
@@ -206,7 +107,7 @@ def test_batches_do_not_matter():
     mask = torch.rand(30, 1, 4, 4, generator=torch.Generator().manual_seed(2))
     other = statistics_of(numbers(30, 3, 4, 4, seed=1), labels)
     tables = [
-        describe_images("a", one) + compare_images("a", one, "b", other, SETTINGS, 0)
+        one.describe("a") + compare_images("a", one, "b", other, SETTINGS, 0)
         for one in (statistics_of(images, labels, size, mask=mask) for size in (4, 30))
     ]
     for mine, theirs in zip(*tables, strict=True):
@@ -228,16 +129,16 @@ def test_a_class_of_one_image_has_no_distance():
 
 
 def test_more_classes_than_memory_are_refused():
-    wide = JudgeNetwork(lambda images: Seen(torch.zeros(len(images), 2048), torch.zeros(len(images), 2)), "wide")
-    statistics = ImageStatistics(2, 1000, SETTINGS, 0)
+    wide = FeatureSpace(lambda images: Seen(torch.zeros(len(images), 2048), torch.zeros(len(images), 2)), "wide")
+    statistics = ImageStatistics(2, 1000, wide, SETTINGS, 0)
     with pytest.raises(SettingError, match=r"at most 128 classes with 2048 features.*1000 classes"):
-        statistics.update(ImageBatch(torch.zeros(2, 3, 4, 4), torch.zeros(2).long()), wide)
+        statistics.update(ImageBatch(torch.zeros(2, 3, 4, 4), torch.zeros(2).long()))
 
 
 def test_a_sample_of_the_features_is_kept(monkeypatch):
     monkeypatch.setattr(generation, "KID_MAX_IMAGES", 5)
     images = numbers(30, 3, 4, 4)
-    kept = statistics_of(images, torch.zeros(30).long()).kept
+    kept = statistics_of(images, torch.zeros(30).long()).sample
     features = look_at_pixels(images).features
     places = [(features == row).all(1).nonzero().item() for row in kept]
     assert len(set(places)) == 5
@@ -247,7 +148,7 @@ def test_a_sample_of_the_features_is_kept(monkeypatch):
 def test_masks_tell_of_their_mean_their_entropy_and_their_collapse():
     mask = torch.tensor([0.0, 1.0, 0.5, 0.25]).view(4, 1, 1, 1).expand(4, 1, 4, 4)
     statistics = statistics_of(numbers(4, 3, 4, 4), torch.arange(4) % 3, size=3, mask=mask)
-    rows = {row["measure"]: row for row in describe_images("a", statistics)}
+    rows = {row["measure"]: row for row in statistics.describe("a")}
     assert rows["mean_mask"]["value"] == pytest.approx(0.4375)
     assert rows["mean_mask"]["sd"] == pytest.approx(torch.tensor([0.0, 1.0, 0.5, 0.25]).std(correction=0).item())
     quarter = -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
@@ -255,14 +156,38 @@ def test_masks_tell_of_their_mean_their_entropy_and_their_collapse():
     assert rows["collapsed_masks"]["value"] == 0.5
 
 
-def test_the_teacher_rendered_anew_is_what_is_stored(heldout, cpu):
-    rendered = list(rendered_composites(TinyTeacher(), heldout, cpu))
-    stored = list(stored_composites(heldout))
-    assert sum(len(batch.images) for batch in stored) == heldout.num_rows
-    for mine, theirs in zip(rendered, stored, strict=True):
-        assert torch.equal(mine.labels, theirs.labels)
-        assert (mine.images - theirs.images).abs().max() < 3 / 127.5  # what storing as bytes costs
-        assert (mine.mask - theirs.mask).abs().max() < 1 / 255
+def test_the_teacher_rendered_anew_is_what_is_stored(heldout):
+    pairs = list(heldout_pairs(TinyTeacher(), heldout))
+    assert sum(len(pair.labels) for pair in pairs) == heldout.num_rows
+    for pair in pairs:
+        mine, theirs = pair.composites
+        assert (mine - theirs).abs().max() < 3 / 127.5  # what storing as bytes costs
+        assert (pair.students.mask - pair.teacher.mask).abs().max() < 1 / 255
+
+
+def test_composites_have_the_patch_shifts_that_are_recorded(heldout):
+    pair = next(heldout_pairs(TinyTeacher(), heldout))
+    columns = heldout.read("foreground_offset", "background_offset")
+    row = 3
+    images = pair.students[slice(row, row + 1)]
+    expected = compose(
+        MechanismImages(
+            images.mask,
+            images.foreground.roll([-int(n) for n in columns["foreground_offset"][row]], (2, 3)),
+            images.background.roll([-int(n) for n in columns["background_offset"][row]], (2, 3)),
+        )
+    )
+    assert torch.equal(pair.composites[0][row : row + 1], expected)
+
+
+def test_heldout_images_are_rendered_in_batches_of_their_own_noise(heldout, monkeypatch):
+    monkeypatch.setattr(generation, "BATCH", 7)
+    teacher = TinyTeacher()
+    rendered, stored = first_images(teacher, heldout, 16)
+    assert len(rendered) == len(stored) == 16
+    assert teacher.num_calls == 3
+    assert (rendered.foreground - stored.foreground).abs().max() <= 1 / 127.5
+    assert len(first_images(teacher, heldout, 100)[0]) == heldout.num_rows
 
 
 # --- the whole -----------------------------------------------------------------------------------
@@ -279,17 +204,27 @@ class Biased:
         return SimpleNamespace(images=images, labels=torch.arange(50) % 3)
 
 
+def recipe(heldout, students, cpu, **changes) -> GenerationRecipe:
+    given = {
+        "teacher": IdentifiedTeacher(TinyTeacher(), {"name": "tiny"}),
+        "students": students,
+        "students_identity": "own",
+        "heldout": heldout,
+        "biased_images": Biased(),
+        "space": PIXELS,
+        "settings": SETTINGS,
+        "seed": 0,
+        "compute": cpu,
+    }
+    return GenerationRecipe(**(given | changes))
+
+
 def test_everything_is_measured_once_and_named(tmp_path, heldout, students, cpu):
-    teacher = IdentifiedTeacher(TinyTeacher(), {"name": "tiny"})
+    def measure(**changes) -> Generation:
+        return build_in(tmp_path / "store", recipe(heldout, changes.pop("students", students), cpu, **changes))
 
-    def measure(name: str = "students", **changes):
-        given = {"students": students, "settings": SETTINGS, "biased": Biased()} | changes
-        return measure_generation(
-            tmp_path / "store", teacher, given["students"], "own", heldout, given["biased"], PIXELS,
-            given["settings"], 0, cpu, name,
-        )  # fmt: skip
-
-    table = measure()
+    measured = measure()
+    table = measured.measures
     assert list(table.columns) == COLUMNS
     of = table.set_index(["images", "measure", "reference", "label"]).sort_index()["value"]
     assert of["students", "fid", "training images", ALL] > 0
@@ -304,13 +239,90 @@ def test_everything_is_measured_once_and_named(tmp_path, heldout, students, cpu)
     assert {"generation/teacher/kid/training_images_sd", "generation/students/mean_mask"} <= set(metrics)
     assert not [name for name in metrics if name.endswith("/2")]
 
-    named = measure("baseline", students=SimpleNamespace(noise_dim=4, num_classes=3, image_size=8))
-    assert named.assign(images=named["images"].replace("baseline", "students")).equals(table)  # nothing was rendered
+    again = measure(students=SimpleNamespace(noise_dim=4, num_classes=3, image_size=8))  # nothing is rendered
+    assert again.fidelity.equals(measured.fidelity)
+    assert again.measures.equals(table)
+    named = again.named("baseline")
+    assert named.assign(images=named["images"].replace("baseline", "students")).equals(table)
     assert len(list((tmp_path / "store").glob("[0-9a-f]*"))) == 1
-    without = measure(biased=None)
-    assert "training images" not in set(without["reference"])
-    assert measure(settings=SETTINGS.model_copy(update={"num_subsets": 4})).shape == table.shape
+    without = measure(biased_images=None)
+    assert "training images" not in set(without.measures["reference"])
+    assert without.fidelity["frechet_ratio"].isna().all()
+    assert measure(settings=SETTINGS.model_copy(update={"num_subsets": 4})).measures.shape == table.shape
     assert len(list((tmp_path / "store").glob("[0-9a-f]*"))) == 3
+
+
+def test_there_is_one_frechet_distance(tmp_path, heldout, students, cpu):
+    measured = build_in(tmp_path / "store", recipe(heldout, students, cpu))
+    distances = measured.measures[measured.measures["measure"] == "fid"].set_index(["images", "reference", "label"])
+    whole = measured.fidelity.set_index("mechanism").loc["all"]
+    assert whole["frechet"] == distances["value"]["students", "teacher", ALL]
+    assert whole["frechet_teacher"] == distances["value"]["teacher", "training images", ALL]
+    assert whole["frechet_ratio"] == pytest.approx(whole["frechet"] / whole["frechet_teacher"])
+
+
+def test_every_image_is_looked_at_once(tmp_path, heldout, students, cpu):
+    seen = []
+
+    def look(images: torch.Tensor) -> Seen:
+        seen.append(len(images))
+        return look_at_pixels(images)
+
+    build_in(tmp_path / "store", recipe(heldout, students, cpu, space=FeatureSpace(look, "counted")))
+    assert sum(seen) == 2 * heldout.num_rows * 4 + heldout.num_rows  # two of each mechanism and composite; training
+
+
+def test_the_teacher_compared_with_itself_is_equal(tmp_path, heldout, cpu):
+    table = build_in(tmp_path / "store", recipe(heldout, TinyTeacher(), cpu)).fidelity.set_index("mechanism")
+    assert list(table.index) == [*MECHANISMS, "all"]
+    assert table["l1"].max() < 1 / 127.5  # what storing as bytes costs
+    assert table.loc["shape", "mask_iou"] > 0.99
+    assert table["frechet"].max() < 1e-4
+    assert (table["num_images"] == 30).all()
+    assert table["frechet_ratio"].isna().tolist() == [True, True, True, False]
+    assert table.loc["all", "frechet_teacher"] > 0.01
+    assert table.loc["all", "frechet_ratio"] < 1e-2
+
+
+def test_untrained_students_are_far_from_their_teacher(tmp_path, heldout, students, cpu):
+    table = build_in(tmp_path / "store", recipe(heldout, students, cpu)).fidelity.set_index("mechanism")
+    assert table["l1"].min() > 0.05
+    assert table.loc["shape", "mask_iou"] < 0.9
+    assert table["frechet"].min() > 1e-3
+    assert table["mask_iou"].isna().tolist() == [False, True, True, True]
+
+
+def test_masks_are_compared_as_grey_images(tmp_path, heldout, students, cpu):
+    table = build_in(tmp_path / "store", recipe(heldout, students, cpu)).fidelity.set_index("mechanism")
+    mine, theirs = first_images(students, heldout, heldout.num_rows)
+    streams = [StreamedGaussian().update(look_at_pixels((x.mask * 2 - 1).expand(-1, 3, -1, -1)).features)
+               for x in (mine, theirs)]  # fmt: skip
+    expected = frechet_distance(*(stream.gaussian() for stream in streams))
+    assert table.loc["shape", "frechet"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("logits", [True, False])
+def test_what_needs_a_space_or_logits_is_left_out_without(tmp_path, heldout, students, cpu, logits):
+    space = FeatureSpace(lambda images: look_at_pixels(images)._replace(logits=None), "trunk") if not logits else None
+    measured = build_in(tmp_path / "store", recipe(heldout, students, cpu, space=space))
+    masks = {"mean_mask", "mask_entropy", "collapsed_masks"}
+    assert set(measured.measures["measure"]) == (masks if logits else masks | {"fid", "kid"})
+    assert measured.fidelity["frechet"].isna().all() == logits
+    assert measured.fidelity["l1"].notna().all()
+
+
+def test_likeness_is_that_of_the_fidelity(tmp_path, heldout, students, cpu):
+    of_itself = measure_likeness(TinyTeacher(), heldout)
+    assert of_itself["mask_iou"] > 0.99
+    assert max(of_itself["l1_foreground"], of_itself["l1_background"]) < 1 / 127.5
+    table = build_in(tmp_path / "store", recipe(heldout, students, cpu)).fidelity.set_index("mechanism")
+    assert measure_likeness(students, heldout) == pytest.approx(
+        {
+            "mask_iou": table.loc["shape", "mask_iou"],
+            "l1_foreground": table.loc["texture", "l1"],
+            "l1_background": table.loc["background", "l1"],
+        }
+    )
 
 
 def test_measures_stand_side_by_side_and_distances_by_class():
@@ -333,61 +345,5 @@ def test_measures_stand_side_by_side_and_distances_by_class():
 
 def test_students_of_another_interface_are_refused(tmp_path, heldout, cpu):
     other = SimpleNamespace(noise_dim=5, num_classes=3, image_size=8)
-    teacher = IdentifiedTeacher(TinyTeacher(), {"name": "tiny"})
     with pytest.raises(SettingError, match="'noise_dim': 5"):
-        measure_generation(tmp_path, teacher, other, "own", heldout, None, PIXELS, SETTINGS, 0, cpu)
-
-
-# --- networks ------------------------------------------------------------------------------------
-
-
-def test_a_classifier_judges_by_its_features_and_logits(cpu):
-    torch.manual_seed(0)
-    network = DigitClassifier().eval()
-    images = torch.randn(5, 3, 32, 32)
-    seen = judge_of_classifier(network, "own", cpu).look(images)
-    torch.testing.assert_close(seen.features, network.features(images))
-    torch.testing.assert_close(seen.logits, network(images))
-    assert not seen.features.requires_grad
-
-
-def test_absent_inception_weights_are_refused_with_file_and_address(tmp_path):
-    with pytest.raises(SettingError) as caught:
-        inception_path(tmp_path)
-    message = str(caught.value)
-    assert str(tmp_path / "inception" / "weights-inception-2015-12-05-6726825d.pth") in message
-    assert "github.com/toshas/torch-fidelity" in message
-    assert "feature_network" in message
-
-
-def test_inception_weights_of_another_kind_are_refused(tmp_path, cpu):
-    pytest.importorskip("torch_fidelity")
-    path = tmp_path / generation.INCEPTION_FILE
-    path.parent.mkdir()
-    torch.save({"fc.weight": torch.zeros(2, 2)}, path)
-    with pytest.raises(SettingError, match="torch-fidelity's Inception"):
-        open_inception(tmp_path, cpu)
-    torch.save({"fc.weight": print}, path)
-    with pytest.raises(SettingError, match="nothing of it was executed"):
-        open_inception(tmp_path, cpu)
-
-
-def test_inception_is_that_of_torch_fidelity(tmp_path, cpu, monkeypatch):
-    module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
-    # A random network in place of the published one, which cannot be downloaded here.
-    monkeypatch.setattr(module, "load_state_dict_from_url", lambda url, progress: module_state)
-    network_class = module.FeatureExtractorInceptionV3
-    monkeypatch.setattr(network_class, "load_state_dict", lambda self, state: None)
-    module_state: dict[str, torch.Tensor] = {}
-    torch.manual_seed(0)
-    expected = network_class("inception", ["2048", "logits_unbiased"])
-    monkeypatch.undo()
-    path = tmp_path / generation.INCEPTION_FILE
-    path.parent.mkdir()
-    torch.save(expected.state_dict(), path)
-    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    seen = open_inception(tmp_path, cpu).look(images)
-    assert (seen.features.shape, seen.logits.shape) == ((1, 2048), (1, 1008))
-    features, logits = expected(((images + 1) * 127.5).round().to(torch.uint8))
-    torch.testing.assert_close(seen.features, features)
-    torch.testing.assert_close(seen.logits, logits)
+        build_in(tmp_path, recipe(heldout, other, cpu))

@@ -55,9 +55,11 @@ def test_assets_are_asked_for_only_where_they_are_needed(make, tmp_path):
 
 def test_inception_is_asked_for_before_any_work_where_it_is_wanted(make, tmp_path):
     parameters = make(report={"generation_metrics": {"network": "inception"}}, assets=str(tmp_path))
-    assert check_surroundings(parameters, tmp_path, {"compare_students"}) is None
+    assert check_surroundings(parameters, tmp_path, {"show_students"}) is None
     with pytest.raises(SettingError, match=r"report.generation_metrics.network.*weights-inception"):
         check_surroundings(parameters, tmp_path, {"baseline.measure_generation"})
+    with pytest.raises(SettingError, match=r"weights-inception"):
+        check_surroundings(parameters, tmp_path, {"compare_students"})
 
 
 def test_a_baseline_that_cannot_be_trained_is_refused(make, tmp_path):

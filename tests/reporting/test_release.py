@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from configuration import merge, read_folder
 from skdcgn_pipeline.artifacts.store import build_artifact
-from skdcgn_pipeline.metrics.comparison import COST_COLUMNS, FIDELITY_COLUMNS
+from skdcgn_pipeline.metrics.cost import COST_COLUMNS
+from skdcgn_pipeline.metrics.generation import FIDELITY_COLUMNS
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.reporting.pictures import draw_releases
 from skdcgn_pipeline.reporting.release import (

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from skdcgn_pipeline.mechanisms import compose
-from skdcgn_pipeline.metrics.generation import JudgeNetwork, Seen
+from skdcgn_pipeline.metrics.features import FeatureSpace, Seen
 from skdcgn_pipeline.parameters import Baseline, BaselineWeights, Compute, Teacher, TeacherFit
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
@@ -67,7 +67,7 @@ def brightness(images: torch.Tensor) -> torch.Tensor:
     return images.mean(1, keepdim=True).sigmoid()
 
 
-JUDGE = JudgeNetwork(lambda images: Seen(images.mean((2, 3)), 5 * images.mean((2, 3))), "means")
+JUDGE = FeatureSpace(lambda images: Seen(images.mean((2, 3)), 5 * images.mean((2, 3))), "means")
 
 
 def fit(own: Baseline | None = None, seed: int = 0, path: Path | None = None, stop_at: int = 0, teacher=TINY):

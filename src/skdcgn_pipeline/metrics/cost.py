@@ -1,4 +1,4 @@
-"""What a generator costs: parameters, multiply-accumulates, images per second."""
+"""What a generator costs: parameters, multiply-accumulates, speed, GPU memory; measured whenever it is asked for."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
+from skdcgn_pipeline.runtime.compute import choose_device, on_device
+from skdcgn_pipeline.runtime.seeding import torch_generator
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 NUM_REPEATS = 5
 SECONDS_PER_REPEAT = 0.3
+COST_COLUMNS = [f"{role}_{cost}" for cost in ("parameters", "macs", "images_per_s") for role in ("teacher", "student")]
+TIMED_COLUMNS = [name for name in COST_COLUMNS if name.endswith("images_per_s")]
 
 
 def count_parameters(module: Any) -> int | None:
@@ -124,3 +130,45 @@ def render_call(
     if not hasattr(generator, "render_mechanism"):
         return None
     return lambda: generator.render_mechanism(mechanism, noise, labels)
+
+
+def measure_costs(
+    teacher: CounterfactualGenerator, students: Any, batch_size: int, device: str = "cpu"
+) -> pd.DataFrame:
+    """Measure what students and teacher cost, in one process and on one device, a value of `compute.device`.
+
+    A teacher that is no network renders where it likes, of noise on the CPU, and the students beside it.
+
+    Returns:
+        A row per mechanism and one for `all`: `mechanism` and `COST_COLUMNS`, multiply-accumulates per image; empty
+        where a teacher cannot tell. On a GPU also the bytes that each needs for a batch, of `all`.
+    """
+    students = students.fused()
+    with on_device(choose_device(device), teacher, students) as place:
+        noise = torch.randn(batch_size, teacher.noise_dim, generator=torch_generator(0, "cost")).to(place)
+        labels = (torch.arange(batch_size) % teacher.num_classes).to(place)
+        generators = {"teacher": teacher, "student": students}
+        rows = [_costs_of(generators, mechanism, noise, labels) for mechanism in (*MECHANISMS, None)]
+        table = pd.DataFrame(rows, columns=["mechanism", *COST_COLUMNS])
+        if place.type == "cuda":
+            for role, generator in generators.items():
+                peak = peak_gpu_bytes(generator, partial(generator.render, noise, labels))
+                table.loc[table["mechanism"] == "all", f"{role}_gpu_bytes"] = peak
+    return table
+
+
+def _costs_of(generators: dict[str, Any], mechanism: str | None, noise: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Return a row of the costs of a mechanism, or of all for None."""
+    row: dict[str, Any] = {"mechanism": mechanism or "all"}
+    calls = {}
+    for role, generator in generators.items():
+        network = generator
+        if mechanism is not None:
+            network = generator.network_of(mechanism) if hasattr(generator, "network_of") else None
+        call = render_call(generator, mechanism, noise, labels)
+        macs = None if call is None else count_macs(call)
+        row |= {f"{role}_parameters": count_parameters(network), f"{role}_macs": macs and macs // len(noise)}
+        if call is not None:
+            calls[role] = call
+    rates = measure_rates(calls, len(noise))
+    return row | {f"{role}_images_per_s": rates.get(role) for role in generators}

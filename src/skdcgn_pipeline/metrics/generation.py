@@ -1,4 +1,4 @@
-"""How good generated images are: FID, KID and IS in the features of a network, and what the masks look like.
+"""How good generated images are, measured in one pass: fidelity by mechanism, FID, KID, IS and what masks look like.
 
 Sources: FID (arXiv 1706.08500), KID (arXiv 1801.01401), IS (arXiv 1606.03498), the mean mask (CGN, arXiv
 2101.06046, section 4.2). Images stream by: beyond a few bytes per image, memory depends on the settings and the
@@ -8,29 +8,33 @@ number of classes alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from statistics import fmean, pstdev
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from skdcgn_pipeline.artifacts.store import build_json, sha256_of_file
-from skdcgn_pipeline.classifiers.classifier import DigitClassifier
+from skdcgn_pipeline.artifacts.recipe import Recipe
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
 from skdcgn_pipeline.images.batches import from_bytes
 from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.losses.mechanism import mask_entropy_loss
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
-from skdcgn_pipeline.metrics.cost import peak_gpu_bytes
-from skdcgn_pipeline.metrics.fidelity import StreamedGaussian, frechet_distance
+from skdcgn_pipeline.metrics.features import FeatureSpace
+from skdcgn_pipeline.metrics.likeness import (
+    SplitScores,
+    StreamedGaussian,
+    frechet_distance,
+    kernel_distance,
+    mask_iou,
+    mean_absolute_difference,
+)
 from skdcgn_pipeline.networks.interface import check_same_interface
-from skdcgn_pipeline.networks.weights_file import first_line, read_state
 from skdcgn_pipeline.parameters import Compute, GenerationMetrics
-from skdcgn_pipeline.runtime.compute import autocast, choose_device
+from skdcgn_pipeline.runtime.compute import choose_device, on_device
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards, decode_images
@@ -40,199 +44,17 @@ from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS, STUDENTS
 ALL = "all"
 TEACHER, TRAINING = "teacher", "training images"
 COLUMNS = ["images", "measure", "reference", "label", "value", "sd", "num_images"]
-INCEPTION_FILE = "inception/weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/" + Path(INCEPTION_FILE).name
+FIDELITY_COLUMNS = ["mechanism", "l1", "mask_iou", "frechet", "frechet_teacher", "frechet_ratio", "num_images"]
 # Features of this many images are kept for KID, a random sample of them all.
 KID_MAX_IMAGES = 10_000
 # A mask whose mean is outside hides one of the two images nearly everywhere.
 COLLAPSED_BELOW, COLLAPSED_ABOVE = 0.05, 0.95
 BATCH = 64
 MAX_CLASS_BYTES = 4 * 2**30
+OFFSETS = ("foreground_offset", "background_offset")
 
 
-# --- networks ------------------------------------------------------------------------------------
-
-
-class Seen(NamedTuple):
-    """What a network sees in N images.
-
-    Attributes:
-        features: [N, D], float32.
-        logits: [N, K], before the softmax.
-    """
-
-    features: Tensor
-    logits: Tensor
-
-
-@dataclass(frozen=True)
-class JudgeNetwork:
-    """A network in whose features images are compared.
-
-    Attributes:
-        look: Images [N, 3, H, W] in [-1, 1] on any device -> what it sees of them, on the CPU.
-        identity: What its features depend on; JSON-able.
-    """
-
-    look: Callable[[Tensor], Seen]
-    identity: Any
-
-
-def judge_of_classifier(network: DigitClassifier, identity: Any, compute: Compute) -> JudgeNetwork:
-    """Return a digit classifier as a judge: its pooled features [N, 64] and its logits."""
-    device = choose_device(compute.device)
-
-    @torch.no_grad()
-    def look(images: Tensor) -> Seen:
-        network.to(device)
-        with autocast(compute, device):
-            features = network.features(images.to(device))
-            logits = network.head(features)
-        return Seen(features.float().cpu(), logits.float().cpu())
-
-    return JudgeNetwork(look, identity)
-
-
-def inception_path(assets: Path | str) -> Path:
-    """Return where Inception's weights are; refuse when they are not.
-
-    Raises:
-        SettingError: Naming the file, where it comes from and the alternative; or the package that reads it.
-    """
-    path = Path(assets) / INCEPTION_FILE
-    if not path.is_file():
-        raise SettingError(
-            "report.generation_metrics.network",
-            f"the weights of Inception at {path}",
-            "no such file",
-            f"Download {INCEPTION_URL} and put it there, or use 'feature_network', the run's own digit classifier.",
-        )
-    try:
-        import torch_fidelity  # noqa: F401
-    except ImportError as error:
-        raise SettingError(
-            "report.generation_metrics.network",
-            "the package torch-fidelity for 'inception'",
-            f"'{error}'",
-            "Install it: pip install torch-fidelity, or the extra 'inception' of this package.",
-        ) from error
-    return path
-
-
-def open_inception(assets: Path | str, compute: Compute) -> JudgeNetwork:
-    """Return the Inception network of FID: 2,048 features and 1,008 logits without bias, of the image at 299 px.
-
-    It is that of torch-fidelity, which repeats the numbers of the original implementation; always fp32.
-
-    Raises:
-        SettingError: If the weights are missing, damaged, hold code or are of another network.
-    """
-    path = inception_path(assets)
-    # torch-fidelity would execute what a weights file holds: it only gets one that has been read without.
-    read_state(path, setting="report.generation_metrics.network")
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    names = ["2048", "logits_unbiased"]
-    try:
-        network = FeatureExtractorInceptionV3("inception", names, feature_extractor_weights_path=str(path))
-    except RuntimeError as error:
-        raise SettingError(
-            "report.generation_metrics.network",
-            "the weights of torch-fidelity's Inception",
-            f"{path} ({first_line(error)})",
-            f"Download {INCEPTION_URL} again.",
-        ) from error
-    device = choose_device(compute.device)
-
-    @torch.no_grad()
-    def look(images: Tensor) -> Seen:
-        network.to(device)
-        as_bytes = images.to(device).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-        features, logits = network(as_bytes)
-        return Seen(features.cpu(), logits.cpu())
-
-    return JudgeNetwork(look, {"network": "inception", "sha256": sha256_of_file(path)})
-
-
-# --- measures ------------------------------------------------------------------------------------
-
-
-class SplitScores:
-    """Inception score by splits, exp(E_x KL(p(y|x) || p(y))) (arXiv 1606.03498, section 4).
-
-    Images go to splits of equal size at random; of each split two sums are kept.
-
-    Args:
-        num_images: How many will come.
-        num_splits: How many splits; at most as many as images.
-        seed: Of the assignment.
-    """
-
-    def __init__(self, num_images: int, num_splits: int, seed: int) -> None:
-        num_splits = min(num_splits, num_images)
-        order = torch.randperm(num_images, generator=torch_generator(seed, "inception-splits"))
-        self._split_of = order % num_splits
-        self._seen = 0
-        self._count = torch.zeros(num_splits, dtype=torch.double)
-        self._negative_entropy = torch.zeros(num_splits, dtype=torch.double)
-        self._probability = torch.zeros(num_splits, 0, dtype=torch.double)
-
-    def update(self, logits: Tensor) -> None:
-        """Add the logits [N, K] of the next N images."""
-        log_p = logits.double().log_softmax(1)
-        if not self._seen:
-            self._probability = torch.zeros(len(self._count), logits.shape[1], dtype=torch.double)
-        split = self._split_of[self._seen : self._seen + len(logits)]
-        self._seen += len(logits)
-        self._count.index_add_(0, split, torch.ones(len(split), dtype=torch.double))
-        self._negative_entropy.index_add_(0, split, (log_p.exp() * log_p).sum(1))
-        self._probability.index_add_(0, split, log_p.exp())
-
-    def score(self) -> tuple[float, float]:
-        """Return mean and standard deviation over the splits; 1 is the worst score, K the best."""
-        mean = self._probability / self._count[:, None]
-        # entr is -p log p, and 0 where p is.
-        divergence = self._negative_entropy / self._count + torch.special.entr(mean).sum(1)
-        scores = divergence.clamp_min(0).exp()
-        return scores.mean().item(), scores.std(correction=0).item()
-
-
-def polynomial_mmd(first: Tensor, second: Tensor) -> float:
-    """Return the unbiased squared MMD of features [m, D] and [n, D] with the kernel (x.y / D + 1)^3.
-
-    Source: arXiv 1801.01401, equation 4. It can be negative where the two are alike.
-    """
-
-    def kernel(x: Tensor, y: Tensor) -> Tensor:
-        return (x @ y.T / x.shape[1] + 1) ** 3
-
-    first, second = first.double(), second.double()
-    within = 0.0
-    for features in (first, second):
-        products = kernel(features, features)
-        # An image is not compared with itself.
-        within += (products.sum() - products.trace()).item() / (len(features) * (len(features) - 1))
-    return within - 2 * kernel(first, second).mean().item()
-
-
-def kernel_distance(
-    first: Tensor, second: Tensor, num_subsets: int, subset_size: int, seed: int
-) -> tuple[float, float]:
-    """Return mean and standard deviation of `polynomial_mmd` over random subsets: KID.
-
-    Args:
-        first, second: Features [N, D] and [M, D] of at least two images each.
-        num_subsets: How many subsets of both.
-        subset_size: Images of each; at most half of what there is, so that subsets differ.
-        seed: Of the subsets.
-    """
-    size = max(2, min(subset_size, len(first) // 2, len(second) // 2))
-    values = []
-    for number in range(num_subsets):
-        generator = torch_generator(seed, "kid-subset", number)
-        mine, theirs = (x[torch.randperm(len(x), generator=generator)[:size]] for x in (first, second))
-        values.append(polynomial_mmd(mine, theirs))
-    return fmean(values), pstdev(values)
+# --- one stream of images ------------------------------------------------------------------------
 
 
 class ImageBatch(NamedTuple):
@@ -255,6 +77,7 @@ class ImageStatistics:
     Args:
         num_images: How many will come.
         num_classes: Number of classes.
+        space: In whose features; None measures masks alone.
         settings: What is measured.
         seed: Of everything random.
 
@@ -262,34 +85,43 @@ class ImageStatistics:
         SettingError: From `update`, if the statistics of the classes would need too much memory.
     """
 
-    def __init__(self, num_images: int, num_classes: int, settings: GenerationMetrics, seed: int) -> None:
+    def __init__(
+        self, num_images: int, num_classes: int, space: FeatureSpace | None, settings: GenerationMetrics, seed: int
+    ) -> None:
         self.num_images = num_images
+        self._space = space
         classes = range(num_classes) if settings.classes == "all" else settings.classes
         self.gaussian = StreamedGaussian()
         self.of_class = {label: StreamedGaussian() for label in classes if label < num_classes}
-        self.scores = SplitScores(num_images, settings.num_splits, seed)
+        self._scores: SplitScores | None = SplitScores(num_images, settings.num_splits, seed)
         order = torch.randperm(num_images, generator=torch_generator(seed, "kid-sample"))
-        self._is_kept = torch.zeros(num_images, dtype=torch.bool)
-        self._is_kept[order[:KID_MAX_IMAGES]] = True
-        self._kept: list[Tensor] = []
-        self._seen = 0
+        self._in_sample = torch.zeros(num_images, dtype=torch.bool)
+        self._in_sample[order[:KID_MAX_IMAGES]] = True
+        self._sample: list[Tensor] = []
         self._mask_means: list[Tensor] = []
         self._mask_entropy = 0.0
 
-    def update(self, batch: ImageBatch, judge: JudgeNetwork) -> None:
+    def update(self, batch: ImageBatch) -> None:
         """Add the next images."""
-        seen = judge.look(batch.images)
-        if not self._seen:
-            self._check_memory(seen.features.shape[1])
-        self.gaussian.update(seen.features)
-        for label, gaussian in self.of_class.items():
-            gaussian.update(seen.features[batch.labels == label])
-        self.scores.update(seen.logits)
-        self._kept.append(seen.features[self._is_kept[self._seen : self._seen + len(seen.features)]])
-        self._seen += len(batch.images)
+        if self._space is not None:
+            self._add_features(batch, self._space)
         if batch.mask is not None:
             self._mask_means.append(batch.mask.double().mean((1, 2, 3)).cpu())
             self._mask_entropy += mask_entropy_loss(batch.mask.double()).item() * len(batch.mask)
+
+    def _add_features(self, batch: ImageBatch, space: FeatureSpace) -> None:
+        features, logits = space.look(batch.images)
+        first = self.gaussian.count
+        if not first:
+            self._check_memory(features.shape[1])
+        self.gaussian.update(features)
+        for label, gaussian in self.of_class.items():
+            gaussian.update(features[batch.labels == label])
+        self._sample.append(features[self._in_sample[first : first + len(features)]])
+        if logits is None:
+            self._scores = None
+        elif self._scores is not None:
+            self._scores.update(logits)
 
     def _check_memory(self, num_features: int) -> None:
         needed = 8 * num_features**2 * len(self.of_class)
@@ -302,44 +134,22 @@ class ImageStatistics:
             )
 
     @property
-    def kept(self) -> Tensor:
+    def sample(self) -> Tensor:
         """Features of a random sample of the images, at most `KID_MAX_IMAGES`."""
-        return torch.cat(self._kept)
+        return torch.cat(self._sample)
 
-    def mask_measures(self) -> dict[str, tuple[float, float | None]]:
-        """Return what tells of collapsed masks, value and standard deviation over masks; empty without masks."""
-        if not self._mask_means:
-            return {}
-        means = torch.cat(self._mask_means)
-        collapsed = (means < COLLAPSED_BELOW) | (means > COLLAPSED_ABOVE)
-        return {
-            "mean_mask": (means.mean().item(), means.std(correction=0).item()),
-            "mask_entropy": (self._mask_entropy / len(means), None),
-            "collapsed_masks": (collapsed.double().mean().item(), None),
-        }
-
-
-def gather_statistics(
-    batches: Iterable[ImageBatch],
-    num_images: int,
-    num_classes: int,
-    judge: JudgeNetwork,
-    settings: GenerationMetrics,
-    seed: int,
-) -> ImageStatistics:
-    """Look at every image of a stream once."""
-    gathered = ImageStatistics(num_images, num_classes, settings, seed)
-    for batch in batches:
-        gathered.update(batch, judge)
-    return gathered
-
-
-def describe_images(name: str, statistics: ImageStatistics) -> list[dict[str, Any]]:
-    """Return the rows of what needs no reference: `inception_score` and the measures of masks."""
-    measures: dict[str, tuple[float, float | None]] = {"inception_score": statistics.scores.score()}
-    measures |= statistics.mask_measures()
-    count = statistics.num_images
-    return [_row(name, measure, None, ALL, value, sd, count) for measure, (value, sd) in measures.items()]
+    def describe(self, name: str) -> list[dict[str, Any]]:
+        """Return the rows of what needs no reference: `inception_score` and the measures of masks."""
+        measures: dict[str, tuple[float, float | None]] = {}
+        if self._space is not None and self._scores is not None:
+            measures["inception_score"] = self._scores.score()
+        if self._mask_means:
+            means = torch.cat(self._mask_means)
+            collapsed = (means < COLLAPSED_BELOW) | (means > COLLAPSED_ABOVE)
+            measures["mean_mask"] = means.mean().item(), means.std(correction=0).item()
+            measures["mask_entropy"] = self._mask_entropy / len(means), None
+            measures["collapsed_masks"] = collapsed.double().mean().item(), None
+        return [_row(name, measure, None, ALL, value, sd, self.num_images) for measure, (value, sd) in measures.items()]
 
 
 def compare_images(
@@ -351,16 +161,15 @@ def compare_images(
     seed: int,
 ) -> list[dict[str, Any]]:
     """Return the rows of `fid`, over all images and per class, and `kid`; classes with one image are left out."""
-    distance = frechet_distance(statistics.gaussian.statistics(), reference.gaussian.statistics())
-    rows = [_row(name, "fid", reference_name, ALL, distance, None, statistics.num_images)]
-    for label, gaussian in statistics.of_class.items():
-        other = reference.of_class[label]
-        if min(gaussian.count, other.count) > 1:
-            distance = frechet_distance(gaussian.statistics(), other.statistics())
-            rows.append(_row(name, "fid", reference_name, str(label), distance, None, gaussian.count))
-    kid = kernel_distance(statistics.kept, reference.kept, settings.num_subsets, settings.subset_size, seed)
-    rows.append(_row(name, "kid", reference_name, ALL, *kid, statistics.num_images))
-    return rows
+    pairs = {ALL: (statistics.gaussian, reference.gaussian)}
+    pairs |= {str(label): (gaussian, reference.of_class[label]) for label, gaussian in statistics.of_class.items()}
+    rows = []
+    for label, (first, second) in pairs.items():
+        if min(first.count, second.count) > 1:
+            distance = frechet_distance(first.gaussian(), second.gaussian())
+            rows.append(_row(name, "fid", reference_name, label, distance, None, first.count))
+    kid = kernel_distance(statistics.sample, reference.sample, settings.num_subsets, settings.subset_size, seed)
+    return [*rows, _row(name, "kid", reference_name, ALL, *kid, statistics.num_images)]
 
 
 def _row(
@@ -369,132 +178,222 @@ def _row(
     return dict(zip(COLUMNS, (images, measure, reference, label, value, sd, num_images), strict=True))
 
 
-# --- streams -------------------------------------------------------------------------------------
-
-OFFSETS = ("foreground_offset", "background_offset")
+# --- students and their teacher on the same noise ------------------------------------------------
 
 
-def stored_composites(samples: SampleShards) -> Iterator[ImageBatch]:
-    """Compose stored samples with the patch shifts that are recorded with them."""
-    for shard in samples.stream(["labels", *OFFSETS, *IMAGE_OF_MECHANISM.values()]):
-        columns = {name: torch.from_numpy(values) for name, values in shard.items()}
-        for start in range(0, len(columns["labels"]), BATCH):
-            part = {name: values[start : start + BATCH] for name, values in columns.items()}
-            images = MechanismImages(*(decode_images(m, part[IMAGE_OF_MECHANISM[m]]) for m in MECHANISMS))
-            yield ImageBatch(compose(images, *(part[name].long() for name in OFFSETS)), part["labels"], images.mask)
+class Pair(NamedTuple):
+    """Images of students and teacher, on the CPU, of the same noise.
+
+    Attributes:
+        students, teacher: Images of the mechanisms.
+        labels: [N].
+        offsets: Patch shifts of foreground and background.
+    """
+
+    students: MechanismImages
+    teacher: MechanismImages
+    labels: Tensor
+    offsets: tuple[Tensor, Tensor]
+
+    @property
+    def composites(self) -> tuple[Tensor, Tensor]:
+        """Students' and teacher's composites [N, 3, H, W] with the patch shifts that are recorded."""
+        return compose(self.students, *self.offsets), compose(self.teacher, *self.offsets)
 
 
-def rendered_composites(
-    generator: CounterfactualGenerator, samples: SampleShards, compute: Compute
-) -> Iterator[ImageBatch]:
-    """Render the noise and classes of samples anew and compose with the same patch shifts."""
-    device = choose_device(compute.device) if isinstance(generator, nn.Module) else torch.device("cpu")
-    if isinstance(generator, nn.Module):
-        generator.to(device)
-    for shard in samples.stream(["noise", "labels", *OFFSETS]):
-        columns = {name: torch.from_numpy(values) for name, values in shard.items()}
-        for start in range(0, len(columns["labels"]), BATCH):
-            part = {name: values[start : start + BATCH] for name, values in columns.items()}
-            images = generator.render(part["noise"].to(device), part["labels"].to(device)).to("cpu")
-            yield ImageBatch(compose(images, *(part[name].long() for name in OFFSETS)), part["labels"], images.mask)
-    if isinstance(generator, nn.Module):
-        generator.to("cpu")
+def heldout_pairs(students: CounterfactualGenerator, heldout: SampleShards, device: str = "cpu") -> Iterator[Pair]:
+    """Render the teacher's held-out noise with students, batch by batch, beside what the teacher made of it.
+
+    Raises:
+        SettingError: If the students were made for another noise size, class count or image size.
+    """
+    check_same_interface(heldout, students)
+    with on_device(choose_device(device), students) as place:
+        for part in heldout.stream_parts(["noise", "labels", *OFFSETS, *IMAGE_OF_MECHANISM.values()]):
+            for start in range(0, len(part["labels"]), BATCH):
+                batch = {name: torch.from_numpy(values[start : start + BATCH]) for name, values in part.items()}
+                rendered = students.render(batch["noise"].to(place), batch["labels"].to(place)).to("cpu")
+                stored = MechanismImages(*(decode_images(m, batch[IMAGE_OF_MECHANISM[m]]) for m in MECHANISMS))
+                foreground, background = (batch[name].long() for name in OFFSETS)
+                yield Pair(rendered, stored, batch["labels"], (foreground, background))
 
 
-def labelled_images(images: Tensor, labels: Tensor) -> Iterator[ImageBatch]:
-    """Give uint8 images [N, 3, H, W] of classes [N]."""
-    for part, own in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-        yield ImageBatch(from_bytes(part), own)
+def first_images(
+    students: CounterfactualGenerator, heldout: SampleShards, num_rows: int
+) -> tuple[MechanismImages, MechanismImages]:
+    """Return the students' and the teacher's images of the first rows of held-out noise."""
+    pairs, count = [], 0
+    for pair in heldout_pairs(students, heldout):
+        pairs.append(pair)
+        count += len(pair.labels)
+        if count >= num_rows:
+            break
+
+    def joined(images: list[MechanismImages]) -> MechanismImages:
+        return MechanismImages(*(torch.cat([part.of(m) for part in images])[:num_rows] for m in MECHANISMS))
+
+    return joined([pair.students for pair in pairs]), joined([pair.teacher for pair in pairs])
 
 
-def measure_generation(
-    store: Path,
-    teacher: IdentifiedTeacher,
-    students: CounterfactualGenerator,
-    students_identity: str,
-    heldout: SampleShards,
-    biased_images: BiasedImages | None,
-    judge: JudgeNetwork,
-    settings: GenerationMetrics,
-    seed: int,
-    compute: Compute,
-    name: str = STUDENTS,
-) -> pd.DataFrame:
-    """Measure the composites of students and teacher on held-out noise, or reuse what was measured.
+class Differences:
+    """Mean differences of single images of students and teacher, by mechanism and of the composites."""
 
-    Args:
-        store: Directory of measures.
+    def __init__(self) -> None:
+        self._sums: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self.num_images = 0
+
+    def update(self, images: dict[str, tuple[Tensor, Tensor]]) -> None:
+        """Add students' and teacher's images of every mechanism or of all of them, in units of their range."""
+        count = len(images["shape"][0])
+        self.num_images += count
+        for name, pair in images.items():
+            self._sums[name, "l1"] += mean_absolute_difference(*pair) * count
+        self._sums["shape", "mask_iou"] += mask_iou(*images["shape"]) * count
+
+    def of(self, name: str) -> dict[str, float]:
+        """Return `l1`, and `mask_iou` of the shape."""
+        return {measure: total / self.num_images for (own, measure), total in self._sums.items() if own == name}
+
+
+def measure_likeness(students: CounterfactualGenerator, heldout: SampleShards) -> dict[str, float]:
+    """Measure how alike single images of students and teacher are, on held-out noise.
+
+    Returns:
+        `mask_iou`, and `l1_foreground` and `l1_background` in units of their range.
+    """
+    differences = Differences()
+    for pair in heldout_pairs(students, heldout):
+        differences.update({m: (pair.students.of(m), pair.teacher.of(m)) for m in MECHANISMS})
+    return {
+        "mask_iou": differences.of("shape")["mask_iou"],
+        "l1_foreground": differences.of("texture")["l1"],
+        "l1_background": differences.of("background")["l1"],
+    }
+
+
+# --- the whole -----------------------------------------------------------------------------------
+
+
+class Generation(NamedTuple):
+    """What was measured of students and their teacher.
+
+    Attributes:
+        fidelity: A row per mechanism and one for `all` (the factual composites with their patch shifts): `l1` in
+            units of the image's range, `mask_iou` (shape only), `frechet` between student and teacher, `num_images`;
+            for `all` also `frechet_teacher` between the teacher's composites and the training images and
+            `frechet_ratio`, the first distance over the second.
+        measures: A row per measure of the composites: `images` (students or teacher), `measure`, `reference`
+            (teacher or training images, where there is one), `label` (`all` or a class), `value`, `sd` (over subsets,
+            splits or masks), `num_images`. Measures: fid, kid, inception_score, mean_mask, mask_entropy (bits),
+            collapsed_masks (share of the masks).
+    """
+
+    fidelity: pd.DataFrame
+    measures: pd.DataFrame
+
+    def named(self, name: str) -> pd.DataFrame:
+        """Return the measures with another name for the students."""
+        return self.measures.assign(images=self.measures["images"].replace(STUDENTS, name))
+
+
+@dataclass(frozen=True)
+class GenerationRecipe(Recipe[Generation]):
+    """Students and teacher compared on held-out noise, every image looked at once.
+
+    Attributes:
         teacher: The teacher.
         students: The students, or anything with their interface.
         students_identity: What their images depend on.
         heldout: The teacher's samples on noise that was never trained on.
         biased_images: The training images that the teacher imitates; None leaves them out.
-        judge: In whose features images are compared.
+        space: In whose features images are compared; None leaves out what needs one.
         settings: What is measured.
         seed: Of subsets and splits.
         compute: Device and precision.
-        name: What the table calls the students.
-
-    Returns:
-        A row per measure: `images` (`name` or teacher), `measure`, `reference` (teacher or training images,
-        where there is one), `label` (`all` or a class), `value`, `sd` (over subsets, splits or masks),
-        `num_images`. Measures: fid, kid, inception_score, mean_mask, mask_entropy (bits), collapsed_masks
-        (share of the masks), peak_gpu_bytes (where there is a GPU; of a batch of 64).
-
-    Raises:
-        SettingError: If the students were made for another interface, or classes need too much memory.
     """
-    check_same_interface(heldout, students)
-    inputs = {
-        "kind": "generation",
-        "teacher": teacher.identity,
-        "students": students_identity,
-        "heldout": heldout.artifact.identity,
-        "biased_images": None if biased_images is None else biased_images.artifact.identity,
-        "judge": judge.identity,
-        "settings": settings.model_dump(mode="json"),
-        "seed": seed,
-        "compute": compute.model_dump(),
-    }
 
-    def gather(batches: Iterable[ImageBatch], num_images: int) -> ImageStatistics:
-        return gather_statistics(batches, num_images, heldout.num_classes, judge, settings, seed)
+    teacher: IdentifiedTeacher
+    students: CounterfactualGenerator
+    students_identity: str
+    heldout: SampleShards
+    biased_images: BiasedImages | None
+    space: FeatureSpace | None
+    settings: GenerationMetrics
+    seed: int
+    compute: Compute
 
-    def measure() -> Any:
-        mine = gather(rendered_composites(students, heldout, compute), heldout.num_rows)
-        theirs = gather(stored_composites(heldout), heldout.num_rows)
-        rows = describe_images(STUDENTS, mine) + describe_images(TEACHER, theirs)
-        rows += compare_images(STUDENTS, mine, TEACHER, theirs, settings, seed)
-        if biased_images is not None:
-            # As many training images as composites: the distances of two samples depend on their sizes.
-            split = biased_images.split("train")
-            images, labels = split.images[: heldout.num_rows], split.labels[: heldout.num_rows]
-            real = gather(labelled_images(images, labels), len(images))
-            for own, statistics in ((STUDENTS, mine), (TEACHER, theirs)):
-                rows += compare_images(own, statistics, TRAINING, real, settings, seed)
-        rows += _memory_rows({STUDENTS: students, TEACHER: teacher.generator}, compute)
-        return json.loads(pd.DataFrame(rows, columns=COLUMNS).to_json(orient="records", double_precision=10))
+    kind = "generation"
 
-    # Names are no part of what is measured.
-    table = pd.DataFrame(build_json(store, inputs, measure), columns=COLUMNS)
-    return table.assign(images=table["images"].replace(STUDENTS, name), sd=table["sd"].astype(float))
+    def inputs(self) -> dict[str, Any]:
+        """Return everything that the measures depend on; names are no part of it."""
+        return {
+            "teacher": self.teacher.identity,
+            "students": self.students_identity,
+            "heldout": self.heldout.artifact.identity,
+            "biased_images": None if self.biased_images is None else self.biased_images.artifact.identity,
+            "space": None if self.space is None else self.space.identity,
+            "settings": self.settings.model_dump(mode="json"),
+            "seed": self.seed,
+            "compute": self.compute.model_dump(),
+        }
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Measure; raises SettingError for another interface, or if classes need too much memory."""
+        for name, rows in zip(Generation._fields, self._measure(), strict=True):
+            writer.write_json(
+                f"{name}.json", json.loads(pd.DataFrame(rows).to_json(orient="records", double_precision=10))
+            )
+
+    def read(self, artifact: Artifact) -> Generation:
+        """Return the two tables."""
+        fidelity = pd.DataFrame(artifact.read_json("fidelity.json"), columns=FIDELITY_COLUMNS)
+        measures = pd.DataFrame(artifact.read_json("measures.json"), columns=COLUMNS)
+        return Generation(fidelity, measures.assign(sd=measures["sd"].astype(float)))
+
+    def _statistics(self, num_images: int) -> ImageStatistics:
+        return ImageStatistics(num_images, self.heldout.num_classes, self.space, self.settings, self.seed)
+
+    def _measure(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        differences = Differences()
+        streams = self._statistics(self.heldout.num_rows), self._statistics(self.heldout.num_rows)
+        by_mechanism = {m: (StreamedGaussian(), StreamedGaussian()) for m in MECHANISMS}
+        for pair in heldout_pairs(self.students, self.heldout, self.compute.device):
+            images = {m: (pair.students.of(m), pair.teacher.of(m)) for m in MECHANISMS}
+            composites = pair.composites
+            differences.update(images | {ALL: composites})
+            for stream, composed, mask in zip(streams, composites, images["shape"], strict=True):
+                stream.update(ImageBatch(composed, pair.labels, mask))
+            if self.space is not None:
+                for mechanism, gaussians in by_mechanism.items():
+                    for gaussian, part in zip(gaussians, images[mechanism], strict=True):
+                        signed = part * 2 - 1 if mechanism == "shape" else part
+                        gaussian.update(self.space.look(signed.expand(-1, 3, -1, -1)).features)
+        mine, theirs = streams
+        rows = mine.describe(STUDENTS) + theirs.describe(TEACHER)
+        fidelity = {name: {"mechanism": name, **differences.of(name)} for name in (*MECHANISMS, ALL)}
+        if self.space is not None:
+            for mechanism, gaussians in (by_mechanism | {ALL: (mine.gaussian, theirs.gaussian)}).items():
+                fidelity[mechanism]["frechet"] = frechet_distance(*(own.gaussian() for own in gaussians))
+            rows += compare_images(STUDENTS, mine, TEACHER, theirs, self.settings, self.seed)
+            if self.biased_images is not None:
+                real = self._training_images(self.biased_images)
+                of_teacher = compare_images(TEACHER, theirs, TRAINING, real, self.settings, self.seed)
+                rows += compare_images(STUDENTS, mine, TRAINING, real, self.settings, self.seed) + of_teacher
+                fidelity[ALL]["frechet_teacher"] = of_teacher[0]["value"]
+                fidelity[ALL]["frechet_ratio"] = fidelity[ALL]["frechet"] / of_teacher[0]["value"]
+        return [row | {"num_images": differences.num_images} for row in fidelity.values()], rows
+
+    def _training_images(self, biased_images: BiasedImages) -> ImageStatistics:
+        """Look at as many training images as there are composites: distances of samples depend on their sizes."""
+        split = biased_images.split("train")
+        images, labels = split.images[: self.heldout.num_rows], split.labels[: self.heldout.num_rows]
+        statistics = self._statistics(len(images))
+        for part, own in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+            statistics.update(ImageBatch(from_bytes(part), own))
+        return statistics
 
 
-def _memory_rows(generators: dict[str, Any], compute: Compute) -> list[dict[str, Any]]:
-    """Return the rows of the GPU memory of a batch; none without a GPU."""
-    device = choose_device(compute.device)
-    rows: list[dict[str, Any]] = []
-    if device.type != "cuda":
-        return rows
-    for name, generator in generators.items():
-        if hasattr(generator, "state_dict"):  # not every teacher is a module
-            generator.to(device)
-            noise = torch.randn(BATCH, generator.noise_dim, generator=torch_generator(0, "cost")).to(device)
-            labels = (torch.arange(BATCH) % generator.num_classes).to(device)
-            peak = peak_gpu_bytes(generator, partial(generator.render, noise, labels))
-            rows.append(_row(name, "peak_gpu_bytes", None, ALL, float(peak or 0), None, BATCH))
-            generator.to("cpu")
-    return rows
+# --- tables --------------------------------------------------------------------------------------
 
 
 def measures_of_all(table: pd.DataFrame) -> pd.DataFrame:

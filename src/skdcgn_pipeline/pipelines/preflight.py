@@ -10,7 +10,7 @@ from skdcgn_pipeline.classifiers.ensemble_study import check_folders, check_teac
 from skdcgn_pipeline.classifiers.feature_network import read_given_network
 from skdcgn_pipeline.export.programs import check_libraries
 from skdcgn_pipeline.images.assets import names_below, require_assets
-from skdcgn_pipeline.metrics.generation import inception_path
+from skdcgn_pipeline.metrics.features import inception_path
 from skdcgn_pipeline.parameters import Distill, Parameters, choose_classes
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
@@ -80,7 +80,7 @@ def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[
             require_assets(parameters.assets, names_below("mnist"))
         if parameters.variant == "wildlife":
             require_assets(parameters.assets, names_below("textures"))
-    measuring = any(name.endswith("measure_generation") for name in node_names)
+    measuring = any(name.endswith(("compare_students", "measure_generation")) for name in node_names)
     if measuring and parameters.report.generation_metrics.network == "inception":
         inception_path(parameters.assets)
     if "fit_feature_network" in node_names and parameters.prepare.given_features is not None:

@@ -17,7 +17,7 @@ IMAGENET_STAGES = frozenset({"ensemble"})
 # As data flows; stages that are run by name alone follow.
 READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify", "ensemble")
 DEFAULT, REPORT, ENSEMBLE = "__default__", "report", "ensemble"
-FEATURE_NETWORK, GENERATION = "fit_feature_network", "measure_generation"
+FEATURE_NETWORK = "fit_feature_network"
 
 
 def is_imagenet(parameters: Mapping[str, Any]) -> bool:
@@ -42,8 +42,6 @@ def applies(node: Node, parameters: Mapping[str, Any]) -> bool:
         return not node.tags & IMAGENET_STAGES
     if node.name == FEATURE_NETWORK:
         return bool(parameters["prepare"].get("given_features"))
-    if node.name.endswith(GENERATION):  # no digit classifier to measure with
-        return parameters["report"]["generation_metrics"]["network"] == "inception"
     return not node.tags & DIGITS_STAGES
 
 

@@ -23,7 +23,7 @@ from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
 from skdcgn_pipeline.images.batches import from_bytes
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
-from skdcgn_pipeline.metrics.comparison import render_heldout
+from skdcgn_pipeline.metrics.generation import first_images
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.trio import StudentCGN
@@ -77,7 +77,7 @@ def signed_images(images: MechanismImages, mechanism: str) -> Tensor:
 
 def draw_student_sheet(students: StudentCGN, heldout: SampleShards, num_examples: int) -> Picture:
     """Draw teacher above student for every mechanism and the composite, on held-out noise."""
-    mine, theirs = render_heldout(students, heldout, num_rows=num_examples)
+    mine, theirs = first_images(students, heldout, num_examples)
     rows = []
     for mechanism in MECHANISMS:
         rows.append((f"{mechanism}, teacher", signed_images(theirs, mechanism)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any, TypeVar
 
@@ -59,6 +60,23 @@ def place(network: ModuleT, device: torch.device | str, layout: torch.memory_for
     network.to(device)
     network.to(memory_format=layout)  # type: ignore[call-overload]
     return network
+
+
+@contextmanager
+def on_device(device: torch.device, *generators: Any) -> Iterator[torch.device]:
+    """Have networks on a device for a while, then on the CPU; gives the device, the CPU where the first is no network.
+
+    What is no network stays where it is and takes its input on the CPU.
+    """
+    networks = [generator for generator in generators if isinstance(generator, nn.Module)]
+    place = device if isinstance(generators[0], nn.Module) else torch.device("cpu")
+    try:
+        for network in networks:
+            network.to(place)
+        yield place
+    finally:
+        for network in networks:
+            network.to("cpu")
 
 
 def autocast(compute: Compute, device: torch.device) -> AbstractContextManager:

@@ -9,7 +9,7 @@ everything, or to grey. Mean mask, mask entropy, collapsed masks and inception s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from skdcgn_pipeline.losses.mechanism import (
     texture_patches,
 )
 from skdcgn_pipeline.mechanisms import compose
-from skdcgn_pipeline.metrics.generation import ImageBatch, JudgeNetwork, describe_images, gather_statistics
+from skdcgn_pipeline.metrics.features import FeatureSpace
+from skdcgn_pipeline.metrics.generation import ImageBatch, ImageStatistics
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, require_vgg16
 from skdcgn_pipeline.parameters import Baseline, Compute, GenerationMetrics, Teacher
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
@@ -195,7 +196,7 @@ def fit_baseline(
     compute: Compute,
     style_features: ImageFeatures | None = None,
     detect: nn.Module | DetectObjects | None = None,
-    judge: JudgeNetwork | None = None,
+    space: FeatureSpace | None = None,
     checkpoint_path: Path | None = None,
     record: RecordStep = record_nothing,
 ) -> tuple[StudentCGN, History]:
@@ -212,7 +213,7 @@ def fit_baseline(
         style_features: Four layers of features; needed if style or texture have a weight.
         detect: images [N, 3, H, W] in [-1, 1] -> saliency [N, 1, H, W] in [0, 1], with a gradient; needed if the
             background's saliency has a weight.
-        judge: Whose logits the inception score is of; None takes none.
+        space: Whose logits the inception score is of; None takes none.
         checkpoint_path: Where the state is kept while training; None keeps nothing.
         record: Called with (step, losses) every few steps; `mean_mask` (in [0, 1]) and `mask_entropy` (bits) are
             of the step's batch, `inception_score` and `collapsed_masks` (a share) of the averaged students.
@@ -280,13 +281,13 @@ def fit_baseline(
         optimiser.step()
         averaging.update(step)
 
-        measured = judge is not None and loop.is_noted(step, settings.measure_every_steps)
+        measured = space is not None and loop.is_noted(step, settings.measure_every_steps)
         if measured or loop.is_noted(step, settings.log_every_steps):
             losses = {name: term.item() for name, term in terms.items()}
             losses |= {"total": loss.item(), "mean_mask": images.mask.mean().item()}
             _check_finite(losses["total"], step)
-            if measured and judge is not None:
-                losses |= _measure(averaging.average, judge, settings.num_measured_images, seed, device)
+            if measured and space is not None:
+                losses |= _measure(averaging.average, space, settings.num_measured_images, seed, device)
             loop.note(step, losses)
     _warn_of_collapse(loop.history)
     for network in (image_teacher.network, detect):
@@ -296,19 +297,17 @@ def fit_baseline(
 
 
 def _measure(
-    students: StudentCGN, judge: JudgeNetwork, num_images: int, seed: int, device: torch.device
+    students: StudentCGN, space: FeatureSpace, num_images: int, seed: int, device: torch.device
 ) -> dict[str, float]:
     """Return what tells of collapse, of the same noise and classes every time."""
     noise = torch.randn(num_images, students.noise_dim, generator=torch_generator(seed, "baseline-measure"))
     labels = torch.arange(num_images) % students.num_classes
 
-    def batches() -> Iterator[ImageBatch]:
-        for part, own in zip(noise.split(MEASURING_BATCH), labels.split(MEASURING_BATCH), strict=True):
-            images = students.render(part.to(device), own.to(device)).to("cpu")
-            yield ImageBatch(compose(images), own, images.mask)
-
-    statistics = gather_statistics(batches(), num_images, students.num_classes, judge, MEASURING, seed)
-    rows = describe_images("baseline", statistics)
+    statistics = ImageStatistics(num_images, students.num_classes, space, MEASURING, seed)
+    for part, own in zip(noise.split(MEASURING_BATCH), labels.split(MEASURING_BATCH), strict=True):
+        images = students.render(part.to(device), own.to(device)).to("cpu")
+        statistics.update(ImageBatch(compose(images), own, images.mask))
+    rows = statistics.describe("baseline")
     return {row["measure"]: row["value"] for row in rows if row["measure"] in MEASURED}
 
 
@@ -351,7 +350,7 @@ def build_baseline(
     style_identity: Any = None,
     detect: nn.Module | DetectObjects | None = None,
     detector_identity: Any = None,
-    judge: JudgeNetwork | None = None,
+    space: FeatureSpace | None = None,
     record: RecordStep = record_nothing,
 ) -> BaselineArtifact:
     """Return the baseline: train it, continue it, or reuse it; arguments as in `fit_baseline`.
@@ -369,7 +368,7 @@ def build_baseline(
             compute,
             style_features,
             detect,
-            judge,
+            space,
             writer.scratch("checkpoint.pt"),
             record,
         )

@@ -34,8 +34,8 @@ from skdcgn_pipeline.classifiers.training import build_classifier
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
 from skdcgn_pipeline.images.batches import DrawBatch, draw_from_images, draw_from_split
 from skdcgn_pipeline.images.biased import BiasedImages
-from skdcgn_pipeline.metrics.comparison import measure_likeness
 from skdcgn_pipeline.metrics.cost import count_parameters
+from skdcgn_pipeline.metrics.generation import measure_likeness
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, Ensemble, Teacher, Transformations
 from skdcgn_pipeline.runtime.compute import keep_freed_memory
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError

@@ -9,7 +9,7 @@ from skdcgn_pipeline.classifiers.feature_network import FeatureNetwork
 from skdcgn_pipeline.io.tracking import log_picture, recorded_steps
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features
 from skdcgn_pipeline.parameters import Baseline, Compute, Report, Teacher
-from skdcgn_pipeline.pipelines.distill.nodes import open_judge
+from skdcgn_pipeline.pipelines.distill.nodes import open_feature_space
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves
 from skdcgn_pipeline.students.baseline import (
     STYLE_SETTING,
@@ -40,7 +40,6 @@ def fit_baseline(
     digits = None if feature_network is None or feature_network.is_given else feature_network
     check_baseline(baseline, teacher, teacher_settings, assets, digits is not None)
     style_features, style_identity = _open_style(baseline, digits, assets)
-    judged = digits is not None or report.generation_metrics.network == "inception"
     with recorded_steps(BASELINE) as record:
         return build_baseline(
             store,
@@ -52,7 +51,7 @@ def fit_baseline(
             style_identity,
             detector_of(teacher),
             teacher.identity,
-            open_judge(report.generation_metrics, digits, assets, compute) if judged else None,
+            open_feature_space(report.generation_metrics, digits, assets, compute),
             record,
         )
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.classifiers.feature_network import FeatureNetwork
 from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.io.tracking import as_markdown, log_metrics, log_note, log_picture, log_table, recorded_steps
-from skdcgn_pipeline.metrics.comparison import compare_with_teacher
-from skdcgn_pipeline.metrics.generation import JudgeNetwork, generation_metrics, judge_of_classifier, open_inception
-from skdcgn_pipeline.metrics.generation import measure_generation as measure
+from skdcgn_pipeline.metrics.cost import measure_costs
+from skdcgn_pipeline.metrics.features import FeatureSpace, open_inception, space_of_network
+from skdcgn_pipeline.metrics.generation import Generation, GenerationRecipe, generation_metrics
 from skdcgn_pipeline.parameters import Compute, Distill, GenerationMetrics, Report
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves, draw_student_sheet
-from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.distillation import (
     StudentArtifact,
@@ -60,22 +60,16 @@ def compare_students(
     biased_images: BiasedImages | None,
     feature_network: FeatureNetwork | None,
     report: Report,
+    assets: str,
+    seed: int,
     compute: Compute,
     of: str = STUDENTS,
 ) -> pd.DataFrame:
     """Measure fidelity and cost of every mechanism; `of` is what tables and metrics call the students."""
-    table = compare_with_teacher(
-        store,
-        teacher,
-        students.open(),
-        students.artifact.identity,
-        heldout_samples,
-        biased_images,
-        None if feature_network is None else feature_network.open(),
-        None if feature_network is None else feature_network.artifact.identity,
-        report.benchmark_batch_size,
-        compute,
-    )
+    space = open_feature_space(report.generation_metrics, feature_network, assets, compute)
+    measured = _measure(store, teacher, students, heldout_samples, biased_images, space, report, seed, compute)
+    costs = measure_costs(teacher.generator, students.open(), report.benchmark_batch_size, compute.device)
+    table = measured.fidelity.merge(costs, on="mechanism")
     numbers = table.set_index("mechanism").select_dtypes("number")
     prefix = "" if of == STUDENTS else f"{of}/"
     log_metrics({f"{prefix}{m}/{name}": value for m, row in numbers.iterrows() for name, value in row.items()})
@@ -98,42 +92,48 @@ def measure_generation(
     of: str = STUDENTS,
 ) -> pd.DataFrame:
     """Measure the composites of students and teacher: FID, KID, IS and their masks."""
-    table = measure(
-        store,
-        teacher,
-        students.open(),
-        students.artifact.identity,
-        heldout_samples,
-        biased_images,
-        open_judge(report.generation_metrics, feature_network, assets, compute),
-        report.generation_metrics,
-        seed,
-        compute,
-        of,
-    )
+    space = open_feature_space(report.generation_metrics, feature_network, assets, compute)
+    measured = _measure(store, teacher, students, heldout_samples, biased_images, space, report, seed, compute)
+    table = measured.named(of)
     log_metrics(generation_metrics(table))
     log_table("generation" if of == STUDENTS else f"{of}_generation", table)
     return table
 
 
-def open_judge(
-    settings: GenerationMetrics, feature_network: FeatureNetwork | None, assets: str, compute: Compute
-) -> JudgeNetwork:
-    """Open the network in whose features generated images are measured.
+def _measure(
+    store: Path,
+    teacher: IdentifiedTeacher,
+    students: StudentsArtifact,
+    heldout: SampleShards,
+    biased_images: BiasedImages | None,
+    space: FeatureSpace | None,
+    report: Report,
+    seed: int,
+    compute: Compute,
+) -> Generation:
+    recipe = GenerationRecipe(
+        teacher=teacher,
+        students=students.open(),
+        students_identity=students.artifact.identity,
+        heldout=heldout,
+        biased_images=biased_images,
+        space=space,
+        settings=report.generation_metrics,
+        seed=seed,
+        compute=compute,
+    )
+    return build_in(store, recipe)
 
-    Raises:
-        SettingError: If that is the run's digit classifier and there is none.
-    """
+
+def open_feature_space(
+    settings: GenerationMetrics, feature_network: FeatureNetwork | None, assets: str, compute: Compute
+) -> FeatureSpace | None:
+    """Open the network in whose features generated images are measured; None where there is none."""
     if settings.network == "inception":
         return open_inception(assets, compute)
     if feature_network is None:
-        raise SettingError(
-            "report.generation_metrics.network",
-            "'inception' where no digit classifier is trained",
-            f"'{settings.network}'",
-            "Choose 'inception'.",
-        )
-    return judge_of_classifier(feature_network.open_classifier(), feature_network.artifact.identity, compute)
+        return None
+    return space_of_network(feature_network.open(), feature_network.artifact.identity, compute)
 
 
 def show_students(

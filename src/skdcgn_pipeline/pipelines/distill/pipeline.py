@@ -44,6 +44,8 @@ def create_comparison(of: str = vocabulary.STUDENTS) -> Pipeline:
                     "biased_images",
                     "feature_network",
                     "params:report",
+                    "params:assets",
+                    "params:seed",
                     "params:compute",
                 ],
                 "student_comparison",

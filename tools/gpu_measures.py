@@ -26,6 +26,7 @@ from skdcgn_pipeline.benchmark.run import render_batch
 from skdcgn_pipeline.classifiers import ensemble_training
 from skdcgn_pipeline.metrics import cost
 from skdcgn_pipeline.metrics.cost import measure_rates, peak_gpu_bytes, wait_for_device
+from skdcgn_pipeline.metrics.likeness import mask_iou, mean_absolute_difference
 from skdcgn_pipeline.parameters import Compute, EnsembleFit, ImageEncoding, Precision
 from skdcgn_pipeline.runtime import compute as computing
 from skdcgn_pipeline.runtime.compute import choose_device, compiled, place

@@ -27,7 +27,7 @@ from skdcgn_pipeline.reporting.release import (
     render_model_card,
 )
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.students import released
+from skdcgn_pipeline.students import released as released_module
 from skdcgn_pipeline.students.distillation import StudentsArtifact, adopt_released_students
 from skdcgn_pipeline.students.released import released_students
 from skdcgn_pipeline.students.trio import StudentCGN
@@ -83,7 +83,7 @@ def released(tmp_path: Path, students: StudentsArtifact, card: dict, monkeypatch
     folder.mkdir()
     for name in artifact.manifest["files"]:
         shutil.copyfile(artifact.path(name), folder / name)
-    monkeypatch.setattr(released, "RELEASED", folder)
+    monkeypatch.setattr(released_module, "RELEASED", folder)
     return folder
 
 
@@ -150,7 +150,7 @@ def test_released_students_stand_in_for_distilled_ones(released, students, tmp_p
 
 @pytest.mark.parametrize("name", released_students())
 def test_every_release_of_the_package_is_small_and_loads(name):
-    folder = released.RELEASED
+    folder = released_module.RELEASED
     sizes = {
         suffix: (folder / f"students_{name}{suffix}").stat().st_size for suffix in (".safetensors", ".json", ".md")
     }

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from gpu_parts import SEED, Part, Run, SkippedError, draw_noise, read_settings
-from skdcgn_pipeline.metrics.fidelity import mask_iou, mean_absolute_difference
 from torch import Tensor
 from torchvision import models
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from skdcgn_pipeline.students.trio import StudentCGN
 from torch import nn
 
 from skdcgn_pipeline.metrics import cost
@@ -17,6 +16,7 @@ from skdcgn_pipeline.metrics.cost import (
     render_call,
     take_turns,
 )
+from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
 from tiny import TinyTeacher

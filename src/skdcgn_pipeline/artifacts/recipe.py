@@ -74,11 +74,6 @@ class Store:
         return self.path(recipe).exists()
 
 
-def build_in(store: Path, recipe: Recipe[ResultT]) -> ResultT:
-    """Return what a recipe makes in the folder of its kind; until all callers hold a `Store`."""
-    return recipe.read(build_artifact(store, recipe.identity_inputs, recipe.build))
-
-
 @dataclass(frozen=True)
 class Run:
     """What every computation of a run shares, passed as one value.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,3 +95,15 @@ def explorer_card() -> dict[str, Any]:
         "fidelity_and_costs": released_card("digits")["figures"]["fidelity_and_costs"],
         "classifiers": {name: {"number": 0, "accuracy": accuracy} for name in ("originals", "students")},
     }
+
+
+def halve(number: int) -> tuple[int, int, int]:
+    """Return half of a number, and where that was computed: threads and process; odd ones fail."""
+    if number % 2:
+        raise ValueError(f"{number} is odd")
+    return number // 2, torch.get_num_threads(), os.getpid()
+
+
+def open_halving() -> Callable[[int], tuple[int, int, int]]:
+    """Return `halve`: here, so that other processes can import it."""
+    return halve

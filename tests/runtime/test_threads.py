@@ -8,8 +8,9 @@ import time
 import pytest
 import torch
 
+from skdcgn_pipeline.runtime.engine import run_side_by_side
 from skdcgn_pipeline.runtime.seeding import seeded
-from skdcgn_pipeline.runtime.threads import once, run_side_by_side
+from skdcgn_pipeline.runtime.threads import once
 
 CPU = torch.device("cpu")
 

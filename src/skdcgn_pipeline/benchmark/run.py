@@ -41,10 +41,11 @@ from skdcgn_pipeline.networks.interface import check_same_interface
 from skdcgn_pipeline.parameters import Benchmark, ClassifierFit, Composition, Compute, Distill, Precision, Prepare
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.compute import autocast, choose_device
+from skdcgn_pipeline.runtime.engine import num_side_by_side, run_side_by_side
 from skdcgn_pipeline.runtime.errors import InterruptedRunError
 from skdcgn_pipeline.runtime.progress import without_progress
 from skdcgn_pipeline.runtime.seeding import numpy_generator, seeded, torch_generator
-from skdcgn_pipeline.runtime.threads import computing_on, num_side_by_side, run_side_by_side
+from skdcgn_pipeline.runtime.threads import computing_on
 from skdcgn_pipeline.samples.drawing import ROWS_PER_BLOCK, SampleShards, draw_samples, take_decoded_images
 from skdcgn_pipeline.students.distillation import DistillationStep, distil_student
 from skdcgn_pipeline.students.trio import StudentCGN

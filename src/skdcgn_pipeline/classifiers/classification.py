@@ -24,8 +24,9 @@ from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute, Parameters
 from skdcgn_pipeline.runtime.compute import choose_device
+from skdcgn_pipeline.runtime.engine import run_side_by_side
 from skdcgn_pipeline.runtime.seeding import derive_seed
-from skdcgn_pipeline.runtime.threads import on_one_thread, once, run_side_by_side
+from skdcgn_pipeline.runtime.threads import on_one_thread, once
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.training.checkpointing import RecordStep, record_nothing
 from skdcgn_pipeline.vocabulary import STUDENTS

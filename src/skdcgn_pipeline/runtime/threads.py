@@ -1,9 +1,8 @@
-"""Work of several threads: side by side, and once for all."""
+"""Threads: how many torch computes on, and work that is done once for all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
 from typing import TypeVar
@@ -44,36 +43,3 @@ def on_one_thread(device: torch.device) -> AbstractContextManager:
     A GPU keeps the threads that there are.
     """
     return computing_on(1) if device.type == "cpu" else nullcontext()
-
-
-def num_side_by_side(num_calls: int, device: torch.device) -> int:
-    """Return how many of independent calls run at a time: on a CPU as many as torch has threads."""
-    return min(num_calls, torch.get_num_threads()) if device.type == "cpu" else 1
-
-
-def run_side_by_side(calls: Sequence[Callable[[], ResultT]], device: torch.device) -> list[ResultT]:
-    """Run independent work: on a CPU as many calls at a time as torch has threads, each computing on one.
-
-    Small networks gain little from a second thread, and nothing has to be shared between two trainings. One
-    thread each even where one call is left over, so that no result depends on how many processors there are.
-    A GPU works on one call after the other, with the threads that there are.
-
-    Args:
-        calls: What to run; they draw no numbers from torch's global generator but in `seeding.seeded`.
-        device: Where they compute.
-
-    Returns:
-        The results in the order of the calls.
-
-    Raises:
-        Exception: What a call raised, once those that had started have ended; the others are left out.
-    """
-    num_workers = num_side_by_side(len(calls), device)
-    with on_one_thread(device):
-        if num_workers <= 1:
-            return [call() for call in calls]
-        with ThreadPoolExecutor(num_workers, "side-by-side", torch.set_num_threads, (1,)) as threads:
-            futures = [threads.submit(call) for call in calls]
-            wait(futures, return_when=FIRST_EXCEPTION)
-            threads.shutdown(cancel_futures=True)
-            return [future.result() for future in futures if not future.cancelled()]

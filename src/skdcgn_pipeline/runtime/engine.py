@@ -1,0 +1,259 @@
+"""Engines: run independent units of work, several at a time, and give what came of each.
+
+`local` works in this process, on threads of one thread of the processor each; `processes` in processes of their
+own. A third (a cluster) is a subclass of `Engine` named in `ENGINES`: `open_work` and units are picklable, results
+come back in any order, and what a unit has finished is in the store, so that it may be tried again anywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from skdcgn_pipeline.runtime.compute import keep_freed_memory
+from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.runtime.progress import clear_stop, request_stop, stop_requested
+from skdcgn_pipeline.runtime.threads import on_one_thread
+
+UnitT = TypeVar("UnitT")
+ResultT = TypeVar("ResultT")
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[ResultT]):
+    """What came of a unit: a result, or the error that ended it.
+
+    Attributes:
+        result: What the work returned; None where it failed.
+        seconds: How long it took.
+        error: Kind and message of what it raised; empty where it did not fail.
+        cause: What it raised, where that was in this process.
+    """
+
+    result: ResultT | None
+    seconds: float
+    error: str = ""
+    cause: Exception | None = None
+
+    def get(self) -> ResultT:
+        """Return the result.
+
+        Raises:
+            Exception: What the work raised; `RuntimeError` where that was in another process.
+        """
+        if self.error:
+            raise self.cause or RuntimeError(self.error)
+        return self.result  # type: ignore[return-value]
+
+
+def _attempt(work: Callable[[UnitT], ResultT], unit: UnitT) -> Outcome[ResultT]:
+    """Work on one unit.
+
+    Raises:
+        InterruptedRunError: If a stop was requested.
+    """
+    start = time.perf_counter()
+    try:
+        result = work(unit)
+    except InterruptedRunError:
+        raise
+    except Exception as error:  # noqa: BLE001  (whatever it is, the other units go on)
+        return Outcome(None, time.perf_counter() - start, f"{type(error).__name__}: {error}", error)
+    return Outcome(result, time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Engine(ABC):
+    """Runs independent units.
+
+    Attributes:
+        workers: How many units are worked on at a time.
+    """
+
+    workers: int = 1
+
+    @abstractmethod
+    def outcomes(
+        self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
+    ) -> Iterator[tuple[int, Outcome[ResultT]]]:
+        """Work on units and yield number and outcome of each as it ends; a failed one leaves the others alone.
+
+        Closing the iterator leaves out the units that have not started and waits for the others.
+
+        Args:
+            open_work: Called once where work is done; returns the function that works on one unit.
+            units: What to work on.
+
+        Raises:
+            InterruptedRunError: If a stop was requested; every unit keeps what it has stored.
+        """
+
+
+class LocalEngine(Engine):
+    """Works in this process; with several workers on threads, of one thread of the processor each.
+
+    Units draw no numbers from torch's global generator but in `seeding.seeded`, where there are several workers.
+    """
+
+    def outcomes(
+        self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
+    ) -> Iterator[tuple[int, Outcome[ResultT]]]:
+        """Work on the units, see `Engine.outcomes`."""
+        work = open_work()
+        if self.workers <= 1:
+            for number, unit in enumerate(units):
+                yield number, _attempt(work, unit)
+            return
+        executor = ThreadPoolExecutor(self.workers, "engine", torch.set_num_threads, (1,))
+        try:
+            futures = {executor.submit(_attempt, work, unit): number for number, unit in enumerate(units)}
+            yield from _completed(futures, lambda: None)
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class ProcessEngine(Engine):
+    """Works in processes of their own, of one thread of the processor each; they stop when this one does.
+
+    Attributes:
+        setting: What the number of workers is called, for a message.
+    """
+
+    setting: str = "workers"
+
+    def outcomes(
+        self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
+    ) -> Iterator[tuple[int, Outcome[ResultT]]]:
+        """Work on the units, see `Engine.outcomes`.
+
+        Raises:
+            InterruptedRunError: If a stop was requested.
+            SettingError: If a process was killed.
+        """
+        if not units:
+            return
+        context = multiprocessing.get_context("spawn")
+        stopping = context.Event()
+        executor = ProcessPoolExecutor(
+            min(self.workers, len(units)), context, _start_process, (open_work, stopping, os.getpid())
+        )
+        try:
+            futures = {executor.submit(_work_in_process, unit): number for number, unit in enumerate(units)}
+            yield from _completed(futures, stopping.set)
+        except BrokenProcessPool as error:
+            raise SettingError(
+                self.setting,
+                "processes that live as long as their work",
+                "one that was killed, perhaps for want of memory",
+                "Use fewer workers and repeat the same command; what is done is kept.",
+            ) from error
+        finally:
+            stopping.set()
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+ENGINES: dict[str, type[Engine]] = {"local": LocalEngine, "processes": ProcessEngine}
+
+
+def _completed(
+    futures: dict[Future[Outcome[ResultT]], int], stop: Callable[[], None]
+) -> Iterator[tuple[int, Outcome[ResultT]]]:
+    """Yield outcomes as they come; when a stop is requested, pass it on and end once all that started have ended."""
+    waiting, stopped = dict(futures), False
+    interruption: InterruptedRunError | None = None
+    while waiting:
+        if stop_requested() and not stopped:
+            stopped = True
+            stop()
+            for future in waiting:
+                future.cancel()
+        done, _ = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
+        for future in done:
+            number = waiting.pop(future)
+            try:
+                outcome = future.result()
+            except CancelledError:
+                continue
+            except InterruptedRunError as error:
+                interruption = error  # which says what was done
+            else:
+                yield number, outcome
+    if stopped or interruption is not None:
+        message = "Stopped; everything so far is saved. Repeat the same command to go on from here."
+        raise interruption or InterruptedRunError(message)
+
+
+_work: Callable[[Any], Any] | None = None  # of a worker process
+
+
+def _start_process(open_work: Callable[[], Callable[[Any], Any]], stopping: Any, parent: int) -> None:
+    """Prepare a worker process: one thread, no signals for itself, an end when its parent ends."""
+    global _work
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    logging.getLogger("skdcgn_pipeline").setLevel(logging.WARNING)
+    clear_stop()
+
+    def watch() -> None:
+        while True:
+            if stopping.wait(POLL_SECONDS):
+                request_stop()
+                return
+            if os.getppid() != parent:
+                os._exit(1)  # killed: files are written aside, so nothing is torn
+
+    threading.Thread(target=watch, daemon=True).start()
+    _work = open_work()
+
+
+def _work_in_process(unit: Any) -> Outcome[Any]:
+    assert _work is not None
+    return replace(_attempt(_work, unit), cause=None)  # not every error can be pickled
+
+
+# --- calls side by side ------------------------------------------------------------------------------
+
+
+def num_side_by_side(num_calls: int, device: torch.device) -> int:
+    """Return how many of independent calls run at a time: on a CPU as many as torch has threads."""
+    return min(num_calls, torch.get_num_threads()) if device.type == "cpu" else 1
+
+
+def run_side_by_side(calls: Sequence[Callable[[], ResultT]], device: torch.device) -> list[ResultT]:
+    """Run independent calls by a local engine: on a CPU as many at a time as torch has threads, each on one.
+
+    Small networks gain little from a second thread, and nothing has to be shared between two trainings. One
+    thread each even where one call is left over, so that no result depends on how many processors there are.
+    A GPU works on one call after the other, with the threads that there are.
+
+    Args:
+        calls: What to run.
+        device: Where they compute.
+
+    Returns:
+        The results in the order of the calls.
+
+    Raises:
+        Exception: What a call raised, once those that had started have ended; the others are left out.
+    """
+    engine = LocalEngine(num_side_by_side(len(calls), device))
+    with on_one_thread(device), closing(engine.outcomes(lambda: lambda call: call(), calls)) as outcomes:  # type: ignore[type-var]
+        results = {number: outcome.get() for number, outcome in outcomes}
+    return [results[number] for number in range(len(calls))]

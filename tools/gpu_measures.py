@@ -20,8 +20,8 @@ from torch import Tensor
 from torchvision import models
 
 from skdcgn_pipeline.benchmark import networks as network_benchmark
+from skdcgn_pipeline.benchmark.frame import render_batch
 from skdcgn_pipeline.benchmark.networks import MEASURED, measure_steps
-from skdcgn_pipeline.benchmark.run import render_batch
 from skdcgn_pipeline.classifiers import ensemble_training
 from skdcgn_pipeline.metrics import cost
 from skdcgn_pipeline.metrics.cost import measure_rates, peak_gpu_bytes, wait_for_device

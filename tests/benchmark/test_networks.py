@@ -8,7 +8,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from skdcgn_pipeline.benchmark import frame
 from skdcgn_pipeline.benchmark import networks as network_benchmark
+from skdcgn_pipeline.benchmark.frame import COLUMNS
 from skdcgn_pipeline.benchmark.networks import (
     MEASURES,
     RandomNetworks,
@@ -16,7 +18,6 @@ from skdcgn_pipeline.benchmark.networks import (
     measure_rendering,
     run_network_benchmark,
 )
-from skdcgn_pipeline.benchmark.run import COLUMNS
 from skdcgn_pipeline.metrics import cost
 from skdcgn_pipeline.parameters import Benchmark, Compute, Distill, LossWeights, Student
 from skdcgn_pipeline.teachers.imagenet_cgn import make_random
@@ -62,8 +63,8 @@ def test_every_group_is_measured(networks):
     assert np.isfinite(table["value"]).all()
     assert set(of(table, "throughput").index) == {
         *(f"{role} {precision}" for role in ("teacher", "students") for precision in ("fp32", "bf16")),
-        "teacher, best",
-        "students, best",
+        "teacher, best batch size",
+        "students, best batch size",
     }
     steps = of(table, "distillation")
     plain = steps.loc["plain fp32 eager loop of the same networks", "value"]
@@ -77,24 +78,29 @@ def test_every_group_is_measured(networks):
 
 def test_the_best_students_are_compared_with_the_best_teacher(networks, monkeypatch):
     rates = iter([1.0, 2.0, 10.0, 30.0, 3.0, 2.5, 5.0, 29.0])  # by size: teacher and students, fp32 and bf16
-    monkeypatch.setattr(network_benchmark, "measure_rates", lambda renders, size: dict.fromkeys(renders, next(rates)))
+    monkeypatch.setattr(frame, "measure_rates", lambda renders, size: {name: next(rates) for name in renders})
     rows = {row.what: row for row in measure_rendering(networks)}
-    assert (rows["teacher, best"].batch_size, rows["teacher, best"].precision) == (3, "fp32")
-    best = rows["students, best"]
+    assert (rows["teacher, best batch size"].batch_size, rows["teacher, best batch size"].precision) == (3, "fp32")
+    best = rows["students, best batch size"]
     assert (best.batch_size, best.precision, best.ratio, best.met) == (2, "bf16", pytest.approx(10), True)
 
 
 def test_a_batch_that_memory_cannot_hold_is_left_out(networks, monkeypatch, caplog):
-    def rates(renders, batch_size):
-        if "teacher" in renders and batch_size == 3:
-            raise torch.OutOfMemoryError
-        return dict.fromkeys(renders, 1.0)
+    original = frame.render_batch
 
-    monkeypatch.setattr(network_benchmark, "measure_rates", rates)
+    def render_batch(generator, batch_size, *arguments):
+        if generator is networks.teacher and batch_size == 3:
+            return raise_out_of_memory
+        return original(generator, batch_size, *arguments)
+
+    def raise_out_of_memory():
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(frame, "render_batch", render_batch)
     rows = measure_rendering(networks)
     assert {row.batch_size for row in rows if row.what.startswith("teacher")} == {2}
     assert {row.batch_size for row in rows if row.what.startswith("students f")} == {2, 3}
-    assert "teacher in fp32: no memory for a batch of 3" in caplog.text
+    assert "teacher fp32: no memory for a batch of 3" in caplog.text
 
 
 def test_random_networks_give_finite_images_that_differ():

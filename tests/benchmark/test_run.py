@@ -6,7 +6,6 @@ import logging
 import mmap
 import os
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,18 @@ import pandas as pd
 import pytest
 import torch
 
+from skdcgn_pipeline.benchmark import frame
 from skdcgn_pipeline.benchmark import run as benchmark
-from skdcgn_pipeline.benchmark.run import (
+from skdcgn_pipeline.benchmark.frame import (
     COLUMNS,
-    MEASURES,
     PUBLISHED,
-    Workload,
     benchmark_metrics,
     command_of,
     describe_machine,
     has_bf16_units,
-    peak_memory,
-    run_benchmark,
+    peak_growth,
 )
+from skdcgn_pipeline.benchmark.run import MEASURES, Workload, run_benchmark
 from skdcgn_pipeline.metrics import cost
 from skdcgn_pipeline.parameters import Benchmark, ClassifierFit, Composition, Compute, Distill, Prepare, Student
 from skdcgn_pipeline.runtime import progress
@@ -112,7 +110,7 @@ def fixed(monkeypatch: pytest.MonkeyPatch, **values: float) -> None:
     def known(measures: Any) -> dict[str, float]:
         return {name: values[name.split()[0]] for name in measures}
 
-    monkeypatch.setattr(benchmark, "take_turns", known)
+    monkeypatch.setattr(frame, "take_turns", known)
     monkeypatch.setattr(benchmark, "in_turns", lambda measures: {name: [v] for name, v in known(measures).items()})
 
 
@@ -177,7 +175,7 @@ def test_the_best_students_are_compared_with_the_best_teacher(workload, monkeypa
     def rates(renders: Any, batch_size: int) -> dict[str, float]:
         return {"teacher": 100.0 / batch_size, "students": rate * batch_size / 8, "students bf16": 60.0}
 
-    monkeypatch.setattr(benchmark, "measure_rates", rates)
+    monkeypatch.setattr(frame, "measure_rates", rates)
     best = row_of(one_group(workload, "throughput"), "students, best batch size")
     assert (best["batch_size"], best["ratio"]) == (4, pytest.approx(rate * 4 / 8 / 50))
     assert (best["target"], bool(best["met"])) == (">= 10x", met)
@@ -197,7 +195,7 @@ def test_composition_is_judged_at_the_published_size_alone(workload, monkeypatch
 
 
 def test_the_memory_of_composing_is_told_where_the_system_tells_it(workload, monkeypatch):
-    monkeypatch.setattr(benchmark, "_resident_bytes", lambda: None)
+    monkeypatch.setattr(frame, "PROCESS", Path("/nowhere"))
     whats = one_group(workload, "composition")["what"]
     assert not whats.str.startswith("peak memory beyond").any()
 
@@ -298,23 +296,17 @@ def test_a_missing_device_is_refused(workload):
         run_benchmark(replace(workload, compute=Compute.model_construct(device="gpu")))
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the memory of a process is told by Linux only")
-def test_the_peak_of_the_memory_is_seen():
-    with peak_memory() as memory:
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the memory of a process is told by Linux only")
+def test_the_peak_of_the_memory_is_seen_even_if_it_is_given_back():
+    def fill(num_bytes: int) -> None:
         # Straight from the system: an array may get memory that earlier tests have left to the process.
-        filled = mmap.mmap(-1, 50_000_000)
-        filled.write(b"1" * 50_000_000)
-        # On a busy machine the watching thread may have to wait for its turn.
-        for _ in range(1000):
-            if (memory.peak_bytes or 0) > 40_000_000:
-                break
-            time.sleep(0.01)
-        filled.close()
-    with peak_memory() as little:
-        pass
-    assert memory.peak_bytes is not None
-    assert little.peak_bytes is not None
-    assert memory.peak_bytes > 40_000_000 > little.peak_bytes
+        with mmap.mmap(-1, num_bytes) as filled:
+            filled.write(b"1" * num_bytes)
+
+    large, little = peak_growth(lambda: fill(50_000_000)), peak_growth(lambda: fill(1000))
+    assert large is not None
+    assert little is not None
+    assert large > 40_000_000 > little
 
 
 @pytest.mark.parametrize(
@@ -322,7 +314,7 @@ def test_the_peak_of_the_memory_is_seen():
     [({"flags": ["fpu avx512f"]}, False), ({"flags": ["fpu avx512_bf16"]}, True), ({"Features": ["fp bf16"]}, True)],
 )
 def test_units_for_bfloat16_are_found_by_their_flag(monkeypatch, flags, expected):
-    monkeypatch.setattr(benchmark, "_cpu_info", lambda key: flags.get(key, []))
+    monkeypatch.setattr(frame, "_cpu_info", lambda key: flags.get(key, []))
     assert has_bf16_units(torch.device("cpu")) is expected
 
 

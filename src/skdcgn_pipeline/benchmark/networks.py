@@ -6,7 +6,6 @@ checkpoint nor a million samples.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,19 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from skdcgn_pipeline.benchmark.run import Row, render_batch, tabulate
+from skdcgn_pipeline.benchmark.frame import (
+    Rendering,
+    Row,
+    forget_gpu_memory,
+    gpu_memory,
+    measure_renderings,
+    tabulate,
+)
 from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
 from skdcgn_pipeline.losses.distillation import feature_loss, kl_loss, pixel_loss
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
-from skdcgn_pipeline.metrics.cost import measure_rates, take_turns, wait_for_device
+from skdcgn_pipeline.metrics.cost import take_turns, wait_for_device
 from skdcgn_pipeline.networks.discriminator import ProjectionDiscriminator
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Benchmark, Compute, Distill, Precision
@@ -42,8 +48,6 @@ MEASURED = "texture"
 MATRIX_SIZE = {"cuda": 8192, "cpu": 256}
 NUM_PRODUCTS = 10
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,43 +96,24 @@ def make_networks(settings: Benchmark, distill: Mapping[str, Distill], seed: int
 
 
 def measure_rendering(networks: RandomNetworks) -> list[Row]:
-    """Measure images/s of all three mechanisms by batch size, and the GPU memory that it takes.
-
-    A batch that the memory of a GPU cannot hold is left out and told.
-    """
-    rows: list[Row] = []
-    best: dict[str, Row] = {}
-    for batch_size in networks.settings.batch_sizes:
-        for role, one in (("teacher", networks.teacher), ("students", networks.students)):
-            for precision in PRECISIONS:
-                call = partial(render_batch, one, batch_size, precision, networks.compute, networks.device)
-                try:
-                    _forget_memory()
-                    rate = measure_rates({role: call(networks.seed)}, batch_size)[role]
-                except torch.OutOfMemoryError:
-                    logger.warning("%s in %s: no memory for a batch of %d", role, precision, batch_size)
-                    continue
-                name = f"{role} {precision}"
-                common: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
-                rows.append(Row("throughput", name, rate, "images/s", **common))
-                rows += _memory("throughput", f"{name}, peak GPU memory", networks.device, **common)
-                if role not in best or rate > best[role].value:
-                    best[role] = rows[-1] if rows[-1].unit == "images/s" else rows[-2]
-    for role, own in best.items():
-        what, common = f"{role}, best", {"batch_size": own.batch_size, "precision": own.precision}
-        if role == "teacher":
-            rows.append(Row("throughput", what, own.value, "images/s", **common))
-        elif "teacher" in best:
-            ratio = own.value / best["teacher"].value
-            judged: dict[str, Any] = {"reference": "teacher, best", "target": ">= 10x", "met": ratio >= 10}
-            rows.append(Row("throughput", what, own.value, "images/s", ratio=ratio, **common, **judged))
-    return rows
+    """Measure images/s of teacher and students in both precisions, see `measure_renderings`."""
+    generators = {"teacher": networks.teacher, "students": networks.students}
+    renderings = [
+        Rendering(f"{role} {precision}", role, generator, precision)
+        for role, generator in generators.items()
+        for precision in PRECISIONS
+    ]
+    return measure_renderings(
+        renderings, networks.settings.batch_sizes, networks.compute, networks.device, networks.seed
+    )
 
 
 def measure_steps(networks: RandomNetworks) -> list[Row]:
     """Measure images/s of distillation: as a run does it, and in a plain fp32 loop of the same networks."""
     settings, device = networks.distill[MEASURED], networks.device
-    batch = tuple(part.to(device) for part in _random_pairs(networks, settings.batch_size).take(_rows(settings)))
+    batch = tuple(
+        part.to(device) for part in _random_pairs(networks, settings.batch_size).take(torch.arange(settings.batch_size))
+    )
     noise, labels, images = batch[0], batch[1], decode_images(MEASURED, batch[2])
     own = DistillationStep(MEASURED, *networks.sizes, settings, networks.seed, networks.compute)
     plain = _PlainLoop(networks.sizes, settings, networks.seed, device)
@@ -137,13 +122,13 @@ def measure_steps(networks: RandomNetworks) -> list[Row]:
         "own": lambda step: own(step, noise, labels, images),
         "plain": lambda step: plain(noise, labels, images),
     }
-    memory: dict[str, list[Row]] = {}
+    memory: list[Row] = []
     common: dict[str, Any] = {"batch_size": settings.batch_size}
-    for name, what in (("own", "distillation step"), ("plain", "plain fp32 loop")):
-        _forget_memory()
+    for name, what in (("plain", "plain fp32 loop"), ("own", "distillation step")):
+        forget_gpu_memory()
         for step in range(settings.judge_every_steps * settings.adversarial_every_judgements):
             steps[name](step)  # every kind of step once: compiled, tuned, allocated
-        memory[name] = _memory("distillation", f"{what}, peak GPU memory", device, **common)
+        memory += gpu_memory(Row("distillation", f"{what}, peak GPU memory", 0.0, "GB", **common), device)
 
     def rate(step: Callable[[int], object]) -> float:
         wait_for_device()
@@ -154,14 +139,13 @@ def measure_steps(networks: RandomNetworks) -> list[Row]:
         return num_steps * settings.batch_size / (time.perf_counter() - start)
 
     rates = take_turns({name: partial(rate, step) for name, step in steps.items()})
-    ratio, reference = rates["own"] / rates["plain"], "plain fp32 eager loop of the same networks"
-    judged: dict[str, Any] = {"reference": reference, "target": ">= 3x", "met": ratio >= 3}
     precision = networks.compute.precision
-    rows = [
+    reference = "plain fp32 eager loop of the same networks"
+    step_row = Row("distillation", "step", rates["own"], "images/s", precision=precision, **common)
+    measured = [
         Row("distillation", reference, rates["plain"], "images/s", precision="fp32", **common),
-        Row("distillation", "step", rates["own"], "images/s", precision=precision, ratio=ratio, **common, **judged),
-        *memory["plain"],
-        *memory["own"],
+        step_row.compared(rates["own"] / rates["plain"], reference, at_least=3),
+        *memory,
     ]
     with FlopCounterMode(display=False) as counter:
         plain(noise, labels, images)
@@ -169,7 +153,7 @@ def measure_steps(networks: RandomNetworks) -> list[Row]:
     done = rendered_once * rates["own"] / settings.batch_size
     share = 100 * done / _matrix_rate(device, precision)
     what = "step, share of the rate of a large matrix product"
-    return [*rows, Row("distillation", what, share, "%", precision=precision, **common)]
+    return [*measured, Row("distillation", what, share, "%", precision=precision, **common)]
 
 
 def measure_data_path(networks: RandomNetworks) -> list[Row]:
@@ -201,11 +185,8 @@ def measure_data_path(networks: RandomNetworks) -> list[Row]:
 
     waiting()
     measured = take_turns({"rate": rate, "waiting": waiting})
-    judged: dict[str, Any] = {"target": "<= 5 %", "met": measured["waiting"] <= 5}
-    return [
-        Row("data", "samples in memory to the device", measured["rate"], "images/s", **common),
-        Row("data", "share of a training spent waiting for data", measured["waiting"], "%", **common, **judged),
-    ]
+    waited = Row("data", "share of a training spent waiting for data", measured["waiting"], "%", **common)
+    return [Row("data", "samples in memory to the device", measured["rate"], "images/s", **common), waited.at_most(5)]
 
 
 MEASURES: dict[str, Callable[[RandomNetworks], list[Row]]] = {
@@ -216,7 +197,7 @@ MEASURES: dict[str, Callable[[RandomNetworks], list[Row]]] = {
 
 
 def run_network_benchmark(networks: RandomNetworks, arguments: Sequence[str] = ()) -> pd.DataFrame:
-    """Measure every group, or the one that the settings name; returns and raises as `run_benchmark`."""
+    """Measure every group, or the one that the settings name; returns and raises as `tabulate`."""
     measures = {group: partial(measure, networks) for group, measure in MEASURES.items()}
     return tabulate(measures, networks.settings, networks.device, arguments)
 
@@ -261,10 +242,6 @@ class _PlainLoop:
         return counter.get_total_flops()
 
 
-def _rows(settings: Distill) -> Tensor:
-    return torch.arange(settings.batch_size)
-
-
 def _random_pairs(networks: RandomNetworks, num_rows: int) -> PairsInMemory:
     """Return noise, labels and random bytes in place of a teacher's images."""
     noise_dim, num_classes, image_size = networks.sizes
@@ -286,17 +263,3 @@ def _matrix_rate(device: torch.device, precision: Precision) -> float:
         matrix @ matrix
     wait_for_device()
     return NUM_PRODUCTS * 2 * size**3 / (time.perf_counter() - start)
-
-
-def _forget_memory() -> None:
-    """Measure the peak of the GPU's memory from here on."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _memory(group: str, what: str, device: torch.device, **common: Any) -> list[Row]:
-    """Return the peak of the GPU's memory; nothing elsewhere."""
-    if device.type != "cuda":
-        return []
-    return [Row(group, what, torch.cuda.max_memory_allocated(device) / 1e9, "GB", **common)]

@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pandas as pd
 
+from skdcgn_pipeline.benchmark.frame import benchmark_metrics
 from skdcgn_pipeline.benchmark.networks import make_networks, run_network_benchmark
-from skdcgn_pipeline.benchmark.run import Workload, benchmark_metrics, run_benchmark
+from skdcgn_pipeline.benchmark.run import Workload, run_benchmark
 from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table
 from skdcgn_pipeline.parameters import Benchmark, Classify, Compose, Compute, Distill, Prepare
 from skdcgn_pipeline.reporting.pictures import draw_benchmark

@@ -1,0 +1,119 @@
+"""Every setting of the pipeline: its name, type, default, range and meaning; one file per stage.
+
+The values that deviate are in `conf/<env>/parameters*.yml`; unknown keys, wrong types and impossible values are
+refused all at once and before any work (`check_parameters`).
+"""
+
+from skdcgn_pipeline.parameters.ablation import (
+    Ablation,
+    CountsGrid,
+    LossesGrid,
+    MixingGrid,
+    MonolithGrid,
+    SizeGrid,
+    StageGrid,
+    StudyDistillation,
+    StudyName,
+    TransformationGrid,
+    TransformationStrengths,
+)
+from skdcgn_pipeline.parameters.base import (
+    Count,
+    Fraction,
+    Positive,
+    Precision,
+    Settings,
+    Weight,
+    flatten,
+    without_anchors,
+)
+from skdcgn_pipeline.parameters.baseline import Baseline, BaselineWeights, LearningRates, MechanismName
+from skdcgn_pipeline.parameters.benchmark import Benchmark, BenchmarkGroup
+from skdcgn_pipeline.parameters.classes import Classes, ClassLists, choose_classes
+from skdcgn_pipeline.parameters.classify import ClassifierFit, Classify, TrainingSetName
+from skdcgn_pipeline.parameters.compose import (
+    Compose,
+    Composition,
+    Counterfactual,
+    Interpolation,
+    MechanismClasses,
+    Transformation,
+    Transformations,
+)
+from skdcgn_pipeline.parameters.compute import Compute, Device
+from skdcgn_pipeline.parameters.distill import Distill, LossTerm, LossWeights, MechanismParameters, Student
+from skdcgn_pipeline.parameters.ensemble import CounterfactualSource, Ensemble, EnsembleFit, ImageReading
+from skdcgn_pipeline.parameters.export import Export
+from skdcgn_pipeline.parameters.fetch import Fetch
+from skdcgn_pipeline.parameters.prepare import GivenFeatures, Prepare
+from skdcgn_pipeline.parameters.project import Parameters, Variant, check_parameters
+from skdcgn_pipeline.parameters.prune import Prune
+from skdcgn_pipeline.parameters.report import GenerationMetrics, Report
+from skdcgn_pipeline.parameters.sample import ImageEncoding, Sample
+from skdcgn_pipeline.parameters.teacher import Teacher, TeacherFit
+
+__all__ = [
+    "Ablation",
+    "Baseline",
+    "BaselineWeights",
+    "Benchmark",
+    "BenchmarkGroup",
+    "ClassLists",
+    "Classes",
+    "ClassifierFit",
+    "Classify",
+    "Compose",
+    "Composition",
+    "Compute",
+    "Count",
+    "Counterfactual",
+    "CounterfactualSource",
+    "CountsGrid",
+    "Device",
+    "Distill",
+    "Ensemble",
+    "EnsembleFit",
+    "Export",
+    "Fetch",
+    "Fraction",
+    "GenerationMetrics",
+    "GivenFeatures",
+    "ImageEncoding",
+    "ImageReading",
+    "Interpolation",
+    "LearningRates",
+    "LossTerm",
+    "LossWeights",
+    "LossesGrid",
+    "MechanismClasses",
+    "MechanismName",
+    "MechanismParameters",
+    "MixingGrid",
+    "MonolithGrid",
+    "Parameters",
+    "Positive",
+    "Precision",
+    "Prepare",
+    "Prune",
+    "Report",
+    "Sample",
+    "Settings",
+    "SizeGrid",
+    "StageGrid",
+    "Student",
+    "StudyDistillation",
+    "StudyName",
+    "Teacher",
+    "TeacherFit",
+    "TrainingSetName",
+    "Transformation",
+    "TransformationGrid",
+    "TransformationStrengths",
+    "Transformations",
+    "Variant",
+    "Weight",
+    "check_parameters",
+    "choose_classes",
+    "flatten",
+    "without_anchors",
+]

@@ -1,0 +1,222 @@
+"""Settings of the `ablation` stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from skdcgn_pipeline.parameters.base import Count, Positive, Settings
+from skdcgn_pipeline.parameters.classify import ClassifierFit
+from skdcgn_pipeline.parameters.compose import Composition, Transformation
+from skdcgn_pipeline.parameters.distill import LossTerm, Student
+from skdcgn_pipeline.runtime.errors import check_choice
+from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES, check_transformation
+
+StudyName = Literal[
+    "transformations", "mechanisms", "counts", "mixing", "losses", "size", "source", "stage", "monolith"
+]
+
+
+class TransformationStrengths(Settings):
+    """One kind of transformation at several strengths, see `vocabulary.TRANSFORMATION_KINDS`.
+
+    Attributes:
+        kind: Name of the transformation.
+        strengths: One cell each.
+    """
+
+    kind: str
+    strengths: Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1)]
+
+
+class TransformationGrid(Settings):
+    """Study `transformations`: each cell adds one transformation to one mechanism.
+
+    Attributes:
+        shape, texture, background: Per mechanism, the kinds and their strengths.
+        combined: Transformations of the shape mechanism that are applied one after the other in one cell;
+            the strength of the last is the cell's.
+        without_patch_shift: Also leave out the patch shift of texture, of background and of both.
+    """
+
+    shape: tuple[TransformationStrengths, ...] = ()
+    texture: tuple[TransformationStrengths, ...] = ()
+    background: tuple[TransformationStrengths, ...] = ()
+    combined: tuple[Annotated[tuple[Transformation, ...], Field(min_length=2)], ...] = ()
+    without_patch_shift: bool = True
+
+    @model_validator(mode="after")
+    def _fit_their_mechanism(self) -> TransformationGrid:
+        for mechanism in MECHANISMS:
+            for number, own in enumerate(getattr(self, mechanism)):
+                for strength in own.strengths:
+                    check_transformation(f"{mechanism}.{number}", mechanism, own.kind, strength)
+        for number, transformations in enumerate(self.combined):
+            for one in transformations:
+                check_transformation(f"combined.{number}", "shape", one.kind, one.strength)
+        if not (self.shape or self.texture or self.background or self.combined or self.without_patch_shift):
+            raise ValueError("the grid is empty: name at least one transformation of one mechanism")
+        return self
+
+
+class CountsGrid(Settings):
+    """Study `counts`: training sets of a fixed size, with several counterfactuals of each shape.
+
+    Attributes:
+        per_shape: Counterfactuals made of each mask.
+        dataset_sizes: Images of the training set; the reference composes without end.
+    """
+
+    per_shape: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 5, 10, 20)
+    dataset_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = (10_000, 100_000, 1_000_000)
+
+    @model_validator(mode="after")
+    def _some_shape(self) -> CountsGrid:
+        if max(self.per_shape) > min(self.dataset_sizes):
+            raise ValueError(
+                "'per_shape' must not exceed the smallest of 'dataset_sizes', "
+                f"got {max(self.per_shape)} counterfactuals of each shape in {min(self.dataset_sizes)} images"
+            )
+        return self
+
+
+class MixingGrid(Settings):
+    """Study `mixing`: biased originals among the training images.
+
+    Attributes:
+        originals_shares: Share of the originals in every batch.
+    """
+
+    originals_shares: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)], ...], Field(min_length=1)
+    ] = (0.0, 0.25, 0.5, 0.75)
+
+
+class LossesGrid(Settings):
+    """Study `losses`: students distilled with each loss term removed in turn and alone.
+
+    Attributes:
+        terms: Terms that are removed and left alone.
+        kl_temperatures: T of the KL term.
+        judge_every_steps: As in `Distill`; 1 lets terms of the discriminator stand alone.
+        num_steps: Steps of each mechanism, in place of those of `ablation.distill`.
+    """
+
+    terms: Annotated[tuple[LossTerm, ...], Field(min_length=1)] = (
+        "pixel",
+        "binary_cross_entropy",
+        "feature",
+        "kl",
+        "adversarial",
+    )
+    kl_temperatures: tuple[Positive, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
+    judge_every_steps: Count = 1
+    num_steps: Count = 100
+
+
+class SizeGrid(Settings):
+    """Study `size`: trios of students, each of one architecture.
+
+    Attributes:
+        students: The architectures, from small to large.
+    """
+
+    students: Annotated[tuple[Student, ...], Field(min_length=1)]
+
+
+class StageGrid(Settings):
+    """Study `stage`: a transformation when composing against inside the teacher's own training.
+
+    The teacher is trained on from its weights, so that a small budget is enough.
+
+    Attributes:
+        transformations: Of the shape mechanism, one per pair of cells.
+        num_images: Images of the training that goes on.
+    """
+
+    transformations: Annotated[tuple[Transformation, ...], Field(min_length=1)]
+    num_images: Count
+
+    @model_validator(mode="after")
+    def _fit_shape(self) -> StageGrid:
+        for number, one in enumerate(self.transformations):
+            check_transformation(f"transformations.{number}", "shape", one.kind, one.strength)
+            if one.kind == "binarise":
+                raise ValueError("'binarise' has no gradient, so no teacher can be trained through it; leave it out")
+        return self
+
+
+class MonolithGrid(Settings):
+    """Study `monolith`: one student of the whole image, without mechanisms.
+
+    Attributes:
+        student: Its architecture, about the size of a trio.
+    """
+
+    student: Student
+
+
+class StudyDistillation(Settings):
+    """Budget of the students that cells distil for themselves.
+
+    Attributes:
+        num_steps: Steps of each mechanism.
+        num_pool_images_per_class: Rows per class of the pools drawn from them.
+    """
+
+    num_steps: Count
+    num_pool_images_per_class: Count
+
+
+class Ablation(Settings):
+    """The composition study: nine named grids of cells, each of which trains classifiers.
+
+    Attributes:
+        study: `all`, one name or several.
+        plan: Only say which cells there are, which are done, and how long the others will take.
+        workers: Processes that run cells side by side; each computes on one thread, so the result does
+            not depend on their number.
+        max_cells: More cells are refused; raise it to confirm that they are wanted.
+        num_seeds: Classifiers per cell.
+        source: Whose pools are composed where a study does not say otherwise.
+        composition: The reference that transformations are added to.
+        transformations, counts, mixing, losses, size, stage, monolith: The grids; `mechanisms` and
+            `source` have nothing to choose.
+        distill: Budget of the students that cells distil for themselves.
+        fit: How each classifier is trained. At ImageNet's scale each is an ensemble, trained as `ensemble.fit`
+            says on `num_images` real images in batches of `batch_size`, and as many counterfactuals.
+    """
+
+    study: Annotated[tuple[StudyName, ...], Field(min_length=1)] = STUDIES  # type: ignore[assignment]
+    plan: bool = False
+    workers: Annotated[int, Field(gt=0, le=256)] = 1
+    max_cells: Count = 250
+    num_seeds: Annotated[int, Field(ge=2)] = 3
+    source: Literal["teacher", "students"] = "students"
+    composition: Composition = Composition()
+    transformations: TransformationGrid
+    counts: CountsGrid = CountsGrid()
+    mixing: MixingGrid = MixingGrid()
+    losses: LossesGrid = LossesGrid()
+    size: SizeGrid
+    stage: StageGrid
+    monolith: MonolithGrid
+    distill: StudyDistillation
+    fit: ClassifierFit
+
+    @field_validator("composition")
+    @classmethod
+    def _classes_by_number(cls, value: Composition) -> Composition:
+        names = [one for one in value.classes.model_dump().values() if isinstance(one, str)]
+        if names:
+            raise ValueError(f"classes are numbers or ranges here, got the name '{names[0]}'")
+        return value
+
+    @field_validator("study", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        names = list(STUDIES) if value == "all" else [value] if isinstance(value, str) else value
+        for name in names if isinstance(names, list | tuple) else ():
+            check_choice("study", name, ("all", *STUDIES))
+        return names

@@ -1,0 +1,64 @@
+"""What settings of all stages are made of: number types and the model they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Precision = Literal["fp32", "bf16"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused.
+
+    Attributes:
+        ADDED_LATER: Names of settings that came when there were results already.
+        WITHOUT_INFLUENCE: Names of settings that no result depends on.
+    """
+
+    ADDED_LATER: ClassVar[frozenset[str]] = frozenset()
+    WITHOUT_INFLUENCE: ClassVar[frozenset[str]] = frozenset()
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what results depend on, JSON-able.
+
+        A setting that came later is left out where it has its default, so that results from before keep
+        their identity.
+        """
+        own = self.model_dump(mode="json", exclude=set(self.WITHOUT_INFLUENCE))
+        for name in list(own):
+            value = getattr(self, name)
+            if name in self.ADDED_LATER and value == type(self).model_fields[name].default:
+                del own[name]
+            elif isinstance(value, Settings):
+                own[name] = value.identity()
+        return own
+
+    def __str__(self) -> str:
+        return self.model_dump_json()
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Settings):
+            value = value.model_dump(mode="json")
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def without_anchors(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as the configuration gives them, but for keys with a leading underscore: YAML anchors."""
+    return {key: value for key, value in raw.items() if not key.startswith("_")}

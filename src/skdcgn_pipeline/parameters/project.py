@@ -1,0 +1,139 @@
+"""All parameters together, checked at once before any work."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from skdcgn_pipeline.parameters.ablation import Ablation
+from skdcgn_pipeline.parameters.base import Count, Settings, without_anchors
+from skdcgn_pipeline.parameters.baseline import Baseline
+from skdcgn_pipeline.parameters.benchmark import Benchmark
+from skdcgn_pipeline.parameters.classes import ClassLists
+from skdcgn_pipeline.parameters.classify import Classify
+from skdcgn_pipeline.parameters.compose import Compose
+from skdcgn_pipeline.parameters.compute import Compute
+from skdcgn_pipeline.parameters.distill import MechanismParameters
+from skdcgn_pipeline.parameters.ensemble import Ensemble
+from skdcgn_pipeline.parameters.export import Export
+from skdcgn_pipeline.parameters.fetch import Fetch
+from skdcgn_pipeline.parameters.prepare import Prepare
+from skdcgn_pipeline.parameters.prune import Prune
+from skdcgn_pipeline.parameters.report import Report
+from skdcgn_pipeline.parameters.sample import Sample
+from skdcgn_pipeline.parameters.teacher import Teacher
+from skdcgn_pipeline.runtime.errors import SettingError, nearest
+
+Variant = Literal["colored", "double_colored", "wildlife", "imagenet"]
+
+
+class Parameters(Settings):
+    """All parameters of the project, as `conf/<env>/parameters*.yml` give them.
+
+    Attributes:
+        seed: Everything random follows from it.
+        variant: The bias protocol of the images, and the published teacher of MNIST.
+        assets: Folder of MNIST, published teachers and textures.
+        class_lists: Lists of class numbers by name, for wherever classes are chosen.
+        keep_last: Versions of each dataset that `prune` leaves.
+    """
+
+    seed: Annotated[int, Field(ge=0)]
+    variant: Variant
+    assets: str
+    compute: Compute
+    fetch: Fetch = Fetch()
+    class_lists: ClassLists = Field(default={})
+    prepare: Prepare
+    teacher: Teacher
+    sample: Sample
+    shape: MechanismParameters
+    texture: MechanismParameters
+    background: MechanismParameters
+    compose: Compose
+    classify: Classify
+    ablation: Ablation
+    baseline: Baseline
+    ensemble: Ensemble
+    benchmark: Benchmark
+    report: Report
+    keep_last: Count = 3
+    prune: Prune = Prune()
+    export: Export = Export()
+
+    @model_validator(mode="after")
+    def _variant_fits_the_source(self) -> Parameters:
+        if (self.variant == "imagenet") != (self.prepare.source == "imagenet"):
+            raise ValueError(
+                "variant 'imagenet' belongs to prepare.source 'imagenet', and a variant of the bias to digits; "
+                f"got variant '{self.variant}' with prepare.source '{self.prepare.source}'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _images_learn_something(self) -> Parameters:
+        for mechanism in ("texture", "background"):
+            weights = getattr(self, mechanism).distill.weights.model_dump(exclude={"binary_cross_entropy"})
+            if not any(weights.values()):
+                raise ValueError(
+                    f"{mechanism}.distill.weights: binary_cross_entropy is only for masks; "
+                    "at least one other weight must be above 0"
+                )
+        return self
+
+
+def check_parameters(raw: dict[str, Any]) -> Parameters:
+    """Check all parameters at once.
+
+    Args:
+        raw: The merged parameters of an environment and the command line.
+
+    Returns:
+        The typed parameters.
+
+    Raises:
+        SettingError: One message that lists every setting that is wrong.
+    """
+    try:
+        return Parameters.model_validate(without_anchors(raw))
+    except ValidationError as error:
+        lines = [f"\n  - {_explain(problem)}" for problem in error.errors(include_url=False)]
+        raise SettingError(
+            "parameters",
+            "known settings with possible values",
+            f"{len(lines)} problem{'s' if len(lines) > 1 else ''}",
+            "Nothing has been run; correct in conf/ or after --params:" + "".join(lines),
+        ) from error
+
+
+def _explain(problem: Any) -> str:
+    """Put one problem found by pydantic into words."""
+    location = [part for part in problem["loc"] if part != "[key]"]
+    name = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(location[:-1])
+        return f"{name}: unknown setting. {nearest(str(location[-1]), known)}"
+    if problem["type"] == "missing":
+        return f"{name}: missing, a value is needed"
+    if problem["type"] == "literal_error":
+        choices = problem["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+        return (
+            f"{name}: expected one of {', '.join(choices)}, got {problem['input']!r}. "
+            f"{nearest(str(problem['input']), choices)}"
+        )
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {message} (got {problem['input']!r})" if problem["type"] != "value_error" else f"{name}: {message}"
+
+
+def _fields_at(location: list[Any]) -> list[str]:
+    """Return the names of the settings inside the setting at `location`."""
+    model: type[BaseModel] = Parameters
+    for part in location:
+        field = model.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if field and get_args(annotation):  # tuple[Model, ...]
+            annotation = get_args(annotation)[0]
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)

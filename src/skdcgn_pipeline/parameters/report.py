@@ -1,0 +1,42 @@
+"""Settings of the `report` stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from skdcgn_pipeline.parameters.base import Count, Settings
+
+
+class GenerationMetrics(Settings):
+    """How generated images are measured: FID, KID, IS and masks (`metrics.generation`).
+
+    Attributes:
+        network: In whose features: `feature_network`, the run's digit classifier, or `inception`, whose weights
+            are looked for in the asset folder.
+        classes: Classes that get a FID of their own: `all`, or a list, which may be empty.
+        num_subsets: Random subsets over which KID is averaged.
+        subset_size: Images of each subset; at most half of those that there are.
+        num_splits: Of the images for IS.
+    """
+
+    network: Literal["feature_network", "inception"] = "feature_network"
+    classes: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = "all"
+    num_subsets: Count = 100
+    subset_size: Annotated[int, Field(ge=2)] = 1000
+    num_splits: Count = 10
+
+
+class Report(Settings):
+    """What the report shows.
+
+    Attributes:
+        num_examples: Columns of the picture sheets.
+        benchmark_batch_size: Batch size at which images/s of teacher and student are measured.
+        generation_metrics: How composites of teacher and students are measured.
+    """
+
+    num_examples: Annotated[int, Field(gt=0, le=40)] = 10
+    benchmark_batch_size: Count = 64
+    generation_metrics: GenerationMetrics = GenerationMetrics()

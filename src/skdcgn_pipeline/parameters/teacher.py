@@ -1,0 +1,121 @@
+"""Settings of the `teacher` stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from skdcgn_pipeline.parameters.base import Count, Fraction, Positive, Settings, Weight
+
+
+class TeacherFit(Settings):
+    """How the `teacher` pipeline trains a CGN of the MNIST architecture (method of CGN, section 4.1).
+
+    Attributes:
+        num_images: Images drawn from the biased training split in all.
+        batch_size: Images per step, an even number.
+        learning_rate: Of Adam, betas (0.5, 0.999), for generator and discriminator.
+        decay_share: Share of the steps, at the end, over which the learning rates fall to 0.
+        mask_entropy_weight: Binary entropy (log2) of the mask.
+        mask_bounds_weight: Mean mask kept within `mask_bounds`.
+        mask_bounds: Lowest and highest mean of a mask.
+        mode_seeking_weight: Masks of one class kept apart; 0 is the published training.
+        mode_seeking_floor: Mean distance of two masks from which on they are left alone.
+        style_weights: One weight per layer of the style network.
+        style_network: `vgg16` (torchvision weights, where they are present) or `digit_classifier`.
+        style_initialisation: How `digit_classifier` starts: `kaiming_normal`, or `torch` for torch's
+            default, with which it hardly learns and the style is compared in nearly random features.
+        discriminator: `linear` or `convolutional`.
+        discriminator_width: Width of its hidden layers.
+        spectral_norm: Normalise the discriminator's weights (arXiv 1802.05957), without which single
+            classes of a small dataset can be lost for good; false is the published training.
+        init: `orthogonal` or `normal`.
+        init_gain: Gain of the orthogonal, or standard deviation of the normal initialisation.
+        ema_decay: The shipped weights are an exponential moving average; 0 keeps the last.
+        checkpoint_every_steps: A killed training repeats at most this many steps.
+    """
+
+    num_images: Count
+    batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 16
+    learning_rate: Positive = 2e-4
+    decay_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    mask_entropy_weight: Weight = 0.3
+    mask_bounds_weight: Weight = 0.0
+    mask_bounds: tuple[Fraction, Fraction] = (0.05, 0.5)
+    mode_seeking_weight: Weight = 0.0
+    mode_seeking_floor: Fraction = 0.12
+    style_weights: tuple[Weight, ...] = (0.0, 0.05, 0.0, 0.05)
+    style_network: Literal["vgg16", "digit_classifier"] = "digit_classifier"
+    style_initialisation: Literal["kaiming_normal", "torch"] = "kaiming_normal"
+    discriminator: Literal["linear", "convolutional"] = "linear"
+    discriminator_width: Count = 512
+    spectral_norm: bool = False
+    init: Literal["orthogonal", "normal"] = "orthogonal"
+    init_gain: Positive = 0.2
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    checkpoint_every_steps: Count = 500
+
+    @property
+    def num_steps(self) -> int:
+        """Generator steps: images over batch size, at least one."""
+        return max(1, self.num_images // self.batch_size)
+
+    @field_validator("style_weights")
+    @classmethod
+    def _four_layers(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) != 4:
+            raise ValueError(f"needs 4 weights, one per layer of the style network, got {len(value)}")
+        return value
+
+    @field_validator("mask_bounds")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] >= value[1]:
+            raise ValueError(f"the lower bound must be below the upper one, got {list(value)}")
+        return value
+
+
+class Teacher(Settings):
+    """Which teacher is distilled.
+
+    Attributes:
+        name: `mnist_cgn` (published weights, or those of the `teacher` pipeline), `digits_cgn`
+            (shipped with the package), `imagenet_cgn` (the published checkpoint, or its parts) or `custom`.
+        weights: A file; by default the published or shipped one of the variant. For `imagenet_cgn`, the
+            checkpoint, or a file for each of `shape`, `texture`, `background` (or one `biggan` for all
+            three) and `u2net`. For `custom`, an optional `torch.export` (.pt2) or TorchScript (.pt) file.
+        truncation: Of the noise of `imagenet_cgn`; null takes 0.5, as published.
+        factory: For `custom`: `module:function` that returns an object with the teacher interface.
+        noise_dim, num_classes, image_size: For a `custom` file, which cannot tell them itself.
+        fit: How the `teacher` pipeline trains one.
+    """
+
+    name: Literal["mnist_cgn", "digits_cgn", "imagenet_cgn", "custom"]
+    weights: str | dict[str, str] | None = None
+    truncation: Annotated[float, Field(gt=0, le=1)] | None = None
+    factory: str | None = None
+    noise_dim: Count | None = None
+    num_classes: Count | None = None
+    image_size: Count | None = None
+    fit: TeacherFit
+
+    @model_validator(mode="after")
+    def _custom_is_complete(self) -> Teacher:
+        if self.name == "custom":
+            if (self.factory is None) == (self.weights is None):
+                raise ValueError("name 'custom' needs either 'factory' (module:function) or 'weights' (a file)")
+            if self.factory is not None and self.factory.count(":") != 1:
+                raise ValueError(f"'factory' must look like module:function, got {self.factory!r}")
+            if self.weights is not None and None in (self.noise_dim, self.num_classes, self.image_size):
+                raise ValueError("a custom file needs 'noise_dim', 'num_classes' and 'image_size'")
+        elif self.factory is not None:
+            raise ValueError(f"'factory' belongs to name 'custom', got name {self.name!r}")
+        if self.name == "imagenet_cgn":
+            if self.weights is None:
+                raise ValueError("name 'imagenet_cgn' needs 'weights': the published checkpoint, or its parts")
+        elif self.truncation is not None:
+            raise ValueError(f"'truncation' belongs to name 'imagenet_cgn', got name {self.name!r}")
+        elif isinstance(self.weights, dict):
+            raise ValueError(f"'weights' in parts belong to name 'imagenet_cgn', got name {self.name!r}")
+        return self

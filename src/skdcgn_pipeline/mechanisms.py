@@ -6,16 +6,14 @@ and the background `b`. They compose as `x = m * f + (1 - m) * b` (CGN, arXiv 21
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from skdcgn_pipeline.kernels.taking import take_decoded
+from skdcgn_pipeline.kernels.taking import gather_shifted, take_decoded
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, IMAGE_OF_MECHANISM, MECHANISMS
 
@@ -159,163 +157,11 @@ def shift_patches(images: Tensor, offsets: Tensor) -> Tensor:
     """
     if images.stride()[2:] == (0, 0):  # flat images
         return images
-    num_images, channels, height, width = images.shape
     gets_gradient = torch.is_grad_enabled() and images.requires_grad
-    if images.device.type == "cpu" and images.dtype == torch.float32 and not gets_gradient:
-        within = offsets.long() % torch.tensor([height, width])
-        return take_decoded(images, torch.arange(num_images), 1, 0, within)
-    rows = (torch.arange(height, device=images.device) + offsets[:, :1]) % height  # [N, H]
-    columns = (torch.arange(width, device=images.device) + offsets[:, 1:]) % width  # [N, W]
-    index = (rows[:, :, None] * width + columns[:, None, :]).view(num_images, 1, height * width)
-    flat = images.reshape(num_images, channels, height * width)
-    return flat.gather(2, index.expand(-1, channels, -1)).view_as(images)
-
-
-# --- transformations of one mechanism -------------------------------------------------------------
-# Each takes images [N, C, H, W] in `value_range`, a strength and a CPU generator (or one per image), and
-# returns images of the same shape and range.
-
-Randomness = torch.Generator | Sequence[torch.Generator]
-
-
-def _drawn(draw: Callable[..., Tensor], shape: Sequence[int], generator: Randomness, along: int = 0) -> Tensor:
-    """Draw numbers of a shape; of several generators, each draws one entry of the dimension `along`."""
-    if isinstance(generator, torch.Generator):
-        return draw(*shape, generator=generator)
-    own_shape = [1 if dimension == along else size for dimension, size in enumerate(shape)]
-    return torch.cat([draw(*own_shape, generator=own) for own in generator], along)
-
-
-def _identity(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
-    return images
-
-
-def _gaussian_noise(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
-    noise = _drawn(torch.randn, images.shape, generator).to(images)
-    return (images + strength * noise).clamp(*value_range)
-
-
-def _opacity(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
-    return images * strength
-
-
-def _fade(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
-    draws = _drawn(torch.rand, (2, len(images), 1, 1, 1), generator, along=1).to(images)
-    # A square: half of the faded masks keep less than a quarter of their opacity.
-    return torch.where(draws[0] < strength, images * draws[1] ** 2, images)
-
-
-def _blur(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
-    radius = min(math.ceil(3 * strength), max(images.shape[2:]) - 1)
-    if radius == 0:
-        return images
-    distance = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
-    kernel = torch.exp(-0.5 * (distance / strength) ** 2)
-    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
-    # Outside of a mask is nothing; textures and backgrounds go on as in a mirror.
-    mode = "constant" if value_range[0] == 0 else "reflect"
-    for _ in range(2):  # along the columns, then along the rows
-        padded = F.pad(images, (radius, radius, 0, 0), mode)
-        images = F.conv2d(padded, kernel, groups=images.shape[1]).transpose(2, 3)
-    return images.clamp(*value_range)
-
-
-def _flatten(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
-    colours = images.mean((2, 3), keepdim=True).expand_as(images)
-    # At full strength the pixels of an image are one number in memory: nothing is written, nothing to shift.
-    return colours if strength == 1 else torch.lerp(images, colours, strength)
-
-
-def _binarise(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
-    return (images > strength).to(images.dtype)
-
-
-def _grey(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
-    luma = torch.tensor([0.299, 0.587, 0.114], dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
-    return torch.lerp(images, (images * luma).sum(1, keepdim=True).expand_as(images), strength)
-
-
-def _warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """Resample masks [N, 1, H, W] by affine maps [N, 2, 3] in normalised coordinates, zero outside."""
-    number, _, height, width = images.shape
-    a, b, c, d, e, f = matrices.to(images).view(number, 6, 1, 1).unbind(1)
-    lines, columns = _pixel_centres(height).to(images)[:, None], _pixel_centres(width).to(images)
-    # The grid of `torch.nn.functional.affine_grid`, which asks for as many small matrix products as there are masks.
-    grid = torch.empty(number, height, width, 2, dtype=images.dtype, device=images.device)
-    for side, (own_columns, own_lines, own_shift) in enumerate([(a, b, c), (d, e, f)]):
-        torch.add(own_columns * columns + own_lines * lines, own_shift, out=grid[..., side])
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def _pixel_centres(size: int) -> Tensor:
-    """Return the normalised coordinates of pixels along a side."""
-    return torch.linspace(-1, 1, size) * (size - 1) / size
-
-
-def _rotation(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
-    angle = (_drawn(torch.rand, (len(images),), generator) * 2 - 1) * torch.pi * strength / 180
-    cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros(len(images))
-    rows = torch.stack([cosine, -sine, zero, sine, cosine, zero], 1)
-    return _warp(images, rows.view(-1, 2, 3))
-
-
-# Standard deviations of the random affine map at strength 1.
-AFFINE_ROTATION_SD = 0.12  # radians
-AFFINE_SCALE_SD = 0.08
-AFFINE_SHEAR_SD = 0.1
-AFFINE_SHIFT_SD = 0.05  # of half the image size
-
-
-def _affine(images: Tensor, strength: float, generator: Randomness, value_range: tuple[float, float]) -> Tensor:
-    draws = _drawn(torch.randn, (len(images), 5), generator) * strength
-    angle = draws[:, 0] * AFFINE_ROTATION_SD
-    scale = 1 + draws[:, 1] * AFFINE_SCALE_SD
-    shear = draws[:, 2] * AFFINE_SHEAR_SD
-    shift = draws[:, 3:] * AFFINE_SHIFT_SD
-    cosine, sine = angle.cos() * scale, angle.sin() * scale
-    rows = torch.stack(
-        [cosine, -sine + shear * cosine, shift[:, 0], sine, cosine + shear * sine, shift[:, 1]],
-        1,
-    )
-    return _warp(images, rows.view(-1, 2, 3))
-
-
-TransformationFunction = Callable[[Tensor, float, Randomness, tuple[float, float]], Tensor]
-
-
-# The kinds, what they apply to and their ranges are in `vocabulary.TRANSFORMATION_KINDS`.
-TRANSFORMATIONS: dict[str, TransformationFunction] = {
-    "identity": _identity,
-    "gaussian_noise": _gaussian_noise,
-    "blur": _blur,
-    "opacity": _opacity,
-    "fade": _fade,
-    "rotation": _rotation,
-    "affine": _affine,
-    "binarise": _binarise,
-    "grey": _grey,
-    "flatten": _flatten,
-}
-
-
-def transform_mechanism(
-    images: Tensor, mechanism: str, transformations: Sequence[tuple[str, float]], generator: Randomness
-) -> Tensor:
-    """Apply transformations to the images of one mechanism, in order.
-
-    Args:
-        images: [N, 1, H, W] in [0, 1] for shape, [N, 3, H, W] in [-1, 1] otherwise.
-        mechanism: Whose images these are.
-        transformations: (kind, strength) pairs, see `TRANSFORMATIONS`.
-        generator: CPU generator for what is random, or one per image: then no image depends on the others.
-
-    Returns:
-        Images of the same shape and range.
-    """
-    value_range = (0.0, 1.0) if mechanism == "shape" else (-1.0, 1.0)
-    for kind, strength in transformations:
-        images = TRANSFORMATIONS[kind](images, strength, generator, value_range)
-    return images
+    if images.device.type != "cpu" or images.dtype != torch.float32 or gets_gradient:
+        return gather_shifted(images, offsets)
+    within = offsets.long() % torch.tensor(images.shape[2:])
+    return take_decoded(images, torch.arange(len(images)), 1, 0, within)
 
 
 def check_images(images: MechanismImages, num_images: int, image_size: int, owner: str = "teacher") -> None:

@@ -15,12 +15,13 @@ from skdcgn_pipeline.counterfactuals.pools import (
     compose_in_memory,
     store_counterfactuals,
 )
-from skdcgn_pipeline.mechanisms import MechanismImages, compose, transform_mechanism
+from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.parameters import Composition, Counterfactual, Transformation, Transformations
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards, decode_images, draw_samples
+from skdcgn_pipeline.transformations import transform_mechanism
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
 from tiny import tree_of
 

@@ -19,7 +19,7 @@ from skdcgn_pipeline.reporting.settings_pages import (
     settings_of,
     settings_table,
 )
-from skdcgn_pipeline.vocabulary import TRANSFORMATION_KINDS
+from skdcgn_pipeline.transformations import TRANSFORMATIONS
 
 
 class Inner(Settings):
@@ -132,7 +132,7 @@ def test_only_what_is_between_the_marks_is_written() -> None:
     assert "\n<!-- /settings -->\nAfter.\n" in new
     assert "made before" not in new
     assert "`sample.rows_per_shard`" in new
-    assert all(f"| `{kind}` |" in new for kind in TRANSFORMATION_KINDS)
+    assert all(f"| `{kind}` |" in new for kind in TRANSFORMATIONS)
     assert filled(new, {}) == new
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skdcgn_pipeline import kernels
 from skdcgn_pipeline.kernels.pooled_convolution import POOL_SIZE, POOL_STRIDE, convolve_and_pool, standardise
 
 INITIALISATION = "kaiming_normal"
@@ -148,7 +149,8 @@ class DigitClassifier(nn.Module):
         """Tell whether parameters, and nothing else, get gradients from bfloat16 convolutions on a CPU."""
         in_bfloat16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
         on_cpu = images.device.type == "cpu" and images.dtype == torch.float32
-        return self.training and in_bfloat16 and on_cpu and torch.is_grad_enabled() and not images.requires_grad
+        trains = self.training and torch.is_grad_enabled() and not images.requires_grad
+        return trains and in_bfloat16 and on_cpu and kernels.enabled()
 
     def _pooled_first_convolution(self, images: Tensor) -> Tensor:
         """Return batch-norm, first convolution, ReLU and pooling of the images, in one."""

@@ -21,12 +21,12 @@ from skdcgn_pipeline.mechanisms import (
     MechanismImages,
     MechanismLabels,
     compose,
-    transform_mechanism,
 )
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import ROWS_PER_BLOCK, draw_records
+from skdcgn_pipeline.transformations import transform_mechanism
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 PURPOSE = "counterfactuals"

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from skdcgn_pipeline.artifacts.store import ArtifactWriter, build_artifact, check_writable
 from skdcgn_pipeline.images.batches import DrawBatch, EpochSampler
-from skdcgn_pipeline.mechanisms import MechanismImages, compose, shift_patches, transform_mechanism
+from skdcgn_pipeline.mechanisms import MechanismImages, compose, shift_patches
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards, encode_images, take_decoded_images
 from skdcgn_pipeline.samples.shards import BlockRows, Shards, write_shards
+from skdcgn_pipeline.transformations import transform_mechanism
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
 
 # Stored counterfactuals are composed in blocks of this many rows, whatever the shards are.

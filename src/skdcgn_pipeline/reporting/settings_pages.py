@@ -26,8 +26,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from skdcgn_pipeline import transformations
 from skdcgn_pipeline.parameters import Parameters
-from skdcgn_pipeline.vocabulary import TRANSFORMATION_KINDS
 
 SETTINGS = re.compile(r"(<!-- settings: ([\w, ]+?) -->\n).*?(<!-- /settings -->)", re.DOTALL)
 TRANSFORMATIONS = re.compile(r"(<!-- transformations -->\n).*?(<!-- /transformations -->)", re.DOTALL)
@@ -218,7 +218,7 @@ def transformations_table() -> str:
     """Return the table of the transformations of a mechanism in Markdown."""
     rows = [
         f"| `{name}` | {', '.join(kind.mechanisms)} | {kind.lowest:g} to {kind.highest:g} | {kind.unit} |"
-        for name, kind in TRANSFORMATION_KINDS.items()
+        for name, kind in transformations.TRANSFORMATIONS.items()
     ]
     return "\n".join(["| kind | of | strength | which is |", "|---|---|---|---|", *rows])
 

@@ -20,7 +20,7 @@ from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.adversarial import least_squares_discriminator_loss, least_squares_generator_loss
 from skdcgn_pipeline.losses.mechanism import mask_bounds_loss, mask_entropy_loss, mode_seeking_loss, style_loss
-from skdcgn_pipeline.mechanisms import MechanismImages, compose, transform_mechanism
+from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.networks.discriminator import CGN_DISCRIMINATORS
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, TeacherFit, Transformations
@@ -38,6 +38,7 @@ from skdcgn_pipeline.training.checkpointing import (
     TrainingLoop,
     record_nothing,
 )
+from skdcgn_pipeline.transformations import transform_mechanism
 from skdcgn_pipeline.vocabulary import MECHANISMS, channels_of
 
 WEIGHTS_FILE, HISTORY_FILE = "teacher.safetensors", "history.json"

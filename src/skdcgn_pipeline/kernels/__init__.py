@@ -14,11 +14,12 @@ SWITCH = "SKDCGN_KERNELS"
 
 def enabled() -> bool:
     """Tell whether the loops are used: they are not switched off, and Numba is there."""
-    return os.environ.get(SWITCH, "1") != "0" and _numba_is_there()
+    return os.environ.get(SWITCH, "1") != "0" and numba_is_there()
 
 
 @cache
-def _numba_is_there() -> bool:
+def numba_is_there() -> bool:
+    """Tell whether Numba can be imported."""
     try:
         import numba  # noqa: F401
     except ImportError:  # absent, or made for another NumPy

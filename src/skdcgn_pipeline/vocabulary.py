@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 MECHANISMS = ("shape", "texture", "background")
 IMAGE_OF_MECHANISM = {"shape": "mask", "texture": "foreground", "background": "background"}
 CHANNELS_OF_MECHANISM = {"shape": 1, "texture": 3, "background": 3}
@@ -20,12 +18,3 @@ def channels_of(image: str) -> int:
 
 # The composition study's grids, in the order in which they are told.
 STUDIES = ("transformations", "mechanisms", "counts", "mixing", "losses", "size", "source", "stage", "monolith")
-
-
-def __getattr__(name: str) -> Any:
-    # Until settings import it from where it is.
-    if name == "check_transformation":
-        from skdcgn_pipeline.transformations import check_transformation
-
-        return check_transformation
-    raise AttributeError(name)

@@ -11,7 +11,8 @@ from skdcgn_pipeline.parameters.classify import ClassifierFit
 from skdcgn_pipeline.parameters.compose import Composition, Transformation
 from skdcgn_pipeline.parameters.distill import LossTerm, Student
 from skdcgn_pipeline.runtime.errors import check_choice
-from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES, check_transformation
+from skdcgn_pipeline.transformations import check_transformation
+from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES
 
 StudyName = Literal[
     "transformations", "mechanisms", "counts", "mixing", "losses", "size", "source", "stage", "monolith"
@@ -19,7 +20,7 @@ StudyName = Literal[
 
 
 class TransformationStrengths(Settings):
-    """One kind of transformation at several strengths, see `vocabulary.TRANSFORMATION_KINDS`.
+    """One kind of transformation at several strengths, see `transformations.TRANSFORMATIONS`.
 
     Attributes:
         kind: Name of the transformation.

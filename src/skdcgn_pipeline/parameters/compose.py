@@ -10,11 +10,12 @@ from pydantic import Field, model_validator
 from skdcgn_pipeline.parameters.base import Count, Settings
 from skdcgn_pipeline.parameters.classes import Classes, choose_classes
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.vocabulary import MECHANISMS, check_transformation
+from skdcgn_pipeline.transformations import check_transformation
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 
 class Transformation(Settings):
-    """One transformation of a mechanism's image, see `vocabulary.TRANSFORMATION_KINDS`.
+    """One transformation of a mechanism's image, see `transformations.TRANSFORMATIONS`.
 
     Attributes:
         kind: Name of the transformation.

@@ -9,6 +9,7 @@ import re
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,13 @@ from PIL import Image
 
 from skdcgn_pipeline.explorer import page
 from skdcgn_pipeline.explorer.__main__ import main
-from skdcgn_pipeline.explorer.scene import Timing
+from skdcgn_pipeline.explorer.bundle import Explorer
+from skdcgn_pipeline.explorer.scene import Choice, Opinion, Scene, Timing, View
+from skdcgn_pipeline.mechanisms import MechanismImages
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.students.trio import StudentCGN
+from skdcgn_pipeline.teachers.teacher import load_teacher
+from tiny import explorer_card, untrained_classifiers
 
 TIMINGS = [
     Timing("shape", 1, {"teacher": None, "students": 0.5}),
@@ -35,16 +41,16 @@ def pixels_of(element: str) -> np.ndarray:
 
 def test_pictures_are_enlarged_without_smoothing():
     image = torch.tensor([-1.0, 0.0, 0.5, 1.0]).view(1, 1, 2, 2)
-    shown = pixels_of(page.picture(image, "a 'mask' & more"))
+    shown = pixels_of(str(page.words().picture(page.encoded(image), "a 'mask' & more")))
 
     assert shown.shape == (192, 192, 3)
     assert [int(shown[row, column, 0]) for row in (0, 95) for column in (0, 95)] == [0, 0, 0, 0]
     assert [int(shown[row, column, 2]) for row, column in ((0, 96), (96, 0), (191, 191))] == [128, 191, 255]
-    assert 'alt="a &#x27;mask&#x27; &amp; more"' in page.picture(image, "a 'mask' & more")
+    assert 'alt="a &#39;mask&#39; &amp; more"' in page.words().picture("", "a 'mask' & more")
 
 
 def test_large_pictures_stay_as_they_are():
-    assert pixels_of(page.picture(torch.zeros(1, 3, 256, 256), "")).shape == (256, 256, 3)
+    assert pixels_of(str(page.words().picture(page.encoded(torch.zeros(1, 3, 256, 256)), ""))).shape == (256, 256, 3)
 
 
 def test_times_say_how_they_were_taken():
@@ -55,6 +61,34 @@ def test_times_say_how_they_were_taken():
         assert f"<td>{cell}</td>" in told
     assert "1 ms alone, 0.125 ms of 64 at once; 16.0 times faster" in page.tell_speed(TIMINGS, "students")
     assert "faster" not in page.tell_speed(TIMINGS, "teacher")
+
+
+def test_what_a_bundle_names_is_escaped():
+    opinion = Opinion({"<b>": 1.0}, "<b>", ())
+    assert "says &lt;b&gt;, reads none" in page.tell_opinion(opinion, "students")
+    view = View(
+        MechanismImages(*(torch.zeros(1, n, 4, 4) for n in (1, 3, 3))), torch.zeros(1, 3, 4, 4), {"students": opinion}
+    )
+    strip = page.tell_strip({"teacher": [view, view]}, "composite")
+    assert strip.count("&lt;b&gt;") == 2
+    assert "<b>" not in strip
+    assert "&lt;i&gt;" in page.words().introduction({"source": "<i>", "variant": ""}, True)
+    classes = SimpleNamespace(classes={0: "<u>"})
+    assert "shape of &lt;u&gt;" in page.tell_view("teacher", view, Choice(0, 0, 0, 0), classes)
+
+
+def test_the_whole_page_is_drawn():
+    pytest.importorskip("gradio", reason="needs gradio (the extra explore), which is absent")
+    scene = Scene(load_teacher("digits_cgn"), StudentCGN.from_released("digits"), untrained_classifiers())
+    drawn = page.draw_page(Explorer(scene, explorer_card()))
+    shown = " ".join(str(component.value) for component in drawn.blocks.values() if hasattr(component, "value"))
+    for text in (
+        "Explorer: digits, double_colored",
+        "median of five turns",
+        "59,116",
+        "trained on biased originals, 10.0 %",
+    ):
+        assert text in shown
 
 
 def test_without_gradio_nothing_is_started(monkeypatch, capsys):

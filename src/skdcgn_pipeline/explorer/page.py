@@ -7,10 +7,13 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from html import escape
+from importlib.resources import files
 from typing import Any
 
 import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from skdcgn_pipeline.explorer import DEFAULT_PORT
@@ -35,48 +38,17 @@ SHOWN = (*MECHANISMS, COMPOSITE)
 TITLES = {**{mechanism: IMAGE_OF_MECHANISM[mechanism] for mechanism in MECHANISMS}, COMPOSITE: COMPOSITE}
 CLASSIFIERS = {TRAINED_ON[0]: "biased originals", TRAINED_ON[1]: "the students' counterfactuals"}
 
-# Colours are the theme's, which follows the system from light to dark; marks keep theirs on either ground.
-STYLE = """
-.gradio-container { max-width: 1180px !important; width: 100%; margin: 0 auto !important; }
-.explorer .html-container { padding: 0; }
-.explorer h3 { margin: 0; }
-.explorer p { margin: .2rem 0 .6rem; line-height: 1.5; max-width: 58rem; }
-.explorer .muted { opacity: .75; font-size: .9rem; }
-.one-of-two { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: .8rem; gap: .3rem; }
-.one-of-two .column { gap: .4rem; }
-.press { white-space: nowrap; width: fit-content; flex-grow: 0 !important; }
-.row > .press { align-self: flex-end; }
-.explorer .pictures { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: .6rem; }
-.explorer figure { margin: 0; }
-.explorer img { display: block; width: 100%; max-width: 12rem; aspect-ratio: 1; image-rendering: pixelated;
-  border: 1px solid var(--border-color-primary); border-radius: 4px; }
-.explorer figcaption { font-size: .85rem; margin-top: .2rem; line-height: 1.3; }
-.explorer .verdict { margin: 0; font-size: .9rem; line-height: 1.4; }
-.explorer .mark { display: inline-block; padding: .05rem .45rem; border-radius: 4px; color: #fff; font-weight: 600; }
-.explorer .verdict .mark { font-size: .82rem; }
-.explorer .shape { background: #1d7a46; }
-.explorer .texture { background: #a8480b; }
-.explorer .background { background: #6b3fa0; }
-.explorer .nothing { background: #5d6470; }
-.explorer .wide { overflow-x: auto; }
-.explorer .wide table { border-collapse: collapse; font-variant-numeric: tabular-nums; border: 0; width: auto; }
-.explorer .wide tr { border: 0; }
-.explorer .wide td, .explorer .wide th { border: 0; }
-.explorer .strip td, .explorer .strip th { padding: .15rem .2rem; text-align: center; min-width: 4.2rem;
-  font-size: .85rem; font-weight: 400; }
-.explorer .strip th:first-child { text-align: left; min-width: 6.5rem; line-height: 1.25; position: sticky; left: 0;
-  background: var(--body-background-fill); }
-.explorer .strip img { max-width: 6rem; margin: 0 auto; }
-.explorer .figures td, .explorer .figures th { padding: .25rem .6rem; text-align: right;
-  border-bottom: 1px solid var(--border-color-primary); }
-.explorer .figures th:first-child, .explorer .figures td:first-child { text-align: left; padding-left: 0; }
-@media (max-width: 640px) {
-  .explorer .pictures { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  .explorer .strip td, .explorer .strip th { min-width: 3.4rem; }
-  .explorer .strip th:first-child { min-width: 5.2rem; font-size: .75rem; }
-  .explorer .figures td, .explorer .figures th { padding: .25rem .3rem; font-size: .85rem; }
-}
-"""
+PACKAGE = "skdcgn_pipeline.explorer"
+
+
+@cache
+def words() -> Any:
+    """Return the macros of the page's template, which escape what they are given."""
+    loader = PackageLoader("skdcgn_pipeline", "explorer")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.j2").module
 
 
 def import_gradio() -> Any:
@@ -98,12 +70,11 @@ def import_gradio() -> Any:
 # --- pictures and words ----------------------------------------------------------------------------
 
 
-def picture(image: Tensor, description: str) -> str:
-    """Return an image [1, 1 or 3, H, W] in [-1, 1] as an HTML element, enlarged without smoothing."""
+def encoded(image: Tensor) -> str:
+    """Return an image [1, 1 or 3, H, W] in [-1, 1] as a PNG file in base64, enlarged without smoothing."""
     pixels = encode_images(COMPOSITE, image.expand(-1, 3, -1, -1))[0].transpose(1, 2, 0)
     scale = max(1, SHOWN_PIXELS // pixels.shape[0])
-    content = embed(pixels.repeat(scale, 0).repeat(scale, 1), optimize=False)
-    return f'<img src="data:image/png;base64,{content}" alt="{escape(description)}">'
+    return embed(pixels.repeat(scale, 0).repeat(scale, 1), optimize=False)
 
 
 def image_of(view: View, shown: str) -> Tensor:
@@ -113,14 +84,11 @@ def image_of(view: View, shown: str) -> Tensor:
 
 def tell_view(name: str, view: View, choice: Choice, scene: Scene) -> str:
     """Return the four pictures of a generator."""
-    figures = []
+    pictures = []
     for shown in SHOWN:
-        caption = TITLES[shown]
-        if shown != COMPOSITE:
-            caption += f": {shown} of {scene.classes[choice.class_of(shown)]}"
-        image = picture(image_of(view, shown), f"{name}, {caption}")
-        figures.append(f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>")
-    return f'<div class="pictures">{"".join(figures)}</div>'
+        of_class = "" if shown == COMPOSITE else f": {shown} of {scene.classes[choice.class_of(shown)]}"
+        pictures.append((encoded(image_of(view, shown)), TITLES[shown] + of_class))
+    return str(words().view(name, pictures))
 
 
 def mark_of(opinion: Opinion) -> str:
@@ -128,57 +96,34 @@ def mark_of(opinion: Opinion) -> str:
     return opinion.reads[0] if opinion.reads else "nothing"
 
 
-def legend() -> str:
-    """Return what the colours stand for."""
-    told = {**{mechanism: f"the {mechanism}" for mechanism in MECHANISMS}, "nothing": "none of them"}
-    return " ".join(f'<span class="mark {name}">{words}</span>' for name, words in told.items())
-
-
 def tell_opinion(opinion: Opinion, trained_on: str) -> str:
     """Return in words what a classifier reads."""
-    said = f"says {escape(opinion.says)}, {escape(opinion.verdict)}"
-    return (
-        f'<p class="verdict">Trained on {CLASSIFIERS[trained_on]}'
-        f'<br><span class="mark {mark_of(opinion)}">{said}</span></p>'
-    )
+    return str(words().opinion(opinion, CLASSIFIERS[trained_on], mark_of(opinion)))
 
 
 def tell_strip(views: Mapping[str, Sequence[View]], shown: str) -> str:
     """Return the pictures between two choices and what the classifiers say about each composite."""
     num_steps = len(next(iter(views.values())))
-    head = "".join(f"<td>{step / (num_steps - 1):.3g}</td>" for step in range(num_steps))
-    rows = [f"<tr><th></th>{head}</tr>"]
-    for name, own in views.items():
-        cells = [picture(image_of(view, shown), f"{name}, {TITLES[shown]}, step {n}") for n, view in enumerate(own)]
-        rows.append(f"<tr><th>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-        for trained_on in own[0].opinions:
-            said = [view.opinions[trained_on] for view in own]
-            marks = [
-                f'<td><span class="mark {mark_of(one)}" title="{escape(one.verdict)}">{escape(one.says)}</span></td>'
-                for one in said
-            ]
-            rows.append(f'<tr><th class="muted">{CLASSIFIERS[trained_on]}</th>{"".join(marks)}</tr>')
-    return f'<div class="wide"><table class="strip">{"".join(rows)}</table></div>'
+    rows = []
+    for name, steps in views.items():
+        opinions = {
+            CLASSIFIERS[trained_on]: [(mark_of(view.opinions[trained_on]), view.opinions[trained_on]) for view in steps]
+            for trained_on in steps[0].opinions
+        }
+        pictures = [encoded(image_of(view, shown)) for view in steps]
+        rows.append({"name": name, "shown": TITLES[shown], "pictures": pictures, "opinions": opinions})
+    return str(words().strip([step / (num_steps - 1) for step in range(num_steps)], rows))
 
 
 def tell_times(timings: Sequence[Timing]) -> str:
     """Return the times per image as a table, with how they were taken."""
     rows = []
     for timing in timings:
-        teacher, students = (timing.milliseconds[name] for name in (TEACHER, STUDENTS))
         what = "all, composed" if timing.what == COMPOSITE else TITLES[timing.what]
-        cells = [what, str(timing.batch_size), _milliseconds(teacher), _milliseconds(students)]
-        cells.append("" if timing.ratio is None else f"{timing.ratio:.1f} times")
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{name}</th>" for name in ("", "images at once", "teacher", "students", "faster"))
-    threads = torch.get_num_threads()
-    how = (
-        f"Milliseconds per image on this machine's CPU, {threads} thread{'s' if threads > 1 else ''}; after a first "
-        f"call, the median of five turns of at least {1000 * SECONDS_PER_TURN:.0f} ms that teacher and students "
-        "took one after the other. One image at a time, most of it is what calling a network costs at all."
-    )
-    table = f'<div class="wide"><table class="figures"><tr>{head}</tr>{"".join(rows)}</table></div>'
-    return f'<p class="muted">{how}</p>{table}'
+        costs = [_milliseconds(timing.milliseconds[name]) for name in (TEACHER, STUDENTS)]
+        faster = "" if timing.ratio is None else f"{timing.ratio:.1f} times"
+        rows.append([what, timing.batch_size, *costs, faster])
+    return str(words().times(rows, torch.get_num_threads(), round(1000 * SECONDS_PER_TURN)))
 
 
 def _milliseconds(value: float | None) -> str:
@@ -188,60 +133,36 @@ def _milliseconds(value: float | None) -> str:
 def tell_speed(timings: Sequence[Timing], name: str) -> str:
     """Return in a few words what an image of a generator costs, alone and in the largest batch."""
     whole = [timing for timing in timings if timing.what == COMPOSITE]
-    told = ", ".join(
+    costs = ", ".join(
         f"{_milliseconds(timing.milliseconds[name])} "
         + ("alone" if timing.batch_size == 1 else f"of {timing.batch_size} at once")
         for timing in whole
     )
-    faster = whole[-1].ratio
-    ratio = f"; {faster:.1f} times faster" if name == STUDENTS and faster else ""
-    return f'<h3>{name.capitalize()}</h3><p class="muted">Time per image: {told}{ratio}</p>'
+    return str(words().speed(name, costs, whole[-1].ratio if name == STUDENTS else None))
 
 
 def tell_figures(card: Mapping[str, Any]) -> str:
     """Return fidelity and size of the students, and accuracy of the classifiers, as the run measured them."""
     rows = []
     for row in card["fidelity_and_costs"]:
-        cells = [
-            TITLES.get(row["mechanism"], "all"),
-            _count(row["teacher_parameters"]),
-            _count(row["student_parameters"]),
-            f"{row['l1']:.3f}" if row["mechanism"] != "all" else "",
-            "" if row["mask_iou"] is None else f"{row['mask_iou']:.3f}",
-        ]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    names = ("", "teacher's parameters", "students' parameters", "mean L1", "mask IoU")
-    head = "".join(f"<th>{name}</th>" for name in names)
-    accuracies = "; ".join(
-        f"trained on {CLASSIFIERS[name]}, {100 * _test_accuracy(own['accuracy']):.1f} %"
-        for name, own in card["classifiers"].items()
-    )
-    return (
-        f'<div class="wide"><table class="figures"><tr>{head}</tr>{"".join(rows)}</table></div>'
-        f'<p class="muted">Students and teacher differ by this on held-out noise. Accuracy on unbiased test images: '
-        f"{accuracies}. Both are the first of their kind (classifier 0 of seed {card['seed']}).</p>"
-    )
+        counts = [row[f"{role}_parameters"] for role in ("teacher", "student")]
+        rows.append(
+            [
+                TITLES.get(row["mechanism"], "all"),
+                *("unknown" if count is None else f"{count:,}" for count in counts),
+                f"{row['l1']:.3f}" if row["mechanism"] != "all" else "",
+                "" if row["mask_iou"] is None else f"{row['mask_iou']:.3f}",
+            ]
+        )
+    accuracies = [
+        (CLASSIFIERS[name], next(row["accuracy"] for row in classifier["accuracy"] if _is_whole_test(row)))
+        for name, classifier in card["classifiers"].items()
+    ]
+    return str(words().figures(rows, accuracies, card["seed"]))
 
 
-def _count(value: int | None) -> str:
-    return "unknown" if value is None else f"{value:,}"
-
-
-def _test_accuracy(rows: Sequence[Mapping[str, Any]]) -> float:
-    return next(row["accuracy"] for row in rows if row["split"] == "test" and row["subset"] == "all")
-
-
-def introduce(card: Mapping[str, Any], scene: Scene) -> str:
-    """Return what is seen."""
-    text = (
-        "<p>A counterfactual takes its shape, texture and background from independent classes: mask, foreground and "
-        "background are drawn apart and put together as mask × foreground + (1 − mask) × background. The students "
-        "learnt to draw like their teacher, here on the same noise. Each composite is shown to two classifiers; one "
-        "that reads the shape is right.</p>"
-    )
-    if not all(scene.mixes_classes(name) for name in (TEACHER, STUDENTS)):
-        text += "<p>This teacher takes class numbers only: they change half way through an interpolation.</p>"
-    return f"<h1>Explorer: {escape(card['source'])}, {escape(card['variant'])}</h1>{text}"
+def _is_whole_test(row: Mapping[str, Any]) -> bool:
+    return row["split"] == "test" and row["subset"] == "all"
 
 
 # --- the page --------------------------------------------------------------------------------------
@@ -290,8 +211,8 @@ def draw_page(explorer: Explorer) -> Any:
 
         return call
 
-    def html(value: str, **options: Any) -> Any:
-        return gr.HTML(value, elem_classes="explorer", **options)
+    def html(value: Any, **options: Any) -> Any:
+        return gr.HTML(str(value), elem_classes="explorer", **options)
 
     def inputs_of(choice: Choice, suffix: str) -> list[Any]:
         seed = gr.Number(choice.seed, label=f"Noise{suffix}", precision=0, min_width=110)
@@ -307,7 +228,7 @@ def draw_page(explorer: Explorer) -> Any:
 
     drawn = draw(*vars(first).values())
     with gr.Blocks(title=f"Explorer: {explorer.card['name']}", analytics_enabled=False) as page:
-        html(introduce(explorer.card, scene))
+        html(words().introduction(explorer.card, all(scene.mixes_classes(name) for name in (TEACHER, STUDENTS))))
         with gr.Row():
             chosen = inputs_of(first, "")
             new_noise = gr.Button("New noise", variant="primary", min_width=110, elem_classes="press")
@@ -327,11 +248,7 @@ def draw_page(explorer: Explorer) -> Any:
                                     next(values), num_top_classes=TOP_CLASSES, show_heading=False, show_label=False
                                 )
                             )
-        html(
-            "<h2>Interpolate</h2><p>From the choice above to this one: the noise turns, classes mix. Below the "
-            "pictures, what each classifier says about the composite, in the colour of what it reads: "
-            f"{legend()}</p>"
-        )
+        html(words().interpolation_title(MECHANISMS))
         with gr.Row():
             target = inputs_of(last, " at the end")
         shown = gr.Radio(
@@ -341,7 +258,7 @@ def draw_page(explorer: Explorer) -> Any:
         html("<h2>What an image costs</h2>")
         times = html(tell_times(timings), elem_id="times")
         again = gr.Button("Measure again", size="sm", elem_classes="press")
-        html(f"<h2>What the run measured</h2>{tell_figures(explorer.card)}")
+        html(tell_figures(explorer.card))
 
         quietly = {"show_progress": "hidden", "api_visibility": "private"}
         new_noise.click(told(lambda seed: check_seed(seed) + 1), chosen[0], chosen[0], **quietly)
@@ -407,7 +324,7 @@ def launch(explorer: Explorer, port: int = DEFAULT_PORT, browser: bool = True) -
         enable_monitoring=False,
         footer_links=[],
         theme=gr.themes.Default(**fonts),
-        css=STYLE,
+        css=files(PACKAGE).joinpath("page.css").read_text(encoding="utf-8"),
     )
     logger.info("The explorer is at http://%s:%d; Ctrl+C ends it.", HOST, port)
     page.block_thread()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from skdcgn_pipeline.parameters import (
 from skdcgn_pipeline.pipelines.teacher import nodes
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.teachers import training as module
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher
-from skdcgn_pipeline.teachers.training import build_teacher, fit_style_network, fit_teacher, open_vgg16_features
+from skdcgn_pipeline.teachers.training import build_teacher, fit_style_network, open_vgg16_features
+from skdcgn_pipeline.training.task import train
 from tiny import TinyTeacher
 
 CPU = Compute(device="cpu")
@@ -63,13 +66,14 @@ def record_every_step(monkeypatch):
 
 
 def fit(own: TeacherFit | None = None, seed: int = 0, path: Path | None = None, stop_at: int = 0, **options: Any):
-    def record(step: int, losses: dict[str, float]) -> None:
-        if step == stop_at:
+    def stop(training: str, step: int, losses: Mapping[str, float]) -> None:
+        if (training, step) == ("teacher", stop_at):
             progress.request_stop()
 
-    return fit_teacher(
-        make_split(), pooled_pixels, own or settings(), seed, CPU, path, record, num_classes=3, **options
-    )
+    options = {"compute": CPU} | options
+    task = module.TeacherTask(make_split(), pooled_pixels, own or settings(), seed, num_classes=3, **options)
+    with listening(stop):
+        return task.average, train(task, path)
 
 
 def difference(first: torch.nn.Module, second: torch.nn.Module) -> float:
@@ -230,12 +234,7 @@ def test_a_transformed_training_continues_in_the_same_bits(tmp_path, precision):
     compute = Compute(device="cpu", precision=precision)
 
     def run(path: Path | None = None, stop_at: int = 0):
-        def record(step: int, losses: dict[str, float]) -> None:
-            if step == stop_at:
-                progress.request_stop()
-
-        arguments = make_split(), pooled_pixels, settings(), 0, compute, path, record, 3
-        return fit_teacher(*arguments, transformations=ROTATED)
+        return fit(path=path, stop_at=stop_at, compute=compute, transformations=ROTATED)
 
     whole, again = run(), run()
     assert difference(whole[0], again[0]) == 0
@@ -321,7 +320,7 @@ def test_a_built_teacher_loads_for_its_variant_only(tmp_path, biased_images):
     assert build_teacher(tmp_path, *arguments).path(module.WEIGHTS_FILE).stat().st_mtime_ns == modified
 
 
-PLAIN_INPUTS = {"format", "kind", "biased_images", "settings", "style_settings", "seed", "precision"}
+PLAIN_INPUTS = {"format", "kind", "version", "images", "settings", "style_settings", "seed", "precision"}
 
 
 def test_options_enter_the_identity_where_they_are_set(tmp_path, biased_images):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact
+from skdcgn_pipeline.artifacts.recipe import Recipe, build_in
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
 from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
 from skdcgn_pipeline.classifiers.training import fit_classifier
 from skdcgn_pipeline.images.batches import EpochSampler, draw_from_split, from_bytes
-from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.images.image_set import Split
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.adversarial import least_squares_discriminator_loss, least_squares_generator_loss
 from skdcgn_pipeline.losses.mechanism import mask_bounds_loss, mask_entropy_loss, mode_seeking_loss, style_loss
@@ -30,14 +31,8 @@ from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.training.averaging import WeightAverage
-from skdcgn_pipeline.training.checkpointing import (
-    Checkpoint,
-    History,
-    RecordStep,
-    Stateful,
-    TrainingLoop,
-    record_nothing,
-)
+from skdcgn_pipeline.training.checkpointing import Stateful
+from skdcgn_pipeline.training.task import train
 from skdcgn_pipeline.transformations import transform_mechanism
 from skdcgn_pipeline.vocabulary import MECHANISMS, channels_of
 
@@ -96,18 +91,6 @@ def _check_gradients(transformations: Transformations) -> None:
                 )
 
 
-def _network_of(initial: IdentifiedTeacher) -> MnistCGN:
-    """Return the network of a teacher that training can start from; refuse one that has none."""
-    if not isinstance(initial.generator, MnistCGN):
-        raise SettingError(
-            "initial teacher",
-            "a CGN of the MNIST architecture, whose weights training starts from",
-            type(initial.generator).__name__,
-            "Use teacher.name=mnist_cgn or digits_cgn, or train from the beginning.",
-        )
-    return initial.generator
-
-
 def _start_from(cgn: MnistCGN, initial: MnistCGN) -> None:
     """Give a network the weights of another one of the same sizes."""
     own, given = ({n: tuple(v.shape) for n, v in network.state_dict().items()} for network in (cgn, initial))
@@ -123,19 +106,8 @@ def _start_from(cgn: MnistCGN, initial: MnistCGN) -> None:
     cgn.load_state_dict(initial.state_dict())
 
 
-def fit_teacher(
-    split: Split,
-    style_features: ImageFeatures,
-    settings: TeacherFit,
-    seed: int,
-    compute: Compute,
-    checkpoint_path: Path | None = None,
-    record: RecordStep = record_nothing,
-    num_classes: int = 10,
-    transformations: Transformations = PLAIN,
-    initial: MnistCGN | None = None,
-) -> tuple[MnistCGN, History]:
-    """Train a CGN adversarially on a biased dataset, with factual labels.
+class TeacherTask:
+    """Train a CGN adversarially on biased images, with factual labels; a `training.task.Task`.
 
     Each step draws noise and a class per image, composes the three mechanisms with random patch
     shifts, and updates the generators (least-squares adversarial loss, mask entropy and bounds, style)
@@ -148,89 +120,114 @@ def fit_teacher(
         settings: Budget, weights, architecture of the discriminator.
         seed: Base seed.
         compute: Device and precision.
-        checkpoint_path: Where the state is kept while training.
-        record: Called with (step, losses) every few steps.
         num_classes: Number of classes.
         transformations: Applied to the generated mechanisms in every step.
         initial: A CGN whose weights training starts from; the discriminator always starts anew.
 
-    Returns:
-        The averaged CGN in eval mode, on the CPU, and the history of its losses.
+    Attributes:
+        average: The averaged CGN, which is what the training is for.
 
     Raises:
         SettingError: If a transformation has no gradient, or `initial` is of another size.
-        InterruptedRunError: If a stop was requested; the state is saved.
     """
-    _check_gradients(transformations)
-    device = choose_device(compute.device)
-    image_size = split.images.shape[-1]
-    with seeded(seed, "teacher-init"):
-        cgn = MnistCGN(num_classes=num_classes, image_size=image_size)
-        discriminator: nn.Module = CGN_DISCRIMINATORS[settings.discriminator](
-            num_classes, image_size, settings.discriminator_width
-        )
-        if settings.spectral_norm:
-            for module in list(discriminator.modules()):
-                if isinstance(module, nn.Linear | nn.Conv2d):
-                    spectral_norm(module)
-        _initialise(cgn, settings)
-        _initialise(discriminator, settings)
-    if initial is not None:
-        _start_from(cgn, initial)
-    # Channels last is the faster layout of these convolutions on a CPU, in either precision.
-    cgn = place(cgn, device, torch.channels_last).train()
-    discriminator = discriminator.to(device).train()
-    average = WeightAverage(cgn, settings.ema_decay)
-    generator_optimiser = torch.optim.Adam(cgn.parameters(), settings.learning_rate, ADAM_BETAS)
-    discriminator_optimiser = torch.optim.Adam(discriminator.parameters(), settings.learning_rate, ADAM_BETAS)
-    weights = {
-        "adversarial": 1.0,
-        "mask_entropy": settings.mask_entropy_weight,
-        "mask_bounds": settings.mask_bounds_weight,
-        "mode_seeking": settings.mode_seeking_weight,
-        "style": 1.0,  # the layers have weights of their own
-    }
-    objects: dict[str, Stateful] = {
-        "cgn": cgn,
-        "discriminator": discriminator,
-        "average": average.average,
-        "generator_optimiser": generator_optimiser,
-        "discriminator_optimiser": discriminator_optimiser,
-    }
-    checkpoint = Checkpoint(checkpoint_path, objects, settings.checkpoint_every_steps)
-    loop = TrainingLoop("teacher", settings.num_steps, checkpoint, record)
-    sampler = EpochSampler(len(split), seed, "teacher-rows")
 
-    for step in loop.steps():
-        left = (settings.num_steps - step) / settings.num_steps
-        for optimiser in (generator_optimiser, discriminator_optimiser):
-            optimiser.param_groups[0]["lr"] = settings.learning_rate * min(1.0, left / max(settings.decay_share, 1e-9))
-        generator = torch_generator(seed, "teacher-step", step)
-        size = (settings.batch_size, 2)
-        noise = torch.randn(settings.batch_size, cgn.noise_dim, generator=generator).to(device)
+    name = title = "teacher"
+
+    def __init__(
+        self,
+        split: Split,
+        style_features: ImageFeatures,
+        settings: TeacherFit,
+        seed: int,
+        compute: Compute,
+        *,
+        num_classes: int,
+        transformations: Transformations = PLAIN,
+        initial: MnistCGN | None = None,
+    ) -> None:
+        _check_gradients(transformations)
+        self.images, self.labels = split.images, split.labels
+        self.style_features, self.settings, self.seed, self.compute = style_features, settings, seed, compute
+        self.num_classes, self.transformations = num_classes, transformations
+        self.num_steps, self.log_every_steps = settings.num_steps, LOG_EVERY_STEPS
+        self.checkpoint_every_steps = settings.checkpoint_every_steps
+        self.device = choose_device(compute.device)
+        self.image_size: int = self.images.shape[-1]
+        with seeded(seed, "teacher-init"):
+            cgn = MnistCGN(num_classes=num_classes, image_size=self.image_size)
+            discriminator: nn.Module = CGN_DISCRIMINATORS[settings.discriminator](
+                num_classes, self.image_size, settings.discriminator_width
+            )
+            if settings.spectral_norm:
+                for module in list(discriminator.modules()):
+                    if isinstance(module, nn.Linear | nn.Conv2d):
+                        spectral_norm(module)
+            _initialise(cgn, settings)
+            _initialise(discriminator, settings)
+        if initial is not None:
+            _start_from(cgn, initial)
+        # Channels last is the faster layout of these convolutions on a CPU, in either precision.
+        self.cgn = place(cgn, self.device, torch.channels_last).train()
+        self.discriminator = discriminator.to(self.device).train()
+        self.averaging = WeightAverage(self.cgn, settings.ema_decay)
+        self.average = self.averaging.average
+        self.generator_optimiser, self.discriminator_optimiser = (
+            torch.optim.Adam(network.parameters(), settings.learning_rate, ADAM_BETAS)
+            for network in (self.cgn, self.discriminator)
+        )
+        self.weights = {
+            "adversarial": 1.0,
+            "mask_entropy": settings.mask_entropy_weight,
+            "mask_bounds": settings.mask_bounds_weight,
+            "mode_seeking": settings.mode_seeking_weight,
+            "style": 1.0,  # the layers have weights of their own
+        }
+        self.objects: dict[str, Stateful] = {
+            "cgn": self.cgn,
+            "discriminator": self.discriminator,
+            "average": self.average,
+            "generator_optimiser": self.generator_optimiser,
+            "discriminator_optimiser": self.discriminator_optimiser,
+        }
+        self._sampler = EpochSampler(len(split), seed, "teacher-rows")
+
+    def batch(self, step: int) -> TeacherBatch:
+        """Draw the real images of a step, and what the generated ones are made from."""
+        generator = torch_generator(self.seed, "teacher-step", step)
+        batch_size = self.settings.batch_size
+        noise = torch.randn(batch_size, self.cgn.noise_dim, generator=generator)
         # Each class twice, so that masks of one class can be compared.
-        half = settings.batch_size // 2
-        labels = torch.randint(num_classes, (half,), generator=generator).repeat(2).to(device)
-        foreground_offset = torch.randint(image_size, size, generator=generator).to(device)
-        background_offset = torch.randint(image_size, size, generator=generator).to(device)
-        rows = sampler.rows(step, settings.batch_size)
-        real, real_labels = from_bytes(split.images[rows]).to(device), split.labels[rows].to(device)
+        labels = torch.randint(self.num_classes, (batch_size // 2,), generator=generator).repeat(2)
+        offsets = [torch.randint(self.image_size, (batch_size, 2), generator=generator) for _ in range(2)]
+        rows = self._sampler.rows(step, batch_size)
+        parts = (noise, labels, *offsets, from_bytes(self.images[rows]), self.labels[rows])
+        return TeacherBatch(*(part.to(self.device) for part in parts))
+
+    def update(self, step: int, batch: TeacherBatch, noted: bool) -> dict[str, float]:
+        """Update the generators and then the discriminator; see `Task.update`."""
+        settings = self.settings
+        left = (self.num_steps - step) / self.num_steps
+        for optimiser in (self.generator_optimiser, self.discriminator_optimiser):
+            optimiser.param_groups[0]["lr"] = settings.learning_rate * min(1.0, left / max(settings.decay_share, 1e-9))
 
         # Generators.
-        with autocast(compute, device):
-            images = cgn(noise, labels)
+        with autocast(self.compute, self.device):
+            images = self.cgn(batch.noise, batch.labels)
         # Outside of autocast, which would round the coordinates that masks are resampled at.
-        generator = torch_generator(seed, "teacher-transformations", step)
+        generator = torch_generator(self.seed, "teacher-transformations", step)
         transformed = MechanismImages(
-            *(transform_mechanism(images.of(m), m, transformations.of(m), generator) for m in MECHANISMS)
+            *(transform_mechanism(images.of(m), m, self.transformations.of(m), generator) for m in MECHANISMS)
         )
         # The discriminator's dropout is the step's, whatever ran before.
-        with seeded(seed, "teacher-dropout", step), autocast(compute, device):
-            composite = compose(transformed, foreground_offset, background_offset)
-            scores = discriminator(composite, labels).float()
-            generated_style, real_style = ([layer.float() for layer in style_features(x)] for x in (composite, real))
+        with seeded(self.seed, "teacher-dropout", step), autocast(self.compute, self.device):
+            composite = compose(transformed, batch.foreground_offset, batch.background_offset)
+            scores = self.discriminator(composite, batch.labels).float()
+            generated_style, real_style = (
+                [layer.float() for layer in self.style_features(x)] for x in (composite, batch.real)
+            )
         # The terms on masks judge what the generator makes: what a transformation adds (opacity its entropy,
         # a rotation the difference of two masks) is not the generator's to mend or to be praised for.
+        half = len(batch.noise) // 2
         terms = {
             "adversarial": least_squares_generator_loss(scores),
             "mask_entropy": mask_entropy_loss(images.mask),
@@ -238,111 +235,148 @@ def fit_teacher(
             "mode_seeking": mode_seeking_loss(images.mask[:half], images.mask[half:], settings.mode_seeking_floor),
             "style": style_loss(generated_style, real_style, settings.style_weights),
         }
-        loss = weighted_sum(terms, weights)
-        generator_optimiser.zero_grad(set_to_none=True)
+        loss = weighted_sum(terms, self.weights)
+        self.generator_optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        generator_optimiser.step()
-        average.update(step)
+        self.generator_optimiser.step()
+        self.averaging.update(step)
 
         # Discriminator, on the same composites.
-        with seeded(seed, "teacher-dropout-discriminator", step), autocast(compute, device):
-            generated_scores = discriminator(composite.detach(), labels).float()
-            real_scores = discriminator(real, real_labels).float()
+        with seeded(self.seed, "teacher-dropout-discriminator", step), autocast(self.compute, self.device):
+            generated_scores = self.discriminator(composite.detach(), batch.labels).float()
+            real_scores = self.discriminator(batch.real, batch.real_labels).float()
         discriminator_loss = least_squares_discriminator_loss(generated_scores, real_scores)
-        discriminator_optimiser.zero_grad(set_to_none=True)
+        self.discriminator_optimiser.zero_grad(set_to_none=True)
         discriminator_loss.backward()
-        discriminator_optimiser.step()
+        self.discriminator_optimiser.step()
 
-        if loop.is_noted(step, LOG_EVERY_STEPS):
-            losses = {name: term.item() for name, term in terms.items()}
-            losses |= {"total": loss.item(), "discriminator": discriminator_loss.item()}
-            losses["mean_mask"] = images.mask.mean().item()
-            loop.note(step, losses)
-    return place(average.average, "cpu", torch.contiguous_format), loop.history
-
-
-def teacher_card(inputs: Mapping[str, Any], data_inputs: Mapping[str, Any], sha256: str) -> dict[str, Any]:
-    """Return what belongs with a teacher's weights: what they were made from, and their SHA-256."""
-    keys = ("settings", "style_settings", "seed", "precision", "transformations", "initial")
-    return {
-        "architecture": "MnistCGN",
-        "data": {key: data_inputs[key] for key in ("settings", "variant", "seed")},
-        "training": {key: inputs[key] for key in keys if key in inputs},
-        "sha256": sha256,
-        "torch": torch.__version__,
-    }
+        if not noted:
+            return {}
+        losses = {name: term.item() for name, term in terms.items()}
+        return losses | {
+            "total": loss.item(),
+            "discriminator": discriminator_loss.item(),
+            "mean_mask": images.mask.mean().item(),
+        }
 
 
-def build_teacher(
-    store: Path,
-    biased_images: BiasedImages,
-    settings: TeacherFit,
-    style_settings: ClassifierFit,
-    seed: int,
-    compute: Compute,
-    assets: str,
-    record: RecordStep = record_nothing,
-    transformations: Transformations = PLAIN,
-    initial: IdentifiedTeacher | None = None,
-) -> Artifact:
-    """Return the CGN trained on a biased dataset: train it, continue it, or reuse it.
+class TeacherBatch(NamedTuple):
+    """What a step trains on: drawn noise, classes and patch shifts [B, 2], and real images with their classes."""
 
-    The artifact holds the weights, the losses by step and a card that says what they were made from.
+    noise: Tensor
+    labels: Tensor
+    foreground_offset: Tensor
+    background_offset: Tensor
+    real: Tensor
+    real_labels: Tensor
 
-    Args:
-        store: Directory of trained teachers.
-        biased_images: What it is trained on.
+
+@dataclass(frozen=True)
+class TeacherRecipe(Recipe[Artifact]):
+    """The CGN trained on biased images: its weights, the losses by step and a card of what they were made from.
+
+    Attributes:
+        images: What it is trained on.
         settings: Budget, weights, architecture of the discriminator.
         style_settings: Training of the style network.
         seed: Base seed.
         compute: Device and precision.
         assets: The asset folder, for the weights of VGG16.
-        record: Called with (step, losses) every few steps.
         transformations: Applied to the generated mechanisms in every step.
         initial: A teacher whose weights training starts from.
 
     Raises:
         SettingError: If a transformation has no gradient, or `initial` is no CGN of this architecture.
-        InterruptedRunError: If a stop was requested; the state is saved.
     """
-    _check_gradients(transformations)
-    start = None if initial is None else _network_of(initial)
-    data_inputs = biased_images.artifact.inputs
 
-    def write(writer: ArtifactWriter) -> None:
-        split = biased_images.split("train")
+    kind: ClassVar[str] = "teacher"
+
+    images: StoredImages
+    settings: TeacherFit
+    style_settings: ClassifierFit
+    seed: int = 0
+    compute: Compute = field(default_factory=Compute)
+    assets: str = ""
+    transformations: Transformations = PLAIN
+    initial: IdentifiedTeacher | None = None
+
+    def __post_init__(self) -> None:
+        _check_gradients(self.transformations)
+        if self.initial is not None and not isinstance(self.initial.generator, MnistCGN):
+            raise SettingError(
+                "initial teacher",
+                "a CGN of the MNIST architecture, whose weights training starts from",
+                type(self.initial.generator).__name__,
+                "Use teacher.name=mnist_cgn or digits_cgn, or train from the beginning.",
+            )
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the images, the settings, the seed and the precision, and what else is set."""
+        return {"images": self.images.fingerprint, **self._training()}
+
+    def _training(self) -> dict[str, Any]:
+        training: dict[str, Any] = {
+            "settings": self.settings.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
+            "style_settings": self.style_settings.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
+            "seed": self.seed,
+            "precision": self.compute.precision,
+        }
+        if self.transformations != PLAIN:
+            training["transformations"] = self.transformations.model_dump(mode="json")
+        if self.initial is not None:
+            training["initial"] = self.initial.identity
+        return training
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Train, or continue; the file of weights says of which images it is, so that others refuse it later."""
+        split, settings = self.images.split("train"), self.settings
         if settings.style_network == "vgg16":
-            style_features = open_vgg16_features(assets)
+            style_features = open_vgg16_features(self.assets)
         else:
-            style_features = fit_style_network(split, style_settings, seed, compute, settings.style_initialisation)
-        cgn, history = fit_teacher(
+            style_features = fit_style_network(
+                split, self.style_settings, self.seed, self.compute, settings.style_initialisation
+            )
+        task = TeacherTask(
             split,
             style_features,
             settings,
-            seed,
-            compute,
-            writer.scratch("checkpoint.pt"),
-            record,
-            transformations=transformations,
-            initial=start,
+            self.seed,
+            self.compute,
+            num_classes=self.images.num_classes,
+            transformations=self.transformations,
+            initial=None if self.initial is None else self.initial.generator,  # type: ignore[arg-type]
         )
-        # The file says what it was trained on, so that a teacher of another variant is refused later.
-        metadata = {"variant": data_inputs["variant"], "source": data_inputs["settings"]["source"]}
+        history = train(task, writer.scratch("checkpoint.pt"))
+        cgn = place(task.average, "cpu", torch.contiguous_format)
+        made_of = self.images.artifact.inputs
+        metadata = {"variant": made_of["variant"], "source": made_of["settings"]["source"]}
         writer.write(WEIGHTS_FILE, lambda path: save_file(cgn.state_dict(), path, metadata))
         writer.write_json(HISTORY_FILE, history)
-        writer.write_json(CARD_FILE, teacher_card(inputs, data_inputs, writer.files[WEIGHTS_FILE]))
+        card = {
+            "architecture": "MnistCGN",
+            "data": {key: made_of[key] for key in ("settings", "variant", "seed")},
+            "training": self._training(),
+            "sha256": writer.files[WEIGHTS_FILE],
+            "torch": torch.__version__,
+        }
+        writer.write_json(CARD_FILE, card)
 
-    inputs = {
-        "kind": "teacher",
-        "biased_images": biased_images.artifact.identity,
-        "settings": settings.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
-        "style_settings": style_settings.model_dump(exclude={"checkpoint_every_steps"}),
-        "seed": seed,
-        "precision": compute.precision,
-    }
-    # Only where they are set: teachers without them keep their identity.
-    if transformations != PLAIN:
-        inputs["transformations"] = transformations.model_dump(mode="json")
-    if initial is not None:
-        inputs["initial"] = initial.identity
-    return build_artifact(store, inputs, write)
+    def read(self, artifact: Artifact) -> Artifact:
+        """Return the artifact, whose weights `load_teacher` loads."""
+        return artifact
+
+
+def build_teacher(
+    store: Path,
+    biased_images: StoredImages,
+    settings: TeacherFit,
+    style_settings: ClassifierFit,
+    seed: int,
+    compute: Compute,
+    assets: str,
+    transformations: Transformations = PLAIN,
+    initial: IdentifiedTeacher | None = None,
+) -> Artifact:
+    """Make a `TeacherRecipe` in the folder of teachers."""
+    recipe = TeacherRecipe(biased_images, settings, style_settings, seed, compute, assets, transformations, initial)
+    return build_in(store, recipe)

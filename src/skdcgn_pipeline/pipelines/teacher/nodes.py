@@ -4,13 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.io.tracking import log_picture, recorded_steps
 from skdcgn_pipeline.parameters import Compose, Compute, Prepare, Report, Teacher
 from skdcgn_pipeline.reporting.pictures import draw_teacher_sheet
+from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.teachers.teacher import load_teacher
-from skdcgn_pipeline.teachers.training import WEIGHTS_FILE, build_teacher
+from skdcgn_pipeline.teachers.training import WEIGHTS_FILE, TeacherRecipe
 
 
 def fit_teacher(
@@ -24,18 +26,17 @@ def fit_teacher(
     assets: str,
 ) -> Artifact:
     """Train a CGN on the biased training images, through the composition's transformations if that is their stage."""
-    with recorded_steps("teacher") as record:
-        return build_teacher(
-            store,
-            biased_images,
-            teacher.fit,
-            prepare.feature_network,
-            seed,
-            compute,
-            assets,
-            record,
-            compose.in_teacher_training,
-        )
+    recipe = TeacherRecipe(
+        biased_images,
+        teacher.fit,
+        prepare.feature_network,
+        seed=seed,
+        compute=compute,
+        assets=assets,
+        transformations=compose.in_teacher_training,
+    )
+    with recorded_steps("teacher") as record, listening(lambda _, step, losses: record(step, dict(losses))):
+        return build_in(store, recipe)
 
 
 def show_trained_teacher(trained_teacher: Artifact, report: Report, seed: int) -> np.ndarray:

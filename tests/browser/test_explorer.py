@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from browser.looking import PHONE, Visit, brightness, free_port, keep_screenshot, serving, surroundings
-from skdcgn_pipeline.explorer.bundle import write_explorer
+from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.explorer.bundle import ExplorerRecipe
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import SHIPPED_DIGITS_TEACHER
 from tiny import explorer_card, untrained_classifiers
@@ -27,8 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(given).resolve()
     students, card = StudentCGN.from_released("digits"), explorer_card()
     store = tmp_path_factory.mktemp("stores")
-    networks = SHIPPED_DIGITS_TEACHER, students, untrained_classifiers()
-    return write_explorer(store, {"card": card}, card, *networks).directory
+    recipe = ExplorerRecipe(card, SHIPPED_DIGITS_TEACHER, students, untrained_classifiers())
+    return build_in(store, recipe).directory
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import Artifact
-from skdcgn_pipeline.explorer.bundle import open_explorer, write_explorer
+from skdcgn_pipeline.explorer.bundle import ExplorerRecipe, open_explorer
 from skdcgn_pipeline.explorer.scene import Choice
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.students.trio import StudentCGN
@@ -24,9 +25,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("stores") / "explorer"
     students = StudentCGN.from_released("digits")
     card = explorer_card()
-    return write_explorer(
-        store, {"card": card}, card, SHIPPED_DIGITS_TEACHER, students, untrained_classifiers()
-    ).directory
+    recipe = ExplorerRecipe(card, SHIPPED_DIGITS_TEACHER, students, untrained_classifiers())
+    return build_in(store, recipe).directory
 
 
 def test_a_moved_folder_shows_the_same(written, tmp_path):
@@ -61,7 +61,7 @@ def test_a_teacher_of_a_factory_is_named_and_must_not_have_changed(tmp_path, mon
     teacher = {"identity": identify_teacher(**options), "options": options, "file": None}
     card = explorer_card() | {"teacher": teacher}
     students = StudentCGN.from_released("digits")
-    artifact = write_explorer(tmp_path / "stores", {"card": card}, card, None, students, untrained_classifiers())
+    artifact = build_in(tmp_path / "stores", ExplorerRecipe(card, None, students, untrained_classifiers()))
 
     assert not list(artifact.directory.glob("teacher*"))
     assert open_explorer(artifact.directory).scene.generators["teacher"].noise_dim == 32

@@ -157,6 +157,14 @@ def test_an_impossible_choice_is_refused(scene, choice, message):
         scene.interpolate(CHOICE, choice, 3)
 
 
+def test_classes_are_called_as_the_classifiers_call_them():
+    classifier = Says(2)
+    classifier.labels = ["cat", "dog", "owl"]
+    scene = Scene(TinyTeacher(), tiny_students(), {"students": classifier}, classes=[0, 2])
+    assert scene.classes == {0: "cat", 2: "owl"}
+    assert scene.draw(Choice(0, 2, 0, 0))["teacher"].opinions["students"].verdict == "reads the shape"
+
+
 def test_only_classes_that_students_learnt_are_offered():
     scene = Scene(TinyTeacher(), tiny_students(), {}, classes=[0, 2])
     assert scene.classes == {0: "0", 2: "2"}

@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
+from configuration import read_folder
 from skdcgn_pipeline import InvariantClassifier, StudentCGN, load_teacher
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import sha256_of_file
 from skdcgn_pipeline.classifiers.training import build_classifier
 from skdcgn_pipeline.export import programs
-from skdcgn_pipeline.export.classifier import export_classifier
+from skdcgn_pipeline.export.classifier import ClassifierExport
 from skdcgn_pipeline.export.students import (
     OUTPUTS,
     StudentProgram,
+    StudentsExport,
     example_of,
-    export_students,
     origin_of_release,
+    origin_of_run,
 )
-from skdcgn_pipeline.parameters import ClassifierFit, Compute
+from skdcgn_pipeline.parameters import ClassifierFit, Compute, check_parameters
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.students.distillation import adopt_released_students
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -39,7 +43,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported students of the digits."""
     store = tmp_path_factory.mktemp("stores")
     students = adopt_released_students(store / "student", "digits")
-    return export_students(store / "export", students, origin_of_release("digits")).directory
+    return build_in(store / "export", StudentsExport(students, origin_of_release("digits"))).directory
 
 
 def test_an_export_holds_everything_that_is_promised(exported):
@@ -133,7 +137,7 @@ def exported_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained, network = build_classifier(store, {"test": 1}, lambda: draw, settings, 0, Compute(device="cpu"), 3)
     classifier = InvariantClassifier.of(network, ["a", "b", "c"])
     accuracy = [{"split": "test", "subset": "all", "accuracy": 0.5, "num_images": 1234}]
-    return export_classifier(store / "export", trained, classifier, accuracy, ORIGIN).directory
+    return build_in(store / "export", ClassifierExport(trained, classifier, accuracy, ORIGIN)).directory
 
 
 @pytest.mark.parametrize(
@@ -151,3 +155,9 @@ def test_the_page_of_a_classifier_tells_labels_and_accuracy(exported_classifier)
     page = (exported_classifier / "README.md").read_text()
     assert "labels `a`, `b`, `c`." in page
     assert "| test | all | 50.0 | 1,234 |" in page
+
+
+def test_an_origin_keeps_no_times(project):
+    comparison = pd.DataFrame([{"mechanism": "all", "l1": 0.5, "teacher_macs": 3, "teacher_images_per_s": 9.0}])
+    origin = origin_of_run(check_parameters(read_folder(project / "conf" / "base")), comparison)
+    assert origin["fidelity_and_costs"] == [{"mechanism": "all", "l1": 0.5, "teacher_macs": 3}]

@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from configuration import merge, read_folder
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import build_artifact
 from skdcgn_pipeline.metrics.cost import COST_COLUMNS
 from skdcgn_pipeline.metrics.generation import FIDELITY_COLUMNS
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.reporting.pictures import draw_releases
 from skdcgn_pipeline.reporting.release import (
-    MAX_BYTES,
-    build_release,
+    Release,
     release_card,
     release_command,
     release_name,
@@ -33,6 +33,7 @@ from skdcgn_pipeline.students.released import released_students
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
+MAX_BYTES = 400 * 1024
 SMALL = {"architecture": "compact", "width": [3, 4, 3], "embedding_dim": 2}
 
 
@@ -78,7 +79,7 @@ def card(parameters: Parameters, students: StudentsArtifact) -> dict:
 @pytest.fixture
 def released(tmp_path: Path, students: StudentsArtifact, card: dict, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package folder that holds this release alone."""
-    artifact = build_release(tmp_path / "releases", students, card)
+    artifact = build_in(tmp_path / "releases", Release(students, card))
     folder = tmp_path / "released"
     folder.mkdir()
     for name in artifact.manifest["files"]:

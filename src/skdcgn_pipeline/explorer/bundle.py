@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from shutil import copyfile
@@ -12,16 +12,16 @@ from typing import Any
 
 import pandas as pd
 
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact
-from skdcgn_pipeline.classifiers.classification import ORIGINALS, RecordScope, take_classifier, unrecorded
+from skdcgn_pipeline.artifacts.recipe import Recipe
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
+from skdcgn_pipeline.classifiers.classification import ORIGINALS
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.explorer.scene import Scene
-from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.metrics.cost import untimed
 from skdcgn_pipeline.networks.pretrained import PretrainedModel
 from skdcgn_pipeline.parameters import Parameters, choose_classes
 from skdcgn_pipeline.reporting.release import records_of, release_name
 from skdcgn_pipeline.runtime.errors import DamagedFileError, SettingError
-from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.distillation import StudentsArtifact
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, identify_teacher, load_teacher, teacher_file
@@ -48,106 +48,88 @@ class Explorer:
     card: Mapping[str, Any]
 
 
-def build_explorer(
-    store: Path,
-    classifier_store: Path,
-    counterfactual_store: Path,
+@dataclass(frozen=True)
+class ExplorerRecipe(Recipe[Artifact]):
+    """Everything that the explorer shows in the folder that `open_explorer` reads.
+
+    Attributes:
+        card: As in `Explorer`; its `teacher` has the `identity`, the `options` of `load_teacher`, and the name of
+            its `file` or None.
+        teacher_file: That file, if there is one.
+        students, classifiers: As in `Scene`.
+        made_from: Identities of the networks, where they come from a run.
+    """
+
+    card: Mapping[str, Any]
+    teacher_file: Path | None
+    students: StudentCGN
+    classifiers: Mapping[str, InvariantClassifier]
+    made_from: Mapping[str, Any] = field(default_factory=dict)
+
+    kind = "explorer"
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the card and what the networks were made from."""
+        return {"card": dict(self.card), **self.made_from}
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Write `explorer.json` and the weights of all networks."""
+        if self.teacher_file is not None:
+            writer.write(self.card["teacher"]["file"], partial(copyfile, self.teacher_file))
+        _write_network(writer, STUDENTS_FOLDER, self.students)
+        for name, classifier in self.classifiers.items():
+            _write_network(writer, CLASSIFIER_FOLDER.format(name), classifier)
+        writer.write_json(CARD_FILE, dict(self.card))
+
+    def read(self, artifact: Artifact) -> Artifact:
+        """Return the folder."""
+        return artifact
+
+
+def explorer_of_run(
     teacher: IdentifiedTeacher,
     students: StudentsArtifact,
-    samples: SampleShards,
-    biased_images: BiasedImages,
+    classifiers: Mapping[str, tuple[Artifact, InvariantClassifier, list[dict[str, Any]]]],
     comparison: pd.DataFrame,
     parameters: Parameters,
-    record_scope: RecordScope = unrecorded,
-) -> Artifact:
-    """Put teacher, students and the first classifier of originals and of counterfactuals into one folder.
+) -> ExplorerRecipe:
+    """Return the explorer of a run's teacher, students and classifiers.
 
-    Classifiers that the run has not trained are trained now. A teacher that is one file is copied; what a factory
-    makes is named, and must be importable where the folder is opened.
+    A teacher that is one file is copied; what a factory makes is named, and must be importable where the folder is
+    opened.
 
     Args:
-        store: Directory of explorers.
-        classifier_store, counterfactual_store: As in `take_classifier`.
         teacher: The teacher.
         students: Distilled from it.
-        samples: The students' pool.
-        biased_images: Originals, and what the classifiers are measured on.
+        classifiers: What `take_classifier` returns, by `TRAINED_ON`.
         comparison: Fidelity and costs by mechanism.
         parameters: All settings.
-        record_scope: As in `train_and_measure`.
-
-    Returns:
-        An artifact with `explorer.json` and the weights of all networks.
     """
     settings, variant, assets = parameters.teacher, parameters.variant, parameters.assets
-    source = teacher_file(settings, variant, assets)
-    options = settings.model_dump(mode="json", exclude={"weights", "fit"}, exclude_none=True)
-    taken = {
-        name: take_classifier(
-            classifier_store,
-            counterfactual_store,
-            name,
-            samples,
-            biased_images,
-            parameters,
-            CLASSIFIER_NUMBER,
-            record_scope,
-        )
-        for name in TRAINED_ON
-    }
+    path = teacher_file(settings, variant, assets)
     num_classes = teacher.generator.num_classes
-    teacher_name = None if source is None else f"teacher{source.suffix}"
-    card: dict[str, Any] = {
+    card = {
         "name": release_name(parameters),
         "variant": variant,
         "source": parameters.prepare.source,
         "seed": parameters.seed,
-        "teacher": {"identity": teacher.identity, "options": options, "file": teacher_name},
+        "teacher": {
+            "identity": teacher.identity,
+            "options": settings.model_dump(mode="json", exclude={"weights", "fit"}, exclude_none=True),
+            "file": None if path is None else f"teacher{path.suffix}",
+        },
         "classes": choose_classes("sample.classes", parameters.sample.classes, num_classes, parameters.class_lists),
-        "fidelity_and_costs": records_of(comparison),
+        "fidelity_and_costs": records_of(untimed(comparison)),
         "classifiers": {
-            name: {"number": CLASSIFIER_NUMBER, "accuracy": accuracy} for name, (_, _, accuracy) in taken.items()
+            name: {"number": CLASSIFIER_NUMBER, "accuracy": accuracy} for name, (_, _, accuracy) in classifiers.items()
         },
     }
-
-    inputs = {
-        "kind": "explorer",
+    made_from = {
         "students": students.artifact.identity,
-        "classifiers": {name: artifact.identity for name, (artifact, _, _) in taken.items()},
-        "card": card,
+        "classifiers": {name: artifact.identity for name, (artifact, _, _) in classifiers.items()},
     }
-    classifiers = {name: classifier for name, (_, classifier, _) in taken.items()}
-    return write_explorer(store, inputs, card, source, students.open(), classifiers)
-
-
-def write_explorer(
-    store: Path,
-    inputs: Mapping[str, Any],
-    card: Mapping[str, Any],
-    teacher: Path | None,
-    students: StudentCGN,
-    classifiers: Mapping[str, InvariantClassifier],
-) -> Artifact:
-    """Write the folder that `open_explorer` reads.
-
-    Args:
-        store: Directory of explorers.
-        inputs: Everything that the content depends on.
-        card: As in `Explorer`; its `teacher` has the `identity`, the `options` of `load_teacher`, and the name of
-            its `file` or None.
-        teacher: That file, if there is one.
-        students, classifiers: As in `Scene`.
-    """
-
-    def write(writer: ArtifactWriter) -> None:
-        if teacher is not None:
-            writer.write(card["teacher"]["file"], partial(copyfile, teacher))
-        _write_network(writer, STUDENTS_FOLDER, students)
-        for name, classifier in classifiers.items():
-            _write_network(writer, CLASSIFIER_FOLDER.format(name), classifier)
-        writer.write_json(CARD_FILE, dict(card))
-
-    return build_artifact(store, inputs, write)
+    networks = {name: classifier for name, (_, classifier, _) in classifiers.items()}
+    return ExplorerRecipe(card, path, students.open(), networks, made_from)
 
 
 def _write_network(writer: ArtifactWriter, folder: str, network: PretrainedModel) -> None:
@@ -158,7 +140,7 @@ def _write_network(writer: ArtifactWriter, folder: str, network: PretrainedModel
 
 
 def open_explorer(folder: Path | str) -> Explorer:
-    """Open what `build_explorer` wrote, wherever it is now.
+    """Open an explorer's folder, wherever it is now.
 
     Raises:
         SettingError: If the folder is none, is damaged, or its teacher is made by a factory that has changed or

@@ -116,7 +116,7 @@ class Scene:
         classes: The classes that the students learnt; None for all.
 
     Attributes:
-        classes: Name of each class to choose from.
+        classes: Name of each class to choose from, as the classifiers call it.
 
     Raises:
         SettingError: If teacher and students have other noise, classes or sizes.
@@ -133,7 +133,8 @@ class Scene:
         self.generators: dict[str, CounterfactualGenerator] = {TEACHER: teacher, STUDENTS: students.fused()}
         self.classifiers = dict(classifiers)
         self.num_classes = teacher.num_classes
-        self.classes = {number: str(number) for number in (range(teacher.num_classes) if classes is None else classes)}
+        labels = next((own.labels for own in self.classifiers.values()), [str(n) for n in range(self.num_classes)])
+        self.classes = {number: labels[number] for number in (range(self.num_classes) if classes is None else classes)}
 
     def mixes_classes(self, name: str) -> bool:
         """Tell whether there is something between two classes of a generator."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline import __version__
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact
-from skdcgn_pipeline.export.cards import write_card
-from skdcgn_pipeline.export.programs import checked_programs, library_versions
+from skdcgn_pipeline.artifacts.recipe import Recipe
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
+from skdcgn_pipeline.export.cards import versions, write_export
+from skdcgn_pipeline.metrics.cost import untimed
 from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.parameters import Parameters
 from skdcgn_pipeline.reporting.release import records_of, release_name, training_of
@@ -26,7 +26,6 @@ from skdcgn_pipeline.students.released import released_card
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
 
-STEM = "students"
 # A graph has one name space, and an image is called `background` too.
 INPUTS = ("noise", *(f"{mechanism}_class" for mechanism in MECHANISMS))
 OUTPUTS = tuple(IMAGE_OF_MECHANISM[mechanism] for mechanism in MECHANISMS)
@@ -64,56 +63,54 @@ def origin_of_run(parameters: Parameters, comparison: pd.DataFrame) -> dict[str,
         "variant": parameters.variant,
         "source": parameters.prepare.source,
         "training": training_of(parameters),
-        "fidelity_and_costs": records_of(comparison),
+        "fidelity_and_costs": records_of(untimed(comparison)),
     }
 
 
 def origin_of_release(name: str) -> dict[str, Any]:
     """Return name, settings and figures of released students, from their card."""
     card = released_card(name)
-    own = {key: card[key] for key in ("name", "sha256", "teacher", "training", "command")}
-    return {**own, "released": True, "fidelity_and_costs": card["figures"]["fidelity_and_costs"]}
+    told = {key: card[key] for key in ("name", "sha256", "teacher", "training", "command")}
+    return {**told, "released": True, "fidelity_and_costs": card["figures"]["fidelity_and_costs"]}
 
 
-def export_students(store: Path, students: StudentsArtifact, origin: Mapping[str, Any]) -> Artifact:
-    """Write students as safetensors, ONNX and `torch.export`, check the programs, and add a card.
+@dataclass(frozen=True)
+class StudentsExport(Recipe[Artifact]):
+    """Students as safetensors, ONNX and `torch.export`, the programs checked, with a card.
 
-    Args:
-        store: Directory of exports.
+    The artifact has `config.json` and `model.safetensors` (for `StudentCGN.from_pretrained`), `students.onnx`,
+    `students.pt2`, `card.json` and `README.md`.
+
+    Attributes:
         students: The students.
         origin: What `origin_of_run` or `origin_of_release` returns.
-
-    Returns:
-        An artifact with `config.json` and `model.safetensors` (for `StudentCGN.from_pretrained`),
-        `students.onnx`, `students.pt2`, `card.json` and `README.md`.
-
-    Raises:
-        SettingError: If a program differs from the students by more than 1e-4.
     """
-    versions = {"skdcgn_pipeline": __version__, **library_versions()}
 
-    def write(writer: ArtifactWriter) -> None:
+    students: StudentsArtifact
+    origin: Mapping[str, Any]
+
+    kind = "exported students"
+
+    def inputs(self) -> dict[str, Any]:
+        """Return everything that the files depend on."""
+        return {"students": self.students.artifact.identity, "origin": dict(self.origin), "versions": versions()}
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Write all files; raises SettingError if a program differs from the students by more than 1e-4."""
         # In the plain layout: a program's file keeps each tensor as it lies in memory.
-        network = place(students.open(), "cpu", torch.contiguous_format)
+        network = place(self.students.open(), "cpu", torch.contiguous_format)
         for name in (CONFIG_FILE, WEIGHTS_FILE):
-            writer.write(name, partial(copyfile, students.artifact.path(name)))
-        program = StudentProgram(network).eval()
-        example = partial(example_of, network)
-        differences = checked_programs(STEM, program, example, INPUTS, OUTPUTS, writer)
+            writer.write(name, partial(copyfile, self.students.artifact.path(name)))
         card = {
             "kind": "students",
-            "name": origin["name"],
-            "origin": dict(origin),
+            "name": self.origin["name"],
+            "origin": dict(self.origin),
             "interface": {key: getattr(network, key) for key in ("noise_dim", "num_classes", "image_size")},
             "inputs": list(INPUTS),
             "outputs": list(OUTPUTS),
         }
-        write_card(writer, "students.md.j2", network, differences, versions, card)
+        write_export(writer, "students", StudentProgram(network).eval(), partial(example_of, network), card)
 
-    inputs = {
-        "kind": "exported students",
-        "students": students.artifact.identity,
-        "origin": dict(origin),
-        "versions": versions,
-    }
-    return build_artifact(store, inputs, write)
+    def read(self, artifact: Artifact) -> Artifact:
+        """Return the folder."""
+        return artifact

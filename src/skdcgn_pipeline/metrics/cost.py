@@ -21,7 +21,6 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 NUM_REPEATS = 5
 SECONDS_PER_REPEAT = 0.3
 COST_COLUMNS = [f"{role}_{cost}" for cost in ("parameters", "macs", "images_per_s") for role in ("teacher", "student")]
-TIMED_COLUMNS = [name for name in COST_COLUMNS if name.endswith("images_per_s")]
 
 
 def count_parameters(module: Any) -> int | None:
@@ -155,6 +154,11 @@ def measure_costs(
                 peak = peak_gpu_bytes(generator, partial(generator.render, noise, labels))
                 table.loc[table["mechanism"] == "all", f"{role}_gpu_bytes"] = peak
     return table
+
+
+def untimed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without what a machine's load and size decide: what may be kept in a card."""
+    return table.loc[:, [name for name in table.columns if not str(name).endswith(("images_per_s", "gpu_bytes"))]]
 
 
 def _costs_of(generators: dict[str, Any], mechanism: str | None, noise: Tensor, labels: Tensor) -> dict[str, Any]:

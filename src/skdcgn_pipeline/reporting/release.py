@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
@@ -14,7 +14,8 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from skdcgn_pipeline import __version__
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact, sha256_of_file
+from skdcgn_pipeline.artifacts.recipe import Recipe
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.parameters import Parameters
 from skdcgn_pipeline.students.distillation import StudentsArtifact
@@ -22,7 +23,6 @@ from skdcgn_pipeline.students.released import RELEASE_PREFIX
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 BEST = "best batch size"  # the rows of the benchmark that go on a card
-MAX_BYTES = 400 * 1024
 
 
 def release_name(parameters: Parameters) -> str:
@@ -111,24 +111,31 @@ def render_model_card(card: Mapping[str, Any]) -> str:
     return template.render(**card, mechanisms=MECHANISMS, fidelity=fidelity, whole=fidelity["all"])
 
 
-def build_release(store: Path, students: StudentsArtifact, card: Mapping[str, Any]) -> Artifact:
-    """Write weights, card and page as files that can be copied into the package.
+@dataclass(frozen=True)
+class Release(Recipe[Artifact]):
+    """Students as files that can be copied into the package: `students_<name>.safetensors`, `.json` and `.md`.
 
-    Args:
-        store: Directory of releases.
+    Attributes:
         students: The students.
-        card: What `release_card` returns.
-
-    Returns:
-        An artifact with `students_<name>.safetensors`, `.json` and `.md`.
+        card: What `release_card` returns; its times belong to the machine that it names.
     """
-    stem = f"{RELEASE_PREFIX}{card['name']}"
-    weights = students.artifact.path(WEIGHTS_FILE)
-    assert weights.stat().st_size <= MAX_BYTES or card["image_size"] > 32, "released students of digits are small"
 
-    def write(writer: ArtifactWriter) -> None:
-        writer.write(f"{stem}.safetensors", partial(copyfile, weights))
-        writer.write_json(f"{stem}.json", dict(card))
+    students: StudentsArtifact
+    card: Mapping[str, Any]
+
+    kind = "release"
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the card."""
+        return {"card": dict(self.card)}
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Write weights, card and page."""
+        stem, card = f"{RELEASE_PREFIX}{self.card['name']}", dict(self.card)
+        writer.write(f"{stem}.safetensors", partial(copyfile, self.students.artifact.path(WEIGHTS_FILE)))
+        writer.write_json(f"{stem}.json", card)
         writer.write(f"{stem}.md", lambda path: path.write_text(render_model_card(card), encoding="utf-8"))
 
-    return build_artifact(store, {"kind": "release", "card": dict(card)}, write)
+    def read(self, artifact: Artifact) -> Artifact:
+        """Return the folder."""
+        return artifact

@@ -5,8 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import Artifact
-from skdcgn_pipeline.explorer.bundle import build_explorer
+from skdcgn_pipeline.classifiers.classification import take_classifier
+from skdcgn_pipeline.explorer.bundle import CLASSIFIER_NUMBER, TRAINED_ON, explorer_of_run
 from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.io.tracking import recorded_steps
 from skdcgn_pipeline.parameters import check_parameters
@@ -26,16 +28,19 @@ def write_explorer(
     student_comparison: pd.DataFrame,
     parameters: dict[str, Any],
 ) -> Artifact:
-    """Put teacher, students and two classifiers into the folder that the explorer opens."""
-    return build_explorer(
-        store,
-        classifier_store,
-        counterfactual_store,
-        teacher,
-        students,
-        student_samples,
-        biased_images,
-        student_comparison,
-        check_parameters(parameters),
-        recorded_steps,
-    )
+    """Put teacher, students and the first classifier of originals and of counterfactuals into one folder."""
+    settings = check_parameters(parameters)
+    classifiers = {
+        name: take_classifier(
+            classifier_store,
+            counterfactual_store,
+            name,
+            student_samples,
+            biased_images,
+            settings,
+            CLASSIFIER_NUMBER,
+            recorded_steps,
+        )
+        for name in TRAINED_ON
+    }
+    return build_in(store, explorer_of_run(teacher, students, classifiers, student_comparison, settings))

@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.classification import take_classifier
-from skdcgn_pipeline.export import classifier as classifiers
-from skdcgn_pipeline.export import students as students_export
+from skdcgn_pipeline.export.classifier import ClassifierExport
+from skdcgn_pipeline.export.students import StudentsExport, origin_of_release, origin_of_run
 from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.io.serving import log_classifier, log_students
 from skdcgn_pipeline.io.tracking import log_tags, recorded_steps
@@ -23,18 +24,18 @@ def take_run_students(
     students: StudentsArtifact, student_comparison: pd.DataFrame, parameters: dict[str, Any]
 ) -> tuple[StudentsArtifact, dict[str, Any]]:
     """Take the students of the run, and tell what they come from."""
-    return students, students_export.origin_of_run(check_parameters(parameters), student_comparison)
+    return students, origin_of_run(check_parameters(parameters), student_comparison)
 
 
 def take_released_students(store: Path, export: Export) -> tuple[StudentsArtifact, dict[str, Any]]:
     """Take students that come with the package, and tell what they come from."""
     log_tags({"students": f"released {export.students}"})
-    return adopt(store, export.students), students_export.origin_of_release(export.students)
+    return adopt(store, export.students), origin_of_release(export.students)
 
 
 def export_students(store: Path, students: StudentsArtifact, origin: dict[str, Any]) -> Artifact:
     """Write the students as safetensors, ONNX and `torch.export`, with a card."""
-    return students_export.export_students(store, students, origin)
+    return build_in(store, StudentsExport(students, origin))
 
 
 def export_classifier(
@@ -52,7 +53,7 @@ def export_classifier(
     taken = take_classifier(
         classifier_store, counterfactual_store, STUDENTS, samples, biased_images, settings, number, recorded_steps
     )
-    return classifiers.export_classifier(store, *taken, origin)
+    return build_in(store, ClassifierExport(*taken, origin))
 
 
 def register_students(student_export: Artifact, origin: dict[str, Any], export: Export) -> dict[str, str]:

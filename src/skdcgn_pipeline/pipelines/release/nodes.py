@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.io.tracking import log_text
 from skdcgn_pipeline.parameters import check_parameters
-from skdcgn_pipeline.reporting.release import build_release, release_card, render_model_card
+from skdcgn_pipeline.reporting.release import Release, release_card, render_model_card
 from skdcgn_pipeline.students.distillation import StudentsArtifact
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 
@@ -26,4 +27,4 @@ def release_students(
     settings = check_parameters(parameters)
     card = release_card(settings, students, teacher.identity, student_comparison, accuracy_summary, benchmark)
     log_text("model_card.md", render_model_card(card))
-    return build_release(store, students, card)
+    return build_in(store, Release(students, card))

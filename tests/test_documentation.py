@@ -85,13 +85,25 @@ def documented_commands(project: Path) -> list[tuple[str, list[str]]]:
     found = []
     for page in [*project.glob("*.md"), *(project / "docs").rglob("*.md")]:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-        code = re.findall(r"^\s*(?:\w+=\S+ |torchrun .*-m )*(kedro run\b.*)", text, re.MULTILINE)
+        code = re.findall(r"^\s*(?:\w+=\S+ )*(kedro run\b.*)", text, re.MULTILINE)
         for line in code + re.findall(r"`(kedro run[^`]*)`", text):
             command = re.split(r" [&|]|;", line)[0]  # the first of several
             words = shlex.split(command, comments=True)[2:]
             if not {"NAME", "...", "variant=V"} & set(words):
                 found.append((page.name, words))
     return found
+
+
+def test_every_torchrun_of_the_documentation_is_understood(project: Path) -> None:
+    pytest.importorskip("kedro", reason="needs Kedro: settings are read as it does")
+    from skdcgn_pipeline.distil_parallel import distil
+
+    text = "".join(
+        page.read_text(encoding="utf-8") for page in [*project.glob("*.md"), *(project / "docs").glob("*.md")]
+    )
+    commands = re.findall(r"^torchrun .*-m skdcgn_pipeline\.distil_parallel *(.*)$", text, re.MULTILINE)
+    assert commands
+    assert all(distil.make_context("distil_parallel", shlex.split(words)).params["env"] for words in commands)
 
 
 def test_every_command_of_the_documentation_is_understood(project: Path) -> None:

@@ -13,7 +13,17 @@ import pytest
 
 import skdcgn_pipeline
 
-ABOVE_THE_CORE = {"io", "pipelines", "hooks", "session", "settings", "pipeline_registry", "cli", "__main__"}
+ABOVE_THE_CORE = {
+    "io",
+    "pipelines",
+    "hooks",
+    "session",
+    "settings",
+    "pipeline_registry",
+    "cli",
+    "distil_parallel",
+    "__main__",
+}
 
 BLOCKER = """
 import sys

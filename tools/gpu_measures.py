@@ -26,13 +26,14 @@ from skdcgn_pipeline.classifiers import ensemble_training
 from skdcgn_pipeline.metrics import cost
 from skdcgn_pipeline.metrics.cost import measure_rates, peak_gpu_bytes, wait_for_device
 from skdcgn_pipeline.metrics.likeness import mask_iou, mean_absolute_difference
+from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Compute, EnsembleFit, ImageEncoding, Precision
 from skdcgn_pipeline.runtime import compute as computing
 from skdcgn_pipeline.runtime.compute import choose_device, compiled, place
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
 from skdcgn_pipeline.samples.drawing import decode_images, draw_samples
 from skdcgn_pipeline.samples.loading import BatchLoader, StreamedPairs, fetch_by_epochs
-from skdcgn_pipeline.students.distillation import DistillationStep
+from skdcgn_pipeline.students.distillation import Distillation
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import load_teacher
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
@@ -145,12 +146,12 @@ def _stored_wait(run: Run) -> float:
             Path(folder), teacher, identity, per_class, 128, SEED, compute, storing=storing, classes=classes
         )
         fetch = fetch_by_epochs(StreamedPairs(samples, MEASURED), settings.batch_size, SEED, "gpu-check-data")
-        train = DistillationStep(MEASURED, *networks.sizes, settings, SEED, compute)
+        train = Distillation(MEASURED, GeneratorSize(*networks.sizes), settings, SEED, compute)
         for _ in range(2):  # the first time warms up
             with BatchLoader(fetch, num_steps, train.device, settings.fetch_threads) as load:
                 for step in range(num_steps):
                     noise, labels, images = load(step)
-                    train(step, noise, labels, decode_images(MEASURED, images))
+                    train.update(step, (noise, labels, decode_images(MEASURED, images)))
                 wait_for_device()
                 share = 100 * load.data_wait
     return share
@@ -242,13 +243,11 @@ def train_student(
     start = time.monotonic()
     teacher, device = open_teacher(miniature, variant), choose_device("cpu" if miniature else "auto")
     teacher.to(device)
-    sizes, compute = (teacher.noise_dim, teacher.num_classes, teacher.image_size), Compute(device=device.type)
+    size, compute = GeneratorSize.of(teacher), Compute(device=device.type)
     settings = getattr(read_settings("mnist", variant), mechanism).distill
 
-    def train(num_steps: int, seconds: float) -> tuple[DistillationStep, int]:
-        step_of = DistillationStep(
-            mechanism, *sizes, settings.model_copy(update={"num_steps": num_steps}), SEED, compute
-        )
+    def train(num_steps: int, seconds: float) -> tuple[Distillation, int]:
+        step_of = Distillation(mechanism, size, settings.model_copy(update={"num_steps": num_steps}), SEED, compute)
         until = time.monotonic() + seconds
         for step in range(num_steps):
             number, within = divmod(step, STEPS_PER_DRAW)
@@ -259,7 +258,7 @@ def train_student(
                 noise, labels = (own.to(device) for own in drawn)
                 images = teacher.render_mechanism(mechanism, noise, labels)
             rows = slice(within * settings.batch_size, (within + 1) * settings.batch_size)
-            step_of(step, noise[rows], labels[rows], images[rows])
+            step_of.update(step, (noise[rows], labels[rows], images[rows]))
         wait_for_device()
         return step_of, num_steps
 

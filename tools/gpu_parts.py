@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 from skdcgn_pipeline.benchmark.frame import Row
 from skdcgn_pipeline.benchmark.networks import RandomNetworks, make_networks
+from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Benchmark, Compute, Distill, Parameters, Precision, Student, check_parameters
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.seeding import torch_generator
-from skdcgn_pipeline.students.distillation import DistillationStep
+from skdcgn_pipeline.students.distillation import Distillation
 from skdcgn_pipeline.teachers.imagenet_cgn import ImageNetCGN
 from skdcgn_pipeline.teachers.teacher import load_teacher
 from skdcgn_pipeline.teachers.u2net import U2Net
@@ -247,14 +248,13 @@ def check_steps(run: Run, part: Part) -> None:
 
 def _losses(mechanism: str, teacher: Any, settings: Distill, num_steps: int, compute: Compute) -> list[float]:
     """Return the total loss of every step on fresh samples of a teacher on the CPU."""
-    sizes = teacher.noise_dim, teacher.num_classes, teacher.image_size
-    train = DistillationStep(mechanism, *sizes, settings, SEED, compute)
+    train = Distillation(mechanism, GeneratorSize.of(teacher), settings, SEED, compute)
     losses = []
     for step in range(num_steps):
         noise, labels = draw_noise(teacher, settings.batch_size, "gpu-check-steps", step)
         images = teacher.render_mechanism(mechanism, noise, labels)
-        batch = (tensor.to(train.device) for tensor in (noise, labels, images))
-        losses.append(train(step, *batch, noted=True)["total"])
+        batch = (noise.to(train.device), labels.to(train.device), images.to(train.device))
+        losses.append(train.update(step, batch, noted=True)["total"])
     return losses
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,64 +51,12 @@ class ProjectSession(KedroSession):
     ) -> dict[str, Any]:
         """Run pipelines; `namespaces` runs these with everything that they need upstream.
 
-        Of the processes that `torchrun` starts, the first runs the pipelines; the others take part in its
-        distillations and write and log nothing.
-
         Raises:
             SettingError: If a pipeline or namespace is unknown (`click.ClickException` on the command line).
         """
         from skdcgn_pipeline.runtime.compute import keep_freed_memory
 
         keep_freed_memory()
-        if "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
-            if os.environ["RANK"] != "0":
-                return self._follow()
-            with self._leading():
-                return self._run_pipelines(namespaces, to_nodes, pipeline_names, kwargs)
-        return self._run_pipelines(namespaces, to_nodes, pipeline_names, kwargs)
-
-    @contextmanager
-    def _leading(self) -> Iterator[None]:
-        """Lead the processes that `torchrun` has started, and let them go at the end."""
-        from skdcgn_pipeline.training.parallel import join_processes, leave_processes
-
-        processes = _told(lambda: join_processes(self._device()))
-        try:
-            yield
-        finally:
-            processes.dismiss()
-            leave_processes()
-
-    def _follow(self) -> dict[str, Any]:
-        """Take part in the leader's distillations; nothing is run, written or logged here."""
-        from skdcgn_pipeline.runtime.progress import clear_stop, request_stop
-        from skdcgn_pipeline.students.distillation import follow
-        from skdcgn_pipeline.training.parallel import join_processes, leave_processes
-
-        logging.getLogger("skdcgn_pipeline").setLevel(logging.WARNING)
-        processes = _told(lambda: join_processes(self._device()))
-        clear_stop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: request_stop())  # the leader says when
-        _told(lambda: follow(processes))
-        leave_processes()
-        return {}
-
-    def _device(self) -> str:
-        return str(self._parameter("compute").get("device", "auto"))
-
-    def _parameter(self, name: str) -> dict[str, Any]:
-        """Return the settings of one stage, not yet checked."""
-        value = self._get_config_loader()["parameters"].get(name)
-        return value if isinstance(value, dict) else {}
-
-    def _run_pipelines(
-        self,
-        namespaces: Iterable[str] | None,
-        to_nodes: Iterable[str] | None,
-        pipeline_names: list[str] | None,
-        kwargs: dict[str, Any],
-    ) -> dict[str, Any]:
         names = list(pipeline_names or [])
         if kwargs.get("pipeline_name"):
             names.append(kwargs.pop("pipeline_name"))
@@ -136,6 +81,11 @@ class ProjectSession(KedroSession):
 
             kwargs["node_names"] = PLAN
         return _told(lambda: super(ProjectSession, self).run(to_nodes=wanted, pipeline_names=names, **kwargs))
+
+    def _parameter(self, name: str) -> dict[str, Any]:
+        """Return the settings of one stage, not yet checked."""
+        value = self._get_config_loader()["parameters"].get(name)
+        return value if isinstance(value, dict) else {}
 
     def _at_scale(self, names: list[str]) -> tuple[list[str], list[str] | None]:
         """Return the pipelines to run and their nodes, None for all, at the scale of the settings.

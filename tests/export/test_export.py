@@ -26,7 +26,7 @@ from skdcgn_pipeline.export.students import (
 )
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, check_parameters
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.students.distillation import adopt_released_students
+from skdcgn_pipeline.students.recipes import ReleasedStudentsRecipe
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 for library in programs.LIBRARIES:
@@ -42,7 +42,7 @@ TINYGAN = {"architecture": "tinygan", "width": 2, "embedding_dim": 4}
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported students of the digits."""
     store = tmp_path_factory.mktemp("stores")
-    students = adopt_released_students(store / "student", "digits")
+    students = build_in(store / "student", ReleasedStudentsRecipe("digits"))
     return build_in(store / "export", StudentsExport(students, origin_of_release("digits"))).directory
 
 

@@ -1,4 +1,4 @@
-"""`kedro run` in the processes that torchrun starts: one leads, writes and logs, all train."""
+"""`distil_parallel` in the processes that torchrun starts: one leads and writes, all train."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.running import Place, artifacts_in
 
 pytestmark = pytest.mark.slow
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "kedro"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 
 
 def student_of(place: Place) -> tuple[str, list[dict[str, float]]]:
@@ -30,12 +30,16 @@ def test_two_processes_make_the_student_that_one_makes(place: Place, tmp_path: A
     popen = subprocess.Popen
 
     def launch(command: list[str], **options: Any) -> subprocess.Popen[str]:
-        return popen([*TORCHRUN, *command[3:]], **options)
+        assert command[1:4] == ["-m", "kedro", "run"]
+        return popen([*TORCHRUN, "skdcgn_pipeline.distil_parallel", *command[4:]], **options)
 
     monkeypatch.setattr(running.subprocess, "Popen", launch)
-    status, output = together.command("--namespaces", "shape")
+    status, output = together.command("shape")
+    refused, message = together.command("shapes")
 
     assert status == 0, output
+    assert refused != 0
+    assert "Did you mean 'shape'?" in message
     assert len(together.runs()) == before + 1
     identity, history = student_of(together)
     expected_identity, expected = student_of(place)
@@ -43,3 +47,7 @@ def test_two_processes_make_the_student_that_one_makes(place: Place, tmp_path: A
     for ours, theirs in zip(history, expected, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
     assert output.count("shape student: 6 steps") == 1
+    # What follows finds it done.
+    monkeypatch.undo()
+    together.run(namespaces=["shape"])
+    assert artifacts_in(together.store("student")) == {identity}

@@ -28,7 +28,7 @@ from skdcgn_pipeline.reporting.release import (
 )
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.students import released as released_module
-from skdcgn_pipeline.students.distillation import StudentsArtifact, adopt_released_students
+from skdcgn_pipeline.students.recipes import ReleasedStudentsRecipe, StudentsArtifact
 from skdcgn_pipeline.students.released import released_students
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -139,8 +139,8 @@ def test_weights_that_are_not_those_of_the_card_are_refused(released):
 
 
 def test_released_students_stand_in_for_distilled_ones(released, students, tmp_path):
-    adopted = adopt_released_students(tmp_path / "adopted", "digits")
-    again = adopt_released_students(tmp_path / "adopted", "digits")
+    adopted = build_in(tmp_path / "adopted", ReleasedStudentsRecipe("digits"))
+    again = build_in(tmp_path / "adopted", ReleasedStudentsRecipe("digits"))
     assert adopted.artifact.identity == again.artifact.identity
     state, expected = adopted.open().state_dict(), students.open().state_dict()
     assert all(torch.equal(state[name], expected[name]) for name in expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.mechanisms import compose
 from skdcgn_pipeline.metrics.features import FeatureSpace, Seen
 from skdcgn_pipeline.parameters import Baseline, BaselineWeights, Compute, Teacher, TeacherFit
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.students.baseline import (
-    build_baseline,
+    BaselineRecipe,
+    Guides,
     check_baseline,
     detector_of,
     fit_baseline,
@@ -68,16 +73,16 @@ def brightness(images: torch.Tensor) -> torch.Tensor:
 
 
 JUDGE = FeatureSpace(lambda images: Seen(images.mean((2, 3)), 5 * images.mean((2, 3))), "means")
+GUIDES = Guides(pooled_pixels, brightness, JUDGE)
 
 
 def fit(own: Baseline | None = None, seed: int = 0, path: Path | None = None, stop_at: int = 0, teacher=TINY):
-    def record(step: int, losses: dict[str, float]) -> None:
+    def listen(training: str, step: int, losses: Mapping[str, float]) -> None:
         if step == stop_at:
             progress.request_stop()
 
-    return fit_baseline(
-        image_teacher_of(teacher), own or settings(), seed, CPU, pooled_pixels, brightness, JUDGE, path, record
-    )
+    with listening(listen):
+        return fit_baseline(image_teacher_of(teacher), own or settings(), seed, CPU, GUIDES, path)
 
 
 def difference(first: torch.nn.Module, second: torch.nn.Module) -> float:
@@ -200,7 +205,8 @@ def test_a_baseline_is_built_once_and_opens_as_students(tmp_path):
     teacher = image_teacher_of(TINY)
 
     def build(own: Baseline, style: str = "pixels"):
-        return build_baseline(tmp_path, teacher, own, 0, CPU, pooled_pixels, style, brightness, "brightness", JUDGE)
+        guides = replace(GUIDES, style_identity=style, detector_identity="brightness")
+        return build_in(tmp_path, BaselineRecipe(teacher, own, 0, CPU, guides))
 
     first = build(settings())
     calls = TINY.generator.num_calls
@@ -277,13 +283,13 @@ def test_the_miniature_is_imitated_with_its_own_detector(miniature, tmp_path):
     check_baseline(own, miniature, CUSTOM, str(tmp_path))
     detector = detector_of(miniature)
     before = {name: tensor.clone() for name, tensor in miniature.generator.state_dict().items()}
-    arguments = image_teacher_of(miniature), own, 0, CPU, pooled_pixels
-    students, history = fit_baseline(*arguments, detector, JUDGE)
+    teacher = image_teacher_of(miniature)
+    students, history = fit_baseline(teacher, own, 0, CPU, replace(GUIDES, detect=detector))
     assert 0 < history[0]["background_saliency"] < 1
     assert students.image_size == 32
     assert all(torch.equal(tensor, before[name]) for name, tensor in miniature.generator.state_dict().items())
     unseen = own.model_copy(update={"weights": own.weights.model_copy(update={"background_saliency": 0.0})})
-    other = fit_baseline(arguments[0], unseen, 0, CPU, pooled_pixels)[0]
+    other = fit_baseline(teacher, unseen, 0, CPU, Guides(pooled_pixels))[0]
     assert difference(students.network_of("background"), other.network_of("background")) > 1e-6
     assert difference(students.network_of("shape"), other.network_of("shape")) == 0
 
@@ -303,7 +309,7 @@ def test_the_biggan_of_a_published_checkpoint_is_the_teacher(miniature, tmp_path
     noise, labels = torch.randn(3, 4), torch.tensor([0, 5, 9])
     images = teacher.render(noise, labels)
     torch.testing.assert_close(images, miniature.generator.render_mechanism("background", noise, labels))
-    assert (teacher.noise_dim, teacher.num_classes, teacher.image_size) == (4, 10, 32)
+    assert teacher.size == (4, 10, 32)
     torch.testing.assert_close(load_biggan(alone).render_images(noise, labels), images)
     assert (
         teacher.identity

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +13,26 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import identity_of
 from skdcgn_pipeline.images.batches import EpochSampler
+from skdcgn_pipeline.losses.distillation import TERMS
+from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Compute, Distill, LossWeights, Student
 from skdcgn_pipeline.runtime import compute, progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.samples import loading
 from skdcgn_pipeline.samples.drawing import SampleShards, decode_images, draw_composites, encode_images
-from skdcgn_pipeline.students.distillation import (
-    DistillationStep,
-    assemble_students,
-    build_student,
-    check_distillation,
-    distil_student,
-)
+from skdcgn_pipeline.students.distillation import Distillation, check_distillation, distil_student
 from skdcgn_pipeline.students.layers import ConditionalNorm
+from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsRecipe
 from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, COMPOSITE, MECHANISMS
 
 CPU = Compute(device="cpu")
 ALL_TERMS = {"pixel": 1.0, "feature": 0.5, "kl": 0.5, "adversarial": 0.5, "binary_cross_entropy": 0.5}
 PIXELS = {"pixel": 1.0}
+SIZE = GeneratorSize(noise_dim=4, num_classes=3, image_size=8)  # of the tiny teacher
 
 
 def settings(num_steps: int = 4, weights: dict[str, float] = ALL_TERMS, **changes: Any) -> Distill:
@@ -54,11 +56,27 @@ def distil(
     path: Path | None = None,
     stop_at: int = 0,
 ):
-    def record(step: int, losses: dict[str, float]) -> None:
+    with stopping_at(stop_at):
+        pairs = pairs_of(samples, mechanism)
+        return distil_student(mechanism, pairs, 3, own or settings(), seed, CPU, checkpoint_path=path)
+
+
+@contextmanager
+def stopping_at(stop_at: int) -> Iterator[None]:
+    """Ask for a stop when the losses of a step are told."""
+
+    def listen(training: str, step: int, losses: Mapping[str, float]) -> None:
         if step == stop_at:
             progress.request_stop()
 
-    return distil_student(mechanism, pairs_of(samples, mechanism), 3, own or settings(), seed, CPU, path, record)
+    with listening(listen):
+        yield
+
+
+def build(
+    store: Path, mechanism: str, samples: SampleShards, own: Distill | None = None, assets: str = ""
+) -> StudentArtifact:
+    return build_in(store, StudentRecipe(mechanism, samples, own or settings(), 0, CPU, assets))
 
 
 def pairs_of(samples: SampleShards, mechanism: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -104,11 +122,12 @@ def test_the_total_is_the_weighted_sum_of_the_terms(tiny_samples):
 def test_the_loop_takes_the_steps_of_a_training_that_is_called_by_hand(tiny_samples, mechanism):
     own = settings(5, judge_every_steps=2, adversarial_every_judgements=2)
     noise, labels, images = tiny_samples.read_pairs(mechanism)
-    train = DistillationStep(mechanism, noise.shape[1], 3, images.shape[-1], own, 0, CPU)
+    train = Distillation(mechanism, SIZE, own, 0, CPU)
     sampler = EpochSampler(len(labels), 0, f"distil-{mechanism}")
     for step in range(own.num_steps):
         rows = sampler.rows(step, own.batch_size)
-        losses = train(step, noise[rows], labels[rows], decode_images(mechanism, images[rows]), noted=step == 4)
+        batch = noise[rows], labels[rows], decode_images(mechanism, images[rows])
+        losses = train.update(step, batch, noted=step == 4)
     student, history = distil(tiny_samples, mechanism, own)
     assert difference(train.average, student) == 0
     assert history[-1] == {"step": 5, **losses}
@@ -116,14 +135,18 @@ def test_the_loop_takes_the_steps_of_a_training_that_is_called_by_hand(tiny_samp
 
 def test_losses_are_only_read_where_they_are_noted(tiny_samples):
     noise, labels, images = tiny_samples.read_pairs("shape")
-    train = DistillationStep("shape", noise.shape[1], 3, images.shape[-1], settings(), 0, CPU)
-    assert train(0, noise, labels, decode_images("shape", images)) == {}
+    train = Distillation("shape", SIZE, settings(), 0, CPU)
+    assert train.update(0, (noise, labels, decode_images("shape", images))) == {}
 
 
 @pytest.mark.parametrize("name", sorted(ALL_TERMS))
 def test_the_weight_of_every_term_changes_the_student(tiny_samples, name):
     changed = settings(2, ALL_TERMS | {name: ALL_TERMS[name] + 1})
     assert difference(distil(tiny_samples, own=settings(2))[0], distil(tiny_samples, own=changed)[0]) > 0
+
+
+def test_every_weight_has_a_term_and_every_term_a_weight():
+    assert set(TERMS) == set(LossWeights.model_fields)
 
 
 def test_without_its_terms_there_is_no_discriminator(tiny_samples):
@@ -206,19 +229,19 @@ def test_students_are_distilled_in_bfloat16(tiny_samples):
 
 
 def test_a_student_is_built_once_and_opened_as_it_was(tmp_path, tiny_samples):
-    built = build_student(tmp_path, "texture", tiny_samples, settings(), 0, CPU)
-    recorded = []
-    again = build_student(
-        tmp_path, "texture", tiny_samples, settings(), 0, CPU, lambda step, losses: recorded.append(step)
-    )
-    assert recorded == []
+    told: list[tuple[str, int]] = []
+    with listening(lambda training, step, losses: told.append((training, step))):
+        built = build(tmp_path, "texture", tiny_samples)
+        assert told == [("texture", step) for step in (1, 2, 3, 4)]
+        again = build(tmp_path, "texture", tiny_samples)
+    assert len(told) == 4
     assert again.artifact.directory == built.artifact.directory
     assert difference(built.open(), distil(tiny_samples, "texture")[0]) == 0
     assert [entry["step"] for entry in built.history] == [1, 2, 3, 4]
 
 
 def test_a_student_without_mechanisms_learns_composites_and_is_drawn_from(tmp_path, tiny_samples):
-    built = build_student(tmp_path, COMPOSITE, tiny_samples, settings(), 0, CPU)
+    built = build(tmp_path, COMPOSITE, tiny_samples, settings())
     assert difference(built.open(), distil(tiny_samples, COMPOSITE)[0]) == 0
     shards = draw_composites(tmp_path / "drawn", built, 5, 4, 0, CPU)
     images, labels = shards.read_labelled()
@@ -230,33 +253,30 @@ def test_a_student_without_mechanisms_learns_composites_and_is_drawn_from(tmp_pa
 
 @pytest.mark.parametrize("mechanism", [*MECHANISMS, COMPOSITE])
 def test_a_students_identity_is_made_of_the_same_inputs(tmp_path, tiny_samples, mechanism):
-    inputs = build_student(tmp_path, mechanism, tiny_samples, settings(1), 0, CPU).artifact.inputs
-    assert set(inputs) == {"format", "kind", "mechanism", "samples", "settings", "seed", "precision"}
+    inputs = build(tmp_path, mechanism, tiny_samples, settings(1)).artifact.inputs
+    assert set(inputs) == {"format", "kind", "version", "mechanism", "samples", "settings", "seed", "precision"}
     assert inputs["mechanism"] == mechanism
 
 
 @pytest.mark.parametrize("changes", [{"num_steps": 5}, {"weights": PIXELS}, {"kl_temperature": 2.0}])
 def test_other_settings_make_another_student(tmp_path, tiny_samples, changes):
-    first = build_student(tmp_path, "shape", tiny_samples, settings(), 0, CPU)
-    second = build_student(tmp_path, "shape", tiny_samples, settings(**changes), 0, CPU)
+    first = build(tmp_path, "shape", tiny_samples, settings())
+    second = build(tmp_path, "shape", tiny_samples, settings(**changes))
     assert first.artifact.directory != second.artifact.directory
 
 
 def test_an_interrupted_build_continues_to_the_same_bytes(tmp_path, tiny_samples):
-    def stop(step: int, losses: dict[str, float]) -> None:
-        progress.request_stop()
-
-    with pytest.raises(InterruptedRunError):
-        build_student(tmp_path / "killed", "shape", tiny_samples, settings(), 0, CPU, stop)
+    with pytest.raises(InterruptedRunError), stopping_at(1):
+        build(tmp_path / "killed", "shape", tiny_samples)
     progress.clear_stop()
-    continued = build_student(tmp_path / "killed", "shape", tiny_samples, settings(), 0, CPU)
-    whole = build_student(tmp_path / "whole", "shape", tiny_samples, settings(), 0, CPU)
+    continued = build(tmp_path / "killed", "shape", tiny_samples, settings())
+    whole = build(tmp_path / "whole", "shape", tiny_samples, settings())
     assert continued.artifact.manifest == whole.artifact.manifest
 
 
 def test_three_students_are_assembled_behind_the_teachers_interface(tmp_path, tiny_samples):
-    parts = {m: build_student(tmp_path, m, tiny_samples, settings(2), 0, CPU) for m in MECHANISMS}
-    students = assemble_students(tmp_path / "students", parts).open()
+    parts = {m: build(tmp_path, m, tiny_samples, settings(2)) for m in MECHANISMS}
+    students = build_in(tmp_path / "students", StudentsRecipe(parts)).open()
     noise, labels = torch.randn(4, 4), torch.tensor([0, 1, 2, 0])
     images = students.render(noise, labels)
     for mechanism in MECHANISMS:
@@ -265,18 +285,18 @@ def test_three_students_are_assembled_behind_the_teachers_interface(tmp_path, ti
 
 
 def test_assembled_students_follow_each_of_their_parts(tmp_path, tiny_samples):
-    parts = {m: build_student(tmp_path, m, tiny_samples, settings(2), 0, CPU) for m in MECHANISMS}
-    first = assemble_students(tmp_path / "students", parts)
-    parts["texture"] = build_student(tmp_path, "texture", tiny_samples, settings(3), 0, CPU)
-    assert assemble_students(tmp_path / "students", parts).artifact.identity != first.artifact.identity
+    parts = {m: build(tmp_path, m, tiny_samples, settings(2)) for m in MECHANISMS}
+    first = build_in(tmp_path / "students", StudentsRecipe(parts))
+    parts["texture"] = build(tmp_path, "texture", tiny_samples, settings(3))
+    assert build_in(tmp_path / "students", StudentsRecipe(parts)).artifact.identity != first.artifact.identity
 
 
 # --- parts of a batch ----------------------------------------------------------------------------
 
 
-def fix_statistics(train: DistillationStep) -> DistillationStep:
+def fix_statistics(train: Distillation) -> Distillation:
     """Let a student's batch norms normalise by numbers of their own instead of the batch's."""
-    for module in train._student.modules():
+    for module in train.student.modules():
         if isinstance(module, ConditionalNorm | torch.nn.BatchNorm2d):
             module.eval()
     return train
@@ -291,8 +311,8 @@ def test_parts_of_a_batch_add_up_to_the_whole(tiny_samples, architecture):
     curves = []
     for parts in (1, 4):
         own = settings(6, student=student, accumulate_steps=parts, judge_every_steps=2, optimiser="muon")
-        train = fix_statistics(DistillationStep("shape", noise.shape[1], 3, 8, own, 0, CPU))
-        curves.append([train(step, noise, labels, teacher_images, noted=True) for step in range(6)])
+        train = fix_statistics(Distillation("shape", SIZE, own, 0, CPU))
+        curves.append([train.update(step, (noise, labels, teacher_images), noted=True) for step in range(6)])
     assert "feature" in curves[0][1]
     for whole, parts in zip(*curves, strict=True):
         assert parts == pytest.approx(whole, rel=1e-3, abs=1e-5)
@@ -301,10 +321,10 @@ def test_parts_of_a_batch_add_up_to_the_whole(tiny_samples, architecture):
 def test_parts_of_a_batch_move_running_statistics_once_each(tiny_samples):
     own = settings(1, accumulate_steps=4, judge_every_steps=1)
     noise, labels, images = (part[:8] for part in tiny_samples.read_pairs("texture"))
-    train = DistillationStep("texture", noise.shape[1], 3, 8, own, 0, CPU)
-    train(0, noise, labels, decode_images("texture", images))
-    assert train._student.norms[0].norm.num_batches_tracked == 4
-    assert train._student.norms[0].norm.track_running_stats
+    train = Distillation("texture", SIZE, own, 0, CPU)
+    train.update(0, (noise, labels, decode_images("texture", images)))
+    assert train.student.norms[0].norm.num_batches_tracked == 4
+    assert train.student.norms[0].norm.track_running_stats
 
 
 def test_a_batch_of_unequal_parts_is_refused():
@@ -316,9 +336,7 @@ def test_a_batch_of_unequal_parts_is_refused():
 
 
 def test_threads_that_fetch_change_nothing(tmp_path, tiny_samples):
-    first, second = (
-        build_student(tmp_path / str(n), "shape", tiny_samples, settings(6, fetch_threads=n), 0, CPU) for n in (0, 3)
-    )
+    first, second = (build(tmp_path / str(n), "shape", tiny_samples, settings(6, fetch_threads=n)) for n in (0, 3))
     assert first.artifact.manifest == second.artifact.manifest
 
 
@@ -339,32 +357,25 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_streamed_samples_teach_the_same_in_any_number_of_threads_and_pieces(
     tmp_path, tiny_samples, little_memory, mechanism
 ):
-    def build(store: str, num_threads: int = 0, stop_at: int = 0):
-        def record(step: int, losses: dict[str, float]) -> None:
-            if step == stop_at:
-                progress.request_stop()
-
+    def build_artifact(store: str, num_threads: int = 0):
         own = settings(9, fetch_threads=num_threads)  # more than two epochs
-        return build_student(tmp_path / store, mechanism, tiny_samples, own, 0, CPU, record).artifact
+        return build(tmp_path / store, mechanism, tiny_samples, own).artifact
 
-    whole = build("whole")
-    assert build("threads", 3).manifest == whole.manifest
-    with pytest.raises(InterruptedRunError):
-        build("killed", stop_at=5)
+    whole = build_artifact("whole")
+    assert build_artifact("threads", 3).manifest == whole.manifest
+    with pytest.raises(InterruptedRunError), stopping_at(5):
+        build_artifact("killed")
     progress.clear_stop()
-    assert build("killed").manifest == whole.manifest
+    assert build_artifact("killed").manifest == whole.manifest
 
 
 def test_the_order_of_streamed_rows_is_part_of_the_identity(tmp_path, tiny_samples, monkeypatch, little_memory):
-    def build(store: str = "same"):
-        return build_student(tmp_path / store, "shape", tiny_samples, settings(), 0, CPU).artifact
-
-    streamed = build()
+    streamed = build(tmp_path, "shape", tiny_samples).artifact
     assert streamed.inputs["order"] == {"rows_per_group": 11, "mixed_groups": 1}
     monkeypatch.setattr(loading, "KEPT_BYTES", 2**20)
-    mixed_more = build()
+    mixed_more = build(tmp_path, "shape", tiny_samples).artifact
     monkeypatch.setattr(loading, "STREAMED_BEYOND_BYTES", 2**20)
-    in_memory = build()
+    in_memory = build(tmp_path, "shape", tiny_samples).artifact
     assert "order" not in in_memory.inputs
     assert len({streamed.identity, mixed_more.identity, in_memory.identity}) == 3
     states = [artifact.path("student.safetensors").read_bytes() for artifact in (streamed, mixed_more, in_memory)]
@@ -390,8 +401,9 @@ def perceive(images: torch.Tensor) -> list[torch.Tensor]:
 def test_the_perceptual_loss_alone_brings_a_student_closer(tiny_samples, mechanism):
     own = settings(30, {"perceptual": 1.0}, learning_rate=0.02)
     noise, labels, images = (part[:8] for part in tiny_samples.read_pairs(mechanism))
-    train = DistillationStep(mechanism, noise.shape[1], 3, 8, own, 0, CPU, perceive)
-    history = [train(step, noise, labels, decode_images(mechanism, images), noted=True) for step in range(30)]
+    train = Distillation(mechanism, SIZE, own, 0, CPU, perceive=perceive)
+    batch = noise, labels, decode_images(mechanism, images)
+    history = [train.update(step, batch, noted=True) for step in range(30)]
     expected = {"pixel", "perceptual", "total"} | ({"binary_cross_entropy"} if mechanism == "shape" else set())
     assert set(history[0]) == expected
     assert history[-1]["perceptual"] < 0.7 * history[0]["perceptual"]
@@ -400,9 +412,9 @@ def test_the_perceptual_loss_alone_brings_a_student_closer(tiny_samples, mechani
 def test_a_perceptual_loss_without_its_network_is_refused(tmp_path, tiny_samples):
     own = settings(2, {"perceptual": 1.0})
     with pytest.raises(SettingError, match=r"distill\.weights\.perceptual: expected torchvision's VGG16 weights"):
-        build_student(tmp_path, "texture", tiny_samples, own, 0, CPU, assets=str(tmp_path / "assets"))
+        build(tmp_path, "texture", tiny_samples, own, str(tmp_path / "assets"))
     with pytest.raises(SettingError, match=r"distill\.weights\.perceptual: expected 0 without a feature network"):
-        DistillationStep("texture", 4, 3, 8, own, 0, CPU)
+        Distillation("texture", SIZE, own, 0, CPU)
 
 
 def test_compiled_networks_learn_the_same(tiny_samples, monkeypatch):
@@ -460,4 +472,4 @@ def test_settings_that_came_later_count_where_they_are_set(changes):
 )
 def test_a_distillation_that_cannot_run_is_refused_before_any_work(tmp_path, changes, size, num_processes, message):
     with pytest.raises(SettingError, match=message):
-        check_distillation("texture", (4, 3, size), settings(**changes), CPU, str(tmp_path), num_processes)
+        check_distillation("texture", GeneratorSize(4, 3, size), settings(**changes), CPU, str(tmp_path), num_processes)

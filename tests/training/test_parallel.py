@@ -2,89 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import multiprocessing, nn
 
-from skdcgn_pipeline.artifacts.store import Artifact
-from skdcgn_pipeline.parameters import Compute, Distill, LossWeights, Student
-from skdcgn_pipeline.runtime import progress
-from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.artifacts.recipe import Store
+from skdcgn_pipeline.parameters import Distill
+from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples import loading
-from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.students.distillation import StudentArtifact, build_student, follow
+from skdcgn_pipeline.students.recipes import StudentArtifact
 from skdcgn_pipeline.training.parallel import (
     ALONE,
     SharedBatchNorm2d,
     check_equal_parts,
-    join_processes,
     joined_processes,
     launched_processes,
-    leave_processes,
 )
-
-CPU = Compute(device="cpu")
-ALL_TERMS = LossWeights(pixel=1.0, feature=0.5, kl=0.5, adversarial=0.5, binary_cross_entropy=0.5)
-COMPACT = Student(width=(4, 6, 4), embedding_dim=3)
-
-
-def settings(**changes: Any) -> Distill:
-    options: dict[str, Any] = {
-        "student": COMPACT,
-        "num_steps": 4,
-        "batch_size": 8,
-        "discriminator_width": 4,
-        "judge_every_steps": 2,
-        "adversarial_every_judgements": 1,
-        "weights": ALL_TERMS,
-        "log_every_steps": 1,
-        "ema_decay": 0.5,
-        # Adam divides gradients by their size: rounding of a gradient of next to nothing would show.
-        "optimiser": "muon",
-    }
-    return Distill(**(options | changes))
-
-
-# Name -> mechanism and settings.
-TRAININGS = {
-    "compact": ("shape", settings()),
-    "tinygan": ("texture", settings(student=Student(architecture="tinygan", width=2, embedding_dim=3))),
-    "basis": ("texture", settings(student=Student(architecture="basis", width=(4, 5, 4), embedding_dim=3))),
-}
-# Masks are read into memory, images of three channels as they are needed.
-STREAMED_BEYOND_BYTES = 3000
-STOPPED = settings(checkpoint_every_steps=100, num_steps=5)
-
-
-def take_part(rank: int, port: int, samples: Path, stores: Path) -> None:
-    """Be one of two processes: the first leads the trainings, the second follows."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    loading.STREAMED_BEYOND_BYTES = STREAMED_BEYOND_BYTES
-    processes = join_processes("cpu")
-    assert joined_processes() is processes
-    assert (processes.rank, processes.size) == (rank, 2)
-    shards = SampleShards(Artifact.open(samples))
-    build = lambda *args, **options: build_student(stores, *args, 0, CPU, processes=processes, **options)  # noqa: E731
-    if rank == 0:
-        for mechanism, own in TRAININGS.values():
-            build(mechanism, shards, own)
-        # A signal may reach one process alone: all stop after the same step.
-        try:
-            build("shape", shards, STOPPED, record=lambda step, losses: progress.request_stop())
-        except InterruptedRunError as error:
-            (stores / "stopped").write_text(str(error))
-        processes.dismiss()
-    else:
-        follow(processes)
-    leave_processes()
-    assert joined_processes() is ALONE
+from two_processes import CPU, STOPPED, STREAMED_BEYOND_BYTES, TRAININGS, recipe_of, take_part
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +51,15 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def alone(store: Path, samples: Path, mechanism: str, own: Distill) -> StudentArtifact:
-    return build_student(store, mechanism, SampleShards(Artifact.open(samples)), own, 0, CPU)
+    return Store(store).make(recipe_of(samples, mechanism, own))
 
 
 def together(stores: Path, samples: Path, mechanism: str, own: Distill) -> StudentArtifact:
     """Return what two processes made; nothing is computed here."""
 
-    def never(step: int, losses: dict[str, float]) -> None:
-        pytest.fail("two processes made a student of another identity")
-
-    return build_student(stores, mechanism, SampleShards(Artifact.open(samples)), own, 0, CPU, never)
+    recipe = recipe_of(samples, mechanism, own)
+    assert Store(stores).has(recipe), "two processes made a student of another identity"
+    return Store(stores).make(recipe)
 
 
 @pytest.mark.parametrize("name", TRAININGS)
@@ -142,7 +78,7 @@ def test_two_processes_train_what_one_does(tmp_path, stores, samples_directory, 
 
 
 def test_a_stop_of_one_process_stops_both_and_one_process_goes_on(tmp_path, stores, samples_directory):
-    assert "stopped at 1 of 5 steps" in (stores / "stopped").read_text()
+    assert all("stopped at 1 of 5 steps" in (stores / f"stopped_{rank}").read_text() for rank in (0, 1))
     expected = alone(tmp_path, samples_directory, "shape", STOPPED)
     continued = alone(stores, samples_directory, "shape", STOPPED)
     for ours, theirs in zip(continued.history, expected.history, strict=True):
@@ -157,7 +93,9 @@ def test_a_process_alone_has_the_whole_batch_and_shares_nothing():
     assert type(network[0]) is nn.BatchNorm2d
     assert ALONE.mean({"loss": 0.5}) == {"loss": 0.5}
     assert (ALONE.agree(True), ALONE.agree(False)) == (True, False)
-    assert ALONE.hear() is None
+    assert (ALONE.tell("work"), ALONE.hear()) == (None, None)
+    with joined_processes("cpu") as processes:
+        assert processes is ALONE
 
 
 @pytest.mark.parametrize(

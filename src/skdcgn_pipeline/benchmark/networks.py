@@ -38,7 +38,7 @@ from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
 from skdcgn_pipeline.samples.drawing import decode_images
 from skdcgn_pipeline.samples.loading import BatchLoader, PairsInMemory, fetch_by_epochs
 from skdcgn_pipeline.students.architectures import make_student
-from skdcgn_pipeline.students.distillation import DistillationStep
+from skdcgn_pipeline.students.distillation import Distillation
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.imagenet_cgn import make_random
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -115,11 +115,11 @@ def measure_steps(networks: RandomNetworks) -> list[Row]:
         part.to(device) for part in _random_pairs(networks, settings.batch_size).take(torch.arange(settings.batch_size))
     )
     noise, labels, images = batch[0], batch[1], decode_images(MEASURED, batch[2])
-    own = DistillationStep(MEASURED, *networks.sizes, settings, networks.seed, networks.compute)
+    own = Distillation(MEASURED, GeneratorSize(*networks.sizes), settings, networks.seed, networks.compute)
     plain = _PlainLoop(networks.sizes, settings, networks.seed, device)
     num_steps = networks.settings.num_distillation_steps
     steps: dict[str, Callable[[int], object]] = {
-        "own": lambda step: own(step, noise, labels, images),
+        "own": lambda step: own.update(step, (noise, labels, images)),
         "plain": lambda step: plain(noise, labels, images),
     }
     memory: list[Row] = []
@@ -173,13 +173,13 @@ def measure_data_path(networks: RandomNetworks) -> list[Row]:
             wait_for_device()
             return num_steps * settings.batch_size / (time.perf_counter() - start)
 
-    train = DistillationStep(MEASURED, *networks.sizes, settings, networks.seed, networks.compute)
+    train = Distillation(MEASURED, GeneratorSize(*networks.sizes), settings, networks.seed, networks.compute)
 
     def waiting() -> float:
         with BatchLoader(fetch, num_steps, device, settings.fetch_threads) as load:
             for step in range(num_steps):
                 noise, labels, images = load(step)
-                train(step, noise, labels, decode_images(MEASURED, images))
+                train.update(step, (noise, labels, decode_images(MEASURED, images)))
             wait_for_device()
             return 100 * load.data_wait
 

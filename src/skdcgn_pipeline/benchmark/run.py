@@ -36,13 +36,14 @@ from skdcgn_pipeline.images.bias import apply_bias
 from skdcgn_pipeline.images.grey import read_grey_images
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.metrics.cost import in_turns, take_turns, wait_for_device
-from skdcgn_pipeline.networks.interface import check_same_interface
+from skdcgn_pipeline.networks.interface import GeneratorSize, check_same_interface
 from skdcgn_pipeline.parameters import Benchmark, ClassifierFit, Composition, Compute, Distill, Precision, Prepare
 from skdcgn_pipeline.runtime.compute import autocast, choose_device
 from skdcgn_pipeline.runtime.engine import num_side_by_side, run_side_by_side
+from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.runtime.seeding import numpy_generator, seeded, torch_generator
 from skdcgn_pipeline.samples.drawing import ROWS_PER_BLOCK, SampleShards, draw_samples, take_decoded_images
-from skdcgn_pipeline.students.distillation import DistillationStep, distil_student
+from skdcgn_pipeline.students.distillation import Distillation, distil_student
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
@@ -362,23 +363,25 @@ def _loop_rate(mechanism: str, pairs: tuple[Tensor, Tensor, Tensor], settings: D
     """Distil and return the steps/s between the first losses that are noted and the last."""
     noted: list[tuple[int, float]] = []
 
-    def record(step: int, losses: dict[str, float]) -> None:
+    def record(training: str, step: int, losses: Mapping[str, float]) -> None:
         wait_for_device()
         noted.append((step, time.perf_counter()))
 
-    num_classes = workload.teacher_samples.num_classes
-    distil_student(mechanism, pairs, num_classes, settings, workload.seed, workload.compute, record=record)
+    with listening(record):
+        distil_student(
+            mechanism, pairs, workload.teacher_samples.num_classes, settings, workload.seed, workload.compute
+        )
     (first, start), (last, end) = noted[0], noted[-1]
     return (last - first) / (end - start)
 
 
 def _fixed_batch(
     mechanism: str, pairs: tuple[Tensor, Tensor, Tensor], settings: Distill, workload: Workload
-) -> tuple[DistillationStep, tuple[Tensor, Tensor, Tensor]]:
+) -> tuple[Distillation, tuple[Tensor, Tensor, Tensor]]:
     """Return the training of a mechanism and one batch on its device."""
     noise, labels, teacher_bytes = pairs
-    sizes = noise.shape[1], workload.teacher_samples.num_classes, teacher_bytes.shape[-1]
-    train = DistillationStep(mechanism, *sizes, settings, workload.seed, workload.compute)
+    size = GeneratorSize.of(workload.teacher_samples)
+    train = Distillation(mechanism, size, settings, workload.seed, workload.compute)
     rows = torch.arange(settings.batch_size) % len(labels)
     batch = noise[rows], labels[rows], take_decoded_images(mechanism, teacher_bytes, rows)
     return train, tuple(part.to(train.device) for part in batch)  # type: ignore[return-value]
@@ -391,11 +394,11 @@ def _arithmetic_rate(
     train, batch = _fixed_batch(mechanism, pairs, settings, workload)
     first, last = settings.log_every_steps, settings.num_steps
     for step in range(first):
-        train(step, *batch)
+        train.update(step, batch)
     wait_for_device()
     start = time.perf_counter()
     for step in range(first, last):
-        train(step, *batch, noted=(step + 1) % settings.log_every_steps == 0 or step + 1 == last)
+        train.update(step, batch, noted=(step + 1) % settings.log_every_steps == 0 or step + 1 == last)
     wait_for_device()
     return (last - first) / (time.perf_counter() - start)
 
@@ -413,13 +416,13 @@ def _measure_streams(workload: Workload) -> list[Row]:
     def one_after_the_other() -> None:
         for train, batch in trainings:
             for step in range(num_steps):
-                train(step, *batch)
+                train.update(step, batch)
 
     def side_by_side() -> None:
         for step in range(num_steps):
             for (train, batch), stream in zip(trainings, streams, strict=True):
                 with torch.cuda.stream(stream):
-                    train(step, *batch)
+                    train.update(step, batch)
 
     side_by_side()
     seconds = seconds_of({"in turn": one_after_the_other, "streams": side_by_side})

@@ -22,7 +22,7 @@ from skdcgn_pipeline.networks.pretrained import PretrainedModel
 from skdcgn_pipeline.parameters import Parameters, choose_classes
 from skdcgn_pipeline.reporting.release import records_of, release_name
 from skdcgn_pipeline.runtime.errors import DamagedFileError, SettingError
-from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, identify_teacher, load_teacher, teacher_file
 from skdcgn_pipeline.vocabulary import STUDENTS

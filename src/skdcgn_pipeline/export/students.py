@@ -21,7 +21,7 @@ from skdcgn_pipeline.parameters import Parameters
 from skdcgn_pipeline.reporting.release import records_of, release_name, training_of
 from skdcgn_pipeline.runtime.compute import place
 from skdcgn_pipeline.runtime.seeding import torch_generator
-from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.students.released import released_card
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS

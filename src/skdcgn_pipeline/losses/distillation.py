@@ -1,15 +1,20 @@
 """Terms of the distillation loss (SKDCGN, arXiv 2208.04226, section 3.2; TinyGAN, arXiv 2009.13829).
 
-Arguments come in the order student, teacher; the teacher's side never receives a gradient.
+Arguments come in the order student, teacher; the teacher's side never receives a gradient. `TERMS` names all terms
+with what they compare; their weights are `parameters.LossWeights`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from skdcgn_pipeline.losses.adversarial import hinge_generator_loss
+from skdcgn_pipeline.parameters import Distill
 
 
 def _check_same_shape(student: Tensor, teacher: Tensor) -> None:
@@ -73,3 +78,43 @@ def perceptual_loss(student_features: Sequence[Tensor], teacher_features: Sequen
         student, teacher = (F.normalize(layer, dim=1, eps=1e-6) for layer in (student, teacher.detach()))
         layers.append((student - teacher).square().sum(1).mean())
     return torch.stack(layers).mean()
+
+
+class Term(NamedTuple):
+    """A term of the student's loss.
+
+    Attributes:
+        compares: What of student and teacher it is given: their `images` [N, C, H, W] in the mechanism's range, the
+            `layers` of both in VGG16, or the discriminator's `judgement` of both.
+        loss: What it computes of the student's, the teacher's and the settings.
+        of_masks: Whether only masks have it.
+    """
+
+    compares: Literal["images", "layers", "judgement"]
+    loss: Callable[[Any, Any, Distill], Tensor]
+    of_masks: bool = False
+
+
+TERMS = {
+    "pixel": Term("images", lambda student, teacher, _: pixel_loss(student, teacher)),
+    "binary_cross_entropy": Term(
+        "images", lambda student, teacher, _: binary_cross_entropy_loss(student, teacher), of_masks=True
+    ),
+    "perceptual": Term("layers", lambda student, teacher, _: perceptual_loss(student, teacher)),
+    "feature": Term("judgement", lambda student, teacher, _: feature_loss(student.features, teacher.features)),
+    "kl": Term(
+        "judgement",
+        lambda student, teacher, settings: kl_loss(student.class_logits, teacher.class_logits, settings.kl_temperature),
+    ),
+    "adversarial": Term("judgement", lambda student, teacher, _: hinge_generator_loss(student.logits)),
+}
+
+
+def weights_of(mechanism: str, settings: Distill) -> dict[str, float]:
+    """Return the weights of the terms that a student of a mechanism has.
+
+    A term without a weight is computed and told, but for those of `layers`, which cost as much as all of the rest.
+    """
+    weights = settings.weights.model_dump()
+    terms = {name: term for name, term in TERMS.items() if mechanism == "shape" or not term.of_masks}
+    return {name: weights[name] for name, term in terms.items() if weights[name] or term.compares != "layers"}

@@ -24,6 +24,10 @@ class Judgement(NamedTuple):
     class_logits: Tensor
     features: list[Tensor]
 
+    def float(self) -> Judgement:
+        """Return it in single precision, whatever it was computed in."""
+        return Judgement(self.logits.float(), self.class_logits.float(), [layer.float() for layer in self.features])
+
 
 class ProjectionDiscriminator(nn.Module):
     """Spectrally normalised strided convolutions with a class projection (arXiv 1802.05637).

@@ -11,6 +11,7 @@ from skdcgn_pipeline.classifiers.feature_network import read_given_network
 from skdcgn_pipeline.export.programs import check_libraries
 from skdcgn_pipeline.images.assets import names_below, require_assets
 from skdcgn_pipeline.metrics.features import inception_path
+from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Distill, Parameters, choose_classes
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
@@ -22,7 +23,7 @@ from skdcgn_pipeline.students.released import released_students
 from skdcgn_pipeline.studies.ablation import check_possible
 from skdcgn_pipeline.studies.cells import expand_cells
 from skdcgn_pipeline.teachers.teacher import open_identified_teacher
-from skdcgn_pipeline.training.parallel import joined_processes
+from skdcgn_pipeline.training.parallel import launched_processes
 from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS
 
 MINIMUM_FREE_BYTES = 200 * 2**20
@@ -93,11 +94,10 @@ def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[
         teacher = open_identified_teacher(parameters.teacher, parameters.variant, parameters.assets)
         generator = teacher.generator
         check_sample(parameters, generator.num_classes, node_names)
-        sizes = generator.noise_dim, generator.num_classes, generator.image_size
         for mechanism, distill in students_of(parameters).items():
             if f"{mechanism}.distil_student" in node_names:
-                num_processes = joined_processes().size
-                check_distillation(mechanism, sizes, distill, parameters.compute, parameters.assets, num_processes)
+                size, num_processes = GeneratorSize.of(generator), launched_processes()
+                check_distillation(mechanism, size, distill, parameters.compute, parameters.assets, num_processes)
         if f"{BASELINE}.fit_baseline" in node_names:
             has_digits = not by_ensembles and parameters.prepare.given_features is None
             check_baseline(parameters.baseline, teacher, parameters.teacher, parameters.assets, has_digits)

@@ -18,7 +18,7 @@ from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.parameters import Parameters
-from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.students.released import RELEASE_PREFIX
 from skdcgn_pipeline.vocabulary import MECHANISMS
 

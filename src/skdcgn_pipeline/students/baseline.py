@@ -9,6 +9,7 @@ everything, or to grey. Mean mask, mask entropy, collapsed masks and inception s
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.artifacts.store import ArtifactWriter, build_artifact, sha256_of_file
-from skdcgn_pipeline.classifiers.training import HISTORY_FILE
+from skdcgn_pipeline.artifacts.recipe import Recipe
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.distillation import pixel_loss
 from skdcgn_pipeline.losses.mechanism import (
@@ -28,27 +29,22 @@ from skdcgn_pipeline.losses.mechanism import (
     style_loss,
     texture_patches,
 )
-from skdcgn_pipeline.mechanisms import compose
+from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.metrics.features import FeatureSpace
 from skdcgn_pipeline.metrics.generation import ImageBatch, ImageStatistics
+from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, require_vgg16
 from skdcgn_pipeline.parameters import Baseline, Compute, GenerationMetrics, Teacher
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
-from skdcgn_pipeline.students.distillation import StudentsArtifact, write_students
+from skdcgn_pipeline.students.recipes import HISTORY_FILE, StudentsArtifact, write_students
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.imagenet_cgn import DEFAULT_TRUNCATION, load_biggan
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.training.averaging import WeightAverage
-from skdcgn_pipeline.training.checkpointing import (
-    Checkpoint,
-    History,
-    RecordStep,
-    Stateful,
-    TrainingLoop,
-    record_nothing,
-)
+from skdcgn_pipeline.training.checkpointing import History, Stateful
+from skdcgn_pipeline.training.task import train
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 logger = logging.getLogger(__name__)
@@ -80,27 +76,43 @@ class ImageTeacher:
     Attributes:
         render: noise [N, noise_dim] ~ N(0, I), classes [N] -> images [N, 3, H, W] in [-1, 1], without gradients.
         network: The module inside of it, to be moved to the device; None where it is none.
-        noise_dim, num_classes, image_size: As those of a generator.
+        size: As a generator's.
         identity: What the images depend on; JSON-able.
     """
 
     render: Callable[[Tensor, Tensor], Tensor]
     network: nn.Module | None
-    noise_dim: int
-    num_classes: int
-    image_size: int
+    size: GeneratorSize
     identity: Any
+
+
+@dataclass(frozen=True)
+class Guides:
+    """Networks that losses and measures of the baseline look through, with what they depend on (JSON-able).
+
+    Attributes:
+        style_features: Four layers of features; needed if style or texture have a weight.
+        detect: images [N, 3, H, W] in [-1, 1] -> saliency [N, 1, H, W] in [0, 1], with a gradient; needed if the
+            background's saliency has a weight.
+        space: Whose logits the inception score is of; None takes none. No weight depends on it.
+        style_identity, detector_identity: What the first two depend on.
+    """
+
+    style_features: ImageFeatures | None = None
+    detect: nn.Module | DetectObjects | None = None
+    space: FeatureSpace | None = None
+    style_identity: Any = None
+    detector_identity: Any = None
 
 
 def image_teacher_of(teacher: IdentifiedTeacher) -> ImageTeacher:
     """Return a teacher's factual composites without patch shift, which its noise does not tell."""
     generator = teacher.generator
+    network = generator if isinstance(generator, nn.Module) else None
     return ImageTeacher(
         lambda noise, labels: compose(generator.render(noise, labels)),
-        generator if isinstance(generator, nn.Module) else None,
-        generator.noise_dim,
-        generator.num_classes,
-        generator.image_size,
+        network,
+        GeneratorSize.of(generator),
         {"composites": teacher.identity},
     )
 
@@ -133,7 +145,7 @@ def open_image_teacher(teacher: IdentifiedTeacher, settings: Baseline, teacher_s
     path = biggan_path(settings, teacher_settings)
     biggan = load_biggan(path, teacher_settings.truncation or DEFAULT_TRUNCATION)
     identity = {"biggan": sha256_of_file(path), "truncation": biggan.truncation}
-    return ImageTeacher(biggan.render_images, biggan, biggan.noise_dim, biggan.num_classes, biggan.image_size, identity)
+    return ImageTeacher(biggan.render_images, biggan, GeneratorSize.of(biggan), identity)
 
 
 def detector_of(teacher: IdentifiedTeacher) -> nn.Module | None:
@@ -181,26 +193,16 @@ def check_baseline(
         raise SettingError(STYLE_SETTING[0], expected, f"'{settings.style_network}'", "Use 'vgg16'.")
     if settings.image_teacher == "biggan":
         biggan_path(settings, teacher_settings)
-    _make_students(settings, generator.noise_dim, generator.num_classes, generator.image_size)
+    _make_students(settings, GeneratorSize.of(generator))
 
 
-def _make_students(settings: Baseline, noise_dim: int, num_classes: int, image_size: int) -> StudentCGN:
+def _make_students(settings: Baseline, size: GeneratorSize) -> StudentCGN:
     architectures: dict[str, Any] = {name: student.model_dump() for name, student in settings.students.items()}
-    return StudentCGN(noise_dim, num_classes, image_size, architectures)
+    return StudentCGN(*size, architectures)
 
 
-def fit_baseline(
-    image_teacher: ImageTeacher,
-    settings: Baseline,
-    seed: int,
-    compute: Compute,
-    style_features: ImageFeatures | None = None,
-    detect: nn.Module | DetectObjects | None = None,
-    space: FeatureSpace | None = None,
-    checkpoint_path: Path | None = None,
-    record: RecordStep = record_nothing,
-) -> tuple[StudentCGN, History]:
-    """Train three students so that their factual composites look like the image teacher's images.
+class EndToEndTraining:
+    """The training of three students whose factual composites shall look like the image teacher's images, a `Task`.
 
     Each step draws noise and a class per image, renders the image teacher and the three mechanisms on them,
     and updates the students with the weighted sum of the terms of `BaselineWeights`.
@@ -210,109 +212,151 @@ def fit_baseline(
         settings: Architectures, budget and weights.
         seed: Base seed.
         compute: Device and precision.
-        style_features: Four layers of features; needed if style or texture have a weight.
-        detect: images [N, 3, H, W] in [-1, 1] -> saliency [N, 1, H, W] in [0, 1], with a gradient; needed if the
-            background's saliency has a weight.
-        space: Whose logits the inception score is of; None takes none.
-        checkpoint_path: Where the state is kept while training; None keeps nothing.
-        record: Called with (step, losses) every few steps; `mean_mask` (in [0, 1]) and `mask_entropy` (bits) are
-            of the step's batch, `inception_score` and `collapsed_masks` (a share) of the averaged students.
+        guides: Networks of losses and measures.
+
+    Attributes:
+        average: The averaged students.
+    """
+
+    name = title = "baseline"
+
+    def __init__(
+        self, image_teacher: ImageTeacher, settings: Baseline, seed: int, compute: Compute, guides: Guides
+    ) -> None:
+        self.num_steps, self.log_every_steps = settings.num_steps, settings.log_every_steps
+        self.checkpoint_every_steps = settings.checkpoint_every_steps
+        self.image_teacher, self.settings, self.seed, self.guides = image_teacher, settings, seed, guides
+        self.compute, self.device = compute, choose_device(compute.device)
+        self.weights = {name: weight for name, weight in settings.weights.model_dump().items() if weight}
+        with seeded(seed, "baseline-init"):
+            students = _make_students(settings, image_teacher.size)
+        self.students = place(students, self.device, torch.channels_last).train()
+        self._averaging = WeightAverage(self.students, settings.ema_decay)
+        self.average = self._averaging.average
+        groups = [
+            {"params": [*self.students.network_of(m).parameters()], "lr": getattr(settings.learning_rates, m)}
+            for m in MECHANISMS
+        ]
+        self.optimiser = torch.optim.Adam(groups, betas=settings.betas)
+
+    @property
+    def objects(self) -> dict[str, Stateful]:
+        """What a checkpoint holds."""
+        return {"students": self.students, "average": self.average, "optimiser": self.optimiser}
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, torch.Generator]:
+        """Return noise, classes, the image teacher's images of them, and the generator of the step's further draws."""
+        generator = torch_generator(self.seed, "baseline-step", step)
+        size, num_images = self.image_teacher.size, self.settings.batch_size
+        noise = torch.randn(num_images, size.noise_dim, generator=generator).to(self.device)
+        labels = torch.randint(size.num_classes, (num_images,), generator=generator).to(self.device)
+        with torch.no_grad(), autocast(self.compute, self.device):
+            target = self.image_teacher.render(noise, labels).float()
+        return noise, labels, target, generator
+
+    def update(self, step: int, batch: tuple[Tensor, Tensor, Tensor, torch.Generator], noted: bool) -> dict[str, float]:
+        """Train on a batch; some steps tell the measures of collapse, too, whether they are asked for or not."""
+        noise, labels, target, generator = batch
+        with autocast(self.compute, self.device):
+            images = self.students(noise, labels)
+        composite = compose(images)
+        terms = {
+            "reconstruction": pixel_loss(composite, target),
+            "mask_entropy": mask_entropy_loss(images.mask),
+            "mask_bounds": mask_bounds_loss(images.mask, *self.settings.mask_bounds),
+        }
+        if self.settings.uses_style:
+            terms |= self._style_terms(images, composite, target, generator)
+        if "background_saliency" in self.weights:
+            assert self.guides.detect is not None
+            with autocast(self.compute, self.device):
+                saliency = self.guides.detect(images.background)
+            terms["background_saliency"] = background_saliency_loss(saliency.float())
+        loss = weighted_sum({name: terms[name] for name in self.weights}, self.weights)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self._averaging.update(step)
+
+        done = step + 1
+        is_measured = done % self.settings.measure_every_steps == 0 or done == self.num_steps
+        measuring = self.guides.space is not None and is_measured
+        if not (noted or measuring):
+            return {}
+        losses = {name: term.item() for name, term in {**terms, "total": loss, "mean_mask": images.mask.mean()}.items()}
+        _check_finite(losses["total"], step)
+        return losses | (self._measure() if measuring else {})
+
+    def _style_terms(
+        self, images: MechanismImages, composite: Tensor, target: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return how far composites are from the target in style, and foregrounds from patches of its object."""
+        assert self.guides.style_features is not None
+        patches = texture_patches(target, images.mask, self.settings.patch_size, generator)
+        with torch.no_grad(), autocast(self.compute, self.device):
+            real = [layer.float() for layer in self.guides.style_features(torch.cat([target, patches]))]
+        with autocast(self.compute, self.device):
+            both = torch.cat([composite, images.foreground])
+            generated = [layer.float() for layer in self.guides.style_features(both)]
+        halves = {"style": slice(0, len(target)), "texture": slice(len(target), None)}
+        return {
+            name: style_loss(
+                [layer[half] for layer in generated],
+                [layer[half] for layer in real],
+                self.settings.style_weights,
+                paired=True,
+            )
+            for name, half in halves.items()
+        }
+
+    def _measure(self) -> dict[str, float]:
+        """Return what tells of collapse of the averaged students, of the same noise and classes every time."""
+        assert self.guides.space is not None
+        size, num_images = self.image_teacher.size, self.settings.num_measured_images
+        noise = torch.randn(num_images, size.noise_dim, generator=torch_generator(self.seed, "baseline-measure"))
+        labels = torch.arange(num_images) % size.num_classes
+
+        statistics = ImageStatistics(num_images, size.num_classes, self.guides.space, MEASURING, self.seed)
+        for part, classes in zip(noise.split(MEASURING_BATCH), labels.split(MEASURING_BATCH), strict=True):
+            images = self.average.render(part.to(self.device), classes.to(self.device)).to("cpu")
+            statistics.update(ImageBatch(compose(images), classes, images.mask))
+        rows = statistics.describe("baseline")
+        return {row["measure"]: row["value"] for row in rows if row["measure"] in MEASURED}
+
+
+def fit_baseline(
+    image_teacher: ImageTeacher,
+    settings: Baseline,
+    seed: int,
+    compute: Compute,
+    guides: Guides | None = None,
+    checkpoint_path: Path | None = None,
+) -> tuple[StudentCGN, History]:
+    """Train three students end to end, see `EndToEndTraining`.
 
     Returns:
-        The averaged students in eval mode, on the CPU, and the history of what was recorded.
+        The averaged students in eval mode, on the CPU, and the history of what was recorded: losses, `mean_mask` (in
+        [0, 1]) and `mask_entropy` (bits) of the step's batch; at some steps `inception_score` and `collapsed_masks`
+        (a share) of the averaged students.
 
     Raises:
         SettingError: If the image size fits no architecture, or a loss is not finite.
         InterruptedRunError: If a stop was requested; the state is saved.
     """
-    device = choose_device(compute.device)
-    with seeded(seed, "baseline-init"):
-        students = _make_students(
-            settings, image_teacher.noise_dim, image_teacher.num_classes, image_teacher.image_size
-        )
-    students = place(students, device, torch.channels_last).train()
-    for network in (image_teacher.network, detect):
-        if isinstance(network, nn.Module):
-            network.to(device)
-    averaging = WeightAverage(students, settings.ema_decay)
-    groups = [
-        {"params": [*students.network_of(m).parameters()], "lr": getattr(settings.learning_rates, m)}
-        for m in MECHANISMS
-    ]
-    optimiser = torch.optim.Adam(groups, betas=settings.betas)
-    objects: dict[str, Stateful] = {"students": students, "average": averaging.average, "optimiser": optimiser}
-    checkpoint = Checkpoint(checkpoint_path, objects, settings.checkpoint_every_steps)
-    loop = TrainingLoop("baseline", settings.num_steps, checkpoint, record)
-    weights = {name: weight for name, weight in settings.weights.model_dump().items() if weight}
-
-    for step in loop.steps():
-        generator = torch_generator(seed, "baseline-step", step)
-        noise = torch.randn(settings.batch_size, image_teacher.noise_dim, generator=generator).to(device)
-        labels = torch.randint(image_teacher.num_classes, (settings.batch_size,), generator=generator).to(device)
-        with torch.no_grad(), autocast(compute, device):
-            target = image_teacher.render(noise, labels).float()
-        with autocast(compute, device):
-            images = students(noise, labels)
-        composite = compose(images)
-        terms = {
-            "reconstruction": pixel_loss(composite, target),
-            "mask_entropy": mask_entropy_loss(images.mask),
-            "mask_bounds": mask_bounds_loss(images.mask, *settings.mask_bounds),
-        }
-        if settings.uses_style:
-            assert style_features is not None
-            patches = texture_patches(target, images.mask, settings.patch_size, generator)
-            with torch.no_grad(), autocast(compute, device):
-                real = [layer.float() for layer in style_features(torch.cat([target, patches]))]
-            with autocast(compute, device):
-                generated = [layer.float() for layer in style_features(torch.cat([composite, images.foreground]))]
-            halves = zip(("style", "texture"), (slice(0, len(target)), slice(len(target), None)), strict=True)
-            for name, half in halves:
-                mine, theirs = ([layer[half] for layer in layers] for layers in (generated, real))
-                terms[name] = style_loss(mine, theirs, settings.style_weights, paired=True)
-        if "background_saliency" in weights:
-            assert detect is not None
-            with autocast(compute, device):
-                saliency = detect(images.background)
-            terms["background_saliency"] = background_saliency_loss(saliency.float())
-        loss = weighted_sum({name: terms[name] for name in weights}, weights)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        averaging.update(step)
-
-        measured = space is not None and loop.is_noted(step, settings.measure_every_steps)
-        if measured or loop.is_noted(step, settings.log_every_steps):
-            losses = {name: term.item() for name, term in terms.items()}
-            losses |= {"total": loss.item(), "mean_mask": images.mask.mean().item()}
-            _check_finite(losses["total"], step)
-            if measured and space is not None:
-                losses |= _measure(averaging.average, space, settings.num_measured_images, seed, device)
-            loop.note(step, losses)
-    _warn_of_collapse(loop.history)
-    for network in (image_teacher.network, detect):
-        if isinstance(network, nn.Module):
-            network.to("cpu")
-    return place(averaging.average, "cpu", torch.contiguous_format), loop.history
-
-
-def _measure(
-    students: StudentCGN, space: FeatureSpace, num_images: int, seed: int, device: torch.device
-) -> dict[str, float]:
-    """Return what tells of collapse, of the same noise and classes every time."""
-    noise = torch.randn(num_images, students.noise_dim, generator=torch_generator(seed, "baseline-measure"))
-    labels = torch.arange(num_images) % students.num_classes
-
-    statistics = ImageStatistics(num_images, students.num_classes, space, MEASURING, seed)
-    for part, own in zip(noise.split(MEASURING_BATCH), labels.split(MEASURING_BATCH), strict=True):
-        images = students.render(part.to(device), own.to(device)).to("cpu")
-        statistics.update(ImageBatch(compose(images), own, images.mask))
-    rows = statistics.describe("baseline")
-    return {row["measure"]: row["value"] for row in rows if row["measure"] in MEASURED}
+    guides = guides or Guides()
+    task = EndToEndTraining(image_teacher, settings, seed, compute, guides)
+    modules = [network for network in (image_teacher.network, guides.detect) if isinstance(network, nn.Module)]
+    for module in modules:
+        module.to(task.device)
+    history = train(task, checkpoint_path)
+    for module in modules:
+        module.to("cpu")
+    _warn_of_collapse(history)
+    return place(task.average, "cpu", torch.contiguous_format), history
 
 
 def _check_finite(loss: float, step: int) -> None:
-    if not torch.isfinite(torch.tensor(loss)):
+    if not math.isfinite(loss):
         raise SettingError(
             "baseline.learning_rates",
             "rates at which the loss stays finite",
@@ -340,48 +384,38 @@ class BaselineArtifact(StudentsArtifact):
         return self.artifact.read_json(HISTORY_FILE)
 
 
-def build_baseline(
-    store: Path,
-    image_teacher: ImageTeacher,
-    settings: Baseline,
-    seed: int,
-    compute: Compute,
-    style_features: ImageFeatures | None = None,
-    style_identity: Any = None,
-    detect: nn.Module | DetectObjects | None = None,
-    detector_identity: Any = None,
-    space: FeatureSpace | None = None,
-    record: RecordStep = record_nothing,
-) -> BaselineArtifact:
-    """Return the baseline: train it, continue it, or reuse it; arguments as in `fit_baseline`.
+@dataclass(frozen=True)
+class BaselineRecipe(Recipe[BaselineArtifact]):
+    """Three students that are trained end to end; attributes as in `fit_baseline`."""
 
-    Args:
-        store: Directory of baselines.
-        style_identity, detector_identity: What the style features and the detector depend on; JSON-able.
-    """
+    image_teacher: ImageTeacher
+    settings: Baseline
+    seed: int
+    compute: Compute
+    guides: Guides = Guides()
 
-    def write(writer: ArtifactWriter) -> None:
+    kind = "baseline"
+
+    def inputs(self) -> dict[str, Any]:
+        """Return image teacher, settings, seed, precision, and of the guides those that have a weight."""
+        return {
+            "image_teacher": self.image_teacher.identity,
+            "style": self.guides.style_identity if self.settings.uses_style else None,
+            "detector": self.guides.detector_identity if self.settings.weights.background_saliency else None,
+            "settings": self.settings.model_dump(mode="json", exclude=NOTES),
+            "seed": self.seed,
+            "precision": self.compute.precision,
+        }
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Train the students."""
+        checkpoint_path = writer.scratch("checkpoint.pt")
         students, history = fit_baseline(
-            image_teacher,
-            settings,
-            seed,
-            compute,
-            style_features,
-            detect,
-            space,
-            writer.scratch("checkpoint.pt"),
-            record,
+            self.image_teacher, self.settings, self.seed, self.compute, self.guides, checkpoint_path
         )
         write_students(writer, students)
         writer.write_json(HISTORY_FILE, history)
 
-    inputs = {
-        "kind": "baseline",
-        "image_teacher": image_teacher.identity,
-        "style": style_identity if settings.uses_style else None,
-        "detector": detector_identity if settings.weights.background_saliency else None,
-        "settings": settings.model_dump(mode="json", exclude=NOTES),
-        "seed": seed,
-        "precision": compute.precision,
-    }
-    return BaselineArtifact(build_artifact(store, inputs, write))
+    def read(self, artifact: Artifact) -> BaselineArtifact:
+        """Return the students on disk."""
+        return BaselineArtifact(artifact)

@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import MANIFEST, Artifact, artifact_path, build_json, write_json
 from skdcgn_pipeline.classifiers.accuracy import measure_classifier
 from skdcgn_pipeline.classifiers.classification import TrainingSet, classifier_seed, splits_of
@@ -43,7 +44,7 @@ from skdcgn_pipeline.runtime.progress import Progress, clear_stop, request_stop,
 from skdcgn_pipeline.runtime.seeding import derive_seed
 from skdcgn_pipeline.runtime.threads import computing_on
 from skdcgn_pipeline.samples.drawing import SampleShards, draw_composites, draw_samples
-from skdcgn_pipeline.students.distillation import StudentsArtifact, assemble_students, build_student
+from skdcgn_pipeline.students.recipes import StudentRecipe, StudentsArtifact, StudentsRecipe
 from skdcgn_pipeline.studies.cells import Cell, CellData
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher, open_identified_teacher
@@ -271,12 +272,12 @@ class Workplace:
         def students() -> StudentsArtifact:
             store = self.store("student")
             trio = {
-                mechanism: build_student(
-                    store, mechanism, teacher_samples, settings[mechanism], seed, own.compute, assets=own.assets
+                mechanism: build_in(
+                    store, StudentRecipe(mechanism, teacher_samples, settings[mechanism], seed, own.compute, own.assets)
                 )
                 for mechanism in MECHANISMS
             }
-            return assemble_students(store, trio)
+            return build_in(store, StudentsRecipe(trio))
 
         def samples() -> SampleShards:
             trio = students()
@@ -351,16 +352,8 @@ class Workplace:
         assert settings is not None
         teacher_samples = self.samples["teacher"]
         seed = derive_seed(own.seed, "ablation-students", unit.number)
-        build = partial(
-            build_student,
-            self.store("student"),
-            COMPOSITE,
-            teacher_samples,
-            settings,
-            seed,
-            own.compute,
-            assets=own.assets,
-        )
+        recipe = StudentRecipe(COMPOSITE, teacher_samples, settings, seed, own.compute, own.assets)
+        build = partial(build_in, self.store("student"), recipe)
 
         def source(classifier_seed: int) -> DrawBatch:
             sizes = own.num_pool_images_per_class, ROWS_PER_SHARD

@@ -1,7 +1,7 @@
 """One training in several processes, each with its slice of every batch, as `torchrun` starts them.
 
-The first process leads: it runs everything as if it were alone and, when there is something to train, tells
-the others what. They take part in that training and write nothing.
+The first process leads: it does everything as if it were alone and tells the others what they need to know. They
+take part in the training and write nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.runtime.errors import SettingError
 
 # How long processes wait for the leader, which may have a million samples to draw first.
 PATIENCE = timedelta(days=30)
@@ -69,16 +69,11 @@ class Processes:
         """Return the means of the processes' losses, which have the same names everywhere."""
         return dict(losses)
 
-    @contextmanager
-    def announced(self, work: Any) -> Iterator[None]:
-        """Tell the waiting processes what is done inside the block, where they take part in it."""
-        yield
-
-    def dismiss(self) -> None:
-        """Let the waiting processes go."""
+    def tell(self, message: Any) -> None:
+        """Give a message to the other processes."""
 
     def hear(self) -> Any:
-        """Wait for what the leader announces; None where nobody does."""
+        """Wait for the leader's next message; None where there is no leader."""
         return None
 
 
@@ -86,13 +81,12 @@ ALONE = Processes()
 
 
 class _Group(Processes):
-    """Several processes, joined by `join_processes`."""
+    """Several processes, see `joined_processes`."""
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        # Wishes and work go over a group of their own, which does not lose patience.
+        # Wishes and messages go over a group of their own, which does not lose patience.
         self._talk: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
-        self._at_work = False
 
     def wrap(self, network: nn.Module) -> nn.Module:
         # Spectral norms iterate alike everywhere, and moments are shared: there is nothing to broadcast.
@@ -118,21 +112,8 @@ class _Group(Processes):
         dist.all_reduce(values, group=self._talk)
         return dict(zip(losses, (values / self.size).tolist(), strict=True))
 
-    @contextmanager
-    def announced(self, work: Any) -> Iterator[None]:
-        dist.broadcast_object_list([work], 0, self._talk)
-        self._at_work = True
-        try:
-            yield
-        except InterruptedRunError:
-            self._at_work = False  # on which all have agreed
-            raise
-        self._at_work = False
-
-    def dismiss(self) -> None:
-        # After an error in the middle of their work nobody listens: `torchrun` ends them with this process.
-        if not self._at_work:
-            dist.broadcast_object_list([None], 0, self._talk)
+    def tell(self, message: Any) -> None:
+        dist.broadcast_object_list([message], 0, self._talk)
 
     def hear(self) -> Any:
         heard = [None]
@@ -145,16 +126,9 @@ def launched_processes(environment: Mapping[str, str] = os.environ) -> int:
     return int(environment.get("WORLD_SIZE", "1")) if "RANK" in environment else 1
 
 
-_joined: Processes = ALONE
-
-
-def joined_processes() -> Processes:
-    """Return the processes that this one has joined; itself alone if none."""
-    return _joined
-
-
-def join_processes(device: str) -> Processes:
-    """Join the processes that `torchrun` has started; a process alone stays so.
+@contextmanager
+def joined_processes(device: str) -> Iterator[Processes]:
+    """Join the processes that `torchrun` has started inside the block; a process alone stays so.
 
     Args:
         device: `compute.device`; each process takes the GPU of its own number on its machine.
@@ -162,9 +136,9 @@ def join_processes(device: str) -> Processes:
     Raises:
         SettingError: If there are more processes than GPUs.
     """
-    global _joined
-    if launched_processes() == 1 or _joined is not ALONE:
-        return _joined
+    if launched_processes() == 1:
+        yield ALONE
+        return
     on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
     if on_gpu:
         number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -173,16 +147,10 @@ def join_processes(device: str) -> Processes:
             raise SettingError("torchrun", f"at most {there} processes on this machine, one per GPU", "more", remedy)
         torch.cuda.set_device(number)
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
-    _joined = _Group()
-    return _joined
-
-
-def leave_processes() -> None:
-    """Leave the processes that were joined."""
-    global _joined
-    if _joined is not ALONE:
+    try:
+        yield _Group()
+    finally:
         dist.destroy_process_group()
-    _joined = ALONE
 
 
 # --- batch norm over all processes ---------------------------------------------------------------

@@ -47,7 +47,7 @@ class Task(Protocol):
             noted: Whether the losses are asked for; reading them waits for the device.
 
         Returns:
-            Every loss by name where they are asked for, else nothing.
+            Every loss by name where they are asked for; else nothing, or what is worth noting at this step.
         """
         ...
 
@@ -70,7 +70,7 @@ def train(
         agree: Whether any process of the training wishes to stop, given whether this one does; asked once per step.
 
     Returns:
-        The losses that were asked for, by step from 1.
+        The losses that updates returned, by step from 1.
 
     Raises:
         InterruptedRunError: After a step, if a stop was requested; the state is saved.
@@ -82,7 +82,7 @@ def train(
         done = step + 1
         noted = done % task.log_every_steps == 0 or done == task.num_steps
         losses = task.update(step, task.batch(step), noted)
-        if noted:
+        if losses:
             history.append({"step": done, **losses})
             record(task.name, done, losses)
         progress.advance()

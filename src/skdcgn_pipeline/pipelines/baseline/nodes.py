@@ -5,16 +5,19 @@ from typing import Any
 
 import numpy as np
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.classifiers.feature_network import FeatureNetwork
 from skdcgn_pipeline.io.tracking import log_picture, recorded_steps
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features
 from skdcgn_pipeline.parameters import Baseline, Compute, Report, Teacher
 from skdcgn_pipeline.pipelines.distill.nodes import open_feature_space
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves
+from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.students.baseline import (
     STYLE_SETTING,
     BaselineArtifact,
-    build_baseline,
+    BaselineRecipe,
+    Guides,
     check_baseline,
     detector_of,
     open_image_teacher,
@@ -40,20 +43,11 @@ def fit_baseline(
     digits = None if feature_network is None or feature_network.is_given else feature_network
     check_baseline(baseline, teacher, teacher_settings, assets, digits is not None)
     style_features, style_identity = _open_style(baseline, digits, assets)
-    with recorded_steps(BASELINE) as record:
-        return build_baseline(
-            store,
-            open_image_teacher(teacher, baseline, teacher_settings),
-            baseline,
-            seed,
-            compute,
-            style_features,
-            style_identity,
-            detector_of(teacher),
-            teacher.identity,
-            open_feature_space(report.generation_metrics, digits, assets, compute),
-            record,
-        )
+    space = open_feature_space(report.generation_metrics, digits, assets, compute)
+    guides = Guides(style_features, detector_of(teacher), space, style_identity, teacher.identity)
+    image_teacher = open_image_teacher(teacher, baseline, teacher_settings)
+    with recorded_steps(BASELINE) as record, listening(lambda _, step, losses: record(step, dict(losses))):
+        return build_in(store, BaselineRecipe(image_teacher, baseline, seed, compute, guides))
 
 
 def _open_style(baseline: Baseline, digits: FeatureNetwork | None, assets: str) -> tuple[ImageFeatures | None, Any]:

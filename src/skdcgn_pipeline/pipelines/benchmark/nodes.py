@@ -12,7 +12,7 @@ from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table
 from skdcgn_pipeline.parameters import Benchmark, Classify, Compose, Compute, Distill, Prepare
 from skdcgn_pipeline.reporting.pictures import draw_benchmark
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 
 

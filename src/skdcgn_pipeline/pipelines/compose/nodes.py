@@ -10,7 +10,7 @@ from skdcgn_pipeline.parameters import Compose, Compute, Report, Sample, choose_
 from skdcgn_pipeline.reporting.interpolation import draw_interpolation
 from skdcgn_pipeline.reporting.pictures import draw_counterfactual_sheet
 from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
-from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import STUDENTS
 

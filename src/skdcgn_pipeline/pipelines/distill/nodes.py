@@ -15,15 +15,15 @@ from skdcgn_pipeline.metrics.features import FeatureSpace, open_inception, space
 from skdcgn_pipeline.metrics.generation import Generation, GenerationRecipe, generation_metrics
 from skdcgn_pipeline.parameters import Compute, Distill, GenerationMetrics, Report
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves, draw_student_sheet
+from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.students.distillation import (
+from skdcgn_pipeline.students.recipes import (
     StudentArtifact,
+    StudentRecipe,
     StudentsArtifact,
-    build_student,
+    StudentsRecipe,
 )
-from skdcgn_pipeline.students.distillation import assemble_students as assemble
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
-from skdcgn_pipeline.training.parallel import joined_processes
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDENTS
 
 NOTED = [
@@ -38,9 +38,8 @@ def distil_mechanism(mechanism: str) -> Callable[..., StudentArtifact]:
     def distil_student(
         store: Path, teacher_samples: SampleShards, distill: Distill, seed: int, compute: Compute, assets: str
     ) -> StudentArtifact:
-        processes = joined_processes()
-        with recorded_steps(mechanism) as record:
-            return build_student(store, mechanism, teacher_samples, distill, seed, compute, record, assets, processes)
+        with recorded_steps(mechanism) as record, listening(lambda _, step, losses: record(step, dict(losses))):
+            return build_in(store, StudentRecipe(mechanism, teacher_samples, distill, seed, compute, assets))
 
     return distil_student
 
@@ -49,7 +48,7 @@ def assemble_students(
     store: Path, shape: StudentArtifact, texture: StudentArtifact, background: StudentArtifact
 ) -> StudentsArtifact:
     """Put the three students behind the teacher's interface."""
-    return assemble(store, {"shape": shape, "texture": texture, "background": background})
+    return build_in(store, StudentsRecipe({"shape": shape, "texture": texture, "background": background}))
 
 
 def compare_students(

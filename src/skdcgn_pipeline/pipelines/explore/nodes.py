@@ -13,7 +13,7 @@ from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.io.tracking import recorded_steps
 from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 
 

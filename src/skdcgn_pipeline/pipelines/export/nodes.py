@@ -15,8 +15,7 @@ from skdcgn_pipeline.io.serving import log_classifier, log_students
 from skdcgn_pipeline.io.tracking import log_tags, recorded_steps
 from skdcgn_pipeline.parameters import Export, check_parameters
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.students.distillation import StudentsArtifact
-from skdcgn_pipeline.students.distillation import adopt_released_students as adopt
+from skdcgn_pipeline.students.recipes import ReleasedStudentsRecipe, StudentsArtifact
 from skdcgn_pipeline.vocabulary import STUDENTS
 
 
@@ -30,7 +29,7 @@ def take_run_students(
 def take_released_students(store: Path, export: Export) -> tuple[StudentsArtifact, dict[str, Any]]:
     """Take students that come with the package, and tell what they come from."""
     log_tags({"students": f"released {export.students}"})
-    return adopt(store, export.students), origin_of_release(export.students)
+    return build_in(store, ReleasedStudentsRecipe(export.students)), origin_of_release(export.students)
 
 
 def export_students(store: Path, students: StudentsArtifact, origin: dict[str, Any]) -> Artifact:

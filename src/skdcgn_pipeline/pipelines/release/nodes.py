@@ -10,7 +10,7 @@ from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.io.tracking import log_text
 from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.reporting.release import Release, release_card, render_model_card
-from skdcgn_pipeline.students.distillation import StudentsArtifact
+from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.io.tracking import log_picture, log_tags
 from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.reporting.pictures import draw_releases
 from skdcgn_pipeline.reporting.release import release_name
-from skdcgn_pipeline.students.distillation import StudentsArtifact
-from skdcgn_pipeline.students.distillation import adopt_released_students as adopt
+from skdcgn_pipeline.students.recipes import ReleasedStudentsRecipe, StudentsArtifact
 from skdcgn_pipeline.students.released import released_card, released_students
 
 
@@ -18,7 +18,7 @@ def adopt_released_students(store: Path, parameters: dict[str, Any]) -> Students
     """Take the released students of the run's source and variant in place of newly distilled ones."""
     name = release_name(check_parameters(parameters))
     log_tags({"students": f"released {name}"})
-    return adopt(store, name)
+    return build_in(store, ReleasedStudentsRecipe(name))
 
 
 def show_releases() -> np.ndarray:

@@ -1,0 +1,83 @@
+"""Several processes or GPUs distil students together: `torchrun --nproc-per-node N -m skdcgn_pipeline.distil_parallel`.
+
+The first process draws the teacher's samples as `kedro run` does; then all train. A later `kedro run` of the same
+settings finds the students done.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+from kedro.framework.project import settings
+from kedro.framework.startup import bootstrap_project
+
+from skdcgn_pipeline.artifacts.recipe import Store
+from skdcgn_pipeline.artifacts.store import Artifact
+from skdcgn_pipeline.cli import run
+from skdcgn_pipeline.parameters import Parameters, check_parameters
+from skdcgn_pipeline.pipelines.preflight import check_surroundings, students_of
+from skdcgn_pipeline.runtime.compute import keep_freed_memory
+from skdcgn_pipeline.runtime.errors import DamagedFileError, InterruptedRunError, SettingError, check_choice
+from skdcgn_pipeline.runtime.progress import clear_stop, request_stop
+from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.students.recipes import StudentRecipe, distil_together
+from skdcgn_pipeline.training.parallel import Processes, joined_processes
+from skdcgn_pipeline.vocabulary import MECHANISMS
+
+
+@click.command()
+@click.argument("mechanisms", nargs=-1)
+def distil(mechanisms: tuple[str, ...], env: str | None, params: dict[str, Any]) -> None:
+    """Distil the students of MECHANISMS, all three by default, in the processes that torchrun has started."""
+    try:
+        mechanisms = tuple(check_choice("mechanism", mechanism, MECHANISMS) for mechanism in mechanisms) or MECHANISMS
+        bootstrap_project(Path.cwd())
+        with settings.SESSION_CLASS.create(env=env, runtime_params=params) as session:
+            config = session._get_config_loader()
+            parameters, data_root = check_parameters(config["parameters"]), Path(str(config["globals"]["data"]))
+            with joined_processes(parameters.compute.device) as processes:
+                _distil(mechanisms, session, parameters, data_root, processes)
+    except (SettingError, InterruptedRunError, DamagedFileError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+distil.params = [option for option in run.params if option.name in ("env", "params")] + distil.params
+
+
+def _distil(
+    mechanisms: tuple[str, ...], session: Any, parameters: Parameters, data_root: Path, processes: Processes
+) -> None:
+    """Draw samples in the first process, then train in all."""
+    store = Store(data_root / "stores")
+    if processes.rank == 0:
+        check_surroundings(parameters, data_root, {"open_teacher", *(f"{m}.distil_student" for m in mechanisms)})
+        samples = session.run(to_outputs=["teacher_samples"])["teacher_samples"].load()
+        processes.tell(samples.artifact.directory)
+    else:
+        logging.getLogger("skdcgn_pipeline").setLevel(logging.WARNING)
+        samples = SampleShards(Artifact.open(processes.hear()))
+    keep_freed_memory()
+    clear_stop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: request_stop())
+    for mechanism in mechanisms:
+        recipe = StudentRecipe(
+            mechanism,
+            samples,
+            students_of(parameters)[mechanism],
+            parameters.seed,
+            parameters.compute,
+            parameters.assets,
+            processes,
+        )
+        student = distil_together(store, recipe)
+        if processes.rank == 0:
+            click.echo(f"{mechanism}: {student.artifact.directory}")
+
+
+if __name__ == "__main__":
+    distil()

@@ -1,0 +1,228 @@
+"""Students as finished work: one of a mechanism, a trio of them, and those that come with the package."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from skdcgn_pipeline.artifacts.recipe import Recipe, Store
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
+from skdcgn_pipeline.networks.interface import GeneratorSize
+from skdcgn_pipeline.networks.vgg16 import require_vgg16
+from skdcgn_pipeline.parameters import Compute, Distill
+from skdcgn_pipeline.runtime.errors import check_choice
+from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.samples.loading import identity_of_order, open_pairs
+from skdcgn_pipeline.students.architectures import StudentGenerator, make_student
+from skdcgn_pipeline.students.distillation import PERCEPTUAL_SETTING, distil_student
+from skdcgn_pipeline.students.released import released_path, released_students
+from skdcgn_pipeline.students.trio import StudentCGN
+from skdcgn_pipeline.training.checkpointing import History
+from skdcgn_pipeline.training.parallel import ALONE, Processes
+from skdcgn_pipeline.vocabulary import MECHANISMS
+
+STUDENT_FILE, CARD_FILE, HISTORY_FILE = "student.safetensors", "student.json", "history.json"
+
+
+@dataclass
+class StudentArtifact:
+    """A distilled student of one mechanism, or of `COMPOSITE`, on disk.
+
+    Attributes:
+        artifact: Where it is stored.
+    """
+
+    artifact: Artifact
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The mechanism, its architecture and the sizes it was made for."""
+        return self.artifact.read_json(CARD_FILE)
+
+    @property
+    def history(self) -> History:
+        """Losses by step."""
+        return self.artifact.read_json(HISTORY_FILE)
+
+    @property
+    def size(self) -> GeneratorSize:
+        """The sizes that it was made for."""
+        return GeneratorSize(*(self.card[name] for name in GeneratorSize._fields))
+
+    def open(self) -> StudentGenerator:
+        """Load the student, frozen and in eval mode."""
+        card = self.card
+        student = make_student(card["mechanism"], card["architecture"], self.size)
+        student.load_state_dict(load_file(self.artifact.path(STUDENT_FILE)))
+        return student.requires_grad_(False).eval()
+
+
+@dataclass(frozen=True)
+class StudentRecipe(Recipe[StudentArtifact]):
+    """The student of one mechanism, or of `COMPOSITE`.
+
+    Samples that are too many for memory are read while it learns, in an order of their own (`open_pairs`).
+    How many processes train it is no part of its identity: a training may go on with more or fewer.
+
+    Attributes:
+        mechanism, settings, seed, compute, assets, processes: As in `distil_student`.
+        samples: Of the teacher.
+    """
+
+    mechanism: str
+    samples: SampleShards
+    settings: Distill
+    seed: int
+    compute: Compute
+    assets: str = ""
+    processes: Processes = ALONE
+
+    kind = "student"
+
+    def inputs(self) -> dict[str, Any]:
+        """Return mechanism, samples, settings, seed and precision, and the weights of VGG16 where they are used."""
+        inputs = {
+            "mechanism": self.mechanism,
+            "samples": self.samples.artifact.identity,
+            "settings": self.settings.identity(),
+            "seed": self.seed,
+            "precision": self.compute.precision,
+            **identity_of_order(self.samples, self.mechanism),
+        }
+        if self.settings.weights.perceptual:
+            inputs["vgg16"] = sha256_of_file(require_vgg16(self.assets, *PERCEPTUAL_SETTING))
+        return inputs
+
+    def distil(self, checkpoint_path: Path) -> tuple[StudentGenerator, History]:
+        """Train the student."""
+        return distil_student(
+            self.mechanism,
+            open_pairs(self.samples, self.mechanism),
+            self.samples.num_classes,
+            self.settings,
+            self.seed,
+            self.compute,
+            checkpoint_path=checkpoint_path,
+            assets=self.assets,
+            processes=self.processes,
+        )
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Train the student, together with the processes that wait for it."""
+        checkpoint_path = writer.scratch("checkpoint.pt")
+        self.processes.tell(checkpoint_path)
+        student, history = self.distil(checkpoint_path)
+        writer.write(STUDENT_FILE, lambda path: save_file(student.state_dict(), path))
+        writer.write_json(HISTORY_FILE, history)
+        card = {"mechanism": self.mechanism, "architecture": self.settings.student.model_dump()}
+        writer.write_json(CARD_FILE, card | GeneratorSize.of(self.samples)._asdict())
+
+    def read(self, artifact: Artifact) -> StudentArtifact:
+        """Return the student on disk."""
+        return StudentArtifact(artifact)
+
+
+def distil_together(store: Store, recipe: StudentRecipe) -> StudentArtifact:
+    """Return a student that all `recipe.processes` train, each of which calls this with the same recipe.
+
+    The first one reuses or builds it as if it were alone; the others take part in its training, if there is one, and
+    write nothing. All must see the same files.
+
+    Raises:
+        SettingError, InterruptedRunError: As `distil_student`; a stop reaches all of them after the same step.
+    """
+    if recipe.processes.rank == 0:
+        student = store.make(recipe)
+        recipe.processes.tell(None)
+        return student
+    while (checkpoint_path := recipe.processes.hear()) is not None:
+        recipe.distil(checkpoint_path)
+    return recipe.read(Artifact.open(store.path(recipe)))
+
+
+@dataclass
+class StudentsArtifact:
+    """Three students in one folder that `StudentCGN.from_pretrained` reads.
+
+    Attributes:
+        artifact: Where they are stored.
+    """
+
+    artifact: Artifact
+
+    def open(self) -> StudentCGN:
+        """Load the students, frozen and in eval mode."""
+        return StudentCGN.from_pretrained(self.artifact.directory)
+
+
+def write_students(writer: ArtifactWriter, students: StudentCGN) -> None:
+    """Write what `StudentsArtifact.open` reads."""
+    folder = writer.scratch("students")
+    students.save_pretrained(folder)
+    for path in sorted(folder.iterdir()):
+        writer.write(path.name, partial(shutil.copyfile, path))
+
+
+@dataclass(frozen=True)
+class StudentsRecipe(Recipe[StudentsArtifact]):
+    """Three distilled mechanisms put together.
+
+    Attributes:
+        students: By mechanism.
+    """
+
+    students: Mapping[str, StudentArtifact]
+
+    kind = "students"
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the identity of each student."""
+        return {mechanism: self.students[mechanism].artifact.identity for mechanism in MECHANISMS}
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Put the three behind the teacher's interface."""
+        architectures = {mechanism: self.students[mechanism].card["architecture"] for mechanism in MECHANISMS}
+        trio = StudentCGN(*self.students["shape"].size, architectures)
+        for mechanism in MECHANISMS:
+            trio.network_of(mechanism).load_state_dict(self.students[mechanism].open().state_dict())
+        write_students(writer, trio)
+
+    def read(self, artifact: Artifact) -> StudentsArtifact:
+        """Return the students on disk."""
+        return StudentsArtifact(artifact)
+
+
+@dataclass(frozen=True)
+class ReleasedStudentsRecipe(Recipe[StudentsArtifact]):
+    """The students that come with the package, where a run's own students are.
+
+    Attributes:
+        name: A name in `released_students()`.
+    """
+
+    name: str
+
+    kind = "students"
+
+    def inputs(self) -> dict[str, Any]:
+        """Return name and SHA-256 of the weights.
+
+        Raises:
+            SettingError: If there is no such release.
+        """
+        check_choice("students", self.name, released_students())
+        return {"released": self.name, "sha256": sha256_of_file(released_path(self.name, ".safetensors"))}
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Copy the release."""
+        write_students(writer, StudentCGN.from_released(self.name))
+
+    def read(self, artifact: Artifact) -> StudentsArtifact:
+        """Return the students on disk."""
+        return StudentsArtifact(artifact)

@@ -106,7 +106,7 @@ def draw_counterfactual_sheet(sets: dict[str, CounterfactualShards], num_example
 def draw_biased_sheet(splits: dict[str, Tensor], num_examples: int) -> Picture:
     """Draw uint8 images of each split: what the bias looks like and what the test asks for."""
     rows = [(name, from_bytes(images[:num_examples])) for name, images in splits.items()]
-    return draw_sheet(rows, "Training digits are biased, test digits are not")
+    return draw_sheet(rows, "Training images are biased, test images are not")
 
 
 def draw_loss_curves(histories: dict[str, list[dict[str, float]]]) -> Picture:
@@ -294,7 +294,7 @@ def draw_attention(images: Tensor, maps: Mapping[str, tuple[Tensor, Tensor]], la
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    for axis, name in zip(axes[:, 0], ["test digits", *maps], strict=True):
+    for axis, name in zip(axes[:, 0], ["test images", *maps], strict=True):
         axis.set_ylabel(name, fontsize=8)
     return rasterise(figure)
 

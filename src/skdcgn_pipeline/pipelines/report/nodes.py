@@ -10,7 +10,6 @@ from skdcgn_pipeline.classifiers.ensemble_study import invariance_in_a_sentence
 from skdcgn_pipeline.io.tracking import log_text
 from skdcgn_pipeline.metrics.generation import distances_by_class, measures_of_all
 from skdcgn_pipeline.parameters import Parameters, check_parameters
-from skdcgn_pipeline.pipelines.scale import IMAGENET, in_reading_order
 from skdcgn_pipeline.reporting.report import command_of, render_report, summarise_in_a_sentence
 from skdcgn_pipeline.samples.drawing import SampleShards
 
@@ -31,12 +30,12 @@ PICTURES = {
         "compose", "interpolation_animation",
         "Composites of several noise vectors, there and back; the teacher above, the students below."),
     "What the classifiers confuse": (
-        "classify", "confusion_chart", "Unbiased test digits, all seeds together; rows are the digits' classes."),
+        "classify", "confusion_chart", "Unbiased test images, all seeds together; rows are the true classes."),
     "Where the classifiers look": (
         "classify", "attention_sheet",
-        "Grad-CAM of the class that each says, on the same unbiased test digits; wrong answers in red."),
+        "Grad-CAM of the class that each says, on the same unbiased test images; wrong answers in red."),
     "The bias": (
-        "prepare", "biased_images_sheet", "Training digits give their class away by colour, test digits do not."),
+        "prepare", "biased_images_sheet", "Training images give their class away by what does not make it, test images do not."),
     "Losses": ("distill", "loss_curves", "Every term of the distillation loss, before weighting."),
 }  # fmt: skip
 TABLES = {
@@ -56,6 +55,8 @@ INPUTS = [*dict.fromkeys(dataset for _, dataset, _ in (*PICTURES.values(), *TABL
 # Tables that are shown otherwise than they are stored.
 SHOWN_AS = {"Images": measures_of_all, "Images by class": distances_by_class}
 MAX_ROWS = 100
+# As data flows; stages that are run by name alone follow.
+READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify", "ensemble")
 
 
 def write_report(
@@ -74,13 +75,15 @@ def write_report(
         for name, tell in (("accuracy_summary", summarise_in_a_sentence), ("invariance", invariance_in_a_sentence))
         if name in data
     ]
+    teacher = heldout_samples.artifact.inputs["generator"]
+    facts = tell_facts(teacher, this_run, check_parameters(parameters), _num_classifiers(data))
     page = render_report(
         parameters,
         {title: (caption, data[name]) for title, (_, name, caption) in PICTURES.items() if name in data},
         shown_tables(data),
         " ".join(headline),
         ablation_chapter or "",
-        tell_facts(heldout_samples.artifact.inputs["generator"], this_run, check_parameters(parameters)),
+        facts,
         {title: command_of(this_run, stage, [name]) for title, (stage, name, _) in sections.items()},
     )
     log_text("report.html", page)
@@ -97,7 +100,18 @@ def shown_tables(data: Mapping[str, Any]) -> dict[str, tuple[str, pd.DataFrame]]
     return {title: (caption, frame) for title, (caption, frame) in tables.items() if 0 < len(frame) <= MAX_ROWS}
 
 
-def tell_facts(teacher: dict[str, Any], this_run: dict[str, Any], parameters: Parameters) -> dict[str, str]:
+def _num_classifiers(data: Mapping[str, Any]) -> int:
+    """Return how many classifiers of each kind the accuracy is the mean of; 0 where none is told."""
+    return int(data["accuracy_summary"]["num_seeds"].iloc[0]) if "accuracy_summary" in data else 0
+
+
+def _place(stage: str) -> int:
+    return READING_ORDER.index(stage) if stage in READING_ORDER else len(READING_ORDER)
+
+
+def tell_facts(
+    teacher: dict[str, Any], this_run: dict[str, Any], parameters: Parameters, num_classifiers: int
+) -> dict[str, str]:
     """Say what was run: command, teacher, data, seeds and how long each stage took."""
     sha256 = str(teacher.get("sha256", ""))
     facts = {
@@ -106,11 +120,11 @@ def tell_facts(teacher: dict[str, Any], this_run: dict[str, Any], parameters: Pa
         "images": f"{parameters.prepare.source}, {parameters.variant}",
         "seed": f"{parameters.seed}",
     }
-    if parameters.prepare.source != IMAGENET:
-        facts["seed"] += f"; {parameters.classify.num_seeds} classifiers of each kind"
+    if num_classifiers:
+        facts["seed"] += f"; {num_classifiers} classifiers of each kind"
     if this_run.get("commit"):
         facts["git commit"] = this_run["commit"]
     if durations := this_run.get("seconds"):
-        told = ", ".join(f"{stage} {durations[stage]:,.1f} s" for stage in in_reading_order(durations))
+        told = ", ".join(f"{stage} {durations[stage]:,.1f} s" for stage in sorted(durations, key=_place))
         facts["stages of this run"] = f"{told} (what was there already is reused)"
     return facts

@@ -35,7 +35,7 @@ PICTURES = {
         "classify", "attention_sheet",
         "Grad-CAM of the class that each says, on the same unbiased test images; wrong answers in red."),
     "The bias": (
-        "prepare", "biased_images_sheet", 
+        "prepare", "biased_images_sheet",
         "Training images give their class away by colour or texture, test images do not."),
     "Losses": ("distill", "loss_curves", "Every term of the distillation loss, before weighting."),
 }  # fmt: skip

@@ -15,6 +15,7 @@ from skdcgn_pipeline.reporting.pictures import (
     draw_benchmark,
     draw_biased_sheet,
     draw_counterfactual_sheet,
+    draw_invariance,
     draw_loss_curves,
     draw_sheet,
     draw_student_sheet,
@@ -103,6 +104,21 @@ def test_accuracies_are_drawn_by_split_and_source():
         for source, mean in (("originals", 0.1), ("teacher", 0.8), ("students", 0.7))
     ]
     assert_is_a_picture(draw_accuracy_chart(pd.DataFrame(rows)))
+
+
+def test_invariance_has_a_panel_for_what_was_measured():
+    rows = [
+        {"trained_on": source, "images": images, "prediction": prediction, "measure": measure, "value": value}
+        for source in ("teacher", "students")
+        for images, prediction, measure, value in (
+            ("validation", "mean", "top_1", 0.7),
+            ("cue_conflict", "shape", "shape_bias", float("nan")),
+            ("cue_conflict", "mean", "shape_bias", 0.4),
+        )
+    ]
+    whole = draw_invariance(pd.DataFrame(rows))
+    assert_is_a_picture(whole)
+    assert draw_invariance(pd.DataFrame(rows[:1])).shape[1] < whole.shape[1]
 
 
 def benchmark_table() -> pd.DataFrame:

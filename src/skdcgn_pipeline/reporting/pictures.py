@@ -125,20 +125,37 @@ def draw_loss_curves(histories: dict[str, list[dict[str, float]]]) -> Picture:
     return rasterise(figure)
 
 
-def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
-    """Draw mean accuracy by what the classifiers were trained on, with 95 % intervals."""
-    groups = list(dict.fromkeys(zip(summary["split"], summary["subset"], strict=True)))
-    sources = list(dict.fromkeys(summary["trained_on"]))
-    figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
+def _grouped_bars(axis: Axes, table: pd.DataFrame, by: Sequence[str], value: str, colour: str | None = None) -> None:
+    """Draw a share per group and training set, in %, with its number; `interval_high`, where it is there, as an error.
+
+    Args:
+        axis: Where.
+        table: With `trained_on`, the columns `by`, and `value` in [0, 1]; NaN is told as a dash.
+        by: Columns that make up a group.
+        value: The column that is drawn.
+        colour: Of numbers in the middle of the bars; None puts them on top.
+    """
+    groups, sources = list(dict.fromkeys(zip(*(table[name] for name in by), strict=True))), table["trained_on"].unique()
+    keys = groups if len(by) > 1 else [name for (name,) in groups]
     width = 0.8 / len(sources)
     for number, source in enumerate(sources):
-        part = summary[summary["trained_on"] == source].set_index(["split", "subset"]).loc[groups]
-        heights = 100 * part["mean_accuracy"].to_numpy()
-        errors = 100 * (part["interval_high"] - part["mean_accuracy"]).to_numpy()
+        part = table[table["trained_on"] == source].set_index(list(by)).reindex(keys)
+        heights = 100 * part[value].to_numpy()
+        errors = 100 * part["interval_high"].to_numpy() - heights if "interval_high" in part else None
         positions = np.arange(len(groups)) + (number - (len(sources) - 1) / 2) * width
-        bars = axis.bar(positions, heights, width * 0.95, yerr=errors, capsize=3, label=source, color=COLOUR_OF[source])
-        axis.bar_label(bars, [f"{height:.1f}" for height in heights], fontsize=7, label_type="center", color="white")
-    axis.set_xticks(range(len(groups)), [f"{split}\n{subset}" for split, subset in groups], fontsize=8)
+        bars = axis.bar(
+            positions, heights, width * 0.95, yerr=errors, capsize=3, label=source, color=COLOUR_OF[str(source)]
+        )
+        told = ["–" if np.isnan(height) else f"{height:.1f}" for height in heights]
+        placed: dict[str, Any] = {"label_type": "center", "color": colour} if colour else {}
+        axis.bar_label(bars, told, fontsize=7, **placed)
+    axis.set_xticks(range(len(groups)), ["\n".join(map(str, group)) for group in groups], fontsize=8)
+
+
+def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
+    """Draw mean accuracy by what the classifiers were trained on, with 95 % intervals."""
+    figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
+    _grouped_bars(axis, summary, ["split", "subset"], "mean_accuracy", "white")
     axis.set_ylabel("accuracy, %")
     axis.set_ylim(0, 100)
     axis.set_title("Unbiased accuracy by training images (mean over seeds, 95 % interval)", fontsize=10)
@@ -154,25 +171,17 @@ def draw_invariance(invariance: pd.DataFrame) -> Picture:
     """
     images, prediction, measure = (invariance[name] for name in ("images", "prediction", "measure"))
     mechanism = prediction.isin(MECHANISMS)
-    own = images.isin(["cue_conflict", "imagenet9", "counterfactuals"])
+    special = images.isin(["cue_conflict", "imagenet9", "counterfactuals"])
     panels = [
-        ("top-1 on images", "images", ~own & (prediction == "mean") & (measure == "top_1")),
+        ("top-1 on images", "images", ~special & (prediction == "mean") & (measure == "top_1")),
         ("shape bias by head", "prediction", (images == "cue_conflict") & (mechanism | (prediction == "mean"))),
         ("background gap by head", "prediction", measure == "background_gap"),
         ("top-1 by head on counterfactuals", "prediction", (images == "counterfactuals") & (measure == "top_1")),
     ]
     shown = [(title, by, invariance[rows]) for title, by, rows in panels if rows.any()]
     figure, axes = plt.subplots(1, len(shown), figsize=(4.2 * len(shown), 3.4), layout="constrained", squeeze=False)
-    sources = list(dict.fromkeys(invariance["trained_on"]))
     for axis, (title, by, rows) in zip(axes[0], shown, strict=True):
-        groups = list(dict.fromkeys(rows[by]))
-        width = 0.8 / len(sources)
-        for number, source in enumerate(sources):
-            values = rows[rows["trained_on"] == source].set_index(by)["value"].loc[groups]
-            positions = np.arange(len(groups)) + (number - (len(sources) - 1) / 2) * width
-            bars = axis.bar(positions, 100 * values, width * 0.95, label=source, color=COLOUR_OF[source])
-            axis.bar_label(bars, ["–" if np.isnan(v) else f"{100 * v:.1f}" for v in values], fontsize=7)
-        axis.set_xticks(range(len(groups)), [str(group).replace("_", "\n") for group in groups], fontsize=8)
+        _grouped_bars(axis, rows.assign(**{by: rows[by].str.replace("_", "\n")}), [by], "value")
         axis.set_title(title, fontsize=10)
         axis.axhline(0, color="black", linewidth=0.8)
         axis.margins(y=0.12)

@@ -169,8 +169,16 @@ def write_students(writer: ArtifactWriter, students: StudentCGN) -> None:
         writer.write(path.name, partial(shutil.copyfile, path))
 
 
+class _TrioRecipe(Recipe[StudentsArtifact]):
+    kind = "students"
+
+    def read(self, artifact: Artifact) -> StudentsArtifact:
+        """Return the students on disk."""
+        return StudentsArtifact(artifact)
+
+
 @dataclass(frozen=True)
-class StudentsRecipe(Recipe[StudentsArtifact]):
+class StudentsRecipe(_TrioRecipe):
     """Three distilled mechanisms put together.
 
     Attributes:
@@ -178,8 +186,6 @@ class StudentsRecipe(Recipe[StudentsArtifact]):
     """
 
     students: Mapping[str, StudentArtifact]
-
-    kind = "students"
 
     def inputs(self) -> dict[str, Any]:
         """Return the identity of each student."""
@@ -193,13 +199,9 @@ class StudentsRecipe(Recipe[StudentsArtifact]):
             trio.network_of(mechanism).load_state_dict(self.students[mechanism].open().state_dict())
         write_students(writer, trio)
 
-    def read(self, artifact: Artifact) -> StudentsArtifact:
-        """Return the students on disk."""
-        return StudentsArtifact(artifact)
-
 
 @dataclass(frozen=True)
-class ReleasedStudentsRecipe(Recipe[StudentsArtifact]):
+class ReleasedStudentsRecipe(_TrioRecipe):
     """The students that come with the package, where a run's own students are.
 
     Attributes:
@@ -207,8 +209,6 @@ class ReleasedStudentsRecipe(Recipe[StudentsArtifact]):
     """
 
     name: str
-
-    kind = "students"
 
     def inputs(self) -> dict[str, Any]:
         """Return name and SHA-256 of the weights.
@@ -222,7 +222,3 @@ class ReleasedStudentsRecipe(Recipe[StudentsArtifact]):
     def build(self, writer: ArtifactWriter) -> None:
         """Copy the release."""
         write_students(writer, StudentCGN.from_released(self.name))
-
-    def read(self, artifact: Artifact) -> StudentsArtifact:
-        """Return the students on disk."""
-        return StudentsArtifact(artifact)

@@ -32,6 +32,7 @@ from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.training.averaging import WeightAverage
 from skdcgn_pipeline.training.checkpointing import Stateful
+from skdcgn_pipeline.training.schedules import Rates, linear_decay
 from skdcgn_pipeline.training.task import train
 from skdcgn_pipeline.transformations import transform_mechanism
 from skdcgn_pipeline.vocabulary import MECHANISMS, channels_of
@@ -175,6 +176,8 @@ class TeacherTask:
             torch.optim.Adam(network.parameters(), settings.learning_rate, ADAM_BETAS)
             for network in (self.cgn, self.discriminator)
         )
+        optimisers = [self.generator_optimiser, self.discriminator_optimiser]
+        self._rates = Rates(linear_decay(self.num_steps, settings.decay_share), optimisers)
         self.weights = {
             "adversarial": 1.0,
             "mask_entropy": settings.mask_entropy_weight,
@@ -206,9 +209,7 @@ class TeacherTask:
     def update(self, step: int, batch: TeacherBatch, noted: bool) -> dict[str, float]:
         """Update the generators and then the discriminator; see `Task.update`."""
         settings = self.settings
-        left = (self.num_steps - step) / self.num_steps
-        for optimiser in (self.generator_optimiser, self.discriminator_optimiser):
-            optimiser.param_groups[0]["lr"] = settings.learning_rate * min(1.0, left / max(settings.decay_share, 1e-9))
+        self._rates.set(step)
 
         # Generators.
         with autocast(self.compute, self.device):

@@ -14,7 +14,8 @@ class WeightAverage(Generic[ModuleT]):
     """Keep `average`, a copy of a network that follows it slowly.
 
     The decay is smaller in the first steps, min(decay, (1 + step) / (10 + step)), so that the initial
-    weights are forgotten. Running statistics of batch-norm are averaged like weights.
+    weights are forgotten. Running statistics of batch-norm are averaged like weights. (`AveragedModel` of
+    `torch.optim.swa_utils` copies at its first step, and would average the integers of batch-norm.)
 
     Args:
         network: The network that is trained.
@@ -24,17 +25,15 @@ class WeightAverage(Generic[ModuleT]):
     def __init__(self, network: ModuleT, decay: float) -> None:
         self.average: ModuleT = copy.deepcopy(network).requires_grad_(False).eval()
         self.decay = decay
-        self._pairs = [
-            (mine, theirs)
-            for mine, theirs in zip(self.average.state_dict().values(), network.state_dict().values(), strict=True)
-        ]
+        pairs = [*zip(self.average.state_dict().values(), network.state_dict().values(), strict=True)]
+        self._floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the average towards the network after `step` steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        floating = [(mine, theirs) for mine, theirs in self._pairs if mine.is_floating_point()]
-        torch._foreach_lerp_([mine for mine, _ in floating], [theirs for _, theirs in floating], 1 - decay)
-        for mine, theirs in self._pairs:
-            if not mine.is_floating_point():
-                mine.copy_(theirs)
+        averages, values = zip(*self._floating, strict=True)
+        torch._foreach_lerp_(averages, values, 1 - decay)
+        for average, value in self._counts:
+            average.copy_(value)

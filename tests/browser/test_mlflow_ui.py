@@ -15,8 +15,7 @@ from browser.looking import Visit, free_port, keep_screenshot, serving, surround
 from pipelines.running import untouched_mlflow
 from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.parameters import Composition
-from skdcgn_pipeline.studies.ablation import Unit, UnitResult
-from skdcgn_pipeline.studies.cells import Cell, CellData, Sources
+from skdcgn_pipeline.studies.contract import Cell, CellData, Sources, Unit, UnitResult
 
 pytestmark = pytest.mark.slow
 

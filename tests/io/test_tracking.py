@@ -28,8 +28,7 @@ from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.parameters import ClassifierFit, Composition, Compute
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.studies.ablation import Unit, UnitResult
-from skdcgn_pipeline.studies.cells import Cell, CellData, Sources
+from skdcgn_pipeline.studies.contract import Cell, CellData, Sources, Unit, UnitResult
 from skdcgn_pipeline.training.checkpointing import RecordStep
 
 UNIT = Unit(

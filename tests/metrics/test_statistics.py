@@ -14,11 +14,9 @@ from scipy import special, stats
 from skdcgn_pipeline.metrics.statistics import (
     TIDY_COLUMNS,
     compare_pairs,
-    counterfactual_mechanisms,
     factorial_effects,
     holm,
     judge,
-    student_mechanisms,
     summarise_cells,
     tidy_cells,
 )
@@ -285,12 +283,16 @@ def test_a_seed_without_reference_is_published_without_difference(cells):
 # --- factorial effects ---------------------------------------------------------------------------
 
 
+SWITCHED = ("counterfactual", True, False)
+
+
 def combination_rows(accuracy_of, num_seeds=3) -> pd.DataFrame:
     rows = []
     for flags in itertools.product((0, 1), repeat=3):
         told = " + ".join(m for m, flag in zip(MECHANISMS, flags, strict=True) if flag) or "none"
         values = [accuracy_of(*flags, seed) for seed in range(num_seeds)]
-        rows += cell_rows(told, values, "mechanisms", "shape + texture + background", counterfactual=told)
+        switched = {f"counterfactual_{m}": bool(flag) for m, flag in zip(MECHANISMS, flags, strict=True)}
+        rows += cell_rows(told, values, "mechanisms", "shape + texture + background", **switched)
     return pd.DataFrame(rows)
 
 
@@ -298,7 +300,7 @@ def test_effects_are_those_that_made_the_accuracies():
     def accuracy_of(shape, texture, background, seed):
         return 0.3 + (0.2 + 0.01 * seed) * shape + 0.1 * texture + 0.04 * shape * background
 
-    effects = factorial_effects(combination_rows(accuracy_of)).set_index(["split", "effect"])
+    effects = factorial_effects(combination_rows(accuracy_of), *SWITCHED).set_index(["split", "effect"])
     assert len(effects) == 14
     effects = effects.loc["test"]
     assert effects["difference"].to_dict() == pytest.approx(
@@ -320,14 +322,18 @@ def test_effects_are_those_that_made_the_accuracies():
 
 
 def test_an_interaction_of_three_is_found():
-    effects = factorial_effects(combination_rows(lambda s, t, b, seed: 0.5 + 0.4 * s * t * b))
+    effects = factorial_effects(
+        combination_rows(lambda s, t, b, seed: 0.5 + 0.4 * s * t * b), "counterfactual", True, False
+    )
     three = effects[effects["order"] == 3]
     assert three["difference"].to_numpy() == pytest.approx([0.1, 0.1])
 
 
 def test_p_of_effects_is_adjusted_over_the_seven():
     noise = np.random.default_rng(0).normal(0, 0.01, (2, 2, 2, 4))
-    effects = factorial_effects(combination_rows(lambda s, t, b, seed: 0.3 + 0.2 * s + noise[s, t, b, seed], 4))
+    effects = factorial_effects(
+        combination_rows(lambda s, t, b, seed: 0.3 + 0.2 * s + noise[s, t, b, seed], 4), "counterfactual", True, False
+    )
     part = effects[effects["split"] == "test"]
     assert part["p_holm"].to_numpy() == pytest.approx(holm(part["p_value"]))
     assert part["p_holm"].iloc[0] == pytest.approx(7 * part["p_value"].iloc[0])
@@ -336,35 +342,26 @@ def test_p_of_effects_is_adjusted_over_the_seven():
 def test_effects_need_all_eight_combinations_of_a_seed():
     rows = combination_rows(lambda s, t, b, seed: 0.5 + 0.1 * s)
     short = rows[~((rows["cell"] == "none") & (rows["seed"] == 2))]
-    assert (factorial_effects(short)["num_pairs"] == 2).all()
-    assert factorial_effects(rows[rows["cell"] != "none"]).empty
-    assert factorial_effects(rows.iloc[:0]).empty
-    assert "difference" in factorial_effects(rows.iloc[:0])
+    assert (factorial_effects(short, *SWITCHED)["num_pairs"] == 2).all()
+    assert factorial_effects(rows[rows["cell"] != "none"], *SWITCHED).empty
+    assert factorial_effects(rows.iloc[:0], *SWITCHED).empty
+    assert "difference" in factorial_effects(rows.iloc[:0], *SWITCHED)
 
 
 def test_what_students_cost_is_an_effect_too():
     rows = combination_rows(lambda s, t, b, seed: 0.8 - 0.1 * s - 0.02 * t)
 
-    def source(told):
-        names = set() if told == "none" else set(told.split(" + "))
-        who = {"students": [m for m in MECHANISMS if m in names], "teacher": [m for m in MECHANISMS if m not in names]}
-        drawn = {name: mechanisms for name, mechanisms in who.items() if mechanisms}
-        if len(drawn) == 1:
-            return next(iter(drawn))
-        return ", ".join(f"{name} {' + '.join(mechanisms)}" for name, mechanisms in drawn.items())
-
-    rows = rows.assign(study="source", source=rows["cell"].map(source))
-    effects = factorial_effects(rows, "source").set_index(["split", "effect"])["difference"]
+    drawn_by = {
+        f"source_{m}": rows[f"counterfactual_{m}"].map({True: "students", False: "teacher"}) for m in MECHANISMS
+    }
+    rows = rows.assign(study="source", **drawn_by)
+    effects = factorial_effects(rows, "source", "students", "teacher").set_index(["split", "effect"])["difference"]
     assert effects["test", "shape"] == pytest.approx(-0.1)
     assert effects["test", "texture"] == pytest.approx(-0.02)
 
 
-def test_names_of_combinations_are_read():
-    assert counterfactual_mechanisms("none") == frozenset()
-    assert counterfactual_mechanisms("shape + background") == {"shape", "background"}
-    assert counterfactual_mechanisms("everything") is None
-    assert student_mechanisms("teacher") == frozenset()
-    assert student_mechanisms("students") == set(MECHANISMS)
-    assert student_mechanisms("teacher shape, students texture + background") == {"texture", "background"}
-    assert student_mechanisms("students shape, teacher texture") is None
-    assert student_mechanisms("monolith") is None
+def test_cells_of_other_values_are_left_out():
+    rows = combination_rows(lambda s, t, b, seed: 0.5 + 0.1 * s)
+    other = rows.assign(cell="other", accuracy=0.0, counterfactual_shape="unknown")
+    both = factorial_effects(pd.concat([rows, other]), *SWITCHED)
+    pd.testing.assert_frame_equal(both, factorial_effects(rows, *SWITCHED))

@@ -22,11 +22,11 @@ from pipelines.running import Finished, Place, artifacts_in, content_of, state_o
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.mechanisms import MECHANISMS
-from skdcgn_pipeline.reporting.findings import TITLE_OF
 from skdcgn_pipeline.runtime.errors import StudyFailedError
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.released import RELEASED
-from skdcgn_pipeline.studies import ablation
+from skdcgn_pipeline.studies import training_data
+from skdcgn_pipeline.studies.registry import STUDIES
 from skdcgn_pipeline.teachers.teacher import load_teacher
 
 pytestmark = pytest.mark.slow
@@ -215,8 +215,9 @@ def test_ablation_draws_and_tells_the_studies_that_were_run(studied: tuple[Place
     findings = place.saved("08_reporting/*/ablation_findings.md").read_text()
     chapter = place.saved("08_reporting/*/ablation_chapter.html").read_text()
     page = place.saved("08_reporting/*/ablation.html").read_text()
-    for study, title in TITLE_OF.items():
-        told = study in ("transformations", "mechanisms")
+    for name, study in STUDIES.items():
+        title = study.title
+        told = name in ("transformations", "mechanisms")
         assert (title in findings) == told
         assert (f"<h3>{title}</h3>" in chapter) == told
     assert "opacity 0.75" in findings
@@ -335,7 +336,7 @@ def test_a_cell_that_fails_ends_the_run_after_everything_is_saved(
 ) -> None:
     place = copied(studied[0], tmp_path)
     params = small_study(opacity=0.5)
-    real, tried = ablation.build_classifier, []
+    real, tried = training_data.build_classifier, []
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         tried.append(kwargs["title"])
@@ -343,7 +344,7 @@ def test_a_cell_that_fails_ends_the_run_after_everything_is_saved(
             raise RuntimeError("no such luck")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(ablation, "build_classifier", fail)
+    monkeypatch.setattr(training_data, "build_classifier", fail)
     known = {run.info.run_id for run in place.runs()}
     with pytest.raises(StudyFailedError) as caught:
         place.run(params=params, pipeline_names=["ablation"])
@@ -398,7 +399,7 @@ def test_every_other_study_runs(studied: tuple[Place, Finished, set[str]], tmp_p
         own = cells[cells["cell"] != "teacher"]
         assert own["mask_iou"].between(0, 1).all()
         assert own["l1_foreground"].between(0, 2).all()
-    assert TITLE_OF[study] in place.saved("08_reporting/*/ablation_findings.md").read_text()
+    assert STUDIES[study].title in place.saved("08_reporting/*/ablation_findings.md").read_text()
 
 
 def test_benchmark_writes_a_table_and_a_picture_and_logs_them(copy_of_finished: Callable[[str], Place]) -> None:

@@ -17,8 +17,10 @@ from skdcgn_pipeline.parameters import (
     Transformations,
 )
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.studies.cells import Cell, CellData, Sources, expand_cells, expand_study
-from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES
+from skdcgn_pipeline.studies.contract import Cell, CellData, Sources
+from skdcgn_pipeline.studies.registry import STUDIES, expand_cells, expand_study
+from skdcgn_pipeline.vocabulary import MECHANISMS
+from skdcgn_pipeline.vocabulary import STUDIES as NAMES
 
 ROTATION = Transformation(kind="rotation", strength=10)
 GREY = Transformation(kind="grey", strength=0.5)
@@ -72,7 +74,7 @@ def with_shape(*added: Transformation) -> Composition:
 
 
 def changed(cell: Cell) -> tuple[str, str, float | None, str]:
-    return cell.mechanism, cell.transformation, cell.strength, cell.losses
+    return cell.mechanism, cell.transformation, cell.strength, cell.loss_change
 
 
 NOTHING = ("", "", None, "")
@@ -204,7 +206,12 @@ def test_losses_leave_out_each_term_and_leave_each_alone_and_change_the_temperat
         assert {one.kl_temperature for one in own} == {1.0 if name == "T = 1" else 8.0}
         assert {(one.num_steps, one.judge_every_steps) for one in own} == {(2, 1)}
         assert cell.data.model_copy(update={"students": None}) == CellData(sources=OWN, composition=REFERENCE)
-        assert changed(cell) == ("", "", None, name)
+        assert changed(cell) == (
+            "",
+            "",
+            None,
+            "temperature" if name == "T = 1" else name.partition(" ")[0] if name != "all terms" else name,
+        )
         assert cell.reference == "all terms"
 
 
@@ -284,6 +291,12 @@ def test_every_study_has_its_own_names_and_its_reference_comes_first(study):
     assert {cell.reference for cell in cells} == {cells[0].name}
 
 
+def test_settings_know_the_studies_that_there_are():
+    assert tuple(STUDIES) == NAMES
+    assert [study.name for study in STUDIES.values()] == list(STUDIES)
+    assert len({study.title for study in STUDIES.values()}) == len(STUDIES)
+
+
 def test_an_unknown_study_is_refused_with_the_nearest_name():
     with pytest.raises(SettingError, match=r"ablation\.study: expected one of .* Did you mean 'stage'\?"):
         expand_study("stages", make(), STUDENTS)
@@ -326,12 +339,17 @@ def test_a_cell_is_described_in_full():
         "transformation": "opacity",
         "strength": 0.25,
         "source": "students",
-        "counterfactual": "shape + texture + background",
+        "source_shape": "students",
+        "source_texture": "students",
+        "source_background": "students",
+        "counterfactual_shape": True,
+        "counterfactual_texture": True,
+        "counterfactual_background": True,
         "stage": "",
         "per_shape": None,
         "dataset_size": None,
         "originals_share": 0.0,
-        "losses": "",
+        "loss_change": "",
         "distillation_steps": None,
     }
 
@@ -339,24 +357,33 @@ def test_a_cell_is_described_in_full():
 @pytest.mark.parametrize(
     ("study", "name", "expected"),
     [
-        ("mechanisms", "counterfactual texture", {"counterfactual": "texture"}),
-        ("mechanisms", "all factual", {"counterfactual": "none"}),
+        ("mechanisms", "counterfactual texture", {"counterfactual_texture": True, "counterfactual_shape": False}),
+        ("mechanisms", "all factual", {f"counterfactual_{m}": False for m in MECHANISMS}),
         ("counts", "40 images, 5 of each shape", {"dataset_size": 40, "per_shape": 5}),
         ("counts", "reference", {"dataset_size": None, "per_shape": None}),
         ("mixing", "25% originals", {"originals_share": 0.25}),
-        ("losses", "T = 1", {"losses": "T = 1", "source": "students of the cell", "distillation_steps": 2}),
+        ("losses", "T = 1", {"loss_change": "temperature", "source": "students of the cell", "distillation_steps": 2}),
         ("size", "teacher", {"source": "teacher", "distillation_steps": None}),
         ("size", "students tinygan 3", {"source": "students of the cell", "distillation_steps": 6}),
         (
             "source",
             "teacher shape + background, students texture",
-            {"source": "teacher shape + background, students texture"},
+            {
+                "source": "teacher shape + background, students texture",
+                "source_shape": "teacher",
+                "source_texture": "students",
+                "source_background": "teacher",
+            },
         ),
         ("stage", "trained on without transformation", {"stage": "compose", "strength": None}),
         ("stage", "opacity 0.75 when composing", {"stage": "compose", "transformation": "opacity"}),
         ("stage", "opacity 0.75 in the teacher's training", {"stage": "teacher", "strength": 0.75}),
-        ("monolith", "monolith", {"source": "monolith", "counterfactual": "none", "distillation_steps": 6}),
-        ("monolith", "trio", {"source": "students of the cell", "counterfactual": "shape + texture + background"}),
+        (
+            "monolith",
+            "monolith",
+            {"source": "monolith", "source_shape": "", "counterfactual_shape": False, "distillation_steps": 6},
+        ),
+        ("monolith", "trio", {"source": "students of the cell", "source_shape": "own", "counterfactual_shape": True}),
     ],
 )
 def test_a_description_tells_what_the_study_changes(study, name, expected):

@@ -22,7 +22,7 @@ from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.parameters import flatten
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.shards import Shards
-from skdcgn_pipeline.studies.ablation import UnitResult
+from skdcgn_pipeline.studies.contract import UnitResult
 from skdcgn_pipeline.training.checkpointing import RecordStep
 
 logger = logging.getLogger(__name__)

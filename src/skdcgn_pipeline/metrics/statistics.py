@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Mapping, Sequence
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,12 @@ DESCRIPTION = [
     "transformation",
     "strength",
     "source",
-    "counterfactual",
+    *(f"source_{mechanism}" for mechanism in MECHANISMS),
+    *(f"counterfactual_{mechanism}" for mechanism in MECHANISMS),
     "per_shape",
     "dataset_size",
     "originals_share",
-    "losses",
+    "loss_change",
     "stage",
     "num_parameters",
     *BUDGET,
@@ -82,11 +83,11 @@ def holm(p_values: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
     return adjusted
 
 
-def compare_pairs(own: pd.Series, reference: pd.Series) -> dict[str, float]:
+def compare_pairs(values: pd.Series, reference: pd.Series) -> dict[str, float]:
     """Compare two series of values indexed by seed; only seeds that both have count.
 
     Returns:
-        `difference` (own minus reference, mean), its 95 % interval `difference_low` to `difference_high`
+        `difference` (value minus reference, mean), its 95 % interval `difference_low` to `difference_high`
         and `p_value` of the paired t-test, `effect_size` and `num_pairs`. The effect size is Hedges' g of
         pairs, g = J(n - 1) mean / sd of the differences, with the correction for few pairs
         J(f) = Gamma(f / 2) / (sqrt(f / 2) Gamma((f - 1) / 2)) (Hedges 1981, "Distribution theory for Glass's
@@ -96,25 +97,24 @@ def compare_pairs(own: pd.Series, reference: pd.Series) -> dict[str, float]:
         effect with two (J(1) = 0); p and effect where all differences are equal, also when they are all
         zero, because without spread there is nothing to hold the mean against.
     """
-    return _describe((own - reference).dropna().to_numpy(dtype=float))
+    return _describe((values - reference).dropna().to_numpy(dtype=float))
 
 
 def _describe(differences: np.ndarray) -> dict[str, float]:
     """Describe differences [N], one per seed, as `compare_pairs` documents."""
     count = len(differences)
-    found = dict.fromkeys(COMPARED, math.nan) | {"num_pairs": count}
+    described = dict.fromkeys(COMPARED, math.nan) | {"num_pairs": count}
     if not count:
-        return found
+        return described
     mean, deviation, half_width = mean_interval(differences)
-    found |= {"difference": mean, "difference_low": mean - half_width, "difference_high": mean + half_width}
+    described |= {"difference": mean, "difference_low": mean - half_width, "difference_high": mean + half_width}
     if deviation > NO_SPREAD:  # False for NaN, that is for one pair
-        statistic = mean / (deviation / math.sqrt(count))
-        found["p_value"] = float(2 * stats.t.sf(abs(statistic), count - 1))
+        described["p_value"] = float(stats.ttest_1samp(differences, 0).pvalue)
         if count > 2:
             freedom = count - 1
             log_gammas = special.gammaln(freedom / 2) - special.gammaln((freedom - 1) / 2)
-            found["effect_size"] = float(np.exp(log_gammas) / math.sqrt(freedom / 2) * mean / deviation)
-    return found
+            described["effect_size"] = float(np.exp(log_gammas) / math.sqrt(freedom / 2) * mean / deviation)
+    return described
 
 
 def judge(comparison: Mapping[Any, Any]) -> str:
@@ -209,40 +209,12 @@ def tidy_cells(cells: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     table = cells.merge(reference[[*at_seed, "reference_accuracy"]], "left", on=at_seed).merge(
         compared[columns], "left", on=KEYS
     )
-    own = table["accuracy"] - table["reference_accuracy"]
-    table["difference"] = own.where(table["cell"] != table["reference"])
+    difference = table["accuracy"] - table["reference_accuracy"]
+    table["difference"] = difference.where(table["cell"] != table["reference"])
     return table.reindex(columns=TIDY_COLUMNS)
 
 
-def counterfactual_mechanisms(told: str) -> frozenset[str] | None:
-    """Return the mechanisms that `shape + texture`, or `none`, names; None where it names anything else."""
-    names = frozenset() if told == "none" else frozenset(told.split(" + "))
-    return names if names <= set(MECHANISMS) else None
-
-
-def student_mechanisms(told: str) -> frozenset[str] | None:
-    """Return the mechanisms that students draw in `teacher shape, students texture + background`.
-
-    A word alone, `teacher` or `students`, stands for all three. None for any other source.
-    """
-    if told in ("teacher", "students"):
-        return frozenset(MECHANISMS if told == "students" else ())
-    drawn: dict[str, str] = {}
-    for part in told.split(", "):
-        who, _, names = part.partition(" ")
-        drawn |= dict.fromkeys(names.split(" + "), who)
-    if set(drawn) != set(MECHANISMS) or not set(drawn.values()) <= {"teacher", "students"}:
-        return None
-    return frozenset(name for name, who in drawn.items() if who == "students")
-
-
-FACTORS: dict[str, tuple[str, Callable[[str], frozenset[str] | None]]] = {
-    "mechanisms": ("counterfactual", counterfactual_mechanisms),
-    "source": ("source", student_mechanisms),
-}
-
-
-def factorial_effects(cells: pd.DataFrame, study: str = "mechanisms") -> pd.DataFrame:
+def factorial_effects(cells: pd.DataFrame, factor: str, on: Any, off: Any) -> pd.DataFrame:
     """Return main effects and interactions of a study in which each mechanism is switched on and off.
 
     With signs s = +1 (on) and -1 (off), an effect is the sum of the eight accuracies, each multiplied by the
@@ -251,41 +223,34 @@ def factorial_effects(cells: pd.DataFrame, study: str = "mechanisms") -> pd.Data
     for Experimenters, 2005, chapter 5). Computed seed by seed, for the subset `all`.
 
     Args:
-        cells: As for `summarise_cells`.
-        study: `mechanisms` (on: counterfactual) or `source` (on: drawn by a student).
+        cells: Rows of one study, as for `summarise_cells`.
+        factor: What is switched: the columns `<factor>_<mechanism>` say how it is.
+        on, off: The two values; cells with any other are left out.
 
     Returns:
         Seven rows per split (`effect`: `shape`, ..., `shape x texture`, ...; `order` 1 to 3) with the columns
         of `compare_pairs` and `p_holm` over the seven. Seeds without all eight combinations are left out, and
         a split without any complete seed has no rows.
     """
-    column, parse = FACTORS[study]
-    part = cells[(cells["study"] == study) & (cells["subset"] == "all")].dropna(subset=["accuracy"])
-    codes = [_code(parse(str(told))) for told in part[column]]
-    part = part.assign(code=codes)
+    if cells.empty:
+        return pd.DataFrame(columns=EFFECT_COLUMNS)
+    part = cells[cells["subset"] == "all"].dropna(subset=["accuracy"])
+    columns = [f"{factor}_{mechanism}" for mechanism in MECHANISMS]
+    part = part[part[columns].isin([on, off]).all(axis=1)]
+    combinations_of = list(product([off, on], repeat=len(MECHANISMS)))
+    signs = np.array([[1.0 if value == on else -1.0 for value in combination] for combination in combinations_of])
     rows = []
-    for split, group in part[part["code"] >= 0].groupby("split", sort=False):
-        table = group.pivot_table(index="seed", columns="code", values="accuracy").reindex(columns=range(8)).dropna()
+    for split, group in part.groupby("split", sort=False):
+        table = group.pivot_table(index="seed", columns=columns, values="accuracy")
+        table = table.reindex(columns=pd.MultiIndex.from_tuples(combinations_of)).dropna()
         if table.empty:
             continue
         effects: list[dict[str, Any]] = [
-            {"split": split, "effect": " x ".join(names), "order": order}
-            | _describe(table.to_numpy() @ (_signs(names) / 4))
+            {"split": split, "effect": " x ".join(MECHANISMS[place] for place in places), "order": order}
+            | _describe(table.to_numpy() @ signs[:, places].prod(axis=1) / 4)
             for order in (1, 2, 3)
-            for names in combinations(MECHANISMS, order)
+            for places in combinations(range(len(MECHANISMS)), order)
         ]
         adjusted = holm([effect["p_value"] for effect in effects])
         rows += [effect | {"p_holm": p} for effect, p in zip(effects, adjusted, strict=True)]
     return pd.DataFrame(rows, columns=EFFECT_COLUMNS)
-
-
-def _code(on: frozenset[str] | None) -> int:
-    """Number a combination 0 to 7, one bit per mechanism; -1 for none."""
-    return -1 if on is None else sum(2**bit for bit, name in enumerate(MECHANISMS) if name in on)
-
-
-def _signs(names: Sequence[str]) -> np.ndarray:
-    """Return the product of the signs of these mechanisms for each combination, [8] of -1 and 1."""
-    codes = np.arange(8)
-    signs = [2.0 * ((codes >> MECHANISMS.index(name)) & 1) - 1 for name in names]
-    return np.prod(signs, axis=0)

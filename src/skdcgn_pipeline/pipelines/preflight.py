@@ -20,8 +20,7 @@ from skdcgn_pipeline.samples.encoding import check_encodable
 from skdcgn_pipeline.students.baseline import check_baseline
 from skdcgn_pipeline.students.distillation import check_distillation
 from skdcgn_pipeline.students.released import released_students
-from skdcgn_pipeline.studies.ablation import check_possible
-from skdcgn_pipeline.studies.cells import expand_cells
+from skdcgn_pipeline.studies.registry import check_possible, expand_cells
 from skdcgn_pipeline.teachers.teacher import open_identified_teacher
 from skdcgn_pipeline.training.parallel import launched_processes
 from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS

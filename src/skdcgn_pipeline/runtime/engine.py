@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -89,10 +89,10 @@ class Engine(ABC):
     @abstractmethod
     def outcomes(
         self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
-    ) -> Iterator[tuple[int, Outcome[ResultT]]]:
+    ) -> Generator[tuple[int, Outcome[ResultT]], None, None]:
         """Work on units and yield number and outcome of each as it ends; a failed one leaves the others alone.
 
-        Closing the iterator leaves out the units that have not started and waits for the others.
+        Closing the generator leaves out the units that have not started and waits for the others.
 
         Args:
             open_work: Called once where work is done; returns the function that works on one unit.
@@ -111,7 +111,7 @@ class LocalEngine(Engine):
 
     def outcomes(
         self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
-    ) -> Iterator[tuple[int, Outcome[ResultT]]]:
+    ) -> Generator[tuple[int, Outcome[ResultT]], None, None]:
         """Work on the units, see `Engine.outcomes`."""
         work = open_work()
         if self.workers <= 1:
@@ -138,7 +138,7 @@ class ProcessEngine(Engine):
 
     def outcomes(
         self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
-    ) -> Iterator[tuple[int, Outcome[ResultT]]]:
+    ) -> Generator[tuple[int, Outcome[ResultT]], None, None]:
         """Work on the units, see `Engine.outcomes`.
 
         Raises:
@@ -172,7 +172,7 @@ ENGINES: dict[str, type[Engine]] = {"local": LocalEngine, "processes": ProcessEn
 
 def _completed(
     futures: dict[Future[Outcome[ResultT]], int], stop: Callable[[], None]
-) -> Iterator[tuple[int, Outcome[ResultT]]]:
+) -> Generator[tuple[int, Outcome[ResultT]], None, None]:
     """Yield outcomes as they come; when a stop is requested, pass it on and end once all that started have ended."""
     waiting, stopped = dict(futures), False
     interruption: InterruptedRunError | None = None
@@ -254,6 +254,6 @@ def run_side_by_side(calls: Sequence[Callable[[], ResultT]], device: torch.devic
         Exception: What a call raised, once those that had started have ended; the others are left out.
     """
     engine = LocalEngine(num_side_by_side(len(calls), device))
-    with on_one_thread(device), closing(engine.outcomes(lambda: lambda call: call(), calls)) as outcomes:  # type: ignore[type-var]
+    with on_one_thread(device), closing(engine.outcomes(lambda: lambda call: call(), calls)) as outcomes:
         results = {number: outcome.get() for number, outcome in outcomes}
     return [results[number] for number in range(len(calls))]

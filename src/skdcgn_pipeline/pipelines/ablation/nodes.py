@@ -13,24 +13,22 @@ from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.io.tracking import log_metrics, log_note, log_picture, log_table, log_text, log_unit
 from skdcgn_pipeline.metrics.statistics import summarise_cells, tidy_cells
 from skdcgn_pipeline.parameters import Ablation, Compute, Distill, Ensemble, Prepare, Report, Teacher
-from skdcgn_pipeline.reporting.ablation import draw_examples, draw_study
-from skdcgn_pipeline.reporting.findings import TITLE_OF, findings_as_markdown, write_findings
 from skdcgn_pipeline.reporting.report import render_chapter, render_report
 from skdcgn_pipeline.runtime.errors import StudyFailedError
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.studies.ablation import (
+from skdcgn_pipeline.studies.contract import Unit
+from skdcgn_pipeline.studies.registry import STUDIES, expand_cells, expand_study
+from skdcgn_pipeline.studies.report import draw_examples, draw_study, findings_as_markdown, write_findings
+from skdcgn_pipeline.studies.run import (
     CELL_COLUMNS,
-    Surroundings,
-    Unit,
-    Workplace,
+    choose_engine,
     describe_plan,
     plan_units,
     run_units,
     tabulate,
     units_of,
 )
-from skdcgn_pipeline.studies.cells import expand_cells, expand_study
-from skdcgn_pipeline.vocabulary import STUDIES
+from skdcgn_pipeline.studies.training_data import Surroundings, Workplace
 
 
 def name_surroundings(
@@ -97,7 +95,7 @@ def run_study(study: str) -> Callable[..., pd.DataFrame]:
         if study in ablation.study:
             students = {"shape": shape, "texture": texture, "background": background}
             units = units_of(expand_study(study, ablation, students), ablation.num_seeds)
-        results = run_units(units, surroundings, ablation.workers, log_unit, f"study {study}")
+        results = run_units(units, surroundings, choose_engine(ablation.workers), log_unit, f"study {study}")
         return tabulate(results, ablation.fit)
 
     return run_cells
@@ -189,7 +187,7 @@ def tell_findings(
     text = findings_as_markdown(findings, summary)
     done = set(finished["study"])
     of_study = zip(STUDIES, pictures[::2], pictures[1::2], strict=True)
-    chapter = render_chapter(findings, {TITLE_OF[study]: own for study, *own in of_study if study in done})
+    chapter = render_chapter(findings, {STUDIES[study].title: own for study, *own in of_study if study in done})
     headline = f"{len(done)} studies, {finished['cell'].nunique()} cells, {finished['seed'].nunique()} seeds each."
     page = render_report(parameters, {}, {}, headline, chapter)
     for title, sentences in findings:

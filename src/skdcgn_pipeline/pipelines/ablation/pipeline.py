@@ -3,7 +3,8 @@
 from kedro.pipeline import Pipeline, node, pipeline
 
 from skdcgn_pipeline.pipelines.ablation import nodes
-from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES
+from skdcgn_pipeline.studies.registry import STUDIES
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 DISTILL = [f"params:{mechanism}.distill" for mechanism in MECHANISMS]
 PLAN = ("name_surroundings", "plan_ablation")

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from skdcgn_pipeline.metrics.statistics import summarise_cells
-from skdcgn_pipeline.reporting import ablation
-from skdcgn_pipeline.reporting.ablation import TALLEST, draw_examples, draw_study
-from skdcgn_pipeline.reporting.findings import TITLE_OF, findings_as_markdown, write_findings
+from skdcgn_pipeline.studies import report
+from skdcgn_pipeline.studies.registry import STUDIES
+from skdcgn_pipeline.studies.report import TALLEST, draw_examples, draw_study, findings_as_markdown, write_findings
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 NUM_SEEDS = 5
@@ -24,11 +24,11 @@ PLAIN = {
     "transformation": "",
     "strength": math.nan,
     "source": "students",
-    "counterfactual": "shape + texture + background",
+    **{f"counterfactual_{mechanism}": True for mechanism in MECHANISMS},
     "per_shape": math.nan,
     "dataset_size": math.nan,
     "originals_share": 0.0,
-    "losses": "",
+    "loss_change": "",
     "stage": "",
     "num_parameters": 260_000.0,
     "mask_iou": math.nan,
@@ -51,6 +51,10 @@ class Cells:
     def add(self, cell: str, accuracy: float, spread: float = STEADY, **described) -> Cells:
         drawn = np.random.default_rng(len(self.rows)).normal(size=NUM_SEEDS)
         own = spread * (drawn - drawn.mean()) / drawn.std(ddof=1)  # so that the mean is the one asked for
+        drawn_by = described.get("source", "students")
+        if drawn_by in ("teacher", "students", "monolith"):
+            who = drawn_by.replace("monolith", "")
+            described = {f"source_{m}": who for m in MECHANISMS} | described
         common = PLAIN | {"study": self.study, "cell": cell, "reference": self.reference} | described
         self.rows += [
             common | {"seed": seed, "split": split, "accuracy": accuracy + own[seed] - shift}
@@ -87,8 +91,9 @@ def mechanisms() -> pd.DataFrame:
     cells = Cells("mechanisms", "shape + texture + background")
     for flags in itertools.product((1, 0), repeat=3):
         told = " + ".join(m for m, flag in zip(MECHANISMS, flags, strict=True) if flag) or "none"
+        switched = {f"counterfactual_{m}": bool(flag) for m, flag in zip(MECHANISMS, flags, strict=True)}
         shape, texture, background = flags
-        cells.add(told, 0.1 + 0.3 * shape + 0.1 * texture + 0.08 * shape * background, counterfactual=told)
+        cells.add(told, 0.1 + 0.3 * shape + 0.1 * texture + 0.08 * shape * background, **switched)
     return cells.frame
 
 
@@ -109,15 +114,15 @@ def mixing() -> pd.DataFrame:
 
 def losses() -> pd.DataFrame:
     cells = Cells("losses", "all terms")
-    for name, accuracy, iou in (
-        ("all terms", 0.8, 0.9),
-        ("without kl", 0.801, 0.7),
-        ("without pixel", 0.7, 0.88),
-        ("only pixel", 0.75, 0.8),
-        ("T = 1", 0.78, 0.9),
-        ("T = 4", 0.82, 0.9),
+    for name, change, accuracy, iou in (
+        ("all terms", "all terms", 0.8, 0.9),
+        ("without kl", "without", 0.801, 0.7),
+        ("without pixel", "without", 0.7, 0.88),
+        ("only pixel", "only", 0.75, 0.8),
+        ("T = 1", "temperature", 0.78, 0.9),
+        ("T = 4", "temperature", 0.82, 0.9),
     ):
-        cells.add(name, accuracy, losses=name, mask_iou=iou, l1_foreground=0.1, l1_background=0.05)
+        cells.add(name, accuracy, loss_change=change, mask_iou=iou, l1_foreground=0.1, l1_background=0.05)
     return cells.frame
 
 
@@ -133,12 +138,17 @@ def size() -> pd.DataFrame:
     return cells.add("teacher", 0.85, source="teacher", num_parameters=8e6).frame
 
 
+def swapped(mechanism: str, source: str, others: str) -> dict[str, str]:
+    """Return who draws each mechanism where one alone is drawn by somebody else."""
+    return {f"source_{m}": source if m == mechanism else others for m in MECHANISMS}
+
+
 def source() -> pd.DataFrame:
     cells = Cells("source", "teacher").add("teacher", 0.8, source="teacher").add("students", 0.75, source="students")
     for mechanism, accuracy in zip(MECHANISMS, (0.76, 0.79, 0.801), strict=True):
         others = " + ".join(m for m in MECHANISMS if m != mechanism)
         name = f"students {mechanism}, teacher {others}"
-        cells.add(name, accuracy, source=name)
+        cells.add(name, accuracy, source=name, **swapped(mechanism, "students", "teacher"))
     return cells.frame
 
 
@@ -195,10 +205,10 @@ def strict_warnings():
 
 
 def test_every_study_has_a_made_up_frame():
-    assert set(FRAME_OF) == set(TITLE_OF)
+    assert set(FRAME_OF) == set(STUDIES)
 
 
-@pytest.mark.parametrize("study", TITLE_OF)
+@pytest.mark.parametrize("study", STUDIES)
 @pytest.mark.usefixtures("strict_warnings")
 def test_a_study_is_drawn_and_changes_with_its_figures(study):
     cells = FRAME_OF[study]()
@@ -211,7 +221,7 @@ def test_a_study_is_drawn_and_changes_with_its_figures(study):
     assert picture.shape != changed.shape or not np.array_equal(picture, changed)
 
 
-@pytest.mark.parametrize("study", TITLE_OF)
+@pytest.mark.parametrize("study", STUDIES)
 @pytest.mark.usefixtures("strict_warnings")
 def test_a_study_is_drawn_and_told_with_whatever_is_there(study):
     cells = FRAME_OF[study]()
@@ -253,7 +263,7 @@ def test_a_picture_is_drawn_from_a_summary_that_was_written_and_read(tmp_path):
 def drawn_figure(study: str, summary: pd.DataFrame, monkeypatch):
     """Return the figure before it becomes an array."""
     figures = []
-    monkeypatch.setattr(ablation, "rasterise", figures.append)
+    monkeypatch.setattr(report, "rasterise", figures.append)
     draw_study(study, summary)
     return figures[0]
 
@@ -432,7 +442,7 @@ def test_the_mechanism_that_loses_most_by_distillation_is_named():
 def test_a_student_is_compared_with_the_teacher_in_its_place_among_students_too():
     cells = Cells("source", "students").add("students", 0.75, source="students")
     name = "teacher shape, students texture + background"
-    cells.add(name, 0.79, source=name)
+    cells.add(name, 0.79, source=name, **swapped("shape", "teacher", "students"))
     assert "the others as they are: −4.0 points" in said(cells.frame, "Shape by a student instead of the teacher")
     assert said(cells.frame, "Most is lost") == "Most is lost by distilling the shape mechanism (−4.0)."
 
@@ -452,7 +462,7 @@ def test_what_decomposition_is_worth_has_its_sign_whichever_is_the_reference(ref
 def test_studies_that_were_not_run_are_not_told():
     cells = pd.concat([mixing(), losses()])
     titles = [title for title, _ in write_findings(summarise_cells(cells), cells, None)]
-    assert titles == [TITLE_OF["mixing"], TITLE_OF["losses"]]
+    assert titles == [STUDIES["mixing"].title, STUDIES["losses"].title]
     assert write_findings(pd.DataFrame(), pd.DataFrame(), pd.DataFrame()) == []
 
 
@@ -470,7 +480,7 @@ def test_failures_are_told():
     )
     cells = losses()
     findings = dict(write_findings(summarise_cells(cells), cells, failures))
-    assert len(findings[TITLE_OF["mixing"]]) == 2
+    assert len(findings[STUDIES["mixing"].title]) == 2
 
 
 def test_markdown_holds_sentences_and_a_table_per_study():

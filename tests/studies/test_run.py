@@ -7,8 +7,6 @@ import multiprocessing
 import shutil
 import statistics
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,28 +17,26 @@ import torch
 from skdcgn_pipeline.images.biased import BiasedImages, build_biased_images
 from skdcgn_pipeline.parameters import Ablation, ClassifierFit, Compute, Distill, LossWeights, Prepare, Teacher
 from skdcgn_pipeline.runtime import progress
+from skdcgn_pipeline.runtime.engine import LocalEngine, ProcessEngine
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.samples.drawing import draw_samples
-from skdcgn_pipeline.studies import ablation
-from skdcgn_pipeline.studies.ablation import (
+from skdcgn_pipeline.studies import training_data
+from skdcgn_pipeline.studies.contract import Cell, Unit, UnitResult
+from skdcgn_pipeline.studies.registry import STUDIES, check_possible, expand_cells, expand_study
+from skdcgn_pipeline.studies.run import (
     CELL_COLUMNS,
-    Surroundings,
-    Unit,
-    UnitResult,
-    Workplace,
-    check_possible,
+    choose_engine,
     describe_plan,
     estimate_seconds,
-    mix_batches,
     plan_units,
     read_durations,
     run_units,
     tabulate,
     units_of,
 )
-from skdcgn_pipeline.studies.cells import Cell, expand_cells, expand_study
+from skdcgn_pipeline.studies.training_data import Surroundings, Workplace, mix_batches
 from skdcgn_pipeline.teachers.cgn import MnistCGN
-from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES
+from skdcgn_pipeline.vocabulary import MECHANISMS
 from tiny import TinyTeacher
 
 CPU = Compute(device="cpu")
@@ -287,15 +283,15 @@ def test_examples_of_cells_show_the_same_draws(surroundings, workplace):
 def test_finished_units_are_not_computed_again(surroundings, monkeypatch):
     units = units_of(expand_study("mixing", make(), STUDENTS), 2)
     told: list[UnitResult] = []
-    first = run_units(units, surroundings, 1, told.append)
+    first = run_units(units, surroundings, choose_engine(1), told.append)
     assert [result.unit for result in first] == [result.unit for result in told] == units
     assert all(result.seconds is not None and not result.error for result in first)
     before = {path: path.stat().st_mtime_ns for path in surroundings.stores.rglob("*") if path.suffix != ".lock"}
 
     for name in ("build_classifier", "measure_classifier"):
-        monkeypatch.setattr(ablation, name, refuse)
+        monkeypatch.setattr(training_data, name, refuse)
     told.clear()
-    second = run_units(units, surroundings, 1, told.append)
+    second = run_units(units, surroundings, choose_engine(1), told.append)
 
     assert [result.result for result in second] == [result.result for result in first]
     assert [result.seconds for result in second] == [None] * 4
@@ -324,7 +320,7 @@ def test_a_unit_that_fails_leaves_the_others_alone(with_damaged_students, surrou
     units = [*(Unit(cell("source", name), 0) for name in names), Unit(cell("source", "teacher"), 1)]
     told: list[UnitResult] = []
 
-    results = run_units(units, with_damaged_students, 1, told.append, "study source")
+    results = run_units(units, with_damaged_students, choose_engine(1), told.append, "study source")
 
     assert [bool(result.error) for result in results] == [False, True, True, False]
     assert [result.unit for result in told] == units
@@ -338,14 +334,14 @@ def test_a_unit_that_fails_leaves_the_others_alone(with_damaged_students, surrou
 
     # With the samples mended, only what failed is computed.
     computed: list[str] = []
-    real = ablation.build_classifier
+    real = training_data.build_classifier
 
     def build(*args: Any, **kwargs: Any) -> Any:
         computed.append(kwargs["title"])
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(ablation, "build_classifier", build)
-    mended = run_units(units, surroundings, 1, ignore)
+    monkeypatch.setattr(training_data, "build_classifier", build)
+    mended = run_units(units, surroundings, choose_engine(1), ignore)
     assert computed == [f"source, {name}, seed 0" for name in names[1:]]
     assert not any(result.error for result in mended)
     assert mended[0].result == results[0].result
@@ -353,40 +349,40 @@ def test_a_unit_that_fails_leaves_the_others_alone(with_damaged_students, surrou
 
 def test_an_interrupted_study_keeps_what_is_done_and_goes_on(surroundings, tmp_path):
     units = units_of(expand_study("mixing", make(), STUDENTS), 2)
-    whole = run_units(units, replace(surroundings, stores=tmp_path / "whole"), 1, ignore)
+    whole = run_units(units, replace(surroundings, stores=tmp_path / "whole"), choose_engine(1), ignore)
 
     def stop(result: UnitResult) -> None:
         progress.request_stop()
 
     with pytest.raises(InterruptedRunError, match="study mixing: stopped at 1 of 4 classifiers, everything so far is"):
-        run_units(units, surroundings, 1, stop, "study mixing")
+        run_units(units, surroundings, choose_engine(1), stop, "study mixing")
     assert len(made(surroundings, "cell")) == 1
     # A request that comes in the middle of a training stops it at its next step.
     with pytest.raises(InterruptedRunError, match="mixing, reference, seed 1: stopped at 1 of 2 steps"):
-        run_units(units[1:], surroundings, 1, ignore)
+        run_units(units[1:], surroundings, choose_engine(1), ignore)
     assert len(made(surroundings, "cell")) == 1
     assert list(surroundings.stores.glob("classifier/*.partial/scratch/checkpoint.pt"))
 
     progress.clear_stop()
-    results = run_units(units, surroundings, 1, ignore)
+    results = run_units(units, surroundings, choose_engine(1), ignore)
     assert [result.seconds is None for result in results] == [True, False, False, False]
     assert [result.result for result in results] == [result.result for result in whole]
 
 
 def test_a_stop_after_the_last_unit_is_no_interruption(surroundings):
     units = units_of([cell("mixing", "reference")], 1)
-    results = run_units(units, surroundings, 1, lambda result: progress.request_stop())
+    results = run_units(units, surroundings, choose_engine(1), lambda result: progress.request_stop())
     assert len(results) == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_units_give_no_results(surroundings, workers):
-    assert run_units([], surroundings, workers, ignore) == []
+    assert run_units([], surroundings, choose_engine(workers), ignore) == []
 
 
 def test_threads_and_log_levels_are_as_before(surroundings):
     torch.set_num_threads(2)
-    run_units(units_of([cell("mixing", "reference")], 1), surroundings, 1, ignore)
+    run_units(units_of([cell("mixing", "reference")], 1), surroundings, choose_engine(1), ignore)
     assert torch.get_num_threads() == 2
 
 
@@ -396,7 +392,7 @@ def test_units_side_by_side_give_what_they_give_one_after_the_other(with_damaged
     names = ["teacher", "students", "teacher shape + texture, students background"]
     units = [Unit(cell("source", name), number) for name in names for number in (0, 1)]
     alone = replace(with_damaged_students, stores=tmp_path / "alone")
-    expected = run_units(units, alone, 1, ignore)
+    expected = run_units(units, alone, choose_engine(1), ignore)
     told: list[UnitResult] = []
 
     def stop(result: UnitResult) -> None:
@@ -404,14 +400,14 @@ def test_units_side_by_side_give_what_they_give_one_after_the_other(with_damaged
         progress.request_stop()
 
     with pytest.raises(InterruptedRunError, match=r"stopped.* everything so far is saved"):
-        run_units(units, with_damaged_students, 2, stop)
+        run_units(units, with_damaged_students, choose_engine(2), stop)
     assert 0 < len(told) < len(units)
     assert multiprocessing.active_children() == []
     progress.clear_stop()
 
     done = {result.unit for result in told if not result.error}
     told.clear()
-    results = run_units(units, with_damaged_students, 2, told.append)
+    results = run_units(units, with_damaged_students, choose_engine(2), told.append)
 
     assert multiprocessing.active_children() == []
     assert [result.unit for result in results] == units
@@ -427,22 +423,9 @@ def test_units_side_by_side_give_what_they_give_one_after_the_other(with_damaged
         assert own.read_bytes() == (path / "classifier.safetensors").read_bytes()
 
 
-def test_a_worker_that_is_killed_is_told_as_such(surroundings, monkeypatch):
-    class Broken:
-        def __init__(self, *args: Any) -> None:
-            """Start nothing."""
-
-        def submit(self, *args: Any) -> Future[UnitResult]:
-            future: Future[UnitResult] = Future()
-            future.set_exception(BrokenProcessPool("killed"))
-            return future
-
-        def shutdown(self, **options: Any) -> None:
-            """Nothing is left."""
-
-    monkeypatch.setattr(ablation, "ProcessPoolExecutor", Broken)
-    with pytest.raises(SettingError, match=r"ablation\.workers: expected .* Use fewer workers"):
-        run_units(units_of([cell("mixing", "reference")], 2), surroundings, 2, ignore)
+def test_one_worker_works_here_and_several_in_processes_that_name_the_setting():
+    assert choose_engine(1) == LocalEngine(1)
+    assert choose_engine(3) == ProcessEngine(3, "ablation.workers")
 
 
 # --- generators that cells make for themselves ----------------------------------------------------
@@ -460,7 +443,7 @@ def test_own_students_are_distilled_once_for_each_seed_and_measured(surroundings
         assert 0 < facts["l1_foreground"] < 2
     assert results[0]["facts"]["mask_iou"] != results[1]["facts"]["mask_iou"], "each seed has students of its own"
     # The study `size` has the same trio among its cells.
-    monkeypatch.setattr(ablation, "build_classifier", refuse)
+    monkeypatch.setattr(training_data, "build_classifier", refuse)
     same = workplace.run(Unit(cell("size", "students compact 2-2-2"), 0))
     assert same == results[0]
 
@@ -511,7 +494,7 @@ def test_a_plan_counts_what_is_done_and_remembers_how_long_it_took(surroundings)
     assert fresh["seconds"].iloc[3] > fresh["seconds"].iloc[2], "students are distilled first"
     assert not surroundings.stores.exists(), "a plan makes nothing"
 
-    results = run_units(units[:3], surroundings, 1, ignore)
+    results = run_units(units[:3], surroundings, choose_engine(1), ignore)
     plan = plan_units(units, surroundings)
 
     assert plan["done"].tolist() == [2, 1, 0, 0]

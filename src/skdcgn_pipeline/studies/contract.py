@@ -1,0 +1,222 @@
+"""What a study is: cells of typed factors, a figure of what they reached, and what may be claimed of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from skdcgn_pipeline.parameters import Ablation, Composition, Distill, Settings, Transformation, Transformations
+from skdcgn_pipeline.vocabulary import MECHANISMS
+
+if TYPE_CHECKING:  # processes that compute cells draw nothing
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+REFERENCE = "reference"
+OWN = "own"
+MONOLITH = "monolith"
+
+SourceName = Literal["teacher", "students", "own"]
+LossChange = Literal["", "all terms", "without", "only", "temperature"]
+Students = Mapping[str, Distill]  # per mechanism, how students are distilled outside of the studies
+
+
+class Sources(Settings):
+    """Whose images each mechanism has: `own` are those of students that the cell distils."""
+
+    shape: SourceName
+    texture: SourceName
+    background: SourceName
+
+    @classmethod
+    def all_of(cls, source: SourceName) -> Sources:
+        """Return the same source for every mechanism."""
+        return cls(shape=source, texture=source, background=source)
+
+    def __str__(self) -> str:
+        by_source: dict[str, list[str]] = {}
+        for mechanism in MECHANISMS:
+            by_source.setdefault(getattr(self, mechanism), []).append(mechanism)
+        if len(by_source) == 1:
+            return next(iter(by_source)).replace(OWN, "students of the cell")
+        return ", ".join(f"{source} {' + '.join(names)}" for source, names in by_source.items())
+
+
+class StudentSettings(Settings):
+    """How a trio of students is distilled."""
+
+    shape: Distill
+    texture: Distill
+    background: Distill
+
+    @classmethod
+    def trio(cls, settings: Ablation, students: Students, **changes: Any) -> StudentSettings:
+        """Return how a cell's own trio is distilled: as outside of the studies, at their budget."""
+        budget = {"num_steps": settings.distill.num_steps} | changes
+        return cls(**{mechanism: students[mechanism].model_copy(update=budget) for mechanism in MECHANISMS})
+
+
+class CellData(Settings):
+    """What the classifiers of a cell are trained on.
+
+    Attributes:
+        sources: Whose mechanisms are composed; None for a monolith.
+        composition: How.
+        per_shape: Counterfactuals of each mask, where the training set has a fixed size.
+        dataset_size: That size; None composes without end.
+        originals_share: Share of biased originals in every batch.
+        students: How the cell's own students are distilled.
+        monolith: How a student of the finished image is distilled instead.
+        teacher_transformations: What a teacher is trained on with; None takes the teacher as it is.
+    """
+
+    sources: Sources | None
+    composition: Composition
+    per_shape: int = 1
+    dataset_size: int | None = None
+    originals_share: float = 0.0
+    students: StudentSettings | None = None
+    monolith: Distill | None = None
+    teacher_transformations: Transformations | None = None
+
+    @classmethod
+    def composed(cls, settings: Ablation, **changes: Any) -> CellData:
+        """Return the data of the reference with changes."""
+        return cls(**{"sources": Sources.all_of(settings.source), "composition": settings.composition} | changes)
+
+    @property
+    def distilled(self) -> list[Distill]:
+        """How each student that the cell distils for itself is distilled."""
+        trio = [getattr(self.students, mechanism) for mechanism in MECHANISMS] if self.students else []
+        return [*trio, self.monolith] if self.monolith else trio
+
+
+def with_added(composition: Composition, mechanism: str, *added: Transformation) -> Composition:
+    """Return a composition with transformations of one mechanism added."""
+    transformations = composition.transformations
+    longer = (*getattr(transformations, mechanism), *added)
+    return composition.model_copy(update={"transformations": transformations.model_copy(update={mechanism: longer})})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a study.
+
+    Attributes:
+        study: Name of the study.
+        name: What tables and figures call it; unique in its study.
+        reference: The cell of the same study that it is compared with; the reference names itself.
+        data: What its classifiers are trained on.
+        mechanism, transformation, strength: What was changed, where the study changes it.
+        loss_change: How the terms of the distillation differ, where the study changes them.
+    """
+
+    study: str
+    name: str
+    reference: str
+    data: CellData
+    mechanism: str = ""
+    transformation: str = ""
+    strength: float | None = None
+    loss_change: LossChange = ""
+
+    @property
+    def stage(self) -> str:
+        """Where a transformation acts, `compose` or `teacher`; empty where no teacher is trained on."""
+        trained_with = self.data.teacher_transformations
+        return "" if trained_with is None else "compose" if trained_with == Transformations() else "teacher"
+
+    def describe(self) -> dict[str, Any]:
+        """Return the columns of the tidy table that say what the cell is, a factor each."""
+        data, flags = self.data, self.data.composition.counterfactual
+        composed = data.monolith is None
+        return {
+            "study": self.study,
+            "cell": self.name,
+            "reference": self.reference,
+            "mechanism": self.mechanism,
+            "transformation": self.transformation,
+            "strength": self.strength,
+            "source": str(data.sources) if data.sources else MONOLITH,
+            **{f"source_{m}": getattr(data.sources, m) if data.sources else "" for m in MECHANISMS},
+            **{f"counterfactual_{m}": composed and getattr(flags, m) for m in MECHANISMS},
+            "stage": self.stage,
+            "per_shape": data.per_shape if data.dataset_size else None,
+            "dataset_size": data.dataset_size,
+            "originals_share": data.originals_share,
+            "loss_change": self.loss_change,
+            "distillation_steps": data.distilled[0].num_steps if data.distilled else None,
+        }
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One classifier of one cell: what is computed, kept and repeated as a whole.
+
+    Attributes:
+        cell: The cell.
+        number: Number of the seed, from 0.
+    """
+
+    cell: Cell
+    number: int
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """What came of a unit.
+
+    Attributes:
+        unit: Which.
+        result: `accuracy` (rows of split, subset, accuracy, num_images), `confusion` per split and `facts`;
+            empty where it failed.
+        error: Why it failed; empty where it did not.
+        seconds: How long it took; None where it was done before.
+    """
+
+    unit: Unit
+    result: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    seconds: float | None = None
+
+
+class Study(ABC):
+    """An experiment of many cells, each compared with a reference; a subclass per file, named in `registry.py`.
+
+    Attributes:
+        name: What settings and tables call it.
+        title: What pictures and findings call it.
+        single_label: Whether its training images, or some, have the label of the shape alone.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    single_label: ClassVar[bool] = False
+
+    @abstractmethod
+    def cells(self, settings: Ablation, students: Students) -> list[Cell]:
+        """Return the cells of the grid, the reference first.
+
+        Args:
+            settings: The grids.
+            students: Where cells that distil students of their own start from, at a budget of their own.
+        """
+
+    def figure(self, rows: pd.DataFrame) -> Figure:
+        """Draw the cells of one split, summarised by `summarise_cells`; by default accuracy with intervals."""
+        from skdcgn_pipeline.studies.figures import draw_intervals
+
+        return draw_intervals(rows)
+
+    def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
+        """Say in sentences what the figures of one split show; by default every cell's difference.
+
+        Args:
+            rows: The cells, summarised by `summarise_cells`.
+            cells: What that was made of, a row per cell and seed.
+        """
+        from skdcgn_pipeline.studies.words import compared_with_reference
+
+        return compared_with_reference(rows)

@@ -1,0 +1,80 @@
+"""What the figures of studies share."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from skdcgn_pipeline.metrics.statistics import SIGNIFICANCE
+from skdcgn_pipeline.reporting.pictures import COLOUR_OF
+from skdcgn_pipeline.studies.contract import OWN
+from skdcgn_pipeline.studies.words import records_of, signed
+from skdcgn_pipeline.vocabulary import MECHANISMS
+
+MIXTURE_COLOUR, OTHER_COLOUR = "#6a9a5b", "#8e5ea2"
+
+
+def colour_of(row: Mapping[str, Any]) -> str:
+    """Return the colour of whoever draws a cell's mechanisms."""
+    sources = {row[f"source_{mechanism}"] for mechanism in MECHANISMS}
+    if len(sources) > 1:
+        return MIXTURE_COLOUR
+    source = sources.pop()
+    return COLOUR_OF.get("students" if source == OWN else source, OTHER_COLOUR)
+
+
+def half_widths(rows: pd.DataFrame) -> np.ndarray:
+    """Return half the 95 % intervals in points, 0 where one seed gives none."""
+    return np.nan_to_num(100 * (rows["interval_high"] - rows["mean_accuracy"]).to_numpy(dtype=float))
+
+
+def draw_notice(text: str, height: float = 0.3) -> Figure:
+    """Draw nothing but a text."""
+    figure = plt.figure(figsize=(7, 1.2))
+    figure.text(0.5, height, text, ha="center", va="center", fontsize=9)
+    return figure
+
+
+def draw_frame(axis: Axes, column: float, row: float, colour: str) -> None:
+    """Frame a square of a heat map."""
+    axis.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor=colour, linewidth=1.6))
+
+
+def draw_points(axis: Axes, rows: pd.DataFrame, colours: Sequence[str]) -> None:
+    """Draw one row per cell: mean accuracy, its interval, and the difference at the right margin."""
+    several = rows["reference"].nunique() > 1
+    means = 100 * rows["mean_accuracy"].to_numpy(dtype=float)
+    for place, (cell, mean, half_width, colour) in enumerate(
+        zip(records_of(rows), means, half_widths(rows), colours, strict=True)
+    ):
+        axis.errorbar(mean, place, xerr=half_width, fmt="o", color=colour, capsize=3, linewidth=1.5, zorder=3)
+        text = f"{mean:.1f}"
+        if not math.isnan(cell["difference"]):
+            text += f"  ({signed(100 * cell['difference'])}{'*' if cell['p_holm'] < SIGNIFICANCE else ''})"
+            text += f"  to {cell['reference']}" if several else ""
+        elif cell["cell"] == cell["reference"]:
+            text += "  reference"
+            if not several:
+                axis.axvline(mean, color="#999999", linewidth=0.8, linestyle="--")
+        axis.text(1.02, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=8)
+    axis.set_yticks(range(len(rows)), [textwrap.fill(str(cell), 44) for cell in rows["cell"]], fontsize=8)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlabel("accuracy, % (95 % interval; *: Holm-adjusted p < 0.05)", fontsize=8)
+    axis.grid(axis="x", alpha=0.25)
+    axis.margins(x=0.08)
+
+
+def draw_intervals(rows: pd.DataFrame) -> Figure:
+    """Draw accuracy with intervals, the difference to the reference beside it."""
+    figure, axis = plt.subplots(figsize=(9, 1.5 + 0.36 * len(rows)), layout="constrained")
+    draw_points(axis, rows, [colour_of(row) for row in records_of(rows)])
+    return figure

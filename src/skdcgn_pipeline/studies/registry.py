@@ -1,0 +1,91 @@
+"""All studies by name, in the order in which they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from skdcgn_pipeline.parameters import Ablation
+from skdcgn_pipeline.runtime.errors import SettingError, check_choice
+from skdcgn_pipeline.studies.contract import Cell, Students, Study
+from skdcgn_pipeline.studies.counts import CountsStudy
+from skdcgn_pipeline.studies.losses import LossesStudy
+from skdcgn_pipeline.studies.mechanisms import MechanismsStudy
+from skdcgn_pipeline.studies.mixing import MixingStudy
+from skdcgn_pipeline.studies.monolith import MonolithStudy
+from skdcgn_pipeline.studies.size import SizeStudy
+from skdcgn_pipeline.studies.source import SourceStudy
+from skdcgn_pipeline.studies.stage import StageStudy
+from skdcgn_pipeline.studies.transformations import TransformationsStudy
+from skdcgn_pipeline.teachers.cgn import MnistCGN
+
+_STUDIES: tuple[type[Study], ...] = (
+    TransformationsStudy,
+    MechanismsStudy,
+    CountsStudy,
+    MixingStudy,
+    LossesStudy,
+    SizeStudy,
+    SourceStudy,
+    StageStudy,
+    MonolithStudy,
+)
+STUDIES: dict[str, Study] = {study.name: study() for study in _STUDIES}
+
+
+def expand_study(study: str, settings: Ablation, students: Students) -> list[Cell]:
+    """Return the cells of one study, the reference first, see `Study.cells`.
+
+    Raises:
+        SettingError: If the study is unknown.
+    """
+    cells = STUDIES[check_choice("ablation.study", study, STUDIES)].cells(settings, students)
+    assert len({cell.name for cell in cells}) == len(cells)
+    return cells
+
+
+def expand_cells(settings: Ablation, students: Students) -> list[Cell]:
+    """Return the cells of all studies that are asked for.
+
+    Raises:
+        SettingError: If they are more than `max_cells`.
+    """
+    cells = [cell for study in settings.study for cell in expand_study(study, settings, students)]
+    if len(cells) > settings.max_cells:
+        raise SettingError(
+            "ablation.max_cells",
+            f"at most {settings.max_cells} cells",
+            f"{len(cells)} (x {settings.num_seeds} seeds)",
+            f"Choose one study (ablation.study), a smaller grid, or confirm with ablation.max_cells={len(cells)}.",
+        )
+    return cells
+
+
+def check_possible(cells: Sequence[Cell], teacher: Any, by_ensembles: bool = False) -> None:
+    """Refuse cells that this teacher cannot serve, or this classifier not judge, before any work.
+
+    Args:
+        cells: What would be run.
+        teacher: The teacher.
+        by_ensembles: Whether ensembles judge the cells; they need the labels of all mechanisms.
+
+    Raises:
+        SettingError: If a cell trains a teacher on that cannot be, or images that have one label are to be
+            judged by ensembles.
+    """
+    asked = {cell.study for cell in cells}
+    unfit = sorted(name for name in asked if STUDIES[name].single_label) if by_ensembles else []
+    if unfit:
+        raise SettingError(
+            "ablation.study",
+            "studies whose training images have a class for every mechanism",
+            ", ".join(f"'{study}'" for study in unfit),
+            f"Choose among {', '.join(name for name, study in STUDIES.items() if not study.single_label)}.",
+        )
+    if not isinstance(teacher, MnistCGN) and any(cell.data.teacher_transformations is not None for cell in cells):
+        raise SettingError(
+            "ablation.study",
+            "studies that the teacher can serve",
+            f"'stage' with a {type(teacher).__name__}, whose training cannot go on",
+            "Leave out 'stage', or use a teacher of the MNIST CGN's architecture.",
+        )

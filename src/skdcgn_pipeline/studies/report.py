@@ -1,0 +1,232 @@
+"""What people see of studies: a picture each, example images, and findings from their figures alone.
+
+Everything is made from `metrics.statistics.summarise_cells`; studies and cells that are absent are left out.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from skdcgn_pipeline.metrics.statistics import DESCRIPTION, FIDELITY
+from skdcgn_pipeline.reporting.pictures import DOTS_PER_INCH, PIXELS_PER_PIXEL, Picture, draw_sheet, rasterise
+from skdcgn_pipeline.studies.figures import draw_notice
+from skdcgn_pipeline.studies.registry import STUDIES
+from skdcgn_pipeline.studies.words import listed, percent, records_of, signed
+
+TEXTS = [
+    name for name in DESCRIPTION if name in ("mechanism", "transformation", "loss_change", "stage") or "source" in name
+]
+TALLEST = 2000  # pixels of a picture
+LARGEST_EXAMPLE = 64  # pixels; larger examples are scaled down
+Findings = list[tuple[str, list[str]]]
+
+
+def part_of(frame: pd.DataFrame, study: str, split: str) -> pd.DataFrame:
+    """Return the rows of one study and split, of all images, with every descriptive column."""
+    if frame.empty:
+        return frame
+    rows = frame[(frame["study"] == study) & (frame["split"] == split) & (frame["subset"] == "all")]
+    rows = rows.reindex(columns=list(dict.fromkeys([*frame.columns, *DESCRIPTION, *FIDELITY])))
+    # An empty text comes back from a CSV file as NaN.
+    return rows.assign(**{name: rows[name].astype(object).fillna("") for name in TEXTS})
+
+
+def _range(frame: pd.DataFrame, name: str) -> str:
+    """Write the value that all rows share, or the range; empty without any."""
+    values = frame[name].dropna()
+    if values.empty:
+        return ""
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _budget_of(rows: pd.DataFrame) -> str:
+    """Say how many seeds and images are behind the figures of a study."""
+    seeds, trained, batches = (_range(rows, name) for name in ("num_seeds", "num_training_images", "batch_size"))
+    parts = [
+        f"{seeds} {'seed' if seeds == '1' else 'seeds'} per cell",
+        f"{_range(rows, 'num_images')} test images",
+    ]
+    if trained:
+        parts.append(f"{trained} training images" + (f" in batches of {batches}" if batches else ""))
+    if steps := _range(rows, "distillation_steps"):
+        parts.append(f"{steps} distillation steps")
+    return ", ".join(parts)
+
+
+def _references_of(rows: pd.DataFrame) -> str:
+    """Name the references and their accuracy."""
+    accuracies = dict(zip(rows["cell"], rows["mean_accuracy"], strict=True))
+    words = [
+        f"{name}, {percent(accuracies[name]) if name in accuracies else 'missing'}"
+        for name in dict.fromkeys(rows["reference"])
+    ]
+    if len(words) > 2:
+        return f"{len(words)} references, one per group of cells"
+    return ("reference: " if len(words) == 1 else "references: ") + "; ".join(words)
+
+
+# --- pictures ----------------------------------------------------------------------------------------
+
+
+def draw_study(study: str, summary: pd.DataFrame, split: str = "test") -> Picture:
+    """Draw a study on one split, for all of its images.
+
+    Args:
+        study: Name of the study.
+        summary: What `summarise_cells` returns.
+        split: Which split.
+
+    Returns:
+        The picture; it says so where there is no cell to draw.
+    """
+    rows, title = part_of(summary, study, split), STUDIES[study].title
+    if rows.empty:
+        return rasterise(draw_notice(f"{title}\nno cell on the split '{split}'", 0.5))
+    figure = STUDIES[study].figure(rows)
+    subtitle = f"{split} split · {_references_of(rows)} · {_budget_of(rows)}"
+    figure.suptitle(f"{title}\n{textwrap.fill(subtitle, int(figure.get_figwidth() * 15))}", fontsize=9)
+    return rasterise(figure)
+
+
+def draw_examples(images: Mapping[str, Tensor], title: str) -> Picture:
+    """Draw training images of every cell, in as many columns as keep the picture below 2,000 pixels.
+
+    Args:
+        images: Cell -> images [N, 3, H, W] in [-1, 1]; N may differ.
+        title: Above the sheet.
+
+    Returns:
+        The picture.
+
+    Raises:
+        ValueError: There is no cell.
+    """
+    if not images:
+        raise ValueError("images: expected at least one cell with images, got none; leave the picture out")
+    most = max(len(examples) for examples in images.values())
+    rows = [(textwrap.fill(name, 20), _fitted(examples, most)) for name, examples in images.items()]
+    tallest = max(examples.shape[2] for _, examples in rows)
+    in_a_column = max(1, (TALLEST - 100) // ((tallest + 2) * PIXELS_PER_PIXEL))
+    length = math.ceil(len(rows) / math.ceil(len(rows) / in_a_column))
+    columns = [draw_sheet(rows[start : start + length]) for start in range(0, len(rows), length)]
+    height = max(column.shape[0] for column in columns)
+    # Sheets of fewer rows end in white.
+    sheet = np.concatenate([_white_to(column, height, column.shape[1]) for column in columns], axis=1)
+    wrapped = textwrap.fill(title, max(20, sheet.shape[1] // 8))
+    figure = Figure(figsize=(sheet.shape[1] / DOTS_PER_INCH, 0.2 + 0.16 * (wrapped.count("\n") + 1)))
+    figure.text(0.5, 0.5, wrapped, ha="center", va="center", fontsize=9)
+    heading = rasterise(figure)
+    width = max(sheet.shape[1], heading.shape[1])
+    return np.concatenate([_white_to(part, part.shape[0], width) for part in (heading, sheet)])
+
+
+def _fitted(images: Tensor, most: int) -> Tensor:
+    """Return images [most, 3, H, W]: large ones scaled down, and white where there are too few."""
+    images = images.float()
+    if images.shape[-1] > LARGEST_EXAMPLE:
+        images = torch.nn.functional.interpolate(images, size=(LARGEST_EXAMPLE, LARGEST_EXAMPLE), mode="area")
+    return torch.cat([images, torch.ones(most - len(images), *images.shape[1:])])
+
+
+def _white_to(picture: Picture, height: int, width: int) -> Picture:
+    """Pad a picture with white below and to the right."""
+    margins = ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0))
+    return np.pad(picture, margins, constant_values=255)
+
+
+# --- findings ----------------------------------------------------------------------------------------
+
+
+def write_findings(
+    summary: pd.DataFrame, cells: pd.DataFrame, failures: pd.DataFrame | None = None, split: str = "test"
+) -> Findings:
+    """Say in sentences what each study found, from its figures alone.
+
+    Nothing is said to raise or to lower the accuracy unless its Holm-adjusted p is below 0.05.
+
+    Args:
+        summary: What `summarise_cells` returns.
+        cells: What it was made of: a row per study, cell, seed, split and subset.
+        failures: Rows with `study`, `cell`, `seed`, `error`; none is the same as empty.
+        split: Which split is spoken of.
+
+    Returns:
+        Title and sentences of every study that was measured or failed.
+    """
+    if failures is None or failures.empty:
+        failures = pd.DataFrame(columns=["study", "cell", "seed", "error"])
+    present = {*(summary["study"] if len(summary) else ()), *failures["study"]}
+    findings = []
+    for name, study in STUDIES.items():
+        if name not in present:
+            continue
+        rows = part_of(summary, name, split)
+        if rows.empty:
+            sentences = [f"No cell of this study was measured on the split '{split}'."]
+        else:
+            sentences = [
+                f"Split '{split}', {_budget_of(rows)}; {_references_of(rows)}.",
+                *_missing_references(rows),
+                *study.claims(rows, part_of(cells, name, split)),
+            ]
+        findings.append((study.title, sentences + _failed(failures[failures["study"] == name])))
+    return findings
+
+
+def _failed(failures: pd.DataFrame) -> list[str]:
+    """Name the trainings that failed."""
+    if failures.empty:
+        return []
+    words = "; ".join(f"{row['cell']}, seed {row['seed']}: {row['error']}" for row in records_of(failures))
+    number = "1 training failed and is" if len(failures) == 1 else f"{len(failures):,} trainings failed and are"
+    return [f"{number} left out: {words}."]
+
+
+def _missing_references(rows: pd.DataFrame) -> list[str]:
+    """Name the references that are not there, and what therefore is not compared."""
+    return [
+        f"The reference '{name}' is missing, so there is no difference for {listed(list(part['cell']))}."
+        for name, part in rows.groupby("reference", sort=False)
+        if name not in set(rows["cell"])
+    ]
+
+
+def findings_as_markdown(findings: Findings, summary: pd.DataFrame) -> str:
+    """Write findings as Markdown, each study followed by a table of its cells, all images of every split."""
+    name_of = {study.title: name for name, study in STUDIES.items()}
+    lines = ["# What the ablation found", ""]
+    for title, sentences in findings:
+        lines += [f"## {title}", "", *(f"- {sentence}" for sentence in sentences), ""]
+        if len(summary) and (summary["study"] == name_of[title]).any():
+            lines += _table(summary[(summary["study"] == name_of[title]) & (summary["subset"] == "all")])
+    return "\n".join(lines)
+
+
+def _table(rows: pd.DataFrame) -> list[str]:
+    """Write cells as a Markdown table, in percent and points."""
+    names = ["cell", "split", "accuracy", "95 % interval", "difference", "its interval", "p (Holm)", "g", "seeds"]
+    lines = [names, ["---"] * len(names)]
+    for row in records_of(rows):
+        entries: list[Any] = [
+            row["cell"].replace("|", "\\|"),
+            row["split"],
+            percent(row["mean_accuracy"]),
+            f"{100 * row['interval_low']:.1f} to {100 * row['interval_high']:.1f}",
+            signed(100 * row["difference"]),
+            f"{signed(100 * row['difference_low'])} to {signed(100 * row['difference_high'])}",
+            f"{row['p_holm']:.3g}",
+            signed(row["effect_size"], 2),
+            str(int(row["num_seeds"])),
+        ]
+        lines.append([*entries[:2], *("–" if "nan" in entry else entry for entry in entries[2:])])
+    return [*(f"| {' | '.join(line)} |" for line in lines), ""]

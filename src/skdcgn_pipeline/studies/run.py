@@ -1,0 +1,216 @@
+"""Run the cells of studies: which are done, how long the others take, what came of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from skdcgn_pipeline.artifacts.store import write_json
+from skdcgn_pipeline.metrics.statistics import DESCRIPTION, FIDELITY
+from skdcgn_pipeline.parameters import ClassifierFit
+from skdcgn_pipeline.runtime.engine import Engine, LocalEngine, ProcessEngine
+from skdcgn_pipeline.runtime.progress import Progress, stop_requested, without_progress
+from skdcgn_pipeline.runtime.threads import computing_on
+from skdcgn_pipeline.studies.contract import Cell, Unit, UnitResult
+from skdcgn_pipeline.studies.training_data import Surroundings, Workplace
+
+logger = logging.getLogger(__name__)
+
+DURATIONS_FILE = "cell_durations.json"
+# What one core of a current server does, for estimates where nothing of the kind has been done yet.
+CLASSIFIER_IMAGES_PER_SECOND = 2500
+DISTILLATION_STEPS_PER_SECOND = 40
+TEACHER_IMAGES_PER_SECOND = 400
+
+
+def units_of(cells: Sequence[Cell], num_seeds: int) -> list[Unit]:
+    """Return a unit per cell and seed."""
+    return [Unit(cell, number) for cell in cells for number in range(num_seeds)]
+
+
+def choose_engine(workers: int) -> Engine:
+    """Return the engine for so many workers: one works in this process, several in processes of their own.
+
+    Cells may train networks that draw from torch's global generator, so threads do not serve.
+    """
+    return LocalEngine() if workers == 1 else ProcessEngine(workers, "ablation.workers")
+
+
+def _open_work(surroundings: Surroundings) -> Callable[[Unit], dict[str, Any]]:
+    return partial(_work, Workplace(surroundings))
+
+
+def _work(workplace: Workplace, unit: Unit) -> dict[str, Any]:
+    with computing_on(1), without_progress():  # the progress is left to the study
+        return workplace.run(unit)
+
+
+def run_units(
+    units: Sequence[Unit],
+    surroundings: Surroundings,
+    engine: Engine,
+    tell: Callable[[UnitResult], None],
+    title: str = "ablation",
+) -> list[UnitResult]:
+    """Run units by an engine; each computes on one thread, so that results do not depend on the workers.
+
+    A unit that fails is told and the rest go on.
+
+    Args:
+        units: What to run.
+        surroundings: Where everything is.
+        engine: Runs those that are not done.
+        tell: Called in this process with every result as it comes.
+        title: Shown in the progress.
+
+    Returns:
+        The results in the order of `units`.
+
+    Raises:
+        InterruptedRunError: If a stop was requested; every unit keeps what it has.
+    """
+    workplace = Workplace(surroundings)
+    results = {
+        number: UnitResult(unit, workplace.run(unit)) for number, unit in enumerate(units) if workplace.is_done(unit)
+    }
+    for result in results.values():
+        tell(result)
+    to_do = [number for number in range(len(units)) if number not in results]
+    progress = Progress(title, len(units), "classifiers", len(results))
+    with closing(engine.outcomes(partial(_open_work, surroundings), [units[number] for number in to_do])) as outcomes:
+        for place, outcome in outcomes:
+            unit = units[to_do[place]]
+            if outcome.error:
+                result = UnitResult(unit, error=outcome.error)
+                logger.error("%s, %s, seed %d failed: %s", title, unit.cell.name, unit.number, outcome.error)
+            else:
+                result = UnitResult(unit, outcome.get(), seconds=outcome.seconds)
+                _remember_duration(surroundings, result)
+            results[to_do[place]] = result
+            tell(result)
+            progress.advance()
+            if stop_requested() and len(results) < len(units):
+                progress.interrupt()
+    progress.finish()
+    return [results[number] for number in range(len(units))]
+
+
+# --- what it will cost -------------------------------------------------------------------------------
+
+
+def _kind_of(unit: Unit, surroundings: Surroundings) -> str:
+    """Return a word for units that take about the same time."""
+    data, fit = unit.cell.data, surroundings.fit
+    parts = [f"{fit.num_images} images of {fit.batch_size}"]
+    parts += [f"student {distill.model_dump_json()}" for distill in data.distilled]
+    if data.teacher_transformations is not None:
+        parts.append(f"teacher {surroundings.num_teacher_images}")
+    return ", ".join(parts)
+
+
+def read_durations(surroundings: Surroundings) -> dict[str, list[float]]:
+    """Return how many seconds the units that were computed here took, by kind."""
+    path = surroundings.stores / DURATIONS_FILE
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _remember_duration(surroundings: Surroundings, result: UnitResult) -> None:
+    known = read_durations(surroundings)
+    known.setdefault(_kind_of(result.unit, surroundings), []).append(round(result.seconds or 0.0, 2))
+    write_json(surroundings.stores / DURATIONS_FILE, known)
+
+
+def estimate_seconds(unit: Unit, surroundings: Surroundings, known: Mapping[str, Sequence[float]]) -> float:
+    """Estimate how long a unit takes on one core: as long as its like did here, or as a usual core does."""
+    if seconds := known.get(_kind_of(unit, surroundings)):
+        return statistics.median(seconds)
+    data = unit.cell.data
+    num_teacher_images = 0 if data.teacher_transformations is None else surroundings.num_teacher_images
+    return (
+        surroundings.fit.num_images / CLASSIFIER_IMAGES_PER_SECOND
+        + sum(distill.num_steps for distill in data.distilled) / DISTILLATION_STEPS_PER_SECOND
+        + num_teacher_images / TEACHER_IMAGES_PER_SECOND
+    )
+
+
+def plan_units(units: Sequence[Unit], surroundings: Surroundings) -> pd.DataFrame:
+    """Say which units are done and how long the others will take.
+
+    Args:
+        units: What would be run.
+        surroundings: Where everything is, or will be.
+
+    Returns:
+        A row per cell: `study`, `cell`, `seeds`, `done`, `seconds` (of one core, for what is left).
+    """
+    workplace = Workplace(surroundings) if surroundings.complete else None
+    known = read_durations(surroundings)
+    rows = []
+    for unit in units:
+        done = workplace is not None and workplace.is_done(unit)
+        seconds = 0.0 if done else estimate_seconds(unit, surroundings, known)
+        rows.append((unit.cell.study, unit.cell.name, 1, int(done), seconds))
+    plan = pd.DataFrame(rows, columns=["study", "cell", "seeds", "done", "seconds"])
+    return plan.groupby(["study", "cell"], sort=False, as_index=False).sum()
+
+
+def describe_plan(plan: pd.DataFrame, surroundings: Surroundings, workers: int, cells: bool) -> str:
+    """Put a plan into words: a line per cell, where they are asked for, and per study, and the sum."""
+
+    def line(name: str, rows: pd.DataFrame) -> str:
+        seconds = rows["seconds"].sum()
+        left = f", about {seconds:.0f} s of one core left" if seconds else ""
+        return f"{name}: {rows['done'].sum()} of {rows['seeds'].sum()} classifiers done{left}"
+
+    lines = []
+    for study, rows in plan.groupby("study", sort=False):
+        lines.append(line(f"{study}, {len(rows)} cells", rows))
+        if cells:
+            lines += [line(f"  {name}", part) for name, part in rows.groupby("cell", sort=False)]
+    minutes = plan["seconds"].sum() / workers / 60
+    lines.append(line(f"In all, {len(plan)} cells", plan) + f", {minutes:.0f} min with {workers} workers")
+    if not surroundings.complete:
+        lines.append("Teacher samples and students are not there yet; they come first and are not counted.")
+    return "\n".join(lines)
+
+
+# --- tables ------------------------------------------------------------------------------------------
+
+CELL_COLUMNS = [
+    "study", "cell", *DESCRIPTION, *FIDELITY, "seed", "split", "subset", "accuracy", "num_images", "confusion", "error"
+]  # fmt: skip
+NUMBERS = [
+    "strength", "per_shape", "dataset_size", "originals_share", "num_parameters", "distillation_steps", *FIDELITY,
+    "accuracy", "num_images",
+]  # fmt: skip
+
+
+def tabulate(results: Sequence[UnitResult], fit: ClassifierFit) -> pd.DataFrame:
+    """Return the results as a tidy table.
+
+    Returns:
+        A row per unit, split and subset with the columns `CELL_COLUMNS`; `confusion` is JSON (rows: true
+        class, columns: predicted class) and the same for all subsets of a split. A failed unit has one
+        row, with its `error` and without accuracy.
+    """
+    rows = []
+    for result in results:
+        described = {
+            **result.unit.cell.describe(),
+            **result.result.get("facts", {}),
+            "seed": result.unit.number,
+            "num_training_images": fit.num_images,
+            "batch_size": fit.batch_size,
+            "error": result.error,
+        }
+        for row in result.result.get("accuracy", [{}]):
+            confusion = result.result["confusion"].get(row["split"]) if row else None
+            rows.append({**described, **row, "confusion": json.dumps(confusion) if confusion else None})
+    return pd.DataFrame(rows).reindex(columns=CELL_COLUMNS).astype(dict.fromkeys(NUMBERS, float))

@@ -1,0 +1,125 @@
+"""Trios of students of several sizes."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from skdcgn_pipeline.metrics.statistics import MARGIN
+from skdcgn_pipeline.parameters import Ablation, Student
+from skdcgn_pipeline.studies.contract import Cell, CellData, Sources, Students, StudentSettings, Study
+from skdcgn_pipeline.studies.figures import colour_of, draw_notice, half_widths
+from skdcgn_pipeline.studies.words import (
+    Row,
+    compare_cells,
+    judged,
+    named,
+    parameters_of,
+    percent,
+    ranked,
+    records_of,
+    signed,
+)
+
+
+class SizeStudy(Study):
+    """A trio per architecture; the reference is the teacher."""
+
+    name = "size"
+    title = "Size of the students"
+
+    def cells(self, settings: Ablation, students: Students) -> list[Cell]:
+        """Return the teacher, and a trio per architecture."""
+        teacher = CellData.composed(settings, sources=Sources.all_of("teacher"))
+        cells = [Cell(self.name, "teacher", "teacher", teacher)]
+        for student in settings.size.students:
+            trio = StudentSettings.trio(settings, students, student=student)
+            data = CellData.composed(settings, sources=Sources.all_of("own"), students=trio)
+            cells.append(Cell(self.name, f"students {_architecture(student)}", "teacher", data))
+        return cells
+
+    def figure(self, rows: pd.DataFrame) -> Figure:
+        """Draw accuracy and mask IoU over the generator's parameters."""
+        rows = rows.dropna(subset=["num_parameters"]).sort_values("num_parameters")
+        if rows.empty:
+            return draw_notice("no cell has a number of parameters")
+        num_panels = 2 if rows["mask_iou"].notna().any() else 1
+        figure, axes = plt.subplots(
+            1,
+            num_panels,
+            figsize=(2.8 + 4.2 * num_panels, 4.2),
+            width_ratios=[1.5, 1][:num_panels],
+            squeeze=False,
+            layout="constrained",
+        )
+        axis = axes[0, 0]
+        for source, line in rows.groupby("source", sort=False):
+            colour, parameters = colour_of(records_of(line)[0]), line["num_parameters"]
+            means, widths, marker = 100 * line["mean_accuracy"], half_widths(line), "D" if source == "teacher" else "o"
+            axis.errorbar(parameters, means, widths, marker=marker, capsize=3, color=colour, label=source)
+            if source == "teacher" and len(line) == 1:
+                axis.axhline(means.iloc[0], color=colour, linewidth=0.8, linestyle="--")
+            for place, low, cell in zip(parameters, means - widths, line["cell"], strict=True):
+                style = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 7}
+                axis.annotate(cell, (place, low), (0, -5), **style)
+            if line["mask_iou"].notna().any():
+                axes[0, 1].plot(parameters, line["mask_iou"], marker="o", color=colour, label=source)
+        axis.legend(fontsize=8)
+        for panel, label in zip(axes[0], ("accuracy, % (95 % interval)", "mask IoU, student to teacher"), strict=False):
+            panel.set_ylabel(label, fontsize=8)
+            panel.set_xscale("log")
+            panel.margins(x=0.12, y=0.15)
+            panel.set_xlabel("parameters of the generator (logarithmic)", fontsize=8)
+            panel.grid(alpha=0.25, which="both")
+        return figure
+
+    def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
+        """Say how small students may be."""
+        sized = rows.dropna(subset=["num_parameters"]).sort_values("num_parameters", kind="stable")
+        teachers, students = (records_of(sized[(sized["source"] == "teacher") == flag]) for flag in (True, False))
+        if not students:
+            return ["No students with a number of parameters are there."]
+        sentences, goals = [], {}
+        if len(students) > 1:
+            small, large = students[0], students[-1]
+            sentences.append(
+                f"From {parameters_of(small)} to {parameters_of(large)}, the accuracy goes from "
+                f"{percent(small['mean_accuracy'])} to {percent(large['mean_accuracy'])}."
+            )
+            goals["the largest students"] = large
+        if teachers:
+            goals["the teacher"] = teachers[-1]
+        sentences += [_smallest_within(students, what, goal, cells) for what, goal in goals.items()]
+        parts = {word: judged(ranked(rows), word) for word in ("raises", "lowers", "no difference", "undecided")}
+        words = [f"{word}: {named(part)}" for word, part in parts.items() if part]
+        return [*sentences, f"Against the reference: {'; '.join(words)}."] if words else sentences
+
+
+def _architecture(student: Student) -> str:
+    width = student.width if isinstance(student.width, int) else "-".join(str(number) for number in student.width)
+    return f"{student.architecture} {width}"
+
+
+def _smallest_within(students: list[dict], what: str, goal: Row, cells: pd.DataFrame) -> str:
+    """Name the smallest students within one point of a goal, and say how sure that is."""
+    text = f"{what}, {parameters_of(goal)} and {percent(goal['mean_accuracy'])}"
+    near = [row for row in students if row["mean_accuracy"] >= goal["mean_accuracy"] - MARGIN]
+    if not near:
+        return f"No students are within 1 point of {text}."
+    chosen = near[0]
+    if chosen["cell"] == goal["cell"]:
+        return f"No smaller students are within 1 point of {text}."
+    comparison = compare_cells(cells, chosen["cell"], goal["cell"])
+    if math.isnan(comparison["difference_low"]):
+        sure = "too few seeds in common for an interval of the difference"
+    else:
+        difference, low, high = (signed(100 * comparison[f"difference{end}"]) for end in ("", "_low", "_high"))
+        sure = f"difference {difference} points, 95 % interval {low} to {high}"
+        sure += "" if comparison["difference_low"] > -MARGIN else ", so a larger loss is not excluded"
+    return (
+        f"The smallest students within 1 point of {text}, are {chosen['cell']} with {parameters_of(chosen)} and "
+        f"{percent(chosen['mean_accuracy'])}: {sure}."
+    )

@@ -1,0 +1,383 @@
+"""What the classifiers of a cell are trained on, made or opened, and what comes of training them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.artifacts.store import MANIFEST, Artifact, artifact_path, build_json
+from skdcgn_pipeline.classifiers.accuracy import measure_classifier
+from skdcgn_pipeline.classifiers.classification import TrainingSet, classifier_seed, splits_of
+from skdcgn_pipeline.classifiers.ensemble_study import (
+    EnsembleImages,
+    ensemble_cell_inputs,
+    judge_with_ensemble,
+    read_images,
+)
+from skdcgn_pipeline.classifiers.training import build_classifier
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
+from skdcgn_pipeline.images.batches import DrawBatch, draw_from_images, draw_from_split
+from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.metrics.cost import count_parameters
+from skdcgn_pipeline.metrics.generation import measure_likeness
+from skdcgn_pipeline.parameters import ClassifierFit, Compute, Distill, Ensemble, Teacher, Transformations
+from skdcgn_pipeline.runtime.seeding import derive_seed
+from skdcgn_pipeline.samples.drawing import SampleShards, draw_composites, draw_samples
+from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsArtifact, StudentsRecipe
+from skdcgn_pipeline.studies.contract import OWN, CellData, Unit
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher, open_identified_teacher
+from skdcgn_pipeline.teachers.training import WEIGHTS_FILE, build_teacher
+from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
+
+ROWS_PER_SHARD = 5000
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where everything is that cells need; small and picklable, so that every process can open it.
+
+    Attributes:
+        stores: Directory of all stores.
+        biased_images, teacher_samples, student_samples, heldout_samples: Directories of artifacts; None
+            where they are not there yet.
+        teacher: Which teacher, for the study that trains it on.
+        style_fit: How the style network of such a training is trained.
+        variant: The bias variant.
+        assets: The asset folder.
+        fit: How classifiers are trained.
+        num_pool_images_per_class: Of pools that are drawn for a cell.
+        num_teacher_images: Of a training of the teacher that goes on.
+        seed: Base seed.
+        compute: Device and precision.
+        ensemble: How ensembles are trained and what on, where these judge cells instead of digit classifiers.
+    """
+
+    stores: Path
+    biased_images: Path | None
+    teacher_samples: Path | None
+    student_samples: Path | None
+    heldout_samples: Path | None
+    teacher: Teacher
+    style_fit: ClassifierFit
+    variant: str
+    assets: str
+    fit: ClassifierFit
+    num_pool_images_per_class: int
+    num_teacher_images: int
+    seed: int
+    compute: Compute
+    ensemble: Ensemble | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is there."""
+        samples = (self.teacher_samples, self.student_samples, self.heldout_samples)
+        return None not in samples and (self.biased_images is not None or self.ensemble is not None)
+
+    @property
+    def fit_of_ensemble(self) -> Ensemble | None:
+        """How a cell's ensemble is trained: as all are, at the budget of the study."""
+        if self.ensemble is None:
+            return None
+        budget = {
+            "num_images": self.fit.num_images,
+            "batch_size": self.fit.batch_size,
+            "counterfactual_batch_size": self.fit.batch_size,
+            "checkpoint_every_steps": self.fit.checkpoint_every_steps,
+        }
+        return self.ensemble.model_copy(update={"fit": self.ensemble.fit.model_copy(update=budget)})
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Images of mechanisms that are there or can be made.
+
+    Attributes:
+        inputs: What they depend on; known without making them.
+        samples: Makes or opens them.
+        facts: Measures that go with them; only called when they are made.
+    """
+
+    inputs: dict[str, Any]
+    samples: Callable[[], SampleShards]
+    facts: Callable[[], dict[str, Any]] = dict
+
+
+def _opened(directory: Path | None) -> Artifact:
+    assert directory is not None
+    return Artifact.open(directory, verify=False)  # checked by the process that named it
+
+
+class Workplace:
+    """What the units of one process need, opened once.
+
+    Args:
+        surroundings: Where everything is.
+    """
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self.surroundings = surroundings
+        self.ensemble = surroundings.fit_of_ensemble
+        if self.ensemble is None:
+            self.biased_images = BiasedImages(_opened(surroundings.biased_images))
+            self.splits = splits_of(self.biased_images)
+        self.samples = {
+            "teacher": SampleShards(_opened(surroundings.teacher_samples)),
+            "students": SampleShards(_opened(surroundings.student_samples)),
+        }
+        self.heldout = SampleShards(_opened(surroundings.heldout_samples))
+        self.num_classes = self.samples["teacher"].num_classes
+        self._pools: dict[tuple[str, ...], CounterfactualPool] = {}
+        self._train_split = cache(lambda: self.biased_images.split("train"))
+
+    def store(self, kind: str) -> Path:
+        """Return the directory of one kind of artifacts."""
+        return self.surroundings.stores / kind
+
+    @cached_property
+    def images(self) -> EnsembleImages:
+        """The real images that ensembles learn from and are measured on."""
+        assert self.ensemble is not None
+        return read_images(self.store("measure"), self.ensemble, self.surroundings.assets)
+
+    @cached_property
+    def teacher(self) -> IdentifiedTeacher:
+        """The teacher of the run."""
+        return open_identified_teacher(self.surroundings.teacher, self.surroundings.variant, self.surroundings.assets)
+
+    # --- what a cell's classifiers are trained on ---------------------------------------------------
+
+    def training_set(self, unit: Unit) -> tuple[TrainingSet, Callable[[], dict[str, Any]]]:
+        """Return what the classifier of a unit is trained on, and what is measured of its generator.
+
+        Nothing is made before `source` of the training set is called.
+        """
+        data = unit.cell.data
+        if data.sources is None:
+            return self._monolith_set(unit)
+        names = {mechanism: getattr(data.sources, mechanism) for mechanism in MECHANISMS}
+        sources = {name: self._source(name, data, unit.number) for name in dict.fromkeys(names.values())}
+        inputs = {
+            "sources": {mechanism: sources[name].inputs for mechanism, name in names.items()},
+            "composition": data.composition.identity(),
+        }
+        if data.dataset_size:
+            inputs["fixed"] = {"num_images": data.dataset_size, "per_shape": data.per_shape}
+        if data.originals_share:
+            inputs["originals"] = {"share": data.originals_share, "biased_images": self.biased_images.artifact.identity}
+
+        def draw(seed: int) -> DrawBatch:
+            pool = self._pool({mechanism: sources[name].samples() for mechanism, name in names.items()})
+            purpose = "classifier-counterfactuals"
+            if data.dataset_size:
+                batches = pool.draw_fixed_batch(data.composition, data.dataset_size, data.per_shape, seed, purpose)
+            elif self.ensemble is not None:  # whose heads learn the labels of all mechanisms
+                batches = pool.draw_labelled_batch(data.composition, seed, purpose)
+            else:
+                batches = pool.draw_batch(data.composition, seed, purpose)
+            if not data.originals_share:
+                return batches
+            originals = draw_from_split(self._train_split(), seed, "mixed-originals")
+            return mix_batches(batches, originals, data.originals_share)
+
+        training_set = TrainingSet(unit.cell.name, inputs, self.num_classes, draw)
+        # Of a mixture nothing is measured: no number would be that of the whole.
+        return training_set, sources[names["shape"]].facts if len(sources) == 1 else dict
+
+    def _source(self, name: str, data: CellData, number: int) -> _Source:
+        if name == OWN:
+            return self._distilled_students(data, number)
+        if name == "teacher" and data.teacher_transformations is not None:
+            return self._teacher_trained_on(data.teacher_transformations, number)
+
+        def facts() -> dict[str, Any]:
+            return {"num_parameters": count_parameters(self.teacher.generator)} if name == "teacher" else {}
+
+        samples = self.samples[name]
+        return _Source({"samples": samples.artifact.identity}, lambda: samples, facts)
+
+    def _distilled_students(self, data: CellData, number: int) -> _Source:
+        """Return what a trio draws that the cell distils for itself."""
+        settings = dict(zip(MECHANISMS, data.distilled, strict=True))
+        teacher_samples, store = self.samples["teacher"], self.store("student")
+        seed = derive_seed(self.surroundings.seed, "ablation-students", number)
+
+        def students() -> StudentsArtifact:
+            return build_in(store, StudentsRecipe({m: self._student(m, settings[m], seed) for m in MECHANISMS}))
+
+        def samples() -> SampleShards:
+            trio = students()
+            return self._draw_pool(trio.open(), {"students": trio.artifact.identity}, seed)
+
+        def facts() -> dict[str, Any]:
+            trio = students().open()
+            return {"num_parameters": count_parameters(trio), **measure_likeness(trio, self.heldout)}
+
+        inputs = {
+            "teacher_samples": teacher_samples.artifact.identity,
+            "students": {m: settings[m].identity() for m in MECHANISMS},
+            "num_pool_images_per_class": self.surroundings.num_pool_images_per_class,
+            "heldout_samples": self.heldout.artifact.identity,
+            "seed": seed,
+        }
+        return _Source(inputs, samples, facts)
+
+    def _student(self, image: str, settings: Distill, seed: int) -> StudentArtifact:
+        place = self.surroundings
+        recipe = StudentRecipe(image, self.samples["teacher"], settings, seed, place.compute, place.assets)
+        return build_in(self.store("student"), recipe)
+
+    def _teacher_trained_on(self, transformations: Transformations, number: int) -> _Source:
+        """Return what the teacher draws when its training has gone on with transformations."""
+        place = self.surroundings
+        fit = place.teacher.fit.model_copy(update={"num_images": place.num_teacher_images})
+        seed = derive_seed(place.seed, "ablation-teacher", number)
+
+        def samples() -> SampleShards:
+            trained = build_teacher(
+                self.store("teacher"),
+                self.biased_images,
+                fit,
+                place.style_fit,
+                seed,
+                place.compute,
+                place.assets,
+                transformations=transformations,
+                initial=self.teacher,
+            )
+            generator = load_teacher("mnist_cgn", trained.path(WEIGHTS_FILE))
+            return self._draw_pool(generator, {"trained teacher": trained.identity}, seed)
+
+        inputs = {
+            "biased_images": self.biased_images.artifact.identity,
+            "initial": self.teacher.identity,
+            "fit": fit.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
+            "style_fit": place.style_fit.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
+            "transformations": transformations.model_dump(mode="json"),
+            "num_pool_images_per_class": place.num_pool_images_per_class,
+            "seed": seed,
+        }
+        return _Source(inputs, samples)
+
+    def _draw_pool(self, generator: Any, identity: dict[str, Any], seed: int) -> SampleShards:
+        place = self.surroundings
+        sizes = place.num_pool_images_per_class, ROWS_PER_SHARD
+        classes = self.samples["teacher"].classes
+        return draw_samples(
+            self.store("sample"), generator, identity, *sizes, seed, place.compute, "pool", classes=classes
+        )
+
+    def _pool(self, samples: Mapping[str, SampleShards]) -> CounterfactualPool:
+        key = tuple(shards.artifact.identity for shards in samples.values())
+        if key in self._pools:
+            return self._pools[key]
+        pool = CounterfactualPool.mapped(self.store("mapped"), samples)
+        # Only pools that several cells share stay in memory.
+        if set(key) <= {shards.artifact.identity for shards in self.samples.values()}:
+            self._pools[key] = pool
+        return pool
+
+    def _monolith_set(self, unit: Unit) -> tuple[TrainingSet, Callable[[], dict[str, Any]]]:
+        """Return the images of a student of the finished image."""
+        place, settings = self.surroundings, unit.cell.data.monolith
+        assert settings is not None
+        seed = derive_seed(place.seed, "ablation-students", unit.number)
+        build = partial(self._student, COMPOSITE, settings, seed)
+
+        def draw(classifier_seed: int) -> DrawBatch:
+            sizes = place.num_pool_images_per_class, ROWS_PER_SHARD
+            images, labels = draw_composites(self.store("sample"), build(), *sizes, seed, place.compute).read_labelled()
+            return draw_from_images(images, labels, classifier_seed, "classifier-rows")
+
+        inputs = {
+            "monolith": settings.identity(),
+            "teacher_samples": self.samples["teacher"].artifact.identity,
+            "num_pool_images_per_class": place.num_pool_images_per_class,
+            "seed": seed,
+        }
+        training_set = TrainingSet(unit.cell.name, inputs, self.num_classes, draw)
+        return training_set, lambda: {"num_parameters": count_parameters(build().open())}
+
+    # --- units ---------------------------------------------------------------------------------------
+
+    def inputs_of(self, unit: Unit) -> dict[str, Any]:
+        """Return everything that the result of a unit depends on."""
+        place, training = self.surroundings, self.training_set(unit)[0].inputs
+        seed = classifier_seed(place.seed, unit.number)
+        if self.ensemble is not None:
+            return ensemble_cell_inputs(self.images, training, self.ensemble, seed, place.compute)
+        return {
+            "kind": "ablation cell",
+            "training": training,
+            "fit": place.fit.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
+            "seed": seed,
+            "compute": place.fit.computing(place.compute).model_dump(),
+            "biased_images": self.biased_images.artifact.identity,
+            "splits": sorted(self.splits),
+        }
+
+    def path_of(self, unit: Unit) -> Path:
+        """Return the directory of a unit's result, whether it is there or not."""
+        return artifact_path(self.store("cell"), self.inputs_of(unit))
+
+    def is_done(self, unit: Unit) -> bool:
+        """Tell whether a unit's result is there."""
+        return (self.path_of(unit) / MANIFEST).is_file()
+
+    def run(self, unit: Unit) -> dict[str, Any]:
+        """Return the result of a unit: compute it, continue it, or reuse it.
+
+        Raises:
+            InterruptedRunError: If a stop was requested; what was done is saved.
+        """
+
+        def compute() -> dict[str, Any]:
+            training_set, facts = self.training_set(unit)
+            accuracy, confusion = self._train_and_measure(unit, training_set)
+            return {"accuracy": accuracy, "confusion": confusion, "facts": facts()}
+
+        return build_json(self.store("cell"), self.inputs_of(unit), compute)
+
+    def _train_and_measure(self, unit: Unit, training_set: TrainingSet) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Return accuracy by split and subset, and the confusion matrix by split where one is counted."""
+        place, inputs = self.surroundings, training_set.inputs
+        seed = classifier_seed(place.seed, unit.number)
+        title = f"{unit.cell.study}, {unit.cell.name}, seed {unit.number}"
+        draw = partial(training_set.source, seed)
+        if self.ensemble is not None:
+            store = self.store("ensemble")
+            return judge_with_ensemble(store, self.images, inputs, draw, self.ensemble, seed, place.compute, title), {}
+        _, classifier = build_classifier(
+            self.store("classifier"), inputs, draw, place.fit, seed, place.compute, self.num_classes, title=title
+        )
+        computing = place.fit.computing(place.compute)
+        accuracy: list[dict[str, Any]] = []
+        confusion = {}
+        for name, read in self.splits.items():
+            rows, confusion[name] = measure_classifier(classifier, read(), computing, self.num_classes)
+            accuracy += [{"split": name, **row} for row in rows]
+        return accuracy, confusion
+
+    def draw_examples(self, unit: Unit, num_images: int) -> torch.Tensor:
+        """Return some images [N, 3, H, W] in [-1, 1] that the classifiers of a cell are trained on."""
+        training_set, _ = self.training_set(unit)
+        # The same seed for all cells: where they share a pool, the same shapes, textures and backgrounds.
+        return training_set.source(derive_seed(self.surroundings.seed, "ablation-examples"))(0, num_images)[0]
+
+
+def mix_batches(first: DrawBatch, second: DrawBatch, share: float) -> DrawBatch:
+    """Return a function that draws batches of which `share` come from `second`, rounded to whole images."""
+
+    def draw(step: int, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        num_second = round(share * batch_size)
+        parts = [(first, batch_size - num_second), (second, num_second)]
+        images, labels = zip(*(draw_part(step, size) for draw_part, size in parts if size), strict=True)
+        return torch.cat(images), torch.cat(labels)
+
+    return draw

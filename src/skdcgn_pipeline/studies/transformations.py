@@ -1,0 +1,194 @@
+"""One transformation of one mechanism at a time, and combinations of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize, SymLogNorm
+from matplotlib.figure import Figure
+
+from skdcgn_pipeline.metrics.statistics import SIGNIFICANCE
+from skdcgn_pipeline.parameters import Ablation, Composition, Transformation
+from skdcgn_pipeline.studies.contract import REFERENCE, Cell, CellData, Students, Study, with_added
+from skdcgn_pipeline.studies.figures import draw_frame, draw_notice
+from skdcgn_pipeline.studies.words import (
+    Row,
+    called,
+    is_reference,
+    judged,
+    named,
+    outcomes,
+    ranked,
+    records_of,
+    same_and_unsure,
+    signed,
+    verdict_of,
+)
+from skdcgn_pipeline.vocabulary import MECHANISMS
+
+SLIGHT = 0.05  # of accuracy: a loss whose interval lies beyond is not called slight
+
+
+class TransformationsStudy(Study):
+    """What each transformation does to the accuracy; the reference composes as the settings say."""
+
+    name = "transformations"
+    title = "Transformations of one mechanism"
+
+    def cells(self, settings: Ablation, students: Students) -> list[Cell]:
+        """Return a cell per strength, per combination and per mechanism without patch shift."""
+        grid, base = settings.transformations, settings.composition
+        cells = [Cell(self.name, REFERENCE, REFERENCE, CellData.composed(settings))]
+
+        def add(mechanism: str, kind: str, strength: float | None, composition: Composition) -> None:
+            name = f"{mechanism} {kind}" + ("" if strength is None else f" {strength:g}")
+            data = CellData.composed(settings, composition=composition)
+            cells.append(Cell(self.name, name, REFERENCE, data, mechanism, kind, strength))
+
+        for mechanism in MECHANISMS:
+            for row in getattr(grid, mechanism):
+                for strength in row.strengths:
+                    added = Transformation(kind=row.kind, strength=strength)
+                    add(mechanism, row.kind, strength, with_added(base, mechanism, added))
+        for several in grid.combined:
+            *first, last = several
+            kind = " + ".join([*(f"{added.kind} {added.strength:g}" for added in first), last.kind])
+            add("shape", kind, last.strength, with_added(base, "shape", *several))
+        if grid.without_patch_shift:
+            shifted = {"texture": "background", "background": "texture", "texture + background": False}
+            for mechanism, still_shifted in shifted.items():
+                add(mechanism, "no patch shift", None, base.model_copy(update={"patch_shift": still_shifted}))
+        return cells
+
+    def figure(self, rows: pd.DataFrame) -> Figure:
+        """Draw a heat map per mechanism: transformations by strength, coloured by their difference."""
+        rows = rows[~is_reference(rows)]
+        if rows.empty:
+            return draw_notice("only the reference is there")
+        panels = [
+            name for name in dict.fromkeys([*MECHANISMS, *rows["mechanism"]]) if (rows["mechanism"] == name).any()
+        ]
+        grids = {panel: _grid_of(rows[rows["mechanism"] == panel]) for panel in panels}
+        widths = [max(len(cells) for cells in grid.values()) for grid in grids.values()]
+        tallest = max(len(grid) for grid in grids.values())
+        figure, axes = plt.subplots(
+            1,
+            len(grids),
+            figsize=(1.6 + 1.5 * len(grids) + 0.62 * sum(widths), 1.7 + 0.5 * tallest),
+            width_ratios=widths,
+            squeeze=False,
+            layout="constrained",
+        )
+        differences = 100 * rows["difference"].to_numpy(dtype=float)
+        limit = max([2.0, *np.abs(differences[np.isfinite(differences)])])
+        # Logarithmic beyond one point: one cell that fails must not bleach all others.
+        norm = SymLogNorm(linthresh=1, vmin=-limit, vmax=limit, base=10)
+        for axis, (panel, grid), width in zip(axes[0], grids.items(), widths, strict=True):
+            table = np.full((tallest, width), math.nan)
+            for row, cells in enumerate(grid.values()):
+                table[row, : len(cells)] = [100 * cell["difference"] for cell in cells]
+                for column, cell in enumerate(cells):
+                    _write_cell(axis, column, row, cell, norm)
+            image = axis.imshow(table, cmap="RdBu", norm=norm, aspect="auto")
+            axis.set_xticks([])
+            axis.set_yticks(range(len(grid)), list(grid), fontsize=8)
+            axis.set_title(panel or "whole composition", fontsize=10)
+            axis.spines[:].set_visible(False)
+            axis.tick_params(length=0)
+        ticks = sorted({sign * tick for tick in (0, 1, 3, 10, 30, 100) if tick <= limit for sign in (-1, 1)})
+        bar = figure.colorbar(image, ax=axes, ticks=ticks, label="points to the reference", pad=0.01, fraction=0.03)
+        bar.ax.set_yticklabels([signed(tick, 0) for tick in ticks], fontsize=8)
+        bar.ax.minorticks_off()
+        legend = "columns: rising strength (small) · bold: points to the reference · framed: Holm-adjusted p < 0.05"
+        figure.supxlabel(legend, fontsize=8)
+        return figure
+
+    def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
+        """Name the best and the worst of every mechanism."""
+        compared = ranked(rows)
+        if not compared:
+            return []
+        raised, lowered, same, unsure = (
+            len(judged(compared, verdict)) for verdict in ("raises", "lowers", "no difference", "undecided")
+        )
+        sentences = [
+            (
+                f"Of {len(compared):,} composition{'s' if len(compared) != 1 else ''}, {raised} raise the accuracy, "
+                f"{lowered} lower it, {same} make no difference (interval within 1 point) and {unsure} are undecided."
+            )
+        ]
+        for mechanism in dict.fromkeys([*MECHANISMS, *(row["mechanism"] for row in compared)]):
+            part = [row for row in compared if row["mechanism"] == mechanism]
+            name = (mechanism or "whole composition").capitalize()
+            if len(part) == 1:
+                sentences.append(f"{name}, {called(part[0])}: {verdict_of(part[0])}.")
+            elif part:
+                for word, row in (("best", part[0]), ("worst", part[-1])):
+                    sentences.append(f"{name}, {word}: {called(row)}, {verdict_of(row)}.")
+                sentences += same_and_unsure(part, f"{name}, no difference", f"{name}, undecided")
+        return sentences + against_paper(compared)
+
+
+def _grid_of(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Return the cells of each transformation by rising strength; further sources get a row of their own."""
+    several = rows["source"].nunique() > 1
+    keys = [
+        (name or cell) + (f"\n{source}" if several else "")
+        for name, cell, source in zip(rows["transformation"], rows["cell"], rows["source"], strict=True)
+    ]
+    groups = rows.sort_values("strength", kind="stable").groupby(pd.Series(keys, index=rows.index), sort=False)
+    order = {key: records_of(group) for key, group in groups}
+    return {key: order[key] for key in dict.fromkeys(keys)}
+
+
+def _write_cell(axis: Axes, column: float, row: float, cell: Row, norm: Normalize) -> None:
+    """Write strength and difference into a square of a heat map, and frame it where it is significant."""
+    difference = 100 * cell["difference"]
+    known = not math.isnan(difference)
+    colour = "white" if known and abs(float(norm(difference)) - 0.5) > 0.33 else "black"
+    style: dict[str, Any] = {"ha": "center", "va": "center", "color": colour}
+    if not math.isnan(cell["strength"]):
+        axis.text(column, row - 0.22, f"{cell['strength']:g}", fontsize=7, **style)
+    text = signed(difference) if known else f"{100 * cell['mean_accuracy']:.1f} %"
+    axis.text(column, row + 0.14, text, fontsize=8, fontweight="bold" if known else "normal", **style)
+    if cell["p_holm"] < SIGNIFICANCE:
+        draw_frame(axis, column, row, colour)
+
+
+def _is_in_paper(row: Row) -> bool:
+    """Tell whether the SKDCGN paper tried this: noise, opacity 0.75 or rotation on the shape."""
+    kind = row["transformation"]
+    tried = kind in ("gaussian_noise", "rotation") or (kind == "opacity" and row["strength"] == 0.75)
+    return row["mechanism"] == "shape" and tried
+
+
+def against_paper(compared: Sequence[dict[str, Any]]) -> list[str]:
+    """Hold transformations against what the SKDCGN paper expects of them."""
+    tried = [row for row in compared if _is_in_paper(row)]
+    others = judged([row for row in compared if not _is_in_paper(row)], "raises")
+    sentences = []
+    if tried:
+        lower = judged(tried, "lowers")
+        parts = {
+            "In line": [row for row in lower if row["difference_high"] >= -SLIGHT],
+            "Contradicted, raises the accuracy": judged(tried, "raises"),
+            f"Contradicted, lowers it by more than {100 * SLIGHT:g} points": [
+                row for row in lower if row["difference_high"] < -SLIGHT
+            ],
+            "Contradicted, no difference": judged(tried, "no difference"),
+            "Undecided": judged(tried, "undecided"),
+        }
+        sentences.append(
+            "The SKDCGN paper expects noise, opacity 0.75 and rotation on the shape mechanism to lower the accuracy "
+            f"slightly, and none of them to help. {outcomes(parts, ':', '. ')}."
+        )
+    if others:
+        names = named(others, with_mechanism=True)
+        sentences.append(f"Beyond what the SKDCGN paper tried, these raise the accuracy: {names}.")
+    return sentences

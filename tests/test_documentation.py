@@ -14,8 +14,8 @@ import pytest
 
 from configuration import merge
 from skdcgn_pipeline.parameters import check_parameters
+from skdcgn_pipeline.parameters.ablation import STUDIES
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.vocabulary import STUDIES
 
 # What a stage becomes with other settings is told on the stage's page.
 PAGE_OF = {"network_benchmark": "benchmark", "export_released": "export"}

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from configuration import FREE_WORDS, merge, read_folder
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import (
+    Ablation,
     Baseline,
     Composition,
     Parameters,
@@ -22,9 +23,10 @@ from skdcgn_pipeline.parameters import (
     check_parameters,
     choose_classes,
 )
+from skdcgn_pipeline.parameters.ablation import STUDIES
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.students.architectures import make_student
-from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 ENVIRONMENTS = ("base", "mnist", "test")
 
@@ -375,7 +377,7 @@ def test_no_study_is_refused(raw, value):
 
 
 def test_the_names_of_the_studies_are_the_same_everywhere():
-    assert get_args(StudyName) == STUDIES
+    assert Ablation.model_fields["study"].default == STUDIES == get_args(StudyName)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,3 @@ COMPOSITE = "composite"
 def channels_of(image: str) -> int:
     """Return the channels of a mechanism's image, or of `COMPOSITE`."""
     return 3 if image == COMPOSITE else CHANNELS_OF_MECHANISM[image]
-
-
-# The composition study's grids, in the order in which they are told.
-STUDIES = ("transformations", "mechanisms", "counts", "mixing", "losses", "size", "source", "stage", "monolith")

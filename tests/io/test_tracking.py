@@ -30,6 +30,7 @@ from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.studies.contract import Cell, CellData, Sources, Unit, UnitResult
 from skdcgn_pipeline.training.checkpointing import RecordStep
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 UNIT = Unit(
     Cell(
@@ -271,7 +272,8 @@ def test_a_unit_is_a_finished_run_below_the_active_one(run: str, seconds: float 
         "transformation": "opacity",
         "strength": "0.25",
         "source": "students",
-        "counterfactual": "shape + texture + background",
+        **{f"source_{m}": "students" for m in MECHANISMS},
+        **{f"counterfactual_{m}": "True" for m in MECHANISMS},
         "originals_share": "0.0",
     }
     assert stored(run).data.metrics == {}

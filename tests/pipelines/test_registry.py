@@ -18,7 +18,7 @@ from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.pipeline_registry import register_pipelines
 from skdcgn_pipeline.pipelines.ablation.pipeline import PLAN, SAMPLES
 from skdcgn_pipeline.session import ProjectSession, environments
-from skdcgn_pipeline.vocabulary import STUDIES
+from skdcgn_pipeline.studies.registry import STUDIES
 
 BY_NAME_ONLY = [
     "fetch",

@@ -374,7 +374,7 @@ def test_a_cell_that_fails_ends_the_run_after_everything_is_saved(
     # Again, without the failure: only this one is computed.
     tried.clear()
     monkeypatch.setattr(
-        ablation, "build_classifier", lambda *args, **own: tried.append(own["title"]) or real(*args, **own)
+        training_data, "build_classifier", lambda *args, **own: tried.append(own["title"]) or real(*args, **own)
     )
     place.run(params=params, pipeline_names=["ablation"])
     assert tried == ["transformations, shape opacity 0.5, seed 1"]

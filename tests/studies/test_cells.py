@@ -16,11 +16,11 @@ from skdcgn_pipeline.parameters import (
     Transformation,
     Transformations,
 )
+from skdcgn_pipeline.parameters.ablation import STUDIES as NAMES
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.studies.contract import Cell, CellData, Sources
 from skdcgn_pipeline.studies.registry import STUDIES, expand_cells, expand_study
 from skdcgn_pipeline.vocabulary import MECHANISMS
-from skdcgn_pipeline.vocabulary import STUDIES as NAMES
 
 ROTATION = Transformation(kind="rotation", strength=10)
 GREY = Transformation(kind="grey", strength=0.5)

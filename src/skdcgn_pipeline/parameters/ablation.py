@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,11 +12,12 @@ from skdcgn_pipeline.parameters.compose import Composition, Transformation
 from skdcgn_pipeline.parameters.distill import LossTerm, Student
 from skdcgn_pipeline.runtime.errors import check_choice
 from skdcgn_pipeline.transformations import check_transformation
-from skdcgn_pipeline.vocabulary import MECHANISMS, STUDIES
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 StudyName = Literal[
     "transformations", "mechanisms", "counts", "mixing", "losses", "size", "source", "stage", "monolith"
 ]
+STUDIES: tuple[StudyName, ...] = get_args(StudyName)
 
 
 class TransformationStrengths(Settings):
@@ -189,7 +190,7 @@ class Ablation(Settings):
             says on `num_images` real images in batches of `batch_size`, and as many counterfactuals.
     """
 
-    study: Annotated[tuple[StudyName, ...], Field(min_length=1)] = STUDIES  # type: ignore[assignment]
+    study: Annotated[tuple[StudyName, ...], Field(min_length=1)] = STUDIES
     plan: bool = False
     workers: Annotated[int, Field(gt=0, le=256)] = 1
     max_cells: Count = 250

@@ -29,7 +29,10 @@ def stages() -> dict[str, tuple[set[str], set[str]]]:
 
     def told(names: set[str]) -> set[str]:
         own = {re.sub(rf"^({'|'.join(STUDIES)})_(cells|study|examples)$", r"<study>_\2", name) for name in names}
-        return {name for name in own if not name.startswith("params:") and not name.endswith("_store")} - {"parameters"}
+        return {name for name in own if not name.startswith("params:") and not name.endswith("_store")} - {
+            "parameters",
+            "run",
+        }
 
     found = {}
     for name, pipeline in register_pipelines().items():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from skdcgn_pipeline.parameters import Parameters, check_parameters
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
     from kedro.pipeline import Pipeline
+
+    from skdcgn_pipeline.artifacts.recipe import Run
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,9 @@ class ProjectHooks:
         self._seconds: dict[str, float] = {}  # by stage, of the current run
         self._node_starts: dict[str, float] = {}
         self._results: dict[str, Any] = {}
+        self._catalog: Any = None
+        self._losses: Any = None  # the listener of the current run
+        self._until_the_end = ExitStack()
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
@@ -80,6 +86,9 @@ class ProjectHooks:
         for name in OPTIONAL_INPUTS & pipeline.inputs():
             if not catalog.exists(name):
                 _replace(catalog, name, MemoryDataset(None))
+        if "run" in pipeline.inputs():
+            _replace(catalog, "run", MemoryDataset(self._run(), copy_mode="assign"))
+        self._catalog = catalog
         self._commit = _git_commit(self._project_path)
         self._describe_to(catalog, run_params, pipeline)
         clear_stop()
@@ -88,7 +97,7 @@ class ProjectHooks:
     @hook_impl(trylast=True, specname="before_pipeline_run")
     def label_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
         """Log all settings and what tells runs apart; the run itself was started by kedro-mlflow."""
-        from skdcgn_pipeline.io.tracking import log_origin, log_parameters, log_tags, name_run
+        from skdcgn_pipeline.io.tracking import log_origin, log_parameters, log_tags, name_run, recorded_losses
 
         assert self._parameters is not None
         settings = self._parameters.model_dump(mode="json")
@@ -99,6 +108,15 @@ class ProjectHooks:
         log_origin(settings, asked_for)
         tags = {"variant": variant, "source": source}
         log_tags(tags | ({"git_commit": self._commit} if self._commit else {}))
+        self._losses = self._until_the_end.enter_context(recorded_losses())
+
+    def _run(self) -> Run:
+        """Return what every computation of this run shares."""
+        from skdcgn_pipeline.artifacts.recipe import Run, Store
+
+        assert self._parameters is not None
+        settings = self._parameters
+        return Run(Store(self._data_root / "stores"), settings.seed, settings.compute, settings.assets)
 
     def _describe_to(self, catalog: Any, run_params: Mapping[str, Any], pipeline: Pipeline) -> None:
         """Give the report what only the running process knows; the seconds of the stages are added as they end."""
@@ -119,7 +137,8 @@ class ProjectHooks:
 
     @hook_impl
     def after_node_run(self, node: Any) -> None:
-        """Add what the node took to its stage."""
+        """Add what the node took to its stage, and send its losses."""
+        self._losses.flush()
         stage = next(iter(sorted(node.tags - {"plan"})), "other")
         seconds = time.perf_counter() - self._node_starts.pop(node.name)
         self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
@@ -131,8 +150,11 @@ class ProjectHooks:
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Link what the run makes, and keep what is told of it at its end."""
+        """Link and log what the run makes, and keep what is told of it at its end."""
+        from skdcgn_pipeline.io.tracking import log_saved
+
         self._link(dataset_name, data)
+        log_saved(dataset_name, data, getattr(self._catalog.get(dataset_name), "metadata", None))
         if dataset_name in TOLD_AT_THE_END:
             self._results[dataset_name] = data
 
@@ -148,12 +170,16 @@ class ProjectHooks:
         """Stop listening, and tell a person at a terminal what was run."""
         from skdcgn_pipeline.io.terminal import show_summary
 
-        self._stop_listening()
+        self._end()
         show_summary(self._seconds, self._results)
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
         """Stop listening."""
+        self._end()
+
+    def _end(self) -> None:
+        self._until_the_end.close()
         self._stop_listening()
 
     def _listen(self) -> None:

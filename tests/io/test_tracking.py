@@ -26,6 +26,7 @@ from skdcgn_pipeline.artifacts.store import build_artifact
 from skdcgn_pipeline.classifiers.training import fit_classifier
 from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.parameters import ClassifierFit, Composition, Compute
+from skdcgn_pipeline.runtime import recording
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.studies.contract import Cell, CellData, Sources, Unit, UnitResult
@@ -200,6 +201,40 @@ def test_steps_of_other_threads_arrive(run: str, num_steps: int) -> None:
 
     for name in ("first", "second"):
         assert len(mlflow.MlflowClient().get_metric_history(run, f"{name}/loss/loss")) == num_steps
+
+
+def test_what_any_training_tells_arrives(run: str) -> None:
+    def train(name: str) -> None:
+        for step in (1, 2):
+            recording.record(name, step, {"pixel": float(step)})
+
+    with tracking.recorded_losses() as log:
+        train("shape")
+        log.flush()
+        assert stored(run).data.metrics == {"shape/loss/pixel": 2.0}
+        other = Thread(target=train, args=("texture",))
+        other.start()
+        other.join()
+    train("background")  # nobody listens any more
+
+    assert stored(run).data.metrics == {"shape/loss/pixel": 2.0, "texture/loss/pixel": 2.0}
+
+
+def test_saved_datasets_are_logged_as_the_catalog_says(run: str) -> None:
+    table = pd.DataFrame({"mechanism": ["shape"], "l1": [0.5], "note": ["-"]})
+    ways = {"name": "students", "metrics": "metrics.cost.comparison_metrics", "prefix": "b/"}
+
+    tracking.log_saved("sheet", np.zeros((2, 2, 3), np.uint8), {"mlflow": {}})
+    tracking.log_saved("unwanted", table, {"kedro-viz": {}})
+    tracking.log_saved("unwanted", table, None)
+    tracking.log_saved("comparison", table, {"mlflow": {**ways, "note": "Students", "columns": ["mechanism", "l1"]}})
+    tracking.log_saved("page", "<p>", {"mlflow": {"name": "page.html"}})
+
+    assert stored(run).data.metrics == {"b/shape/l1": 0.5}
+    assert "| shape | 0.5 |" in stored(run).data.tags["mlflow.note.content"]
+    client = mlflow.MlflowClient()
+    paths = {one.path for folder in ("pictures", "tables", "") for one in client.list_artifacts(run, folder)}
+    assert paths == {"pictures/sheet.png", "tables/students.csv", "page.html", "pictures", "tables"}
 
 
 def test_steps_before_an_error_arrive(run: str) -> None:

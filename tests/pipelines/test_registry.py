@@ -67,7 +67,7 @@ def test_pipeline_runs_from_a_fresh_checkout(registered: dict[str, Pipeline], na
     free = {
         dataset
         for dataset in registered[name].inputs()
-        if dataset != "parameters" and not dataset.startswith("params:") and not dataset.endswith("_store")
+        if dataset not in ("parameters", "run") and not dataset.startswith("params:") and not dataset.endswith("_store")
     }
 
     assert free <= OPTIONAL_INPUTS
@@ -172,7 +172,7 @@ def test_catalog_names_everything_that_is_kept(context: KedroContext, registered
         and name != "parameters"
         and not name.startswith("params:")
     }
-    assert in_memory == {"teacher", "surroundings", "image_folders", "this_run"}
+    assert in_memory == {"run", "teacher", "surroundings", "image_folders", "this_run"}
 
 
 def test_everything_is_kept_below_the_data_root(context: KedroContext, registered: dict[str, Pipeline]) -> None:

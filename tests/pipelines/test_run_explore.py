@@ -23,7 +23,7 @@ from skdcgn_pipeline.teachers.teacher import load_teacher
 
 pytestmark = pytest.mark.slow
 
-STORES = ("biased_images", "sample", "student", "classifier", "measure")
+STORES = ("biased_images", "sample", "student", "classifier", "generation")
 
 
 def written_folder(place: Place) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from skdcgn_pipeline.artifacts.recipe import Run, Store
 from skdcgn_pipeline.parameters import Compose, Composition
 from skdcgn_pipeline.pipelines.benchmark import nodes as benchmark_nodes
 from skdcgn_pipeline.pipelines.classify import nodes as classify_nodes
@@ -49,7 +50,7 @@ class Anything:
 
 @pytest.mark.parametrize(("stage", "expected"), [("compose", TURNED), ("teacher", UNTURNED)])
 def test_stored_counterfactuals_are_transformed_at_their_stage(tmp_path, tiny_samples, stage, expected):
-    shards = compose_nodes.compose_counterfactuals(tmp_path, tiny_samples, settings(stage), {}, 0)
+    shards = compose_nodes.compose_counterfactuals(Run(Store(tmp_path)), tiny_samples, settings(stage), {})
     assert shards.artifact.inputs["composition"] == expected.identity()
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from skdcgn_pipeline.artifacts.recipe import Run, Store
 from skdcgn_pipeline.images.bias import biased_split
 from skdcgn_pipeline.images.biased import BiasedImages, build_biased_images
 from skdcgn_pipeline.images.image_set import Split
@@ -355,5 +356,5 @@ def test_the_stage_decides_whether_the_node_trains_through_the_transformations(t
     )
     prepare = Prepare(source="digits", feature_network=STYLE)
     teacher = Teacher(name="digits_cgn", fit=settings(1))
-    artifact = nodes.fit_teacher(tmp_path, biased_images, teacher, prepare, compose, 0, CPU, "absent")
+    artifact = nodes.fit_teacher(Run(Store(tmp_path), 0, CPU, "absent"), biased_images, teacher, prepare, compose)
     assert ("transformations" in artifact.inputs) == (stage == "teacher")

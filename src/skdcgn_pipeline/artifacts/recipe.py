@@ -63,11 +63,15 @@ class Store:
         Raises:
             SettingError: If the disk is full or the store cannot be written.
         """
-        return build_in(self.root / recipe.kind, recipe)
+        return build_in(self.folder(recipe.kind), recipe)
+
+    def folder(self, kind: str) -> Path:
+        """Return where the artifacts of a kind are kept."""
+        return self.root / kind
 
     def path(self, recipe: Recipe[Any]) -> Path:
         """Return where `make` keeps what a recipe makes, whether it is there or not."""
-        return artifact_path(self.root / recipe.kind, recipe.identity_inputs)
+        return artifact_path(self.folder(recipe.kind), recipe.identity_inputs)
 
     def has(self, recipe: Recipe[Any]) -> bool:
         """Tell whether what a recipe makes is there, not verified."""

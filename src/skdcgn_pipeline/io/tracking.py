@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from threading import Lock
 from typing import Any
 
 import mlflow
@@ -21,12 +24,15 @@ from skdcgn_pipeline.artifacts.store import Artifact, identity_of
 from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.parameters import flatten
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.samples.shards import Shards
 from skdcgn_pipeline.studies.contract import UnitResult
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.training.checkpointing import RecordStep
 
 logger = logging.getLogger(__name__)
 
+CORE = "skdcgn_pipeline"
 FLUSH_EVERY_METRICS = 500
 PARAMS_PER_BATCH = 100
 MAX_PARAM_LENGTH = 6000
@@ -167,6 +173,8 @@ def log_origin(settings: Mapping[str, Any], asked_for: str) -> None:
 def log_use(name: str, data: Any) -> None:
     """Link an artifact to the active run: images as inputs that the UI lists, others by a tag of their name.
 
+    A teacher is told by tags of its name and files.
+
     Args:
         name: What the catalog calls it.
         data: Anything; what is no artifact and has none is left alone.
@@ -174,6 +182,9 @@ def log_use(name: str, data: Any) -> None:
     run = active_run()
     artifact = data if isinstance(data, Artifact) else getattr(data, "artifact", None)
     if run is None or not isinstance(artifact, Artifact) or (run.info.run_id, name) in _linked:
+        if run is not None and isinstance(data, IdentifiedTeacher) and (run.info.run_id, name) not in _linked:
+            _linked.add((run.info.run_id, name))
+            log_tags(_tags_of(data))
         return
     _linked.add((run.info.run_id, name))
     if not isinstance(data, BiasedImages | Shards):
@@ -188,6 +199,14 @@ def log_use(name: str, data: Any) -> None:
         )
 
 
+def _tags_of(teacher: IdentifiedTeacher) -> dict[str, str]:
+    """Return a teacher's name and digests; an ImageNet CGN may have a file for each of its networks."""
+    sha256 = teacher.identity["sha256"]
+    files = {"": sha256} if isinstance(sha256, str) else sha256
+    digests = {f"teacher_sha256 {part.rstrip('.')}".rstrip(): digest for part, digest in files.items()}
+    return {"teacher": teacher.identity["name"], **digests}
+
+
 def log_metrics(metrics: Mapping[str, float]) -> None:
     """Log result metrics to the active run; values that are not finite are left out."""
     run = active_run()
@@ -199,28 +218,82 @@ def log_metrics(metrics: Mapping[str, float]) -> None:
         mlflow.MlflowClient().log_batch(run.info.run_id, metrics=entries)
 
 
+class LossLog:
+    """Hears what trainings tell (`runtime.recording`): losses by step become `<training>/loss/<name>`, in batches.
+
+    Trainings may run in any thread; the run is the one that was active when this was made.
+    """
+
+    def __init__(self) -> None:
+        self._run = active_run()  # other threads have none
+        self._pending: list[Metric] = []
+        self._lock = Lock()
+
+    def __call__(self, training: str, step: int, losses: Mapping[str, float]) -> None:
+        """Keep the losses of a step; send what there is when it is much."""
+        now = int(time.time() * 1000)
+        with self._lock:
+            self._pending.extend(Metric(f"{training}/loss/{name}", v, now, step) for name, v in losses.items())
+            full = len(self._pending) >= FLUSH_EVERY_METRICS
+        if full:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what there is."""
+        with self._lock:
+            pending, self._pending = self._pending, []
+        if self._run is not None and self._run.info.run_id not in _given_up and pending:
+            with never_fatal("losses", self._run):
+                mlflow.MlflowClient().log_batch(self._run.info.run_id, metrics=pending)
+
+
+@contextmanager
+def recorded_losses() -> Iterator[LossLog]:
+    """Log the losses of all trainings inside the block."""
+    log = LossLog()
+    try:
+        with listening(log):
+            yield log
+    finally:
+        log.flush()
+
+
 @contextmanager
 def recorded_steps(prefix: str) -> Iterator[RecordStep]:
-    """Give a function that records losses by step as `<prefix>/loss/<name>`, in batches, from any one thread."""
-    pending: list[Metric] = []
-    run = active_run()  # other threads have none
-
-    def flush() -> None:
-        if run is not None and run.info.run_id not in _given_up and pending:
-            with never_fatal(f"losses of {prefix}", run):
-                mlflow.MlflowClient().log_batch(run.info.run_id, metrics=pending)
-        pending.clear()
-
-    def record(step: int, losses: dict[str, float]) -> None:
-        now = int(time.time() * 1000)
-        pending.extend(Metric(f"{prefix}/loss/{name}", value, now, step) for name, value in losses.items())
-        if len(pending) >= FLUSH_EVERY_METRICS:
-            flush()
-
+    """Give a function that logs the losses of a training that is no `Task` yet, which `recorded_losses` hears."""
+    log = LossLog()
     try:
-        yield record
+        yield partial(log, prefix)
     finally:
-        flush()
+        log.flush()
+
+
+def log_saved(dataset: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
+    """Log a saved dataset where the catalog's metadata has `mlflow`.
+
+    It is a mapping, perhaps empty, of
+
+    - `name`, in place of the dataset's: a picture becomes `pictures/<name>.png`, a table `tables/<name>.csv`, a text
+      the file `<name>`;
+    - `metrics`, a function of the core (`module.function`) from a table to numbers by name, and their `prefix`;
+    - `note`, the title of a section of the run's description that shows a table, and the `columns` that it shows.
+    """
+    if "mlflow" not in (metadata or {}) or active_run() is None:
+        return
+    wishes: dict[str, Any] = dict((metadata or {})["mlflow"] or {})
+    name = wishes.get("name", dataset)
+    if isinstance(data, np.ndarray):
+        log_picture(name, data)
+    elif isinstance(data, str):
+        log_text(name, data)
+    elif isinstance(data, pd.DataFrame):
+        log_table(name, data)
+        if "metrics" in wishes:
+            module, _, function = f"{CORE}.{wishes['metrics']}".rpartition(".")
+            numbers = getattr(importlib.import_module(module), function)(data)
+            log_metrics({f"{wishes.get('prefix', '')}{key}": value for key, value in numbers.items()})
+        if "note" in wishes:
+            log_note(wishes["note"], as_markdown(data[list(wishes.get("columns", data.columns))]))
 
 
 def log_picture(name: str, picture: np.ndarray) -> None:

@@ -176,3 +176,9 @@ def _costs_of(generators: dict[str, Any], mechanism: str | None, noise: Tensor, 
             calls[role] = call
     rates = measure_rates(calls, len(noise))
     return row | {f"{role}_images_per_s": rates.get(role) for role in generators}
+
+
+def comparison_metrics(table: pd.DataFrame) -> dict[str, float]:
+    """Return the numbers of a comparison of students with their teacher by name, such as `shape/mask_iou`."""
+    numbers = table.set_index("mechanism").select_dtypes("number")
+    return {f"{mechanism}/{name}": value for mechanism, row in numbers.iterrows() for name, value in row.items()}

@@ -29,17 +29,7 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 nodes.fit_baseline,
-                [
-                    "baseline_store",
-                    "teacher",
-                    "feature_network",
-                    "params:baseline",
-                    "params:teacher",
-                    "params:report",
-                    "params:assets",
-                    "params:seed",
-                    "params:compute",
-                ],
+                ["run", "teacher", "feature_network", "params:baseline", "params:teacher", "params:report"],
                 "students",
                 name="fit_baseline",
             ),

@@ -1,12 +1,10 @@
 """Nodes of the compose stage."""
 
-from pathlib import Path
-
 import numpy as np
 
+from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards, store_counterfactuals
-from skdcgn_pipeline.io.tracking import log_picture
-from skdcgn_pipeline.parameters import Compose, Compute, Report, Sample, choose_classes
+from skdcgn_pipeline.parameters import Compose, Report, Sample, choose_classes
 from skdcgn_pipeline.reporting.interpolation import draw_interpolation
 from skdcgn_pipeline.reporting.pictures import draw_counterfactual_sheet
 from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
@@ -16,39 +14,41 @@ from skdcgn_pipeline.vocabulary import STUDENTS
 
 
 def draw_student_samples(
-    store: Path,
-    students: StudentsArtifact,
-    compose: Compose,
-    sample: Sample,
-    class_lists: dict[str, list[int]],
-    seed: int,
-    compute: Compute,
+    run: Run, students: StudentsArtifact, compose: Compose, sample: Sample, class_lists: dict[str, list[int]]
 ) -> SampleShards:
     """Draw the students' pool, as samples are drawn from a teacher: the classes they learnt, stored alike."""
     identity, generator = {"students": students.artifact.identity}, students.open()
     per_class, per_shard = compose.num_pool_images_per_class, compose.rows_per_shard
     classes = choose_classes("sample.classes", sample.classes, generator.num_classes, class_lists)
     return draw_samples(
-        store, generator, identity, per_class, per_shard, seed, compute, "pool", storing=sample, classes=classes
+        run.store.folder("sample"),
+        generator,
+        identity,
+        per_class,
+        per_shard,
+        run.seed,
+        run.compute,
+        "pool",
+        storing=sample,
+        classes=classes,
     )
 
 
 def compose_counterfactuals(
-    store: Path, samples: SampleShards, compose: Compose, class_lists: dict[str, list[int]], seed: int
+    run: Run, samples: SampleShards, compose: Compose, class_lists: dict[str, list[int]]
 ) -> CounterfactualShards:
     """Compose counterfactuals from a pool and store them."""
     composition = compose.resolved(samples.num_classes, class_lists)
-    return store_counterfactuals(store, samples, composition, compose.num_images, compose.rows_per_shard, seed)
+    folder = run.store.folder("counterfactual")
+    return store_counterfactuals(folder, samples, composition, compose.num_images, compose.rows_per_shard, run.seed)
 
 
 def show_interpolation(
-    teacher: IdentifiedTeacher, students: StudentsArtifact, compose: Compose, seed: int, compute: Compute
+    run: Run, teacher: IdentifiedTeacher, students: StudentsArtifact, compose: Compose
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw what lies between two classes of teacher and students: a sheet and an animation."""
     generators = {"teacher": teacher.generator, "students": students.open()}
-    sheet, animation = draw_interpolation(generators, compose.interpolation, seed, compute)
-    log_picture("interpolation", sheet)
-    return sheet, animation
+    return draw_interpolation(generators, compose.interpolation, run.seed, run.compute)
 
 
 def show_counterfactuals(
@@ -59,6 +59,4 @@ def show_counterfactuals(
 ) -> np.ndarray:
     """Draw some counterfactuals of teacher and students; `of` is what the picture calls the students."""
     sets = {"teacher": teacher_counterfactuals, of: student_counterfactuals}
-    picture = draw_counterfactual_sheet(sets, 2 * report.num_examples)
-    log_picture("counterfactuals" if of == STUDENTS else f"{of}_counterfactuals", picture)
-    return picture
+    return draw_counterfactual_sheet(sets, 2 * report.num_examples)

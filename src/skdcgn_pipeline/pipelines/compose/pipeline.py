@@ -18,7 +18,7 @@ def create_teacher_side() -> Pipeline:
         [
             node(
                 nodes.compose_counterfactuals,
-                ["counterfactual_store", "teacher_samples", "params:compose", "params:class_lists", "params:seed"],
+                ["run", "teacher_samples", "params:compose", "params:class_lists"],
                 "teacher_counterfactuals",
                 name="compose_teacher_counterfactuals",
             )
@@ -33,15 +33,7 @@ def create_student_pool() -> Pipeline:
         [
             node(
                 nodes.draw_student_samples,
-                [
-                    "sample_store",
-                    "students",
-                    "params:compose",
-                    "params:sample",
-                    "params:class_lists",
-                    "params:seed",
-                    "params:compute",
-                ],
+                ["run", "students", "params:compose", "params:sample", "params:class_lists"],
                 "student_samples",
                 name="draw_student_samples",
             )
@@ -56,7 +48,7 @@ def create_student_side(of: str = STUDENTS) -> Pipeline:
         [
             node(
                 nodes.compose_counterfactuals,
-                ["counterfactual_store", "student_samples", "params:compose", "params:class_lists", "params:seed"],
+                ["run", "student_samples", "params:compose", "params:class_lists"],
                 "student_counterfactuals",
                 name="compose_student_counterfactuals",
             ),
@@ -78,7 +70,7 @@ def create_interpolation() -> Pipeline:
         [
             node(
                 nodes.show_interpolation,
-                ["teacher", "students", "params:compose", "params:seed", "params:compute"],
+                ["run", "teacher", "students", "params:compose"],
                 ["interpolation_sheet", "interpolation_animation"],
                 name="show_interpolation",
             )

@@ -12,12 +12,12 @@ STUDENTS = [f"{mechanism}_student" for mechanism in MECHANISMS]
 
 def _distil(mechanism: str) -> Pipeline:
     """One student, in the namespace of its mechanism."""
-    inputs = ["student_store", "teacher_samples"]
+    inputs = ["run", "teacher_samples"]
     return pipeline(
         [
             node(
                 nodes.distil_mechanism(mechanism),
-                [*inputs, "params:distill", "params:seed", "params:compute", "params:assets"],
+                [*inputs, "params:distill"],
                 "student",
                 name="distil_student",
             )
@@ -26,50 +26,18 @@ def _distil(mechanism: str) -> Pipeline:
         inputs=set(inputs),
         # Without a dot, which Kedro keeps for the namespace's own datasets.
         outputs={"student": f"{mechanism}_student"},
-        parameters={"params:seed", "params:compute", "params:assets"},
     )
 
 
 def create_comparison(of: str = vocabulary.STUDENTS) -> Pipeline:
     """Compare students, wherever they come from and whatever tables call them, with their teacher."""
+    measured = ["run", "teacher", "students", "heldout_samples", "biased_images", "feature_network", "params:report"]
     return pipeline(
         [
+            node(nodes.compare_students, measured, "student_comparison", name="compare_students"),
+            node(given(nodes.measure_generation, of=of), measured, "generation_metrics", name="measure_generation"),
             node(
-                given(nodes.compare_students, of=of),
-                [
-                    "measure_store",
-                    "teacher",
-                    "students",
-                    "heldout_samples",
-                    "biased_images",
-                    "feature_network",
-                    "params:report",
-                    "params:assets",
-                    "params:seed",
-                    "params:compute",
-                ],
-                "student_comparison",
-                name="compare_students",
-            ),
-            node(
-                given(nodes.measure_generation, of=of),
-                [
-                    "measure_store",
-                    "teacher",
-                    "students",
-                    "heldout_samples",
-                    "biased_images",
-                    "feature_network",
-                    "params:report",
-                    "params:assets",
-                    "params:seed",
-                    "params:compute",
-                ],
-                "generation_metrics",
-                name="measure_generation",
-            ),
-            node(
-                given(nodes.show_students, of=of),
+                nodes.show_students,
                 ["students", "heldout_samples", "params:report"],
                 "student_sheet",
                 name="show_students",
@@ -85,7 +53,7 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 nodes.assemble_students,
-                ["student_store", *STUDENTS],
+                ["run", *STUDENTS],
                 "students",
                 name="assemble_students",
             ),

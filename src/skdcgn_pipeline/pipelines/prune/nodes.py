@@ -9,7 +9,6 @@ import pandas as pd
 
 from skdcgn_pipeline.artifacts.prune import as_table, describe, plan_pruning, remove_unneeded
 from skdcgn_pipeline.io.registry import registered_models
-from skdcgn_pipeline.io.tracking import log_table
 from skdcgn_pipeline.parameters import Prune
 
 
@@ -19,6 +18,4 @@ def prune_data(root: Path, keep_last: int, prune: Prune, parameters: dict[str, A
     if prune.confirm:
         entries = remove_unneeded(root, entries)
     click.echo(describe(root, entries, prune.confirm))
-    table = as_table(root, entries)
-    log_table("pruned", table)
-    return table
+    return as_table(root, entries)

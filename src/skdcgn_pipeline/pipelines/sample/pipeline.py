@@ -17,13 +17,13 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 nodes.draw_teacher_samples,
-                ["sample_store", "teacher", "params:sample", "params:class_lists", "params:seed", "params:compute"],
+                ["run", "teacher", "params:sample", "params:class_lists"],
                 "teacher_samples",
                 name="draw_teacher_samples",
             ),
             node(
                 nodes.draw_heldout_samples,
-                ["sample_store", "teacher", "params:sample", "params:class_lists", "params:seed", "params:compute"],
+                ["run", "teacher", "params:sample", "params:class_lists"],
                 "heldout_samples",
                 name="draw_heldout_samples",
             ),

@@ -11,22 +11,13 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 nodes.fit_teacher,
-                [
-                    "teacher_store",
-                    "biased_images",
-                    "params:teacher",
-                    "params:prepare",
-                    "params:compose",
-                    "params:seed",
-                    "params:compute",
-                    "params:assets",
-                ],
+                ["run", "biased_images", "params:teacher", "params:prepare", "params:compose"],
                 "trained_teacher",
                 name="fit_teacher",
             ),
             node(
                 nodes.show_trained_teacher,
-                ["trained_teacher", "params:report", "params:seed"],
+                ["run", "trained_teacher", "params:report"],
                 "trained_teacher_sheet",
                 name="show_trained_teacher",
             ),

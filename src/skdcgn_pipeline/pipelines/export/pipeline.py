@@ -26,15 +26,7 @@ def create_pipeline(released: bool = False) -> Pipeline:
             node(nodes.export_students, ["export_store", *taken], "student_export", name="export_students"),
             node(
                 draw_student_samples,
-                [
-                    "sample_store",
-                    "exported_students",
-                    "params:compose",
-                    "params:sample",
-                    "params:class_lists",
-                    "params:seed",
-                    "params:compute",
-                ],
+                ["run", "exported_students", "params:compose", "params:sample", "params:class_lists"],
                 "exported_samples",
                 name="draw_exported_samples",
             ),

@@ -23,7 +23,7 @@ from skdcgn_pipeline.teachers.teacher import load_teacher
 
 pytestmark = pytest.mark.slow
 
-STORES = ("biased_images", "sample", "student", "classifier", "generation")
+STORES = ("biased_images", "sample", "student", "classifier", "measure")
 
 
 def written_folder(place: Place) -> Path:

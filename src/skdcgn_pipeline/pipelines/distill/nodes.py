@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from skdcgn_pipeline.artifacts.recipe import Run
+from skdcgn_pipeline.artifacts.recipe import Run, build_in
 from skdcgn_pipeline.classifiers.feature_network import FeatureNetwork
 from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.metrics.cost import measure_costs
@@ -37,7 +37,8 @@ def assemble_students(
     run: Run, shape: StudentArtifact, texture: StudentArtifact, background: StudentArtifact
 ) -> StudentsArtifact:
     """Put the three students behind the teacher's interface."""
-    return run.make(StudentsRecipe({"shape": shape, "texture": texture, "background": background}))
+    recipe = StudentsRecipe({"shape": shape, "texture": texture, "background": background})
+    return build_in(run.store.folder("student"), recipe)  # beside those that it is made of
 
 
 def compare_students(
@@ -89,7 +90,7 @@ def _measure(
         seed=run.seed,
         compute=run.compute,
     )
-    return run.make(recipe)
+    return build_in(run.store.folder("measure"), recipe)
 
 
 def open_feature_space(

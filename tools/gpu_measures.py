@@ -31,8 +31,9 @@ from skdcgn_pipeline.parameters import Compute, EnsembleFit, ImageEncoding, Prec
 from skdcgn_pipeline.runtime import compute as computing
 from skdcgn_pipeline.runtime.compute import choose_device, compiled, place
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
-from skdcgn_pipeline.samples.drawing import decode_images, draw_samples
+from skdcgn_pipeline.samples.drawing import draw_samples
 from skdcgn_pipeline.samples.loading import BatchLoader, StreamedPairs, fetch_by_epochs
+from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.students.distillation import Distillation
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import load_teacher

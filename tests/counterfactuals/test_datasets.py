@@ -15,7 +15,7 @@ from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
 from skdcgn_pipeline.mechanisms import compose
 from skdcgn_pipeline.parameters import Composition, Counterfactual
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.samples.drawing import draw_records
+from skdcgn_pipeline.samples.records import Sizes, draw_records
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 RANDOM = Composition(
@@ -42,7 +42,7 @@ def assert_same(one, other):
 def test_a_sample_is_made_from_its_record(tiny_teacher):
     images, labels = sample_counterfactuals(tiny_teacher, 70, seed=5)
     for first, block in ((0, 0), (64, 1)):
-        record = draw_records("counterfactuals", 5, block, 4, 3, 8)
+        record = draw_records("counterfactuals", 5, block, Sizes(4, 3, 8))
         rows = slice(first, min(first + 64, 70))
         own = {mechanism: getattr(labels, mechanism)[rows] for mechanism in MECHANISMS}
         count = len(own["shape"])

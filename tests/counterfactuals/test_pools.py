@@ -13,6 +13,7 @@ from skdcgn_pipeline.counterfactuals import pools
 from skdcgn_pipeline.counterfactuals.pools import (
     CounterfactualPool,
     compose_in_memory,
+    open_pool,
     store_counterfactuals,
 )
 from skdcgn_pipeline.mechanisms import MechanismImages, compose
@@ -20,7 +21,8 @@ from skdcgn_pipeline.parameters import Composition, Counterfactual, Transformati
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
-from skdcgn_pipeline.samples.drawing import SampleShards, decode_images, draw_samples
+from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.transformations import transform_mechanism
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
 from tiny import tree_of
@@ -283,10 +285,10 @@ def test_interrupted_mapping_continues_with_the_files_that_are_missing(tmp_path,
 
 
 def test_a_pool_too_large_for_memory_is_mapped_and_gives_the_same_images(tmp_path, tiny_samples, monkeypatch):
-    read = CounterfactualPool.opened(tmp_path / "mapped", tiny_samples)
+    read = open_pool(tmp_path / "mapped", tiny_samples)
     assert not (tmp_path / "mapped").exists()
     monkeypatch.setattr(pools, "MAPPED_BEYOND_BYTES", pools.bytes_of(tiny_samples) - 1)
-    mapped = CounterfactualPool.opened(tmp_path / "mapped", tiny_samples)
+    mapped = open_pool(tmp_path / "mapped", tiny_samples)
     assert len([*(tmp_path / "mapped").rglob("*.npy")]) == 4
     assert torch.equal(draw(read, 50).images, draw(mapped, 50).images)
 

@@ -6,17 +6,11 @@ import pytest
 import torch
 
 from skdcgn_pipeline.images import reading
-from skdcgn_pipeline.images.batches import (
-    EpochSampler,
-    WindowSampler,
-    crop_randomly_from,
-    draw_ahead,
-    draw_from_images,
-    from_bytes,
-    take_images,
-)
+from skdcgn_pipeline.images.batches import crop_randomly_from, draw_ahead, draw_from_images
+from skdcgn_pipeline.images.epochs import EpochSampler, WindowSampler
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import numpy_generator
+from skdcgn_pipeline.samples.pixels import from_bytes, take_images
 
 
 def test_bytes_stand_for_the_range_from_minus_one_to_one():

@@ -12,7 +12,6 @@ from PIL import Image
 from torchvision import transforms
 
 from skdcgn_pipeline.images import folders as module
-from skdcgn_pipeline.images.batches import from_bytes
 from skdcgn_pipeline.images.folders import (
     FolderBatches,
     check_images,
@@ -27,6 +26,7 @@ from skdcgn_pipeline.images.folders import (
 )
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.samples.pixels import from_bytes
 
 WNIDS = ("n00000001", "n00000002", "n00000003")
 CATEGORIES = ("bottle", "cat")

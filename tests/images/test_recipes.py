@@ -9,12 +9,13 @@ import torch
 
 from images.pictures import CLASSES, make_folder, picture, save
 from skdcgn_pipeline.artifacts.recipe import Store
-from skdcgn_pipeline.images.batches import batches_in_order, draw_crops_from_split, draw_from_split, from_bytes
+from skdcgn_pipeline.images.batches import batches_in_order, draw_crops_from_split, draw_from_split
 from skdcgn_pipeline.images.listing import list_folder
 from skdcgn_pipeline.images.recipes import FolderImagesRecipe
 from skdcgn_pipeline.images.stored import ImageFiles, StoredImages
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import DamagedFileError, InterruptedRunError, SettingError
+from skdcgn_pipeline.samples.pixels import from_bytes
 
 
 @pytest.fixture

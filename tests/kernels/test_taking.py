@@ -8,7 +8,7 @@ import torch
 from skdcgn_pipeline.kernels.taking import take_decoded
 from skdcgn_pipeline.mechanisms import shift_patches
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.samples.drawing import decode_images, take_decoded_images
+from skdcgn_pipeline.samples.pixels import decode_images, take_decoded_images
 
 ROWS = torch.tensor([4, 4, 0, 8, 3])
 OFFSETS = torch.tensor([[0, 0], [3, 5], [8, 6], [7, 0], [0, 1]])

@@ -18,14 +18,13 @@ from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.samples import drawing as module
 from skdcgn_pipeline.samples.drawing import (
-    ROWS_PER_BLOCK,
     CompositeShards,
     SampleShards,
-    decode_images,
     draw_composites,
     draw_samples,
-    encode_images,
 )
+from skdcgn_pipeline.samples.pixels import decode_images, encode_images
+from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 from tiny import TinyTeacher, tree_of
 

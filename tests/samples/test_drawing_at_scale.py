@@ -19,7 +19,8 @@ from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import DamagedFileError, InterruptedRunError, SettingError
 from skdcgn_pipeline.samples import drawing as module
 from skdcgn_pipeline.samples import shards
-from skdcgn_pipeline.samples.drawing import ROWS_PER_BLOCK, SampleShards, draw_samples
+from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK
 from skdcgn_pipeline.samples.shards import BlockRows, ahead
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 from tiny import TinyTeacher, tree_of

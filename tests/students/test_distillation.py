@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import identity_of
-from skdcgn_pipeline.images.batches import EpochSampler
+from skdcgn_pipeline.images.epochs import EpochSampler
 from skdcgn_pipeline.losses.distillation import TERMS
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Compute, Distill, LossWeights, Student
@@ -23,7 +23,8 @@ from skdcgn_pipeline.runtime import compute, progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.samples import loading
-from skdcgn_pipeline.samples.drawing import SampleShards, decode_images, draw_composites, encode_images
+from skdcgn_pipeline.samples.drawing import SampleShards, draw_composites
+from skdcgn_pipeline.samples.pixels import decode_images, encode_images
 from skdcgn_pipeline.students.distillation import Distillation, check_distillation, distil_student
 from skdcgn_pipeline.students.layers import ConditionalNorm
 from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsRecipe

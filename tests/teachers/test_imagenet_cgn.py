@@ -18,7 +18,8 @@ from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages,
 from skdcgn_pipeline.parameters import Compute, ImageEncoding
 from skdcgn_pipeline.runtime.compute import autocast, place
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.samples.drawing import decode_images, draw_samples
+from skdcgn_pipeline.samples.drawing import draw_samples
+from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.teachers import imagenet_cgn
 from skdcgn_pipeline.teachers.imagenet_cgn import (
     BF16_MAX_DIFFERENCE,

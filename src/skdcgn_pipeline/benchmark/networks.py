@@ -35,8 +35,8 @@ from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Benchmark, Compute, Distill, Precision
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
-from skdcgn_pipeline.samples.drawing import decode_images
 from skdcgn_pipeline.samples.loading import BatchLoader, PairsInMemory, fetch_by_epochs
+from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.students.architectures import make_student
 from skdcgn_pipeline.students.distillation import Distillation
 from skdcgn_pipeline.students.trio import StudentCGN

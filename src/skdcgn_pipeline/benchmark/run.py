@@ -31,7 +31,6 @@ from skdcgn_pipeline.benchmark.frame import (
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.training import fit_classifier
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, compose_in_memory
-from skdcgn_pipeline.images.batches import from_bytes
 from skdcgn_pipeline.images.bias import apply_bias
 from skdcgn_pipeline.images.grey import read_grey_images
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
@@ -42,7 +41,9 @@ from skdcgn_pipeline.runtime.compute import autocast, choose_device
 from skdcgn_pipeline.runtime.engine import num_side_by_side, run_side_by_side
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.runtime.seeding import numpy_generator, seeded, torch_generator
-from skdcgn_pipeline.samples.drawing import ROWS_PER_BLOCK, SampleShards, draw_samples, take_decoded_images
+from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.samples.pixels import from_bytes, take_decoded_images
+from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK
 from skdcgn_pipeline.students.distillation import Distillation, distil_student
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS

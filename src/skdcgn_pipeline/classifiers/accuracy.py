@@ -11,10 +11,10 @@ from scipy import stats
 from torch import Tensor
 
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
-from skdcgn_pipeline.images.batches import from_bytes
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, memory_format, place
+from skdcgn_pipeline.samples.pixels import from_bytes
 
 CONFIDENCE = 0.95
 

@@ -19,8 +19,9 @@ from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.classifiers.training import build_classifier
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, CounterfactualShards, store_counterfactuals
-from skdcgn_pipeline.images.batches import DrawBatch, draw_from_images, draw_from_split
+from skdcgn_pipeline.images.batches import draw_from_images, draw_from_split
 from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute, Parameters
 from skdcgn_pipeline.runtime.compute import choose_device

@@ -27,8 +27,9 @@ from skdcgn_pipeline.classifiers.invariance import (
     measure_counterfactual_accuracy,
     measure_shape_bias,
 )
-from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
-from skdcgn_pipeline.images.batches import DrawBatch, crop_randomly_from
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, open_pool
+from skdcgn_pipeline.images.batches import crop_randomly_from
+from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.images.folders import (
     FolderBatches,
     ImageList,
@@ -278,7 +279,7 @@ def train_ensembles(
         inputs = {"samples": own.artifact.identity, "composition": composition.identity()}
 
         def draw(own: SampleShards = own) -> DrawBatch:
-            pool = CounterfactualPool.opened(store.parent / "mapped", own)
+            pool = open_pool(store.parent / "mapped", own)
             return pool.draw_labelled_batch(composition, seed, "ensemble-counterfactual")
 
         with record_scope(f"ensemble/{name}") as record:
@@ -476,9 +477,7 @@ def measure_ensemble(
             },
             lambda: measure_counterfactual_accuracy(
                 ensemble,
-                _CounterfactualBatches(
-                    CounterfactualPool.opened(store.parent / "mapped", heldout), composition, settings, seed
-                ),
+                _CounterfactualBatches(open_pool(store.parent / "mapped", heldout), composition, settings, seed),
                 compute,
             ),
         )

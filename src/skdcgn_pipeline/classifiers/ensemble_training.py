@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact, sha256_of_file
 from skdcgn_pipeline.classifiers.ensemble import InvariantEnsemble, MechanismLogits, load_ensemble
-from skdcgn_pipeline.images.batches import DrawBatch, draw_ahead
+from skdcgn_pipeline.images.batches import draw_ahead
+from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.parameters import Compute, EnsembleFit
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, memory_format, place
 from skdcgn_pipeline.runtime.errors import SettingError

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact
 from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
-from skdcgn_pipeline.images.batches import DrawBatch
+from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.parameters import ClassifierFit, Compute
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, memory_format, place
 from skdcgn_pipeline.runtime.seeding import seeded

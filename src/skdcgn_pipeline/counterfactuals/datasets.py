@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
-from skdcgn_pipeline.images.batches import DrawBatch
+from skdcgn_pipeline.counterfactuals.composing import CounterfactualPool
+from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.mechanisms import (
     CounterfactualGenerator,
     MechanismImages,
@@ -25,7 +25,7 @@ from skdcgn_pipeline.mechanisms import (
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
-from skdcgn_pipeline.samples.drawing import ROWS_PER_BLOCK, draw_records
+from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK, Sizes, draw_records
 from skdcgn_pipeline.transformations import transform_mechanism
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
@@ -51,8 +51,7 @@ class _Records:
 
 
 def _draw_block(generator: CounterfactualGenerator, seed: int, block: int, composition: Composition) -> _Records:
-    sizes = generator.noise_dim, generator.num_classes, generator.image_size
-    drawn = draw_records(PURPOSE, seed, block, *sizes)
+    drawn = draw_records(PURPOSE, seed, block, Sizes.of(generator))
     shape = (ROWS_PER_BLOCK, len(MECHANISMS))
     own = torch.randint(generator.num_classes, shape, generator=torch_generator(seed, f"{PURPOSE}-classes", block))
     drawn_apart = torch.tensor([getattr(composition.counterfactual, mechanism) for mechanism in MECHANISMS])
@@ -66,8 +65,7 @@ def noise_of(generator: CounterfactualGenerator, seed: int) -> Tensor:
     Raises:
         SettingError: If the seed is impossible.
     """
-    sizes = generator.noise_dim, generator.num_classes, generator.image_size
-    return draw_records(PURPOSE, _check_seed(seed), 0, *sizes)["noise"][:1]
+    return draw_records(PURPOSE, _check_seed(seed), 0, Sizes.of(generator))["noise"][:1]
 
 
 def _draw_records(generator: CounterfactualGenerator, draws: Sequence[Draw], composition: Composition) -> _Records:

@@ -22,7 +22,7 @@ from skdcgn_pipeline.explorer.scene import SECONDS_PER_TURN, TEACHER, Choice, Op
 from skdcgn_pipeline.reporting.pictures import signed_images
 from skdcgn_pipeline.reporting.report import embed
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.samples.drawing import encode_images
+from skdcgn_pipeline.samples.pixels import encode_images
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS, STUDENTS
 
 logger = logging.getLogger(__name__)

@@ -30,10 +30,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skdcgn_pipeline.artifacts.store import build_json
-from skdcgn_pipeline.images.batches import DrawBatch, EpochSampler, from_bytes
+from skdcgn_pipeline.images.epochs import DrawBatch, EpochSampler
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice, nearest
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 from skdcgn_pipeline.runtime.seeding import numpy_generator
+from skdcgn_pipeline.samples.pixels import from_bytes
 
 logger = logging.getLogger(__name__)
 

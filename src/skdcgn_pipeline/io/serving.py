@@ -20,7 +20,7 @@ from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.export.cards import CARD_FILE
 from skdcgn_pipeline.io.tracking import active_run, never_fatal
-from skdcgn_pipeline.samples.drawing import encode_images
+from skdcgn_pipeline.samples.pixels import encode_images
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
 

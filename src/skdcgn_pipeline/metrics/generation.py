@@ -19,7 +19,6 @@ from torch import Tensor
 
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
-from skdcgn_pipeline.images.batches import from_bytes
 from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.losses.mechanism import mask_entropy_loss
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
@@ -37,7 +36,8 @@ from skdcgn_pipeline.parameters import Compute, GenerationMetrics
 from skdcgn_pipeline.runtime.compute import choose_device, on_device
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
-from skdcgn_pipeline.samples.drawing import SampleShards, decode_images
+from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.samples.pixels import decode_images, from_bytes
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS, STUDENTS
 

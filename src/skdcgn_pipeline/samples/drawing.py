@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact, find_artifacts
-from skdcgn_pipeline.images.batches import IMAGE_SCALE, IMAGE_SHIFT, from_bytes
-from skdcgn_pipeline.kernels.taking import take_decoded
+from skdcgn_pipeline.artifacts.recipe import Recipe, build_in
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, find_artifacts
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, check_images, compose
 from skdcgn_pipeline.parameters import Compute, ImageEncoding, choose_classes
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.encoding import check_encodable, encode
+from skdcgn_pipeline.samples.pixels import decode_images, encode_images
+from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK, Sizes, draw_records
 from skdcgn_pipeline.samples.shards import Block, BlockRows, Columns, RowGroups, Shards, write_shards
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 
-# A generator always renders whole blocks of this many rows, whatever the shards are: the kernels'
-# rounding may depend on the batch size, and so would the images.
-ROWS_PER_BLOCK = 64
 # Composites are made of this many rows at a time, so that memory stays at their bytes.
 ROWS_PER_COMPOSITION = 512
 
 RAW = ImageEncoding()
-MASK_SCALE = 1 / 255  # a byte b of a mask is b * scale
 REMEDY_OF_SPACE = (
     "Lower num_images_per_class, choose another encoding (sample.encoding: jpeg or webp take least) or a lower "
     "quality (sample.quality), free some space or choose another data root."
@@ -137,111 +134,25 @@ def _composites_of(columns: Columns) -> np.ndarray:
     return np.concatenate(composites)
 
 
-def decode_mask(mask: Tensor) -> Tensor:
-    """Turn uint8 masks into floating point in [0, 1]."""
-    return mask.float().mul_(MASK_SCALE)
-
-
-def take_decoded_images(mechanism: str, images: Tensor, rows: Tensor, offsets: Tensor | None = None) -> Tensor:
-    """Return `decode_images` of some rows, their patches shifted by offsets [B, 2]; see `take_decoded`."""
-    scale, shift = (MASK_SCALE, 0.0) if mechanism == "shape" else (IMAGE_SCALE, IMAGE_SHIFT)
-    return take_decoded(images, rows, scale, shift, offsets)
-
-
-def decode_images(mechanism: str, images: Tensor) -> Tensor:
-    """Turn stored uint8 images of a mechanism, or composites, into their range: [0, 1] for shape, else [-1, 1]."""
-    return decode_mask(images) if mechanism == "shape" else from_bytes(images)
-
-
-def encode_images(mechanism: str, images: Tensor) -> np.ndarray:
-    """Quantise images of a mechanism, or composites, to uint8 of their fixed range."""
-    scaled = images.float().mul(255) if mechanism == "shape" else images.float().add(1).mul_(127.5)
-    return scaled.round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
-
-
-def draw_records(
-    purpose: str,
-    seed: int,
-    block: int,
-    noise_dim: int,
-    num_classes: int,
-    image_size: int,
-    classes: Sequence[int] | None = None,
-) -> dict[str, Tensor]:
-    """Draw what the images of one block of rows are made from; only `classes`, where they are given.
-
-    Returns:
-        `row`, `labels` [64], `noise` [64, noise_dim], and the two offsets [64, 2] in 0 .. image_size - 1.
-    """
-    generator = torch_generator(seed, f"{purpose}-records", block)
-    rows = torch.arange(block * ROWS_PER_BLOCK, (block + 1) * ROWS_PER_BLOCK)
-    shape = (ROWS_PER_BLOCK, 2)
-    return {
-        "row": rows,
-        "labels": rows % num_classes if classes is None else torch.tensor(classes)[rows % len(classes)],
-        "noise": torch.randn(ROWS_PER_BLOCK, noise_dim, generator=generator),
-        "foreground_offset": torch.randint(image_size, shape, generator=generator, dtype=torch.int16),
-        "background_offset": torch.randint(image_size, shape, generator=generator, dtype=torch.int16),
-    }
-
-
-def _render_block(
-    generator: CounterfactualGenerator,
-    device: torch.device,
-    purpose: str,
-    seed: int,
-    compute: Compute,
-    classes: Sequence[int] | None,
-    block: int,
-) -> dict[str, np.ndarray]:
-    """Draw the records of a block and render its images."""
-    sizes = generator.noise_dim, generator.num_classes, generator.image_size
-    records = draw_records(purpose, seed, block, *sizes, classes)
-    with torch.no_grad(), autocast(compute, device):
-        images = generator.render(records["noise"].to(device), records["labels"].to(device))
-    check_images(images, ROWS_PER_BLOCK, generator.image_size)
-    columns = {name: values.numpy() for name, values in records.items()}
-    return columns | {IMAGE_OF_MECHANISM[m]: encode_images(m, images.of(m)) for m in MECHANISMS}
-
-
-def _encode_block(how: ImageEncoding, block: Block) -> Block:
-    """Encode the images of some rows."""
-    images = {name: encode(np.asarray(block[name]), how) for name in IMAGE_OF_MECHANISM.values()}
-    return {**block, **images}
-
-
 def count_shards(num_images_per_class: int, num_classes: int, rows_per_shard: int) -> int:
     """Return how many shards hold so many rows."""
     return -(-num_images_per_class * num_classes // rows_per_shard)
 
 
-def draw_samples(
-    store: Path,
-    generator: CounterfactualGenerator,
-    generator_identity: dict[str, Any],
-    num_images_per_class: int,
-    rows_per_shard: int,
-    seed: int,
-    compute: Compute,
-    purpose: str = "samples",
-    *,
-    storing: ImageEncoding = RAW,
-    classes: Sequence[int] | None = None,
-    shard_range: tuple[int, int] | None = None,
-) -> SampleShards:
-    """Draw samples of every mechanism and stream them into shards, or reuse those that are there.
+@dataclass(frozen=True)
+class SamplesRecipe(Recipe[SampleShards]):
+    """Samples of every mechanism, streamed into shards.
 
     The images depend on the generator, the purpose, the seed, the classes and the number of rows alone.
     Memory stays at a few blocks of rows. A killed run continues with the next missing shard; a damaged
     shard is named and drawn again.
 
     With a shard range the samples are an artifact of their own, of these shards alone. Ranges may be drawn
-    side by side, in one store or in several; a call without a range takes over the shards that finished
+    side by side, in one store or in several; a recipe without a range takes over the shards that finished
     artifacts in its store have, draws the others, and ends in the same bytes as one that drew them all. To
     bring the work of another machine together with this one's, copy its artifacts into the store.
 
-    Args:
-        store: Directory of samples.
+    Attributes:
         generator: A teacher or students.
         generator_identity: What the generator's images depend on; part of the samples' identity.
         num_images_per_class: Rows per class.
@@ -254,60 +165,111 @@ def draw_samples(
         shard_range: [first, last): only these shards, as far as they exist.
 
     Raises:
-        SettingError: If the disk cannot hold the samples, a class is out of range, or the generator breaks its
-            contract.
-        InterruptedRunError: If a stop was requested; finished shards are kept.
+        SettingError: If a class is out of range; when built, if the disk cannot hold the samples or the generator
+            breaks its contract.
     """
-    compute = compute.for_sampling()
-    classes = choose_classes("sample.classes", None if classes is None else tuple(classes), generator.num_classes, {})
-    num_classes = generator.num_classes if classes is None else len(classes)
-    num_rows = num_images_per_class * num_classes
-    inputs = {
-        "kind": "samples",
-        "generator": generator_identity,
-        "num_images_per_class": num_images_per_class,
-        "rows_per_shard": rows_per_shard,
-        "seed": seed,
-        "precision": compute.precision,
-        "purpose": purpose,
-        **storing.stored_as,
-        **({} if classes is None else {"classes": list(classes)}),
-    }
-    of_range = {} if shard_range is None else {"shard_range": list(shard_range)}
-    encoded = storing.encoding != "raw"
 
-    def source() -> BlockRows:
-        device = choose_device(compute.device) if isinstance(generator, nn.Module) else torch.device("cpu")
-        if isinstance(generator, nn.Module):
-            generator.to(device)
-        render = partial(_render_block, generator, device, purpose, seed, compute, classes)
-        finish = partial(_encode_block, storing) if encoded else None
-        return BlockRows(render, ROWS_PER_BLOCK, finish, storing.encoding_threads)
+    kind: ClassVar[str] = "samples"
 
-    def write(writer: ArtifactWriter) -> None:
-        check_encodable(storing)
-        properties = {name: getattr(generator, name) for name in ("noise_dim", "num_classes", "image_size")}
+    generator: CounterfactualGenerator
+    generator_identity: dict[str, Any]
+    num_images_per_class: int
+    rows_per_shard: int
+    seed: int = 0
+    compute: Compute = field(default_factory=Compute)
+    purpose: str = "samples"
+    storing: ImageEncoding = RAW
+    classes: Sequence[int] | None = None
+    shard_range: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        classes = None if self.classes is None else tuple(self.classes)
+        classes = choose_classes("sample.classes", classes, self.generator.num_classes, {})
+        object.__setattr__(self, "classes", classes)
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the generator's identity, the numbers, and what else changes the stored bytes."""
+        return {
+            "generator": self.generator_identity,
+            "num_images_per_class": self.num_images_per_class,
+            "rows_per_shard": self.rows_per_shard,
+            "seed": self.seed,
+            "precision": self.compute.sampling_precision,
+            "purpose": self.purpose,
+            **self.storing.stored_as,
+            **({} if self.classes is None else {"classes": list(self.classes)}),
+            **({} if self.shard_range is None else {"shard_range": list(self.shard_range)}),
+        }
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Draw the shards that are missing."""
+        check_encodable(self.storing)
+        sizes = Sizes.of(self.generator)
+        properties: dict[str, Any] = sizes._asdict()
+        if self.classes is not None:
+            properties["classes"] = list(self.classes)
+        is_raw = self.storing.encoding == "raw"
         write_shards(
             writer,
-            purpose,
-            num_rows,
-            rows_per_shard,
-            source,
-            properties if classes is None else properties | {"classes": list(classes)},
-            None if encoded else 7 * generator.image_size**2 + 4 * generator.noise_dim + 24,
-            REMEDY_OF_SPACE,
-            shard_range,
-            find_artifacts(store, inputs, but="shard_range"),
+            self.purpose,
+            self.num_images_per_class * (sizes.num_classes if self.classes is None else len(self.classes)),
+            self.rows_per_shard,
+            self._rows,
+            properties,
+            bytes_per_row=7 * sizes.image_size**2 + 4 * sizes.noise_dim + 24 if is_raw else None,
+            remedy=REMEDY_OF_SPACE,
+            shard_range=self.shard_range,
+            others=find_artifacts(writer.directory.parent, self.identity_inputs, but="shard_range"),
         )
 
-    return SampleShards(build_artifact(store, inputs | of_range, write))
+    def read(self, artifact: Artifact) -> SampleShards:
+        """Return the shards."""
+        return SampleShards(artifact)
+
+    def _rows(self) -> BlockRows:
+        device = torch.device("cpu")
+        if isinstance(self.generator, nn.Module):
+            device = choose_device(self.compute.device)
+            self.generator.to(device)
+        finish = None if self.storing.encoding == "raw" else self._encode
+        return BlockRows(partial(self._render, device), ROWS_PER_BLOCK, finish, self.storing.encoding_threads)
+
+    def _render(self, device: torch.device, block: int) -> dict[str, np.ndarray]:
+        """Draw the records of a block and render its images."""
+        generator = self.generator
+        records = draw_records(self.purpose, self.seed, block, Sizes.of(generator), self.classes)
+        with torch.no_grad(), autocast(self.compute.for_sampling(), device):
+            images = generator.render(records["noise"].to(device), records["labels"].to(device))
+        check_images(images, ROWS_PER_BLOCK, generator.image_size)
+        columns = {name: values.numpy() for name, values in records.items()}
+        return columns | {IMAGE_OF_MECHANISM[m]: encode_images(m, images.of(m)) for m in MECHANISMS}
+
+    def _encode(self, block: Block) -> Block:
+        images = {name: encode(np.asarray(block[name]), self.storing) for name in IMAGE_OF_MECHANISM.values()}
+        return {**block, **images}
+
+
+def draw_samples(
+    store: Path,
+    generator: CounterfactualGenerator,
+    generator_identity: dict[str, Any],
+    num_images_per_class: int,
+    rows_per_shard: int,
+    seed: int,
+    compute: Compute,
+    purpose: str = "samples",
+    **options: Any,
+) -> SampleShards:
+    """Make a `SamplesRecipe` in a folder of samples."""
+    numbers = num_images_per_class, rows_per_shard, seed
+    return build_in(store, SamplesRecipe(generator, generator_identity, *numbers, compute, purpose, **options))
 
 
 # --- images of a student without mechanisms -------------------------------------------------------
 
 
 class StoredStudent(Protocol):
-    """A student on disk, as `training.distil_student.StudentArtifact` is."""
+    """A student on disk, as `students.distillation.StudentArtifact` is."""
 
     artifact: Artifact
 
@@ -334,34 +296,14 @@ class CompositeShards(Shards):
         return torch.from_numpy(columns["images"]), torch.from_numpy(columns["labels"])
 
 
-def _render_composites(
-    student: nn.Module, sizes: tuple[int, int, int], device: torch.device, seed: int, compute: Compute, block: int
-) -> dict[str, np.ndarray]:
-    """Draw noise and labels of a block and let a student without mechanisms render them."""
-    records = draw_records("composites", seed, block, *sizes)
-    noise, labels = records["noise"], records["labels"]
-    with torch.no_grad(), autocast(compute, device):
-        images = student(noise.to(device), labels.to(device))
-    if not torch.isfinite(images).all():
-        raise SettingError(f"{COMPOSITE} student", "finite values", "NaN or infinity", "Distil it at a smaller rate.")
-    return {"images": encode_images(COMPOSITE, images), "labels": labels.numpy(), "noise": noise.numpy()}
-
-
-def draw_composites(
-    store: Path,
-    student: StoredStudent,
-    num_images_per_class: int,
-    rows_per_shard: int,
-    seed: int,
-    compute: Compute,
-) -> CompositeShards:
-    """Draw images of a student without mechanisms and stream them into shards, or reuse those that are there.
+@dataclass(frozen=True)
+class CompositesRecipe(Recipe[CompositeShards]):
+    """Images of a student without mechanisms, streamed into shards.
 
     The images depend on the student, the seed and the number of rows alone; memory and kills as in
-    `draw_samples`.
+    `SamplesRecipe`.
 
-    Args:
-        store: Directory of such images.
+    Attributes:
         student: A student of `COMPOSITE`; opened only if images are missing.
         num_images_per_class: Rows per class.
         rows_per_shard: Rows of one Parquet file.
@@ -369,33 +311,73 @@ def draw_composites(
         compute: Device and sampling precision.
 
     Raises:
-        SettingError: If the student is one of a mechanism or gives no finite values, or the disk cannot
-            hold the images.
-        InterruptedRunError: If a stop was requested; finished shards are kept.
+        SettingError: If the student is one of a mechanism; when built, if it gives no finite values or the disk
+            cannot hold the images.
     """
-    compute, card = compute.for_sampling(), student.card
-    if card["mechanism"] != COMPOSITE:
-        remedy = "Draw the images of mechanisms with `draw_samples`."
-        raise SettingError("student", "a student of the composite", f"one of the {card['mechanism']}", remedy)
-    sizes = card["noise_dim"], card["num_classes"], card["image_size"]
-    num_rows = num_images_per_class * card["num_classes"]
 
-    def source() -> BlockRows:
-        device = choose_device(compute.device)
-        network = place(student.open(), device, torch.channels_last)
-        return BlockRows(partial(_render_composites, network, sizes, device, seed, compute), ROWS_PER_BLOCK)
+    kind: ClassVar[str] = "composites"
 
-    def write(writer: ArtifactWriter) -> None:
-        bytes_per_row = 3 * card["image_size"] ** 2 + 4 * card["noise_dim"] + 8
-        properties = {"num_classes": card["num_classes"]}
-        write_shards(writer, "composites", num_rows, rows_per_shard, source, properties, bytes_per_row)
+    student: StoredStudent
+    num_images_per_class: int
+    rows_per_shard: int
+    seed: int = 0
+    compute: Compute = field(default_factory=Compute)
 
-    inputs = {
-        "kind": "composites",
-        "student": student.artifact.identity,
-        "num_images_per_class": num_images_per_class,
-        "rows_per_shard": rows_per_shard,
-        "seed": seed,
-        "precision": compute.precision,
-    }
-    return CompositeShards(build_artifact(store, inputs, write))
+    def __post_init__(self) -> None:
+        if (mechanism := self.student.card["mechanism"]) != COMPOSITE:
+            remedy = "Draw the images of mechanisms with `SamplesRecipe`."
+            raise SettingError("student", "a student of the composite", f"one of the {mechanism}", remedy)
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the student takes and gives."""
+        return Sizes(*(self.student.card[name] for name in Sizes._fields))
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the student's identity and the numbers."""
+        return {
+            "student": self.student.artifact.identity,
+            "num_images_per_class": self.num_images_per_class,
+            "rows_per_shard": self.rows_per_shard,
+            "seed": self.seed,
+            "precision": self.compute.sampling_precision,
+        }
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Draw the shards that are missing."""
+        noise_dim, num_classes, image_size = self.sizes
+        write_shards(
+            writer,
+            "composites",
+            self.num_images_per_class * num_classes,
+            self.rows_per_shard,
+            self._rows,
+            {"num_classes": num_classes},
+            bytes_per_row=3 * image_size**2 + 4 * noise_dim + 8,
+        )
+
+    def read(self, artifact: Artifact) -> CompositeShards:
+        """Return the shards."""
+        return CompositeShards(artifact)
+
+    def _rows(self) -> BlockRows:
+        device = choose_device(self.compute.device)
+        network = place(self.student.open(), device, torch.channels_last)
+        return BlockRows(partial(self._render, network, device), ROWS_PER_BLOCK)
+
+    def _render(self, network: nn.Module, device: torch.device, block: int) -> dict[str, np.ndarray]:
+        records = draw_records("composites", self.seed, block, self.sizes)
+        noise, labels = records["noise"], records["labels"]
+        with torch.no_grad(), autocast(self.compute.for_sampling(), device):
+            images = network(noise.to(device), labels.to(device))
+        if not torch.isfinite(images).all():
+            remedy = "Distil it at a smaller rate."
+            raise SettingError(f"{COMPOSITE} student", "finite values", "NaN or infinity", remedy)
+        return {"images": encode_images(COMPOSITE, images), "labels": labels.numpy(), "noise": noise.numpy()}
+
+
+def draw_composites(
+    store: Path, student: StoredStudent, num_images_per_class: int, rows_per_shard: int, seed: int, compute: Compute
+) -> CompositeShards:
+    """Make a `CompositesRecipe` in a folder of such images."""
+    return build_in(store, CompositesRecipe(student, num_images_per_class, rows_per_shard, seed, compute))

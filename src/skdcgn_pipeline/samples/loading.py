@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.images.batches import EpochSampler, WindowSampler, take_images
+from skdcgn_pipeline.images.epochs import EpochSampler, WindowSampler
 from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.samples.pixels import take_images
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS, channels_of
 
 logger = logging.getLogger(__name__)

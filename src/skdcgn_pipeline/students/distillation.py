@@ -25,8 +25,8 @@ from skdcgn_pipeline.parameters import Compute, Distill
 from skdcgn_pipeline.runtime.compute import autocast, check_compiler, choose_device, compiled, place
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded
-from skdcgn_pipeline.samples.drawing import decode_images
 from skdcgn_pipeline.samples.loading import BatchLoader, PairsInMemory, PairSource, fetch_by_epochs
+from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.students.architectures import StudentGenerator, make_student
 from skdcgn_pipeline.training.accumulation import SpectralPasses, kept_statistics
 from skdcgn_pipeline.training.averaging import WeightAverage

@@ -15,7 +15,8 @@ from skdcgn_pipeline.artifacts.recipe import Recipe, build_in
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
 from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
 from skdcgn_pipeline.classifiers.training import fit_classifier
-from skdcgn_pipeline.images.batches import EpochSampler, draw_from_split, from_bytes
+from skdcgn_pipeline.images.batches import draw_from_split
+from skdcgn_pipeline.images.epochs import EpochSampler
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.losses import weighted_sum
@@ -28,6 +29,7 @@ from skdcgn_pipeline.parameters import ClassifierFit, Compute, TeacherFit, Trans
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
+from skdcgn_pipeline.samples.pixels import from_bytes
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.training.averaging import WeightAverage

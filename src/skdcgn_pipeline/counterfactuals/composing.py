@@ -1,0 +1,305 @@
+"""Counterfactuals from pools: each mechanism sampled once, combined at will.
+
+The mechanisms are independent, so N masks, N foregrounds and N backgrounds give N^3 counterfactuals
+for one multiply-add each; no network runs while a classifier trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from skdcgn_pipeline.images.epochs import DrawBatch, EpochSampler
+from skdcgn_pipeline.mechanisms import MechanismImages, compose, shift_patches
+from skdcgn_pipeline.parameters import Composition
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.seeding import torch_generator
+from skdcgn_pipeline.samples.pixels import take_decoded_images
+from skdcgn_pipeline.transformations import transform_mechanism
+from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
+
+if TYPE_CHECKING:
+    from skdcgn_pipeline.samples.drawing import SampleShards
+
+# Few enough at a time for the memory of each step to be at hand for the next; no image depends on it.
+IMAGES_PER_PASS = 128
+
+
+@dataclass(frozen=True)
+class CounterfactualRecord:
+    """What counterfactuals are made of.
+
+    Attributes:
+        labels: [B, 3], the class of shape, texture and background.
+        rows: [B, 3], the pool row of each mechanism.
+        foreground_offset: [B, 2] patch shift.
+        background_offset: [B, 2] patch shift.
+    """
+
+    labels: Tensor
+    rows: Tensor
+    foreground_offset: Tensor
+    background_offset: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Self:
+        return type(self)(*(values[rows] for values in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class CounterfactualBatch(CounterfactualRecord):
+    """Composites and what they are made of.
+
+    Attributes:
+        images: [B, 3, H, W] in [-1, 1].
+    """
+
+    images: Tensor
+
+
+class _RowsByClass:
+    """Which rows of a pool are of which class.
+
+    Args:
+        labels: [N] the class of each row.
+        num_classes: Number of classes.
+        classes: Those that rows are drawn of.
+
+    Raises:
+        SettingError: If one of these has no row.
+    """
+
+    def __init__(self, labels: Tensor, num_classes: int, classes: Tensor) -> None:
+        self._rows = labels.argsort(stable=True)
+        self._counts = torch.bincount(labels, minlength=num_classes)
+        self._starts = self._counts.cumsum(0) - self._counts
+        if (self._counts[classes] == 0).any():
+            empty = classes[self._counts[classes] == 0].tolist()
+            raise SettingError("pool", "images of every class", f"none of {empty}", "Draw at least one per class.")
+
+    def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw one row of each class in `labels`."""
+        counts = self._counts[labels]
+        within = (torch.rand(len(labels), generator=generator) * counts).long().clamp_(max=counts - 1)
+        return self._rows[self._starts[labels] + within]
+
+
+class CounterfactualPool:
+    """The images of all three mechanisms in memory, by class.
+
+    Args:
+        images: uint8 images as `SampleShards` stores them; the mechanisms may have different numbers of rows.
+        labels: [N] the class of each row, or one such tensor per mechanism.
+        num_classes: Number of classes.
+        classes: Those that counterfactuals are made of; None takes all.
+
+    Raises:
+        SettingError: If one of these has no row.
+    """
+
+    def __init__(
+        self,
+        images: MechanismImages,
+        labels: Tensor | Mapping[str, Tensor],
+        num_classes: int,
+        classes: Sequence[int] | None = None,
+    ) -> None:
+        self.images, self.num_classes = images, num_classes
+        self.image_size = images.mask.shape[-1]
+        self.classes = torch.tensor(range(num_classes) if classes is None else classes)
+        if isinstance(labels, Tensor):
+            shared = _RowsByClass(labels, num_classes, self.classes)
+            self._rows_by_class = dict.fromkeys(MECHANISMS, shared)
+        else:
+            self._rows_by_class = {m: _RowsByClass(labels[m], num_classes, self.classes) for m in MECHANISMS}
+
+    @classmethod
+    def of(cls, samples: SampleShards) -> CounterfactualPool:
+        """Read samples into memory."""
+        labels = torch.from_numpy(samples.read("labels")["labels"])
+        return cls(samples.read_images(), labels, samples.num_classes, samples.classes)
+
+    @classmethod
+    def mapped(cls, store: Path, samples: Mapping[str, SampleShards]) -> CounterfactualPool:
+        """Map samples into memory: processes that do the same share it.
+
+        Args:
+            store: Directory of the files that are mapped; they are written where they are missing.
+            samples: Where each mechanism's images come from, all with the same number of classes.
+        """
+        from skdcgn_pipeline.counterfactuals.pools import build_arrays
+
+        arrays = {mechanism: build_arrays(store, shards) for mechanism, shards in samples.items()}
+        images = {IMAGE_OF_MECHANISM[m]: arrays[m][IMAGE_OF_MECHANISM[m]] for m in MECHANISMS}
+        labels = {mechanism: arrays[mechanism]["labels"] for mechanism in MECHANISMS}
+        classes = set.intersection(*(set(shards.classes) for shards in samples.values()))
+        return cls(MechanismImages(**images), labels, samples["shape"].num_classes, sorted(classes))
+
+    def _classes_of(self, mechanism: str, composition: Composition) -> Tensor:
+        """Return the classes that a counterfactual mechanism draws from.
+
+        Raises:
+            SettingError: If the composition names a class that the pool lacks.
+        """
+        wanted = getattr(composition.classes, mechanism)
+        if wanted is None:
+            return self.classes
+        own = f"composition.classes.{mechanism}"
+        remedy = "Name classes that were drawn, or draw more classes (sample.classes)."
+        if isinstance(wanted, str):
+            raise SettingError(own, "class numbers", f"the name '{wanted}'", "Resolve names by `Composition.resolved`.")
+        if missing := sorted(set(wanted) - set(self.classes.tolist())):
+            raise SettingError(own, "classes of the samples", f"{missing[0]} ({len(missing)} such)", remedy)
+        return torch.tensor(wanted)
+
+    def _draw_classes(self, classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        return classes[torch.randint(len(classes), (count,), generator=generator)]
+
+    def draw(self, num_images: int, composition: Composition, generator: torch.Generator) -> CounterfactualBatch:
+        """Compose counterfactuals.
+
+        Each image has a class; a counterfactual mechanism draws its own class independently, a factual
+        one takes the image's. The image to learn from is labelled by its shape.
+
+        Args:
+            num_images: How many.
+            composition: Which mechanisms are counterfactual, their transformations, patch shift.
+            generator: Source of every random choice.
+        """
+        image_class = self._draw_classes(self.classes, num_images, generator)
+        labels: dict[str, Tensor] = {}
+        rows: dict[str, Tensor] = {}
+        transformed: dict[str, Tensor] = {}
+        for mechanism in MECHANISMS:
+            own_class = self._draw_classes(self._classes_of(mechanism, composition), num_images, generator)
+            labels[mechanism] = own_class if getattr(composition.counterfactual, mechanism) else image_class
+            rows[mechanism] = self._rows_by_class[mechanism].draw(labels[mechanism], generator)
+            self._transform(mechanism, rows[mechanism], composition, generator, transformed)
+        offsets = self._draw_offsets(num_images, composition, generator)
+        record = CounterfactualRecord(torch.stack([*labels.values()], 1), torch.stack([*rows.values()], 1), *offsets)
+        return CounterfactualBatch(**vars(record), images=self._compose(record, composition, transformed))
+
+    def draw_records(
+        self, num_images: int, per_shape: int, composition: Composition, generator: torch.Generator
+    ) -> CounterfactualRecord:
+        """Draw what counterfactuals are made of, several from each mask, without composing them.
+
+        Args:
+            num_images: How many.
+            per_shape: Counterfactuals of each mask, one after the other.
+            composition: Which mechanisms are counterfactual, and the patch shift.
+            generator: Source of every random choice.
+        """
+        num_shapes = -(-num_images // per_shape)
+        image_class = self._draw_classes(self.classes, num_shapes, generator)
+        labels, rows = [], []
+        for mechanism in MECHANISMS:
+            repeats = 1 if mechanism == "shape" else per_shape
+            own_class = self._draw_classes(self._classes_of(mechanism, composition), num_shapes * repeats, generator)
+            if not getattr(composition.counterfactual, mechanism):
+                own_class = image_class.repeat_interleave(repeats)
+            own_rows = self._rows_by_class[mechanism].draw(own_class, generator)
+            labels.append(own_class.repeat_interleave(per_shape // repeats)[:num_images])
+            rows.append(own_rows.repeat_interleave(per_shape // repeats)[:num_images])
+        offsets = self._draw_offsets(num_images, composition, generator)
+        return CounterfactualRecord(torch.stack(labels, 1), torch.stack(rows, 1), *offsets)
+
+    def _draw_offsets(self, num_images: int, composition: Composition, generator: torch.Generator) -> Tensor:
+        """Draw the patch shifts [2, N, 2] of foreground and background; 0 for what is not shifted."""
+        offsets = torch.zeros(2, num_images, 2, dtype=torch.long)
+        if composition.patch_shift:
+            offsets = torch.randint(self.image_size, (2, num_images, 2), generator=generator)
+        for mechanism, own_offsets in zip(("texture", "background"), offsets, strict=True):
+            if not composition.shifts(mechanism):
+                own_offsets.zero_()
+        return offsets
+
+    def compose_records(
+        self, record: CounterfactualRecord, composition: Composition, generator: torch.Generator
+    ) -> Tensor:
+        """Compose counterfactuals [B, 3, H, W] whose rows and offsets are chosen; transformations are drawn anew."""
+        transformed: dict[str, Tensor] = {}
+        for mechanism, rows in zip(MECHANISMS, record.rows.unbind(1), strict=True):
+            self._transform(mechanism, rows, composition, generator, transformed)
+        return self._compose(record, composition, transformed)
+
+    def _transform(
+        self,
+        mechanism: str,
+        rows: Tensor,
+        composition: Composition,
+        generator: torch.Generator,
+        transformed: dict[str, Tensor],
+    ) -> None:
+        """Put a mechanism's transformed images into `transformed`, if anything transforms them."""
+        if transformations := composition.transformations.of(mechanism):
+            images = take_decoded_images(mechanism, self.images.of(mechanism), rows)
+            transformed[mechanism] = transform_mechanism(images, mechanism, transformations, generator)
+
+    def _compose(
+        self, record: CounterfactualRecord, composition: Composition, transformed: Mapping[str, Tensor]
+    ) -> Tensor:
+        rows = dict(zip(MECHANISMS, record.rows.unbind(1), strict=True))
+        shifts = {"texture": record.foreground_offset, "background": record.background_offset}
+        shifts = {mechanism: own for mechanism, own in shifts.items() if composition.shifts(mechanism)}
+
+        def image_of(mechanism: str, part: slice) -> Tensor:
+            shift = shifts[mechanism][part] if mechanism in shifts else None
+            if mechanism in transformed:
+                image = transformed[mechanism][part]
+                return image if shift is None else shift_patches(image, shift)
+            return take_decoded_images(mechanism, self.images.of(mechanism), rows[mechanism][part], shift)
+
+        num_images = len(record.labels)
+        composites = torch.empty(num_images, 3, self.image_size, self.image_size)
+        for first in range(0, num_images, IMAGES_PER_PASS):
+            part = slice(first, first + IMAGES_PER_PASS)
+            compose(MechanismImages(*(image_of(mechanism, part) for mechanism in MECHANISMS)), out=composites[part])
+        return composites
+
+    def draw_batch(self, composition: Composition, seed: int, purpose: str) -> DrawBatch:
+        """Return a function that composes fresh training batches, labelled by their shape."""
+        draw_labelled = self.draw_labelled_batch(composition, seed, purpose)
+
+        def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+            images, labels = draw_labelled(step, batch_size)
+            return images, labels[:, 0]
+
+        return draw
+
+    def draw_labelled_batch(self, composition: Composition, seed: int, purpose: str) -> DrawBatch:
+        """Return a function that composes fresh training batches with the labels [B, 3] of all mechanisms."""
+
+        def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+            batch = self.draw(batch_size, composition, torch_generator(seed, purpose, step))
+            return batch.images, batch.labels
+
+        return draw
+
+    def draw_fixed_batch(
+        self, composition: Composition, num_images: int, per_shape: int, seed: int, purpose: str
+    ) -> DrawBatch:
+        """Return a function that draws training batches from a fixed set of counterfactuals.
+
+        Only which images belong to the set is kept in memory; they are composed when they are drawn.
+        Transformations of the composition, where there are any, are drawn anew each time.
+
+        Args:
+            composition: How they are composed.
+            num_images: Images of the set.
+            per_shape: Counterfactuals of each mask.
+            seed: Base seed.
+            purpose: Word that sets these draws apart from others.
+        """
+        record = self.draw_records(num_images, per_shape, composition, torch_generator(seed, f"{purpose}-set"))
+        sampler = EpochSampler(num_images, seed, purpose)
+
+        def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+            part = record[sampler.rows(step, batch_size)]
+            return self.compose_records(part, composition, torch_generator(seed, purpose, step)), part.labels[:, 0]
+
+        return draw

@@ -1,0 +1,74 @@
+"""Which rows each training step sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from skdcgn_pipeline.runtime.seeding import torch_generator
+
+# (step, batch size) -> images [B, 3, H, W] in [-1, 1] and labels [B], the same for the same step.
+DrawBatch = Callable[[int, int], tuple[Tensor, Tensor]]
+
+
+class EpochSampler:
+    """Rows of every step: each epoch is a fresh permutation that depends on (seed, purpose, epoch) alone.
+
+    Args:
+        num_rows: Rows to choose from.
+        seed: Base seed.
+        purpose: Word that sets these permutations apart from others.
+    """
+
+    def __init__(self, num_rows: int, seed: int, purpose: str) -> None:
+        self.num_rows, self.seed, self.purpose = num_rows, seed, purpose
+        self._last = (-1, torch.empty(0, dtype=torch.long))
+
+    def _permute(self, generator: torch.Generator) -> Tensor:
+        """Draw the order of an epoch."""
+        return torch.randperm(self.num_rows, generator=generator)
+
+    def _permuted(self, epoch: int) -> Tensor:
+        # Read and replaced as a whole, so that several threads may ask at a time.
+        known, permutation = self._last
+        if known != epoch:
+            permutation = self._permute(torch_generator(self.seed, self.purpose, epoch))
+            self._last = (epoch, permutation)
+        return permutation
+
+    def rows(self, step: int, batch_size: int) -> Tensor:
+        """Return the row numbers [batch_size] of one step."""
+        first = step * batch_size
+        parts = []
+        while batch_size:
+            epoch, start = divmod(first, self.num_rows)
+            part = self._permuted(epoch)[start : start + batch_size]
+            parts.append(part)
+            first += len(part)
+            batch_size -= len(part)
+        return torch.cat(parts)
+
+
+class WindowSampler(EpochSampler):
+    """Rows of every step, whose neighbours share row groups: for rows that are read as they are needed.
+
+    Each epoch shuffles the groups, and spreads the rows of each over the `window` groups that follow it: a row
+    comes at the turn of its group plus a number drawn from [0, window). So at any time rows of at most
+    `window` + 1 groups are asked for, new groups come one by one, and after `window` more a group is through.
+
+    Args:
+        group_sizes: [G] rows of each group, which are numbered in order.
+        window: Groups that a group's rows are mixed with.
+        seed, purpose: As in `EpochSampler`.
+    """
+
+    def __init__(self, group_sizes: Tensor, window: int, seed: int, purpose: str) -> None:
+        super().__init__(int(group_sizes.sum()), seed, purpose)
+        self.group_sizes, self.window = group_sizes, window
+
+    def _permute(self, generator: torch.Generator) -> Tensor:
+        turns = torch.randperm(len(self.group_sizes), generator=generator).repeat_interleave(self.group_sizes)
+        delays = torch.rand(self.num_rows, generator=generator, dtype=torch.float64)
+        return (turns + self.window * delays).argsort(stable=True)

@@ -13,9 +13,10 @@ from skdcgn_pipeline import CounterfactualDataset, CounterfactualStream, Student
 from skdcgn_pipeline.counterfactuals.datasets import sample_counterfactuals
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
 from skdcgn_pipeline.mechanisms import compose
+from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Composition, Counterfactual
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.samples.records import Sizes, draw_records
+from skdcgn_pipeline.samples.records import draw_records
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 RANDOM = Composition(
@@ -42,7 +43,7 @@ def assert_same(one, other):
 def test_a_sample_is_made_from_its_record(tiny_teacher):
     images, labels = sample_counterfactuals(tiny_teacher, 70, seed=5)
     for first, block in ((0, 0), (64, 1)):
-        record = draw_records("counterfactuals", 5, block, Sizes(4, 3, 8))
+        record = draw_records("counterfactuals", 5, block, GeneratorSize(4, 3, 8))
         rows = slice(first, min(first + 64, 70))
         own = {mechanism: getattr(labels, mechanism)[rows] for mechanism in MECHANISMS}
         count = len(own["shape"])
@@ -94,7 +95,7 @@ def test_given_classes_change_nothing_but_their_mechanism(tiny_teacher):
 def test_the_composition_is_followed(tiny_teacher):
     shifted, _ = sample_counterfactuals(tiny_teacher, 6)
     unshifted, labels = sample_counterfactuals(tiny_teacher, 6, composition=Composition(patch_shift=False))
-    noise = draw_records("counterfactuals", 0, 0, 4, 3, 8)["noise"][:6]
+    noise = draw_records("counterfactuals", 0, 0, GeneratorSize(4, 3, 8))["noise"][:6]
     assert_same(unshifted, compose(tiny_teacher.render(noise, labels)))
     assert not torch.equal(shifted, unshifted)
 

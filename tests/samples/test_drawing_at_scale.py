@@ -107,7 +107,7 @@ def test_the_identity_depends_on_what_images_depend_on(one, other, same):
 
 def test_images_are_encoded_outside_of_the_thread_that_renders(tmp_path, monkeypatch):
     threads = {"render": set(), "encode": set()}
-    encode_block = module._encode_block
+    encode_block = module.SamplesRecipe._encode
 
     class Watched(TinyTeacher):
         def render(self, noise, labels):
@@ -118,7 +118,7 @@ def test_images_are_encoded_outside_of_the_thread_that_renders(tmp_path, monkeyp
         threads["encode"].add(threading.get_ident())
         return encode_block(how, block)
 
-    monkeypatch.setattr(module, "_encode_block", watched)
+    monkeypatch.setattr(module.SamplesRecipe, "_encode", watched)
     draw(tmp_path, Watched(), storing=PNG)
     assert len(threads["render"]) == 1
     assert not threads["render"] & threads["encode"]

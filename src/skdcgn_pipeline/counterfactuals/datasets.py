@@ -22,10 +22,11 @@ from skdcgn_pipeline.mechanisms import (
     MechanismLabels,
     compose,
 )
+from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
-from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK, Sizes, draw_records
+from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK, draw_records
 from skdcgn_pipeline.transformations import transform_mechanism
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
@@ -51,7 +52,7 @@ class _Records:
 
 
 def _draw_block(generator: CounterfactualGenerator, seed: int, block: int, composition: Composition) -> _Records:
-    drawn = draw_records(PURPOSE, seed, block, Sizes.of(generator))
+    drawn = draw_records(PURPOSE, seed, block, GeneratorSize.of(generator))
     shape = (ROWS_PER_BLOCK, len(MECHANISMS))
     own = torch.randint(generator.num_classes, shape, generator=torch_generator(seed, f"{PURPOSE}-classes", block))
     drawn_apart = torch.tensor([getattr(composition.counterfactual, mechanism) for mechanism in MECHANISMS])
@@ -65,7 +66,7 @@ def noise_of(generator: CounterfactualGenerator, seed: int) -> Tensor:
     Raises:
         SettingError: If the seed is impossible.
     """
-    return draw_records(PURPOSE, _check_seed(seed), 0, Sizes.of(generator))["noise"][:1]
+    return draw_records(PURPOSE, _check_seed(seed), 0, GeneratorSize.of(generator))["noise"][:1]
 
 
 def _draw_records(generator: CounterfactualGenerator, draws: Sequence[Draw], composition: Composition) -> _Records:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from skdcgn_pipeline.artifacts.recipe import Recipe, build_in
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, find_artifacts
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, check_images, compose
+from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Compute, ImageEncoding, choose_classes
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.encoding import check_encodable, encode
 from skdcgn_pipeline.samples.pixels import decode_images, encode_images
-from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK, Sizes, draw_records
+from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK, draw_records
 from skdcgn_pipeline.samples.shards import Block, BlockRows, Columns, RowGroups, Shards, write_shards
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 
@@ -204,19 +205,19 @@ class SamplesRecipe(Recipe[SampleShards]):
     def build(self, writer: ArtifactWriter) -> None:
         """Draw the shards that are missing."""
         check_encodable(self.storing)
-        sizes = Sizes.of(self.generator)
-        properties: dict[str, Any] = sizes._asdict()
+        size = GeneratorSize.of(self.generator)
+        properties: dict[str, Any] = size._asdict()
         if self.classes is not None:
             properties["classes"] = list(self.classes)
         is_raw = self.storing.encoding == "raw"
         write_shards(
             writer,
             self.purpose,
-            self.num_images_per_class * (sizes.num_classes if self.classes is None else len(self.classes)),
+            self.num_images_per_class * (size.num_classes if self.classes is None else len(self.classes)),
             self.rows_per_shard,
             self._rows,
             properties,
-            bytes_per_row=7 * sizes.image_size**2 + 4 * sizes.noise_dim + 24 if is_raw else None,
+            bytes_per_row=7 * size.image_size**2 + 4 * size.noise_dim + 24 if is_raw else None,
             remedy=REMEDY_OF_SPACE,
             shard_range=self.shard_range,
             others=find_artifacts(writer.directory.parent, self.identity_inputs, but="shard_range"),
@@ -237,7 +238,7 @@ class SamplesRecipe(Recipe[SampleShards]):
     def _render(self, device: torch.device, block: int) -> dict[str, np.ndarray]:
         """Draw the records of a block and render its images."""
         generator = self.generator
-        records = draw_records(self.purpose, self.seed, block, Sizes.of(generator), self.classes)
+        records = draw_records(self.purpose, self.seed, block, GeneratorSize.of(generator), self.classes)
         with torch.no_grad(), autocast(self.compute.for_sampling(), device):
             images = generator.render(records["noise"].to(device), records["labels"].to(device))
         check_images(images, ROWS_PER_BLOCK, generator.image_size)
@@ -329,9 +330,9 @@ class CompositesRecipe(Recipe[CompositeShards]):
             raise SettingError("student", "a student of the composite", f"one of the {mechanism}", remedy)
 
     @property
-    def sizes(self) -> Sizes:
+    def size(self) -> GeneratorSize:
         """What the student takes and gives."""
-        return Sizes(*(self.student.card[name] for name in Sizes._fields))
+        return GeneratorSize(*(self.student.card[name] for name in GeneratorSize._fields))
 
     def inputs(self) -> dict[str, Any]:
         """Return the student's identity and the numbers."""
@@ -345,7 +346,7 @@ class CompositesRecipe(Recipe[CompositeShards]):
 
     def build(self, writer: ArtifactWriter) -> None:
         """Draw the shards that are missing."""
-        noise_dim, num_classes, image_size = self.sizes
+        noise_dim, num_classes, image_size = self.size
         write_shards(
             writer,
             "composites",
@@ -366,7 +367,7 @@ class CompositesRecipe(Recipe[CompositeShards]):
         return BlockRows(partial(self._render, network, device), ROWS_PER_BLOCK)
 
     def _render(self, network: nn.Module, device: torch.device, block: int) -> dict[str, np.ndarray]:
-        records = draw_records("composites", self.seed, block, self.sizes)
+        records = draw_records("composites", self.seed, block, self.size)
         noise, labels = records["noise"], records["labels"]
         with torch.no_grad(), autocast(self.compute.for_sampling(), device):
             images = network(noise.to(device), labels.to(device))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.mechanisms import CounterfactualGenerator
+from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.runtime.seeding import torch_generator
 
 # A generator always renders whole blocks of this many rows, whatever the shards are: the kernels'
@@ -16,24 +15,11 @@ from skdcgn_pipeline.runtime.seeding import torch_generator
 ROWS_PER_BLOCK = 64
 
 
-class Sizes(NamedTuple):
-    """What a generator takes and gives: length of the noise, number of classes, height and width."""
-
-    noise_dim: int
-    num_classes: int
-    image_size: int
-
-    @classmethod
-    def of(cls, generator: CounterfactualGenerator) -> Sizes:
-        """Return the sizes of a generator."""
-        return cls(generator.noise_dim, generator.num_classes, generator.image_size)
-
-
 def draw_records(
     purpose: str,
     seed: int,
     block: int,
-    sizes: Sizes,
+    size: GeneratorSize,
     classes: Sequence[int] | None = None,
 ) -> dict[str, Tensor]:
     """Draw what the images of one block of rows are made from; only `classes`, where they are given.
@@ -46,8 +32,8 @@ def draw_records(
     shape = (ROWS_PER_BLOCK, 2)
     return {
         "row": rows,
-        "labels": rows % sizes.num_classes if classes is None else torch.tensor(classes)[rows % len(classes)],
-        "noise": torch.randn(ROWS_PER_BLOCK, sizes.noise_dim, generator=generator),
-        "foreground_offset": torch.randint(sizes.image_size, shape, generator=generator, dtype=torch.int16),
-        "background_offset": torch.randint(sizes.image_size, shape, generator=generator, dtype=torch.int16),
+        "labels": rows % size.num_classes if classes is None else torch.tensor(classes)[rows % len(classes)],
+        "noise": torch.randn(ROWS_PER_BLOCK, size.noise_dim, generator=generator),
+        "foreground_offset": torch.randint(size.image_size, shape, generator=generator, dtype=torch.int16),
+        "background_offset": torch.randint(size.image_size, shape, generator=generator, dtype=torch.int16),
     }

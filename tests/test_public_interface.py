@@ -64,6 +64,18 @@ def test_every_public_name_is_there():
         assert getattr(skdcgn_pipeline, name).__name__ == name
 
 
+# What reads pictures and returns tables needs more than torch.
+NEEDS_TABLES = {"InvariantClassifier"}
+
+
+@pytest.mark.parametrize("name", sorted({*skdcgn_pipeline.__all__} - NEEDS_TABLES))
+def test_a_public_name_needs_torch_alone_of_the_heavy_packages(name):
+    heavy = '{"numba", "pyarrow", "pandas", "sklearn", "scipy", "matplotlib", "kedro", "mlflow"}'
+    run = run_python(f"import skdcgn_pipeline, sys; skdcgn_pipeline.{name}; print(sorted({heavy} & set(sys.modules)))")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'load_student'"):
         _ = skdcgn_pipeline.load_student

@@ -20,15 +20,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
 from skdcgn_pipeline.artifacts.store import check_writable, readable_disk_errors, sha256_of_file
 from skdcgn_pipeline.images.download import AbsentError, DownloadError, discard, download, part_of
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError, check_choice
 from skdcgn_pipeline.runtime.progress import stop_requested
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -445,6 +447,8 @@ def count_states(states: Sequence[AssetState]) -> str:
 
 def states_as_table(states: Sequence[AssetState]) -> pd.DataFrame:
     """Return states as a table with one row per asset."""
+    import pandas as pd
+
     table = pd.DataFrame([asdict(state) for state in states], columns=[one.name for one in fields(AssetState)])
     return table.astype({"size": "Int64"})  # unknown ones would turn the others into fractions
 

@@ -23,8 +23,8 @@ from skdcgn_pipeline.classifiers.ensemble_study import (
 from skdcgn_pipeline.classifiers.training import build_classifier
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
 from skdcgn_pipeline.images.batches import draw_from_images, draw_from_split
-from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.metrics.cost import count_parameters
 from skdcgn_pipeline.metrics.generation import measure_likeness
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, Distill, Ensemble, Teacher, Transformations

@@ -30,6 +30,7 @@ from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Compute, EnsembleFit, ImageEncoding, Precision
 from skdcgn_pipeline.runtime import compute as computing
 from skdcgn_pipeline.runtime.compute import choose_device, compiled, place
+from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
 from skdcgn_pipeline.samples.drawing import draw_samples
 from skdcgn_pipeline.samples.loading import BatchLoader, StreamedPairs, fetch_by_epochs
@@ -178,14 +179,14 @@ def measure_ensemble(run: Run, part: Part) -> None:
         }
         for precision in ("fp32", "bf16"):
             noted: list[tuple[int, float]] = []
-            ensemble_training.fit_ensemble(
-                lambda step, size: (images, labels),
-                lambda step, size: (images, labels[:, None].expand(-1, len(MECHANISMS))),
-                EnsembleFit(**settings | {"precision": precision}),
-                SEED,
-                run.compute(),
-                record=lambda step, losses, noted=noted: noted.append((step, time.perf_counter())),
-            )
+            with listening(lambda _, step, losses, noted=noted: noted.append((step, time.perf_counter()))):
+                ensemble_training.fit_ensemble(
+                    lambda step, size: (images, labels),
+                    lambda step, size: (images, labels[:, None].expand(-1, len(MECHANISMS))),
+                    EnsembleFit(**settings | {"precision": precision}),
+                    SEED,
+                    run.compute(),
+                )
             (first, start), (last, end) = noted[0], noted[-1]
             rates[precision] = (last - first) * 2 * batch / (end - start)
             what = f"{name}, {size} px" + (", channels last" if precision == "bf16" else "")

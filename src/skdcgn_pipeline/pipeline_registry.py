@@ -50,6 +50,8 @@ def register_pipelines() -> dict[str, Pipeline]:
         "distill": distilled,
         "compose": composed,
         "classify": classified,
+        # What `classify` becomes where `classify.trained_on` names the originals alone, see `session`.
+        "classify_originals": prepared + classify.create_originals(),
         "ensemble": composed + ensemble.create_pipeline(),
         "ablation": composed + ablation.create_pipeline(),
         "baseline": prepared + sampled + baseline.create_pipeline(),

@@ -76,6 +76,8 @@ class ProjectSession(KedroSession):
         names, at_this_scale = _told(lambda: self._at_scale(names))
         if at_this_scale is not None:
             kwargs["node_names"] = _told(lambda: _narrowed(kwargs.get("node_names"), at_this_scale))
+        if [*self._parameter("classify").get("trained_on", ())] == ["originals"]:
+            names = ["classify_originals" if name == "classify" else name for name in names]
         if "ablation" in names and self._parameter("ablation").get("plan"):
             from skdcgn_pipeline.pipelines.ablation.pipeline import PLAN
 

@@ -12,6 +12,8 @@ from scipy import stats
 from torch import nn
 
 from skdcgn_pipeline.classifiers.accuracy import (
+    accuracy_by_class,
+    expected_calibration_error,
     mean_interval,
     measure_accuracy,
     measure_classifier,
@@ -19,7 +21,7 @@ from skdcgn_pipeline.classifiers.accuracy import (
     summarise_accuracy,
 )
 from skdcgn_pipeline.images.bias import biased_split
-from skdcgn_pipeline.images.image_set import Split
+from skdcgn_pipeline.images.image_set import ImagesInMemory, Split
 
 
 class BrightnessClassifier(nn.Module):
@@ -44,8 +46,14 @@ def test_predictions_do_not_depend_on_the_batches(cpu):
 
 
 def test_accuracy_is_the_share_of_right_answers(cpu):
-    rows = measure_accuracy(BrightnessClassifier(), make_split([1, 2, 3, 4], [1, 2, 0, 0], [False] * 4), cpu)
-    assert rows == [{"subset": "all", "accuracy": 0.5, "num_images": 4}]
+    (row,) = measure_accuracy(BrightnessClassifier(), make_split([1, 2, 3, 4], [1, 2, 0, 0], [False] * 4), cpu)
+    assert row["calibration_error"] > 0
+    assert {**row, "calibration_error": 0} == {
+        "subset": "all",
+        "accuracy": 0.5,
+        "num_images": 4,
+        "calibration_error": 0,
+    }
 
 
 def test_digits_without_a_collision_are_also_measured_alone(cpu):
@@ -66,6 +74,62 @@ def test_a_confusion_matrix_counts_images_by_true_and_predicted_class(cpu):
     assert confusion == expected
     assert confusion[3][9] == 1  # a 3 taken for a 9, not the other way round
     assert confusion[9][3] == 0
+
+
+def test_the_worst_group_is_named_by_class_and_background(cpu):
+    images = make_split([0, 0, 1, 1, 1, 0], [0] * 6, [False] * 6).images
+    split = Split(
+        "test",
+        "test",
+        ImagesInMemory(images),
+        torch.tensor([0, 0, 0, 1, 1, 1]),
+        {"background": torch.tensor([0, 1, 1, 0, -1, 1])},
+        {"background": ("land", "water")},
+    )
+    rows = {row["subset"]: row for row in measure_accuracy(BrightnessClassifier(), split, cpu, ["crow", "duck"])}
+    assert rows["all"]["accuracy"] == pytest.approx(4 / 6)
+    # Crows on land 1 of 1, crows on water 1 of 2, ducks on land 1 of 1, ducks on water 0 of 1; one of no group.
+    expected = {"subset": "worst group", "accuracy": 0.0, "num_images": 1, "group": "duck on water"}
+    assert rows["worst group"] == expected
+
+
+def test_images_of_no_group_have_no_worst_one(cpu):
+    split = make_split([1, 2], [1, 2], [False] * 2)
+    split = Split("test", "test", split.rows, split.labels, {"group": torch.tensor([-1, -1])})
+    assert [row["subset"] for row in measure_accuracy(BrightnessClassifier(), split, cpu)] == ["all"]
+
+
+def test_with_more_than_ten_classes_the_five_most_probable_ones_count_too(cpu):
+    class Twelve(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return -torch.arange(12.0).expand(len(images), 12)
+
+    rows = measure_accuracy(Twelve(), make_split([0] * 4, [0, 4, 5, 11], [False] * 4), cpu)
+    assert rows[1] == {"subset": "top 5", "accuracy": 0.5, "num_images": 4}
+
+
+def test_accuracy_by_class_is_the_diagonals_share():
+    shares = accuracy_by_class(np.array([[3, 1, 0], [0, 0, 0], [1, 0, 1]]))
+    assert shares[[0, 2]].tolist() == [0.75, 0.5]
+    assert math.isnan(shares[1])
+
+
+def test_the_calibration_error_by_hand(cpu):
+    probabilities = torch.tensor([[0.95, 0.05], [0.95, 0.05], [0.6, 0.4], [0.38, 0.62]])
+    labels = torch.tensor([0, 1, 0, 1])
+    # Ten bins: two images at 0.95 of which one is right, one at 0.6 that is right, one at 0.62 that is right.
+    expected = (abs(2 * 0.95 - 1) + abs(0.6 - 1) + abs(0.62 - 1)) / 4
+    assert expected_calibration_error(probabilities.log(), labels, 10) == pytest.approx(expected, abs=1e-6)
+
+
+def test_who_is_certain_and_right_is_calibrated(cpu):
+    class Certain(BrightnessClassifier):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return 1000 * super().forward(images)
+
+    right, half = (make_split([1, 2], labels, [False] * 2) for labels in ([1, 2], [1, 0]))
+    assert measure_accuracy(Certain(), right, cpu)[0]["calibration_error"] == pytest.approx(0, abs=1e-9)
+    assert measure_accuracy(Certain(), half, cpu)[0]["calibration_error"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("num_values", [2, 3, 10])

@@ -9,6 +9,7 @@ import torch
 
 from skdcgn_pipeline.classifiers import classification
 from skdcgn_pipeline.classifiers.classification import (
+    COLUMNS,
     classifier_seed,
     counterfactuals_on_the_fly,
     originals,
@@ -59,7 +60,7 @@ def test_classifiers_of_two_training_sets_pair_up_by_seed():
 
 def test_every_seed_and_split_is_measured(tmp_path, biased_images, one_split):
     table = measure(tmp_path, originals(biased_images), biased_images, one_split)
-    assert list(table.columns) == ["trained_on", "seed", "split", "subset", "accuracy", "num_images"]
+    assert list(table.columns) == COLUMNS
     assert table["trained_on"].unique().tolist() == ["originals"]
     assert table["seed"].unique().tolist() == [0, 1]
     assert table["subset"].unique().tolist() == ["all", "without collisions"]

@@ -12,15 +12,17 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import models
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.classifiers import ensemble as invariant_ensemble
 from skdcgn_pipeline.classifiers import ensemble_training as module
+from skdcgn_pipeline.classifiers import training
 from skdcgn_pipeline.classifiers.ensemble import MechanismLogits
 from skdcgn_pipeline.classifiers.ensemble_training import (
-    build_ensemble,
+    EnsembleRecipe,
     counterfactual_losses,
     fit_ensemble,
     initial_ensemble,
-    learning_rate_at,
+    learning_rate_factor,
     open_ensemble,
     real_loss,
 )
@@ -30,6 +32,7 @@ from skdcgn_pipeline.images.batches import draw_from_images
 from skdcgn_pipeline.parameters import Composition, Compute, Counterfactual, EnsembleFit, ImageReading
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 CPU = Compute(device="cpu")
@@ -65,7 +68,7 @@ def tiny_trunk(monkeypatch):
         return trunk, "head", 144
 
     monkeypatch.setattr(invariant_ensemble, "_build_trunk", build)
-    monkeypatch.setattr(module, "LOG_EVERY_STEPS", 1)
+    monkeypatch.setattr(training, "LOG_EVERY_STEPS", 1)
 
 
 def toy_images(labels: torch.Tensor, seed: int) -> torch.Tensor:
@@ -85,20 +88,13 @@ def draw_toy_counterfactuals(seed: int = 0):
 
 
 def fit(num_steps: int = 4, seed: int = 0, path: Path | None = None, stop_at: int = 0, compute=CPU, **changes):
-    def record(step: int, losses: dict[str, float]) -> None:
+    def record(training: str, step: int, losses: dict[str, float]) -> None:
         if step == stop_at:
             progress.request_stop()
 
-    return fit_ensemble(
-        draw_real(),
-        draw_toy_counterfactuals(),
-        settings(num_steps, **changes),
-        seed,
-        compute,
-        NUM_CLASSES,
-        path,
-        record,
-    )
+    draws = draw_real(), draw_toy_counterfactuals()
+    with listening(record):
+        return fit_ensemble(*draws, settings(num_steps, **changes), seed, compute, NUM_CLASSES, path)
 
 
 def assert_same_weights(first, second) -> None:
@@ -181,9 +177,9 @@ def test_every_setting_of_the_training_counts():
 
 def test_the_learning_rate_falls_to_a_tenth_twice():
     options = settings(45, learning_rate=1e-3)
-    rates = [learning_rate_at(step, options) for step in range(45)]
+    rates = [1e-3 * learning_rate_factor(step, options) for step in range(45)]
     assert rates == pytest.approx([1e-3] * 15 + [1e-4] * 15 + [1e-5] * 15)
-    assert {learning_rate_at(step, settings(9, num_decays=0)) for step in range(9)} == {0.05}
+    assert {learning_rate_factor(step, settings(9, num_decays=0)) for step in range(9)} == {1}
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -217,15 +213,15 @@ def test_what_ran_before_does_not_change_a_training():
 
 def test_every_step_has_its_own_dropout(monkeypatch):
     asked: list[tuple] = []
-    seeded = module.seeded
+    seeded = training.seeded
 
     def listen(*arguments):
         asked.append(arguments)
         return seeded(*arguments)
 
-    monkeypatch.setattr(module, "seeded", listen)
+    monkeypatch.setattr(training, "seeded", listen)
     fit(3, seed=5)
-    assert asked == [(5, "ensemble-init"), *((5, "ensemble-dropout", step) for step in range(3))]
+    assert asked == [(5, "classifier-dropout", step) for step in range(3)]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -314,14 +310,13 @@ def test_counterfactuals_have_the_labels_of_all_mechanisms(tiny_samples):
 # --- artifacts -----------------------------------------------------------------------------------
 
 
-def build(store: Path, calls: list[int] | None = None, seed: int = 0, data: str = "toy", record=None, **changes):
+def build(store: Path, calls: list[int] | None = None, seed: int = 0, data: str = "toy", **changes):
     def source():
         if calls is not None:
             calls.append(1)
         return draw_real(), draw_toy_counterfactuals()
 
-    record = record or module.record_nothing
-    return build_ensemble(store, {"data": data}, source, settings(3, **changes), seed, CPU, NUM_CLASSES, record)
+    return build_in(store, EnsembleRecipe({"data": data}, source, settings(3, **changes), seed, CPU, NUM_CLASSES))
 
 
 def test_an_ensemble_is_built_once_and_opened_as_it_was(tmp_path):
@@ -350,11 +345,11 @@ def test_how_often_checkpoints_are_kept_does_not_matter(tmp_path):
 
 
 def test_an_interrupted_build_continues_to_the_same_bytes(tmp_path):
-    def stop(step: int, losses: dict[str, float]) -> None:
+    def stop(training: str, step: int, losses: dict[str, float]) -> None:
         progress.request_stop()
 
-    with pytest.raises(InterruptedRunError):
-        build(tmp_path / "killed", record=stop)
+    with pytest.raises(InterruptedRunError), listening(stop):
+        build(tmp_path / "killed")
     progress.clear_stop()
     continued, whole = build(tmp_path / "killed")[0], build(tmp_path / "whole")[0]
     assert continued.manifest == whole.manifest
@@ -400,7 +395,7 @@ def test_a_network_of_torchvision_trains_from_weights_in_a_file(tmp_path, monkey
         counterfactual_batch_size=4,
     )
     source = draw_real(), draw_toy_counterfactuals()
-    artifact, ensemble = build_ensemble(tmp_path / "store", {}, lambda: source, options, 0, CPU, 1000)
+    artifact, ensemble = build_in(tmp_path / "store", EnsembleRecipe({}, lambda: source, options, 0, CPU))
     start = initial_ensemble(options, 0, 1000)
     assert torch.equal(start.heads["shape"].weight, start.heads["texture"].weight)
     assert not torch.equal(ensemble.heads["shape"].weight, start.heads["shape"].weight)

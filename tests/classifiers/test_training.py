@@ -13,6 +13,7 @@ from skdcgn_pipeline.images.batches import draw_from_images
 from skdcgn_pipeline.parameters import ClassifierFit, Compute
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError
+from skdcgn_pipeline.runtime.recording import listening
 
 CPU = Compute(device="cpu")
 
@@ -36,11 +37,12 @@ def record_every_step(monkeypatch):
 
 
 def fit(num_steps: int = 4, seed: int = 0, path: Path | None = None, stop_at: int = 0, **changes):
-    def record(step: int, losses: dict[str, float]) -> None:
+    def record(training: str, step: int, losses: dict[str, float]) -> None:
         if step == stop_at:
             progress.request_stop()
 
-    return fit_classifier(draw_toy(), settings(num_steps, **changes), seed, CPU, 3, path, record)
+    with listening(record):
+        return fit_classifier(draw_toy(), settings(num_steps, **changes), seed, CPU, 3, path)
 
 
 def assert_same_weights(first, second) -> None:
@@ -110,14 +112,13 @@ def test_a_precision_of_its_own_goes_before_that_of_the_run(tmp_path):
     assert not torch.equal(own.head.weight, fit()[0].head.weight)
 
 
-def build(store: Path, calls: list[int] | None = None, seed: int = 0, data: str = "toy", record=None, **changes):
+def build(store: Path, calls: list[int] | None = None, seed: int = 0, data: str = "toy", **changes):
     def source():
         if calls is not None:
             calls.append(1)
         return draw_toy()
 
-    record = record or module.record_nothing
-    return build_classifier(store, {"data": data}, source, settings(3, **changes), seed, CPU, 3, record)
+    return build_classifier(store, {"data": data}, source, settings(3, **changes), seed, CPU, 3)
 
 
 def test_a_classifier_is_built_once_and_opened_as_it_was(tmp_path):
@@ -142,11 +143,11 @@ def test_how_often_checkpoints_are_kept_does_not_matter(tmp_path):
 
 
 def test_an_interrupted_build_continues_to_the_same_bytes(tmp_path):
-    def stop(step: int, losses: dict[str, float]) -> None:
+    def stop(training: str, step: int, losses: dict[str, float]) -> None:
         progress.request_stop()
 
-    with pytest.raises(InterruptedRunError):
-        build(tmp_path / "killed", record=stop)
+    with pytest.raises(InterruptedRunError), listening(stop):
+        build(tmp_path / "killed")
     progress.clear_stop()
     continued, whole = build(tmp_path / "killed")[0], build(tmp_path / "whole")[0]
     assert continued.manifest == whole.manifest

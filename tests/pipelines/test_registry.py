@@ -45,7 +45,16 @@ def registered() -> dict[str, Pipeline]:
 
 
 def test_every_stage_is_registered(registered: dict[str, Pipeline]) -> None:
-    assert set(registered) == {*STAGES, "__default__"}
+    assert set(registered) == {*STAGES, "classify_originals", "__default__"}
+
+
+def test_originals_alone_are_classified_without_a_teacher(registered: dict[str, Pipeline]) -> None:
+    originals, whole = registered["classify_originals"], registered["classify"]
+    inputs = {name for name in originals.inputs() if not name.startswith("params:")}
+    of_stage = originals.only_nodes_with_tags("classify")
+    assert of_stage.all_outputs() == whole.only_nodes_with_tags("classify").all_outputs()
+    assert not [name for name in originals.datasets() if "samples" in name or "counterfactuals" in name]
+    assert not [name for name in inputs if "teacher" in name or "student" in name]
 
 
 @pytest.mark.parametrize("tag", BY_NAME_ONLY)
@@ -114,8 +123,8 @@ def test_each_mechanism_has_its_namespace(registered: dict[str, Pipeline]) -> No
 
 
 def test_node_names_are_unique(registered: dict[str, Pipeline]) -> None:
-    # These take the place of others: students from the package, networks without training.
-    others = ("results", "export_released", "network_benchmark")
+    # These take the place of others: students from the package, networks without training, originals alone.
+    others = ("results", "export_released", "network_benchmark", "classify_originals")
     everything = sum((pipe for name, pipe in registered.items() if name not in others), Pipeline([]))
     names = [node.name for node in everything.nodes]
 

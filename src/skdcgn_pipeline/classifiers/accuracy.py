@@ -3,47 +3,63 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
-from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, memory_format, place
 from skdcgn_pipeline.samples.pixels import from_bytes
 
 CONFIDENCE = 0.95
+FEW_CLASSES = 10  # with more, the five most probable classes are looked at, too
 
 
 @torch.no_grad()
-def predict_classes(classifier: DigitClassifier, images: Tensor, compute: Compute, batch_size: int = 500) -> Tensor:
-    """Return the predicted class [N] of uint8 images [N, 3, H, W]."""
+def predict_logits(classifier: nn.Module, images: Tensor, compute: Compute, batch_size: int = 500) -> Tensor:
+    """Return the logits [N, K], in single precision, of uint8 images [N, 3, H, W]."""
     device = choose_device(compute.device)
     classifier = place(classifier, device, memory_format(compute))
-    predictions = []
+    logits = []
     for batch in images.split(batch_size):
         with autocast(compute, device):
-            logits = classifier(from_bytes(batch).to(device))
-        predictions.append(logits.argmax(1).cpu())
-    return torch.cat(predictions)
+            logits.append(classifier(from_bytes(batch).to(device)).float().cpu())
+    return torch.cat(logits)
 
 
-def measure_accuracy(classifier: DigitClassifier, split: Split, compute: Compute) -> list[dict[str, object]]:
-    """Measure one classifier on one split.
+def predict_classes(classifier: nn.Module, images: Tensor, compute: Compute, batch_size: int = 500) -> Tensor:
+    """Return the predicted class [N] of uint8 images [N, 3, H, W]."""
+    return predict_logits(classifier, images, compute, batch_size).argmax(1)
+
+
+def measure_accuracy(
+    classifier: nn.Module, split: Split, compute: Compute, class_names: Sequence[str] = ()
+) -> list[dict[str, object]]:
+    """Measure one classifier on one split; what is measured follows from what is known of the images.
+
+    Args:
+        classifier: Gives logits [N, K].
+        split: The images.
+        compute: Device and precision.
+        class_names: Name of each class; the worst group is called by them.
 
     Returns:
-        A row for the subset `all` and, where some digits collide with their background, one for
-        `without collisions`: `subset`, `accuracy` in [0, 1] and `num_images`.
+        Rows of `subset`, `accuracy` in [0, 1] and `num_images`: for the subset `all`, with the `calibration_error`;
+        where some objects collide with their background, `without collisions`; where there are groups, `worst group`,
+        which `group` names (Sagawa et al. 2020, arXiv 1911.08731); and with more than ten classes `top 5`, the share
+        of images whose class is among the five most probable ones.
     """
-    return _accuracy_of(predict_classes(classifier, split.images, compute), split)
+    logits = predict_logits(classifier, split.images, compute)
+    return _accuracy_of(logits, split, class_names)
 
 
 def measure_classifier(
-    classifier: DigitClassifier, split: Split, compute: Compute, num_classes: int
+    classifier: nn.Module, split: Split, compute: Compute, num_classes: int
 ) -> tuple[list[dict[str, object]], list[list[int]]]:
     """Measure one classifier on one split, class by class.
 
@@ -51,20 +67,56 @@ def measure_classifier(
         The rows of `measure_accuracy`, and the confusion matrix: images by true class (rows) and
         predicted class (columns).
     """
-    predicted = predict_classes(classifier, split.images, compute)
-    pairs = torch.bincount(split.labels * num_classes + predicted, minlength=num_classes**2)
-    return _accuracy_of(predicted, split), pairs.view(num_classes, num_classes).tolist()
+    logits = predict_logits(classifier, split.images, compute)
+    pairs = torch.bincount(split.labels * num_classes + logits.argmax(1), minlength=num_classes**2)
+    return _accuracy_of(logits, split), pairs.view(num_classes, num_classes).tolist()
 
 
-def _accuracy_of(predicted: Tensor, split: Split) -> list[dict[str, object]]:
-    correct = (predicted == split.labels).numpy()
-    rows: list[dict[str, object]] = [
-        {"subset": "all", "accuracy": float(correct.mean()), "num_images": len(correct)},
-    ]
+def _accuracy_of(logits: Tensor, split: Split, class_names: Sequence[str] = ()) -> list[dict[str, object]]:
+    correct = logits.argmax(1) == split.labels
+    error = expected_calibration_error(logits, split.labels)
+    rows = [_share("all", correct) | {"calibration_error": error}]
     if split.collision.any():
-        visible = correct[~split.collision.numpy()]
-        rows.append({"subset": "without collisions", "accuracy": float(visible.mean()), "num_images": len(visible)})
+        rows.append(_share("without collisions", correct[~split.collision]))
+    if (groups := split.groups) is not None and (groups >= 0).any():
+        by_group = {int(number): correct[groups == number] for number in groups.unique() if number >= 0}
+        worst = min(by_group, key=lambda number: by_group[number].float().mean().item())
+        names = class_names or [f"class {number}" for number in range(logits.shape[1])]
+        rows.append(_share("worst group", by_group[worst]) | {"group": split.group_name(worst, names)})
+    if logits.shape[1] > FEW_CLASSES:
+        rows.append(_share("top 5", (logits.topk(5, 1).indices == split.labels[:, None]).any(1)))
     return rows
+
+
+def _share(subset: str, correct: Tensor) -> dict[str, object]:
+    return {"subset": subset, "accuracy": float(correct.double().mean()), "num_images": len(correct)}
+
+
+def accuracy_by_class(confusion: np.ndarray) -> np.ndarray:
+    """Return the share of each class's images that are taken for it [K]; NaN for classes without images.
+
+    Args:
+        confusion: [K, K] images by true class (rows) and predicted class (columns).
+    """
+    counts = confusion.sum(1)
+    return np.divide(np.diag(confusion), counts, out=np.full(len(counts), math.nan), where=counts > 0)
+
+
+def expected_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 15) -> float:
+    """Return by how much the probability of the predicted class differs from how often it is right, in [0, 1].
+
+    Images are sorted into bins of equal width by that probability; the differences between its mean and the accuracy
+    of a bin are weighted by its images (Guo et al. 2017, arXiv 1706.04599).
+
+    Args:
+        logits: [N, K].
+        labels: [N].
+        num_bins: Number of bins.
+    """
+    confidence, predicted = logits.double().softmax(1).max(1)
+    surplus = confidence - (predicted == labels).double()
+    bins = (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1
+    return float(torch.zeros(num_bins, dtype=torch.double).index_add(0, bins, surplus).abs().sum() / len(labels))
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:

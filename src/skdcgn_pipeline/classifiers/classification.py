@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import Artifact, build_json
 from skdcgn_pipeline.classifiers.accuracy import measure_accuracy
 from skdcgn_pipeline.classifiers.accuracy import measure_classifier as measure_by_class
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
-from skdcgn_pipeline.classifiers.training import build_classifier
+from skdcgn_pipeline.classifiers.training import ClassifierRecipe
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, CounterfactualShards, store_counterfactuals
 from skdcgn_pipeline.images.batches import draw_from_images, draw_from_split
 from skdcgn_pipeline.images.biased import BiasedImages
@@ -29,11 +29,10 @@ from skdcgn_pipeline.runtime.engine import run_side_by_side
 from skdcgn_pipeline.runtime.seeding import derive_seed
 from skdcgn_pipeline.runtime.threads import on_one_thread, once
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.training.checkpointing import RecordStep, record_nothing
 from skdcgn_pipeline.vocabulary import STUDENTS
 
 ORIGINALS = "originals"
-COLUMNS = ["trained_on", "seed", "split", "subset", "accuracy", "num_images"]
+COLUMNS = ["trained_on", "seed", "split", "subset", "accuracy", "num_images", "group", "calibration_error"]
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,12 @@ class TrainingSet:
 
 
 def originals(biased_images: BiasedImages) -> TrainingSet:
-    """Return the biased training digits."""
+    """Return the training images, which may be biased."""
     split = once(partial(biased_images.split, "train"))
     inputs = {"biased_images": biased_images.artifact.identity, "split": "train"}
-    return TrainingSet(ORIGINALS, inputs, 10, lambda seed: draw_from_split(split(), seed, "classifier-rows"))
+    return TrainingSet(
+        ORIGINALS, inputs, biased_images.num_classes, lambda seed: draw_from_split(split(), seed, "classifier-rows")
+    )
 
 
 def counterfactuals_on_the_fly(
@@ -89,14 +90,6 @@ def classifier_seed(seed: int, number: int) -> int:
     return derive_seed(seed, "classifier", number)
 
 
-RecordScope = Callable[[str], AbstractContextManager[RecordStep]]
-
-
-def unrecorded(name: str) -> AbstractContextManager[RecordStep]:
-    """Record no losses."""
-    return nullcontext(record_nothing)
-
-
 def train_and_measure(
     store: Path,
     sets: Sequence[TrainingSet],
@@ -106,7 +99,6 @@ def train_and_measure(
     num_seeds: int,
     seed: int,
     compute: Compute,
-    record_scope: RecordScope = unrecorded,
 ) -> pd.DataFrame:
     """Train one classifier per training set and seed, side by side, and measure them on unbiased splits.
 
@@ -121,31 +113,20 @@ def train_and_measure(
         num_seeds: How many classifiers of each training set.
         seed: Base seed.
         compute: Device and precision.
-        record_scope: Gives where the losses of a classifier, named by training set and seed, go.
 
     Returns:
-        Rows with `trained_on`, `seed`, `split`, `subset`, `accuracy` in [0, 1], `num_images`, in the order of the
-        training sets and their seeds.
+        Rows with `trained_on`, `seed`, `split`, and what `measure_accuracy` gives, in the order of the training sets
+        and their seeds.
     """
 
-    def measured(one: TrainingSet, number: int, record: RecordStep) -> list[dict[str, Any]]:
-        artifact, classifier = train_classifier(store, one, settings, number, seed, compute, record)
+    def measured(training_set: TrainingSet, number: int) -> list[dict[str, Any]]:
+        artifact, classifier = train_classifier(store, training_set, settings, number, seed, compute)
         rows = measure_classifier(store, artifact, classifier, biased_images, splits, compute)
-        return [{"trained_on": one.name, "seed": number} | row for row in rows]
+        return [{"trained_on": training_set.name, "seed": number} | row for row in rows]
 
-    with ExitStack() as scopes:
-        calls = [
-            partial(measured, one, number, scopes.enter_context(record_scope(_scope_name(one, number))))
-            for one in sets
-            for number in range(num_seeds)
-        ]
-        rows = run_side_by_side(calls, choose_device(compute.device))
-    return pd.DataFrame([row for own_rows in rows for row in own_rows], columns=COLUMNS)
-
-
-def _scope_name(training_set: TrainingSet, number: int) -> str:
-    """Return what the losses of a classifier are recorded as."""
-    return f"classifier/{training_set.name}/seed_{number}"
+    calls = [partial(measured, training_set, number) for training_set in sets for number in range(num_seeds)]
+    rows = run_side_by_side(calls, choose_device(compute.device))
+    return pd.DataFrame([row for classifier_rows in rows for row in classifier_rows], columns=COLUMNS)
 
 
 def train_classifier(
@@ -155,22 +136,21 @@ def train_classifier(
     number: int,
     seed: int,
     compute: Compute,
-    record: RecordStep = record_nothing,
 ) -> tuple[Artifact, DigitClassifier]:
     """Return the classifier with this number of a training set, trained now or before; see `train_and_measure`."""
-    own_seed = classifier_seed(seed, number)
+    set_seed = classifier_seed(seed, number)
+    recipe = ClassifierRecipe(
+        training_set.inputs,
+        partial(training_set.source, set_seed),
+        settings,
+        set_seed,
+        compute,
+        training_set.num_classes,
+        name=f"classifier/{training_set.name}/seed_{number}",
+        title=f"classifier on {training_set.name}, seed {number}",
+    )
     with on_one_thread(choose_device(compute.device)):
-        return build_classifier(
-            store,
-            training_set.inputs,
-            partial(training_set.source, own_seed),
-            settings,
-            own_seed,
-            compute,
-            training_set.num_classes,
-            record,
-            f"classifier on {training_set.name}, seed {number}",
-        )
+        return build_in(store, recipe)
 
 
 def measure_classifier(
@@ -184,6 +164,7 @@ def measure_classifier(
     """Return the accuracy of a classifier by `split` and `subset`, measured or as it was found before."""
     inputs = {
         "kind": "accuracy",
+        "version": 2,
         "classifier": artifact.identity,
         "biased_images": biased_images.artifact.identity,
         "splits": sorted(splits),
@@ -193,7 +174,7 @@ def measure_classifier(
         return [
             {"split": name} | row
             for name, read in splits.items()
-            for row in measure_accuracy(classifier, read(), compute)
+            for row in measure_accuracy(classifier, read(), compute, biased_images.class_names)
         ]
 
     return build_json(store.parent / "accuracy", inputs, measure)
@@ -230,7 +211,6 @@ def take_classifier(
     biased_images: BiasedImages,
     parameters: Parameters,
     number: int = 0,
-    record_scope: RecordScope = unrecorded,
 ) -> tuple[Artifact, InvariantClassifier, list[dict[str, Any]]]:
     """Return a classifier to take away: the one that `train_and_measure` trained, or a new one.
 
@@ -241,7 +221,6 @@ def take_classifier(
         biased_images: The originals, and what it is measured on.
         parameters: All settings.
         number: Which of the classifiers of this training set.
-        record_scope: As in `train_and_measure`.
 
     Returns:
         Where it is stored, the classifier, and its accuracy by split and subset.
@@ -255,8 +234,7 @@ def take_classifier(
     sets = training_sets(biased_images, {STUDENTS: samples}, stored, classify.counterfactuals, composition)
     (own_set,) = [one for one in sets if one.name == trained_on]
     compute = parameters.compute
-    with record_scope(_scope_name(own_set, number)) as record:
-        artifact, network = train_classifier(classifier_store, own_set, classify.fit, number, seed, compute, record)
+    artifact, network = train_classifier(classifier_store, own_set, classify.fit, number, seed, compute)
     accuracy = measure_classifier(classifier_store, artifact, network, biased_images, splits_of(biased_images), compute)
     labels = [str(label) for label in range(own_set.num_classes)]
     return artifact, InvariantClassifier.of(network, labels, samples.image_size), accuracy

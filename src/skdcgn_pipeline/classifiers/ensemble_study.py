@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import Artifact, build_artifact, build_json
-from skdcgn_pipeline.classifiers.classification import RecordScope, unrecorded
 from skdcgn_pipeline.classifiers.ensemble import InvariantEnsemble
 from skdcgn_pipeline.classifiers.ensemble_training import (
-    build_ensemble,
+    EnsembleRecipe,
     initial_ensemble,
     open_ensemble,
     sha256_of_weights,
@@ -46,7 +46,6 @@ from skdcgn_pipeline.images.imagenet import ImageNetTables, read_tables
 from skdcgn_pipeline.parameters import Composition, Compute, Ensemble
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.training.checkpointing import RecordStep, record_nothing
 
 VALIDATION, CUE_CONFLICT, IMAGENET9, COUNTERFACTUALS = "validation", "cue_conflict", "imagenet9", "counterfactuals"
 # Of ImageNet-9, the unchanged images need not be there.
@@ -231,7 +230,7 @@ def _build(
     settings: Ensemble,
     seed: int,
     compute: Compute,
-    record: RecordStep,
+    name: str,
     title: str,
 ) -> tuple[Artifact, InvariantEnsemble]:
     """Train an ensemble on real images and counterfactuals that are cropped and mirrored alike."""
@@ -244,7 +243,8 @@ def _build(
 
     inputs = training_inputs(images, settings, counterfactuals)
     num_classes = images.tables.num_classes
-    return build_ensemble(store, inputs, source, settings.fit, seed, compute, num_classes, record, title)
+    recipe = EnsembleRecipe(inputs, source, settings.fit, seed, compute, num_classes, name=name, title=title)
+    return build_in(store, recipe)
 
 
 def train_ensembles(
@@ -255,7 +255,6 @@ def train_ensembles(
     settings: Ensemble,
     seed: int,
     compute: Compute,
-    record_scope: RecordScope = unrecorded,
 ) -> EnsemblesArtifact:
     """Train an ensemble for each source of counterfactuals, continue it, or reuse it.
 
@@ -267,10 +266,9 @@ def train_ensembles(
         settings: Sources, budget and optimiser.
         seed: Base seed.
         compute: Device and precision.
-        record_scope: Gives, for the name of an ensemble, where its losses go.
 
     Raises:
-        SettingError: As `build_ensemble` does.
+        SettingError: As `EnsembleTask` does.
         InterruptedRunError: If a stop was requested; the state is saved.
     """
     identities = {}
@@ -282,9 +280,8 @@ def train_ensembles(
             pool = open_pool(store.parent / "mapped", own)
             return pool.draw_labelled_batch(composition, seed, "ensemble-counterfactual")
 
-        with record_scope(f"ensemble/{name}") as record:
-            title = f"ensemble on counterfactuals of {name}"
-            artifact, _ = _build(store, images, inputs, draw, settings, seed, compute, record, title)
+        title = f"ensemble on counterfactuals of {name}"
+        artifact, _ = _build(store, images, inputs, draw, settings, seed, compute, f"ensemble/{name}", title)
         identities[name] = artifact.identity
     pointer = {"kind": "ensembles", "ensembles": identities}
     return EnsemblesArtifact(
@@ -338,9 +335,7 @@ def judge_with_ensemble(
         Rows as `measure_accuracy` gives them, of the split `test`: top-1 of all heads together (subset `all`)
         and of the shape head alone (`shape head`).
     """
-    _, ensemble = _build(
-        store, images, counterfactuals, draw_counterfactual, settings, seed, compute, record_nothing, title
-    )
+    _, ensemble = _build(store, images, counterfactuals, draw_counterfactual, settings, seed, compute, title, title)
     batches = _batches_of(images.accuracy[VALIDATION], settings)
     rows = measure_accuracy_on_folder(ensemble, batches, settings.fit.computing(compute))
     by_prediction = {row["prediction"]: row for row in rows}

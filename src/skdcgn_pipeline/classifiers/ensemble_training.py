@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact, sha256_of_file
+from skdcgn_pipeline.artifacts.recipe import Recipe
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.classifiers.ensemble import InvariantEnsemble, MechanismLogits, load_ensemble
+from skdcgn_pipeline.classifiers.training import HISTORY_FILE, ClassifierTask, Lesson, Optimisers, Schedules
 from skdcgn_pipeline.images.batches import draw_ahead
 from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.parameters import Compute, EnsembleFit
-from skdcgn_pipeline.runtime.compute import autocast, choose_device, memory_format, place
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded
-from skdcgn_pipeline.training.checkpointing import (
-    Checkpoint,
-    History,
-    RecordStep,
-    Stateful,
-    TrainingLoop,
-    record_nothing,
-)
+from skdcgn_pipeline.training.checkpointing import History
+from skdcgn_pipeline.training.task import train
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
-LOG_EVERY_STEPS = 20
 DECAY = 0.1
-WEIGHTS_FILE, HISTORY_FILE = "ensemble.safetensors", "history.json"
+WEIGHTS_FILE = "ensemble.safetensors"
 
 
 def check_batches(
@@ -96,17 +92,22 @@ def initial_ensemble(settings: EnsembleFit, seed: int, num_classes: int) -> Inva
     return ensemble
 
 
-def fit_ensemble(
-    draw_real: DrawBatch,
-    draw_counterfactual: DrawBatch,
-    settings: EnsembleFit,
-    seed: int,
-    compute: Compute,
-    num_classes: int = 1000,
-    checkpoint_path: Path | None = None,
-    record: RecordStep = record_nothing,
-    title: str = "ensemble",
-) -> tuple[InvariantEnsemble, History]:
+def sgd_in_steps(settings: EnsembleFit, network: nn.Module) -> tuple[Optimisers, Schedules]:
+    """Return SGD whose learning rate falls to a tenth, at equal distances, for what of the network is learnt."""
+    learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    sgd = torch.optim.SGD(
+        learnt, settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(sgd, partial(learning_rate_factor, settings=settings))
+    return {"optimiser": sgd}, {"schedule": schedule}
+
+
+def learning_rate_factor(step: int, settings: EnsembleFit) -> float:
+    """Return a step's part of the learning rate: a tenth of the last one in each of `num_decays` + 1 equal parts."""
+    return DECAY ** (step * (settings.num_decays + 1) // settings.num_steps)
+
+
+class EnsembleTask(ClassifierTask):
     """Train an ensemble: real images train the mean of the heads, counterfactuals each head for itself.
 
     Args:
@@ -117,124 +118,139 @@ def fit_ensemble(
         seed: Seed of the initial heads and of dropout; the draws bring their own.
         compute: Device and precision.
         num_classes: Number of classes.
-        checkpoint_path: Where the state is kept while training; None keeps nothing.
-        record: Called with (step, losses) every few steps.
+        name: What the losses `loss`, `real`, `shape`, `texture` and `background` are recorded as.
         title: Shown in the progress.
-
-    Returns:
-        The ensemble in eval mode, on the CPU, and the history of its losses: `loss`, `real`, `shape`,
-        `texture`, `background`.
 
     Raises:
         SettingError: If weights or batches cannot be used, or the training diverges.
-        InterruptedRunError: If a stop was requested; the state is saved.
     """
-    compute = settings.computing(compute)
-    device, layout = choose_device(compute.device), memory_format(compute)
-    ensemble = place(initial_ensemble(settings, seed, num_classes), device, layout).train()
-    learnt = [parameter for parameter in ensemble.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.SGD(
-        learnt, settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
-    objects: dict[str, Stateful] = {"ensemble": ensemble, "optimiser": optimiser}
-    checkpoint = Checkpoint(checkpoint_path, objects, settings.checkpoint_every_steps)
-    loop = TrainingLoop(title, settings.num_steps, checkpoint, record)
-    draw_real, draw_counterfactual = (draw_ahead(draw, settings.num_steps) for draw in (draw_real, draw_counterfactual))
 
-    for step in loop.steps():
-        images, labels = draw_real(step, settings.batch_size)
-        counterfactuals, mechanism_labels = draw_counterfactual(step, settings.counterfactual_batch_size)
-        check_batches(images, labels, counterfactuals, mechanism_labels, num_classes)
-        images, counterfactuals = (
-            own.to(device, memory_format=layout, non_blocking=True) for own in (images, counterfactuals)
-        )
-        labels, mechanism_labels = (own.to(device, non_blocking=True) for own in (labels, mechanism_labels))
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate_at(step, settings)
-        optimiser.zero_grad(set_to_none=True)
+    def __init__(
+        self,
+        draw_real: DrawBatch,
+        draw_counterfactual: DrawBatch,
+        settings: EnsembleFit,
+        seed: int,
+        compute: Compute,
+        *,
+        num_classes: int,
+        name: str,
+        title: str,
+    ) -> None:
+        real, counterfactual = (draw_ahead(draw, settings.num_steps) for draw in (draw_real, draw_counterfactual))
+        lessons = [
+            Lesson(real, settings.batch_size, lambda logits, labels: {"real": real_loss(logits, labels)}),
+            Lesson(
+                counterfactual,
+                settings.counterfactual_batch_size,
+                counterfactual_losses,
+                settings.counterfactual_weight,
+            ),
+        ]
+        network = initial_ensemble(settings, seed, num_classes)
+        optimise = partial(sgd_in_steps, settings)
+        super().__init__(network, lessons, settings, seed, compute, optimise=optimise, name=name, title=title)
+        self.num_classes, self.learning_rate = num_classes, settings.learning_rate
 
-        # One after the other: the gradients add up, and memory holds one batch at a time.
-        with seeded(seed, "ensemble-dropout", step):
-            with autocast(compute, device):
-                logits = ensemble(images)
-            real = real_loss(logits, labels)
-            real.backward()
-            with autocast(compute, device):
-                logits = ensemble(counterfactuals)
-            losses = counterfactual_losses(logits, mechanism_labels)
-            counterfactual = settings.counterfactual_weight * torch.stack([*losses.values()]).mean()
-            counterfactual.backward()
-        optimiser.step()
+    def batch(self, step: int) -> list[tuple[Tensor, Tensor]]:
+        """Draw real images and counterfactuals, and refuse those that cannot be learnt from."""
+        batch = super().batch(step)
+        (images, labels), (counterfactuals, mechanism_labels) = batch
+        check_batches(images, labels, counterfactuals, mechanism_labels, self.num_classes)
+        return batch
 
-        if loop.is_noted(step, LOG_EVERY_STEPS):
-            total = (real + counterfactual).item()
-            _check_finite(total, step, settings)
-            parts = {name: loss.item() for name, loss in losses.items()}
-            loop.note(step, {"loss": total, "real": real.item(), **parts})
-    return place(ensemble, "cpu", torch.contiguous_format).eval(), loop.history
-
-
-def _check_finite(loss: float, step: int, settings: EnsembleFit) -> None:
-    """Refuse to go on with a training that has diverged.
-
-    Raises:
-        SettingError: If the loss is no number.
-    """
-    if not math.isfinite(loss):
-        remedy = "Lower it; without `weights`, let batch norm learn too (`frozen_norm: none`)."
-        wanted = f"one, such as less than {settings.learning_rate}, that keeps a finite loss"
-        raise SettingError("ensemble.learning_rate", wanted, f"{loss} at step {step + 1}", remedy)
+    def update(self, step: int, batch: list[tuple[Tensor, Tensor]], noted: bool) -> dict[str, float]:
+        """Update the ensemble, and refuse to go on with a training that has diverged; see `Task.update`."""
+        losses = super().update(step, batch, noted)
+        if noted and not math.isfinite(losses["loss"]):
+            remedy = "Lower it; without `weights`, let batch norm learn too (`frozen_norm: none`)."
+            wanted = f"one, such as less than {self.learning_rate}, that keeps a finite loss"
+            raise SettingError("ensemble.learning_rate", wanted, f"{losses['loss']} at step {step + 1}", remedy)
+        return losses
 
 
-def learning_rate_at(step: int, settings: EnsembleFit) -> float:
-    """Return the learning rate of a step: a tenth of the last one in each of `num_decays` + 1 equal parts."""
-    part = step * (settings.num_decays + 1) // settings.num_steps
-    return settings.learning_rate * DECAY**part
-
-
-def build_ensemble(
-    store: Path,
-    data_inputs: dict[str, Any],
-    source: Callable[[], tuple[DrawBatch, DrawBatch]],
+def fit_ensemble(
+    draw_real: DrawBatch,
+    draw_counterfactual: DrawBatch,
     settings: EnsembleFit,
     seed: int,
     compute: Compute,
     num_classes: int = 1000,
-    record: RecordStep = record_nothing,
+    checkpoint_path: Path | None = None,
+    *,
+    name: str = "ensemble",
     title: str = "ensemble",
-) -> tuple[Artifact, InvariantEnsemble]:
-    """Return the ensemble trained from `inputs`: train it, continue it, or reuse it.
+) -> tuple[InvariantEnsemble, History]:
+    """Train an ensemble, see `EnsembleTask`.
 
-    Args:
-        store: Directory of ensembles.
-        data_inputs: What the training data is made from; settings and seed are added here.
-        source: Gives `draw_real` and `draw_counterfactual`; only called when there is something to train.
-        settings, seed, compute, num_classes, record, title: As in `fit_ensemble`.
+    Returns:
+        The ensemble in eval mode, on the CPU, and the history of its losses.
 
     Raises:
-        SettingError: If the file of weights is missing, or as in `fit_ensemble`.
+        SettingError: As `EnsembleTask` does.
+        InterruptedRunError: If a stop was requested; the state is saved.
+    """
+    task = EnsembleTask(
+        draw_real, draw_counterfactual, settings, seed, compute, num_classes=num_classes, name=name, title=title
+    )
+    history = train(task, checkpoint_path)
+    return cast(InvariantEnsemble, task.finished()), history
+
+
+@dataclass(frozen=True)
+class EnsembleRecipe(Recipe[tuple[Artifact, InvariantEnsemble]]):
+    """A trained ensemble and the losses of its training.
+
+    Attributes:
+        data: What the training data is made from.
+        source: Gives `draw_real` and `draw_counterfactual`; only called when there is something to train.
+        settings: Architecture, budget and optimiser; of the weights that it starts from, the content counts.
+        seed, compute, num_classes, name, title: As in `EnsembleTask`.
+
+    Raises:
+        SettingError: If the file of weights is missing, or as `EnsembleTask` does.
     """
 
-    def write(writer: ArtifactWriter) -> None:
-        checkpoint_path = writer.scratch("checkpoint.pt")
+    kind: ClassVar[str] = "ensemble"
+
+    data: Mapping[str, Any]
+    source: Callable[[], tuple[DrawBatch, DrawBatch]]
+    settings: EnsembleFit
+    seed: int
+    compute: Compute
+    num_classes: int = 1000
+    name: str = "ensemble"
+    title: str = "ensemble"
+
+    def inputs(self) -> dict[str, Any]:
+        """Return data, settings, weights, seed and precision."""
+        return {
+            "data": self.data,
+            "settings": self.settings.model_dump(exclude={"checkpoint_every_steps", "precision", "weights"}),
+            "weights": sha256_of_weights(self.settings.weights),
+            "seed": self.seed,
+            "precision": self.settings.computing(self.compute).precision,
+            "num_classes": self.num_classes,
+        }
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Train, or continue."""
         ensemble, history = fit_ensemble(
-            *source(), settings, seed, compute, num_classes, checkpoint_path, record, title
+            *self.source(),
+            self.settings,
+            self.seed,
+            self.compute,
+            self.num_classes,
+            writer.scratch("checkpoint.pt"),
+            name=self.name,
+            title=self.title,
         )
         writer.write(WEIGHTS_FILE, ensemble.save)
         writer.write_json(HISTORY_FILE, history)
 
-    inputs = {
-        "kind": "invariant ensemble",
-        "data": data_inputs,
-        "settings": settings.model_dump(exclude={"checkpoint_every_steps", "precision", "weights"}),
-        # The content counts, wherever the file lies.
-        "weights": sha256_of_weights(settings.weights),
-        "seed": seed,
-        "precision": settings.computing(compute).precision,
-        "num_classes": num_classes,
-    }
-    artifact = build_artifact(store, inputs, write)
-    return artifact, open_ensemble(artifact)
+    def read(self, artifact: Artifact) -> tuple[Artifact, InvariantEnsemble]:
+        """Return where it is and the ensemble, frozen and in eval mode."""
+        return artifact, open_ensemble(artifact)
 
 
 def sha256_of_weights(weights: str | None) -> str | None:
@@ -252,5 +268,5 @@ def sha256_of_weights(weights: str | None) -> str | None:
 
 
 def open_ensemble(artifact: Artifact) -> InvariantEnsemble:
-    """Load an ensemble that `build_ensemble` made, frozen and in eval mode."""
+    """Load an ensemble that an `EnsembleRecipe` made, frozen and in eval mode."""
     return load_ensemble(artifact.path(WEIGHTS_FILE))

@@ -1,34 +1,164 @@
-"""Train a digit classifier on batches drawn from anywhere."""
+"""Train classifiers: the one task of all, and the recipe of the digits'."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact
+from skdcgn_pipeline.artifacts.recipe import Recipe, build_in
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
 from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
 from skdcgn_pipeline.images.epochs import DrawBatch
-from skdcgn_pipeline.parameters import ClassifierFit, Compute
+from skdcgn_pipeline.parameters import ClassifierFit, Compute, EnsembleFit
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, memory_format, place
 from skdcgn_pipeline.runtime.seeding import seeded
-from skdcgn_pipeline.training.checkpointing import (
-    Checkpoint,
-    History,
-    RecordStep,
-    Stateful,
-    TrainingLoop,
-    record_nothing,
-)
+from skdcgn_pipeline.training.checkpointing import History, Stateful
 from skdcgn_pipeline.training.optimisers import Muon, split_parameters
+from skdcgn_pipeline.training.task import train
 
 LOG_EVERY_STEPS = 20
 WARM_UP_SHARE = 0.25
 WEIGHTS_FILE, HISTORY_FILE = "classifier.safetensors", "history.json"
+
+Optimisers = dict[str, torch.optim.Optimizer]
+Schedules = dict[str, torch.optim.lr_scheduler.LRScheduler]
+# Turns optimisers on: parameters of a network -> optimisers and their schedules, by name.
+Optimise = Callable[[nn.Module], tuple[Optimisers, Schedules]]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One of the kinds of images that a step learns from.
+
+    Attributes:
+        draw_batch: Gives its images [B, 3, H, W] in [-1, 1] and labels.
+        batch_size: Images per step.
+        losses: (logits as the network gives them, labels) -> loss by name.
+        weight: Of the mean of these losses.
+    """
+
+    draw_batch: DrawBatch
+    batch_size: int
+    losses: Callable[[Any, Tensor], Mapping[str, Tensor]]
+    weight: float = 1.0
+
+
+def one_cycle(settings: ClassifierFit, fused: bool, network: nn.Module) -> tuple[Optimisers, Schedules]:
+    """Return AdamW, or Muon for matrices and AdamW for the rest, with one-cycle learning rates."""
+    matrices, others = split_parameters(network)
+    if settings.optimiser == "adamw":
+        matrices, others = [], [*network.parameters()]
+    optimisers: Optimisers = {
+        "optimiser": torch.optim.AdamW(others, settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+    }
+    if matrices:
+        optimisers["matrix_optimiser"] = Muon(matrices, settings.matrix_learning_rate)
+    # OneCycleLR divides by the length of its phases: two steps of warm-up, three in all at least.
+    total_steps = max(settings.num_steps + 1, 3)
+    schedules: Schedules = {
+        f"{name}_schedule": torch.optim.lr_scheduler.OneCycleLR(
+            optimiser,
+            optimiser.param_groups[0]["lr"],
+            total_steps=total_steps,
+            pct_start=max(WARM_UP_SHARE, 2 / total_steps),
+            cycle_momentum=name == "optimiser",
+        )
+        for name, optimiser in optimisers.items()
+    }
+    return optimisers, schedules
+
+
+class ClassifierTask:
+    """Train any classifier; a `training.task.Task`.
+
+    The lessons of a step follow one another: their gradients add up, and memory holds one batch at a time.
+
+    Args:
+        network: The classifier, as training starts.
+        lessons: What every step learns from.
+        settings: Number of steps, precision, and how often checkpoints are kept.
+        seed: Seed of dropout; the lessons bring their own.
+        compute: Device and precision.
+        optimise: Gives optimisers and schedules of the network.
+        name: What the losses are recorded as.
+        title: Shown in the progress.
+
+    Attributes:
+        network: The classifier, in training mode, on the device.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        lessons: Sequence[Lesson],
+        settings: ClassifierFit | EnsembleFit,
+        seed: int,
+        compute: Compute,
+        *,
+        optimise: Optimise,
+        name: str,
+        title: str,
+    ) -> None:
+        self.name, self.title, self.lessons, self.seed = name, title, lessons, seed
+        self.num_steps, self.log_every_steps = settings.num_steps, LOG_EVERY_STEPS
+        self.checkpoint_every_steps = settings.checkpoint_every_steps
+        self.compute = settings.computing(compute)
+        self.device = choose_device(compute.device)
+        self.network = place(network, self.device, memory_format(self.compute)).train()
+        self.optimisers, self.schedules = optimise(self.network)
+        self.objects: dict[str, Stateful] = {"network": self.network, **self.optimisers, **self.schedules}
+        # Only what draws while it computes needs the step's own numbers: `seeded` lets threads wait for each other.
+        self._draws = not isinstance(network, DigitClassifier)
+        self._layout = memory_format(self.compute) if self._draws else torch.preserve_format
+
+    def batch(self, step: int) -> list[tuple[Tensor, Tensor]]:
+        """Draw images and labels of every lesson."""
+        return [lesson.draw_batch(step, lesson.batch_size) for lesson in self.lessons]
+
+    def _drawing(self, step: int) -> AbstractContextManager[Any]:
+        return seeded(self.seed, "classifier-dropout", step) if self._draws else nullcontext()
+
+    def update(self, step: int, batch: list[tuple[Tensor, Tensor]], noted: bool) -> dict[str, float]:
+        """Update the network; see `Task.update`. The losses are `loss`, their weighted sum, and all parts."""
+        self.network.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        parts: dict[str, Tensor] = {}
+        with self._drawing(step):
+            for lesson, (images, labels) in zip(self.lessons, batch, strict=True):
+                images = images.to(self.device, memory_format=self._layout, non_blocking=True)
+                labels = labels.to(self.device, non_blocking=True)
+                with autocast(self.compute, self.device):
+                    logits = self.network(images)
+                losses = lesson.losses(logits, labels)
+                loss = next(iter(losses.values())) if len(losses) == 1 else torch.stack([*losses.values()]).mean()
+                loss = loss if lesson.weight == 1 else lesson.weight * loss
+                loss.backward()
+                if noted:
+                    total, parts = total + loss.detach(), {**parts, **losses}
+        for optimiser in self.optimisers.values():
+            optimiser.step()
+        for schedule in self.schedules.values():
+            schedule.step()
+        if not noted:
+            return {}
+        return {"loss": total.item()} | {name: part.item() for name, part in parts.items()}
+
+    def finished(self) -> nn.Module:
+        """Return the network in eval mode, on the CPU."""
+        return place(self.network, "cpu", torch.contiguous_format).eval()
+
+
+def _smoothed(logits: Tensor, labels: Tensor, label_smoothing: float) -> dict[str, Tensor]:
+    return {"loss": F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)}
 
 
 def fit_classifier(
@@ -38,7 +168,8 @@ def fit_classifier(
     compute: Compute,
     num_classes: int = 10,
     checkpoint_path: Path | None = None,
-    record: RecordStep = record_nothing,
+    *,
+    name: str = "classifier",
     title: str = "classifier",
     initialisation: str = INITIALISATION,
 ) -> tuple[DigitClassifier, History]:
@@ -51,7 +182,7 @@ def fit_classifier(
         compute: Device and precision.
         num_classes: Number of classes.
         checkpoint_path: Where the state is kept while training; None keeps nothing.
-        record: Called with (step, losses) every few steps.
+        name: What the losses are recorded as.
         title: Shown in the progress.
         initialisation: As in `DigitClassifier`.
 
@@ -61,54 +192,71 @@ def fit_classifier(
     Raises:
         InterruptedRunError: If a stop was requested; the state is saved.
     """
-    compute = settings.computing(compute)
-    device = choose_device(compute.device)
     with seeded(seed, "classifier-init"):
         network = DigitClassifier(num_classes, initialisation)
-    network = place(network, device, memory_format(compute)).train()
-    matrices, others = split_parameters(network)
-    if settings.optimiser == "adamw":
-        matrices, others = [], [*network.parameters()]
-    optimisers: dict[str, torch.optim.Optimizer] = {
-        "optimiser": torch.optim.AdamW(
-            others, settings.learning_rate, weight_decay=settings.weight_decay, fused=compute.precision == "bf16"
-        )
-    }
-    if matrices:
-        optimisers["matrix_optimiser"] = Muon(matrices, settings.matrix_learning_rate)
-    # OneCycleLR divides by the length of its phases: two steps of warm-up, three in all at least.
-    total_steps = max(settings.num_steps + 1, 3)
-    schedules = {
-        f"{name}_schedule": torch.optim.lr_scheduler.OneCycleLR(
-            optimiser,
-            optimiser.param_groups[0]["lr"],
-            total_steps=total_steps,
-            pct_start=max(WARM_UP_SHARE, 2 / total_steps),
-            cycle_momentum=name == "optimiser",
-        )
-        for name, optimiser in optimisers.items()
-    }
-    objects: dict[str, Stateful] = {"network": network, **optimisers, **schedules}
-    checkpoint = Checkpoint(checkpoint_path, objects, settings.checkpoint_every_steps)
-    loop = TrainingLoop(title, settings.num_steps, checkpoint, record)
+    lesson = Lesson(draw_batch, settings.batch_size, partial(_smoothed, label_smoothing=settings.label_smoothing))
+    fused = settings.computing(compute).precision == "bf16"
+    optimise = partial(one_cycle, settings, fused)
+    task = ClassifierTask(network, [lesson], settings, seed, compute, optimise=optimise, name=name, title=title)
+    history = train(task, checkpoint_path)
+    task.finished()
+    return network, history
 
-    for step in loop.steps():
-        images, labels = draw_batch(step, settings.batch_size)
-        images = images.to(device, non_blocking=True)
-        labels = labels.to(device, non_blocking=True)
-        with autocast(compute, device):
-            logits = network(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
-        network.zero_grad(set_to_none=True)
-        loss.backward()
-        for optimiser in optimisers.values():
-            optimiser.step()
-        for schedule in schedules.values():
-            schedule.step()
 
-        if loop.is_noted(step, LOG_EVERY_STEPS):
-            loop.note(step, {"loss": loss.item()})
-    return place(network, "cpu", torch.contiguous_format).eval(), loop.history
+@dataclass(frozen=True)
+class ClassifierRecipe(Recipe[tuple[Artifact, DigitClassifier]]):
+    """A trained digit classifier and the losses of its training.
+
+    Attributes:
+        data: What the training data is made from.
+        source: Gives `draw_batch`; only called when there is something to train.
+        settings: Budget and optimiser.
+        seed: Seed of the initial weights.
+        compute: Device and precision.
+        num_classes: Number of classes.
+        name, title: As in `fit_classifier`.
+    """
+
+    kind: ClassVar[str] = "classifier"
+
+    data: Mapping[str, Any]
+    source: Callable[[], DrawBatch]
+    settings: ClassifierFit
+    seed: int
+    compute: Compute
+    num_classes: int = 10
+    name: str = "classifier"
+    title: str = "classifier"
+
+    def inputs(self) -> dict[str, Any]:
+        """Return data, settings, seed and precision; in bfloat16 gradients are summed in another order."""
+        return {
+            "initialisation": INITIALISATION,
+            "data": self.data,
+            "settings": self.settings.model_dump(exclude={"checkpoint_every_steps", "precision"}),
+            "seed": self.seed,
+            "precision": self.settings.computing(self.compute).precision,
+            "num_classes": self.num_classes,
+        }
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Train, or continue."""
+        classifier, history = fit_classifier(
+            self.source(),
+            self.settings,
+            self.seed,
+            self.compute,
+            self.num_classes,
+            writer.scratch("checkpoint.pt"),
+            name=self.name,
+            title=self.title,
+        )
+        writer.write(WEIGHTS_FILE, lambda path: save_file(classifier.state_dict(), path))
+        writer.write_json(HISTORY_FILE, history)
+
+    def read(self, artifact: Artifact) -> tuple[Artifact, DigitClassifier]:
+        """Return where it is and the classifier, frozen and in eval mode."""
+        return artifact, open_classifier(artifact)
 
 
 def build_classifier(
@@ -119,42 +267,14 @@ def build_classifier(
     seed: int,
     compute: Compute,
     num_classes: int = 10,
-    record: RecordStep = record_nothing,
     title: str = "classifier",
 ) -> tuple[Artifact, DigitClassifier]:
-    """Return the classifier trained from `inputs`: train it, continue it, or reuse it.
-
-    Args:
-        store: Directory of classifiers.
-        data_inputs: What the training data is made from; settings and seed are added here.
-        source: Gives `draw_batch`; only called when there is something to train.
-        settings, seed, compute, num_classes, record, title: As in `fit_classifier`.
-    """
-
-    def write(writer: ArtifactWriter) -> None:
-        classifier, history = fit_classifier(
-            source(), settings, seed, compute, num_classes, writer.scratch("checkpoint.pt"), record, title
-        )
-        writer.write(WEIGHTS_FILE, lambda path: save_file(classifier.state_dict(), path))
-        writer.write_json(HISTORY_FILE, history)
-
-    precision = settings.computing(compute).precision
-    inputs = {
-        # In bfloat16 the first layers are one, which sums the same gradients in another order.
-        "kind": f"digit classifier, norm {'and pooling ' if precision == 'bf16' else ''}folded",
-        "initialisation": INITIALISATION,
-        "data": data_inputs,
-        "settings": settings.model_dump(exclude={"checkpoint_every_steps", "precision"}),
-        "seed": seed,
-        "precision": precision,
-        "num_classes": num_classes,
-    }
-    artifact = build_artifact(store, inputs, write)
-    return artifact, open_classifier(artifact)
+    """Make a `ClassifierRecipe` in the folder of classifiers."""
+    return build_in(store, ClassifierRecipe(data_inputs, source, settings, seed, compute, num_classes, title=title))
 
 
 def open_classifier(artifact: Artifact) -> DigitClassifier:
-    """Load a classifier that `build_classifier` made, in eval mode."""
+    """Load a classifier that a `ClassifierRecipe` made, frozen and in eval mode."""
     classifier = DigitClassifier(artifact.inputs["num_classes"])
     classifier.load_state_dict(load_file(artifact.path(WEIGHTS_FILE)))
     return classifier.requires_grad_(False).eval()

@@ -1,5 +1,5 @@
 """Train invariant classifiers."""
 
-from skdcgn_pipeline.pipelines.classify.pipeline import create_pipeline
+from skdcgn_pipeline.pipelines.classify.pipeline import create_originals, create_pipeline
 
-__all__ = ["create_pipeline"]
+__all__ = ["create_originals", "create_pipeline"]

@@ -11,6 +11,7 @@ from skdcgn_pipeline.classifiers.accuracy import summarise_accuracy
 from skdcgn_pipeline.classifiers.attention import grad_cam
 from skdcgn_pipeline.classifiers.classification import (
     TrainingSet,
+    originals,
     splits_of,
     tabulate_confusions,
     train_and_measure,
@@ -20,7 +21,8 @@ from skdcgn_pipeline.classifiers.classification import (
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
 from skdcgn_pipeline.images.biased import BiasedImages
-from skdcgn_pipeline.io.tracking import as_markdown, log_metrics, log_note, log_picture, log_table, recorded_steps
+from skdcgn_pipeline.images.image_set import splits_with_role
+from skdcgn_pipeline.io.tracking import as_markdown, log_metrics, log_note, log_picture, log_table
 from skdcgn_pipeline.parameters import Classify, Compose, Compute, Report
 from skdcgn_pipeline.reporting.pictures import (
     draw_accuracy_chart,
@@ -53,10 +55,28 @@ def train_classifiers(
     samples = {"teacher": teacher_samples, of: student_samples}
     stored = {"teacher": teacher_counterfactuals, of: student_counterfactuals}
     sets = _sets_of(classify, compose, class_lists, biased_images, samples, stored, of)
+    return _train(store, sets, biased_images, classify, seed, compute, _name("accuracy", of))
+
+
+def train_on_originals(
+    store: Path, biased_images: BiasedImages, classify: Classify, seed: int, compute: Compute
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train classifiers on the originals alone, of which no teacher need know anything, and measure them."""
+    return _train(store, [originals(biased_images)], biased_images, classify, seed, compute, "accuracy")
+
+
+def _train(
+    store: Path,
+    sets: list[TrainingSet],
+    biased_images: BiasedImages,
+    classify: Classify,
+    seed: int,
+    compute: Compute,
+    name: str,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     splits = splits_of(biased_images)
-    budget = classify.fit, classify.num_seeds
-    accuracy = train_and_measure(store, sets, biased_images, splits, *budget, seed, compute, recorded_steps)
-    log_table(_name("accuracy", of), accuracy)
+    accuracy = train_and_measure(store, sets, biased_images, splits, classify.fit, classify.num_seeds, seed, compute)
+    log_table(name, accuracy)
     return accuracy, accuracy
 
 
@@ -79,13 +99,42 @@ def look_into_classifiers(
     samples = {"teacher": teacher_samples, STUDENTS: student_samples}
     stored = {"teacher": teacher_counterfactuals, STUDENTS: student_counterfactuals}
     sets = _sets_of(classify, compose, class_lists, biased_images, samples, stored)
-    confusion = tabulate_confusions(store, sets, biased_images, "test", classify, seed, compute)
+    return _look(store, sets, biased_images, classify, report, seed, compute)
+
+
+def look_into_originals(
+    store: Path,
+    biased_images: BiasedImages,
+    accuracy: pd.DataFrame,
+    classify: Classify,
+    report: Report,
+    seed: int,
+    compute: Compute,
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Count what the classifiers that were trained on originals alone confuse and draw where they look."""
+    return _look(store, [originals(biased_images)], biased_images, classify, report, seed, compute)
+
+
+def _look(
+    store: Path,
+    sets: list[TrainingSet],
+    biased_images: BiasedImages,
+    classify: Classify,
+    report: Report,
+    seed: int,
+    compute: Compute,
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    split = splits_with_role(biased_images, "test")[0]
+    confusion = tabulate_confusions(store, sets, biased_images, split, classify, seed, compute)
     counts = confusion.filter(like="predicted_")
     matrices = {str(name): rows.to_numpy() for name, rows in counts.groupby(confusion["trained_on"], sort=False)}
-    images, labels = pick_examples(biased_images.split("test"), report.num_examples)
-    classifiers = {one.name: train_classifier(store, one, classify.fit, 0, seed, compute)[1] for one in sets}
+    images, labels = pick_examples(biased_images.split(split), report.num_examples)
+    classifiers = {
+        training_set.name: train_classifier(store, training_set, classify.fit, 0, seed, compute)[1]
+        for training_set in sets
+    }
     pictures = {
-        "confusions": draw_confusions(matrices, "test"),
+        "confusions": draw_confusions(matrices, split),
         "attention": draw_attention(images, {n: _looks_at(c, images) for n, c in classifiers.items()}, labels),
     }
     for name, picture in pictures.items():

@@ -69,3 +69,22 @@ def create_looks() -> Pipeline:
         ],
         tags="classify",
     )
+
+
+def create_originals() -> Pipeline:
+    """Train, measure and look into classifiers of the originals alone: what `classify` is without counterfactuals."""
+    learnt_from = ["classifier_store", "biased_images"]
+    trained = node(
+        nodes.train_on_originals,
+        [*learnt_from, "params:classify", "params:seed", "params:compute"],
+        ["accuracy", "accuracy_csv"],
+        name="train_on_originals",
+    )
+    looked_into = node(
+        nodes.look_into_originals,
+        [*learnt_from, "accuracy", "params:classify", "params:report", "params:seed", "params:compute"],
+        ["confusion", "confusion_chart", "attention_sheet"],
+        name="look_into_originals",
+    )
+    summarised = create_pipeline().only_nodes("summarise_classifiers", "show_accuracy")
+    return pipeline([trained, looked_into], tags="classify") + summarised

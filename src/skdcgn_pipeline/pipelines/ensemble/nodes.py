@@ -7,7 +7,7 @@ import pandas as pd
 
 from skdcgn_pipeline.classifiers import ensemble_study as study
 from skdcgn_pipeline.classifiers.ensemble_study import EnsembleImages, EnsemblesArtifact
-from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table, recorded_steps
+from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table
 from skdcgn_pipeline.parameters import Compose, Compute, Ensemble
 from skdcgn_pipeline.reporting.pictures import draw_invariance
 from skdcgn_pipeline.samples.drawing import SampleShards
@@ -35,7 +35,7 @@ def train_ensembles(
     """Train ensembles on real images and on the counterfactuals of teacher or students."""
     samples = {"teacher": teacher_samples, "students": student_samples}
     composition = compose.resolved(teacher_samples.num_classes, class_lists)
-    return study.train_ensembles(store, image_folders, samples, composition, ensemble, seed, compute, recorded_steps)
+    return study.train_ensembles(store, image_folders, samples, composition, ensemble, seed, compute)
 
 
 def measure_ensembles(

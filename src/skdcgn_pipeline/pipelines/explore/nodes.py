@@ -10,7 +10,6 @@ from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.classification import take_classifier
 from skdcgn_pipeline.explorer.bundle import CLASSIFIER_NUMBER, TRAINED_ON, explorer_of_run
 from skdcgn_pipeline.images.biased import BiasedImages
-from skdcgn_pipeline.io.tracking import recorded_steps
 from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.recipes import StudentsArtifact
@@ -39,7 +38,6 @@ def write_explorer(
             biased_images,
             settings,
             CLASSIFIER_NUMBER,
-            recorded_steps,
         )
         for name in TRAINED_ON
     }

@@ -12,7 +12,7 @@ from skdcgn_pipeline.export.classifier import ClassifierExport
 from skdcgn_pipeline.export.students import StudentsExport, origin_of_release, origin_of_run
 from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.io.serving import log_classifier, log_students
-from skdcgn_pipeline.io.tracking import log_tags, recorded_steps
+from skdcgn_pipeline.io.tracking import log_tags
 from skdcgn_pipeline.parameters import Export, check_parameters
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.recipes import ReleasedStudentsRecipe, StudentsArtifact
@@ -49,9 +49,7 @@ def export_classifier(
     """Write a classifier trained on the students' counterfactuals likewise."""
     settings = check_parameters(parameters)
     number = settings.export.classifier
-    taken = take_classifier(
-        classifier_store, counterfactual_store, STUDENTS, samples, biased_images, settings, number, recorded_steps
-    )
+    taken = take_classifier(classifier_store, counterfactual_store, STUDENTS, samples, biased_images, settings, number)
     return build_in(store, ClassifierExport(*taken, origin))
 
 

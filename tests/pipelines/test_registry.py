@@ -202,4 +202,4 @@ def test_every_parameter_of_a_node_is_there(context: KedroContext, registered: d
 
 
 def test_kedro_knows_the_same_pipelines(context: KedroContext) -> None:
-    assert set(pipelines.keys()) == {*STAGES, "__default__"}
+    assert set(pipelines.keys()) == {*STAGES, "classify_originals", "__default__"}

@@ -7,7 +7,17 @@ import json
 import pytest
 import torch
 
-from skdcgn_pipeline.images.imagenet import read_categories, read_in9, read_tables, read_wnids
+from images.pictures import picture, save
+from skdcgn_pipeline.images.imagenet import (
+    list_cue_conflict,
+    list_in9,
+    list_wordnet,
+    parse_cue_conflict_name,
+    read_categories,
+    read_in9,
+    read_tables,
+    read_wnids,
+)
 from skdcgn_pipeline.runtime.errors import SettingError
 
 
@@ -93,3 +103,103 @@ def test_broken_in9_tables_are_refused(tmp_path, payload, message):
 def test_broken_categories_are_refused(tmp_path, payload, message):
     with pytest.raises(SettingError, match=message):
         read_categories(write(tmp_path / "categories.json", payload), 3)
+
+
+# --- folders -------------------------------------------------------------------------------------
+
+WNIDS = ("n00000001", "n00000002", "n00000003")
+CATEGORIES = ("bottle", "cat")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two of three classes: four images of the third, three of the first, and files that are no images."""
+    root = tmp_path / "images"
+    for number in range(4):
+        save(root / "n00000003" / f"{number}.png", picture(number))
+    for number in range(3):
+        save(root / "n00000001" / "deeper" / f"{number}.JPEG", picture(10 + number))
+    (root / "README.txt").write_text("files beside the class folders do not count")
+    (root / "n00000001" / ".DS_Store").write_text("nor do hidden ones")
+    return root
+
+
+@pytest.fixture
+def images(folder):
+    return list_wordnet(folder, WNIDS)
+
+
+def test_images_are_listed_by_name_with_the_class_of_the_table(images):
+    assert images.names == (
+        *(f"n00000001/deeper/{number}.JPEG" for number in range(3)),
+        *(f"n00000003/{number}.png" for number in range(4)),
+    )
+    # The third WordNet id is class 2, although it is the second folder.
+    assert images.labels.tolist() == [0, 0, 0, 2, 2, 2, 2]
+
+
+def test_folders_that_are_no_class_are_counted_and_the_first_is_named(folder):
+    for name in ("n00000009", "cats"):
+        save(folder / name / "0.png", picture(0))
+    with pytest.raises(SettingError, match=r"named by the 3 WordNet ids.*got 2 of 4 others in .*'cats'"):
+        list_wordnet(folder, WNIDS)
+
+
+def test_missing_classes_are_refused_only_where_all_are_needed(folder):
+    with pytest.raises(SettingError, match=r"images of all 3 classes, got none of 1 classes.*'n00000002'"):
+        list_wordnet(folder, WNIDS, complete=True)
+
+
+def test_an_empty_or_missing_folder_is_refused(tmp_path):
+    with pytest.raises(SettingError, match="nothing at"):
+        list_wordnet(tmp_path / "nowhere", WNIDS, "ensemble.data")
+    (tmp_path / "n00000001").mkdir()
+    with pytest.raises(SettingError, match=r"ensemble\.data: expected images in folders"):
+        list_wordnet(tmp_path, WNIDS, "ensemble.data")
+
+
+def test_imagenet9_folders_are_classes_by_number(tmp_path):
+    names = ("dog", "bird", "vehicle")
+    for root in (tmp_path / "mixed_same" / "val", tmp_path / "plain"):
+        for index, folder in enumerate(("00_dog", "01_bird", "02_wheeled vehicle")):
+            save(root / folder / "0.png", picture(index))
+    for root in (tmp_path / "mixed_same", tmp_path / "plain"):
+        split = list_in9(root, names)
+        assert split.attributes["in9"].tolist() == [0, 1, 2]
+        assert split.attribute_names == {"in9": names}
+        assert split.labels.tolist() == [-1] * 3
+
+
+@pytest.mark.parametrize("name", ["dog", "01_dog", "03_fish", "n02084071"])
+def test_other_folders_are_not_of_imagenet9(tmp_path, name):
+    save(tmp_path / name / "0.png", picture(0))
+    with pytest.raises(SettingError, match=f"00_dog, 01_bird, got '{name}'"):
+        list_in9(tmp_path, ("dog", "bird"))
+
+
+def test_a_cue_conflict_name_tells_shape_and_texture():
+    assert parse_cue_conflict_name("cat7-bottle2.png", CATEGORIES) == [1, 0]
+    assert parse_cue_conflict_name("bottle10-cat12.JPEG", CATEGORIES) == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["cat7.png", "cat-bottle2.png", "cat7_bottle2.png", "cat7-bottle2", "7-2.png"])
+def test_other_names_are_no_cue_conflict(name):
+    with pytest.raises(SettingError, match=r"images named like cat7-bottle2\.png"):
+        parse_cue_conflict_name(name, CATEGORIES)
+
+
+def test_an_unknown_category_is_refused_with_the_nearest():
+    with pytest.raises(SettingError, match=r"'cats' in 'cats7-bottle2\.png'. Did you mean 'cat'"):
+        parse_cue_conflict_name("cats7-bottle2.png", CATEGORIES)
+
+
+def test_cue_conflict_images_have_two_labels(tmp_path):
+    save(tmp_path / "cat" / "cat7-bottle2.png", picture(0))
+    save(tmp_path / "bottle" / "bottle1-bottle3.png", picture(1))
+    images = list_cue_conflict(tmp_path, CATEGORIES)
+    assert images.attributes["shape"].tolist() == [0, 1]
+    assert images.attributes["texture"].tolist() == [0, 0]
+    assert images.attribute_names["shape"] == CATEGORIES
+    save(tmp_path / "cat" / "bottle4-cat2.png", picture(2))
+    with pytest.raises(SettingError, match=r"in the folder of their shape, got 'cat/bottle4-cat2\.png'"):
+        list_cue_conflict(tmp_path, CATEGORIES)

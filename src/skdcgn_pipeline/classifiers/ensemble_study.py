@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from skdcgn_pipeline.artifacts.recipe import build_in
@@ -28,28 +28,17 @@ from skdcgn_pipeline.classifiers.invariance import (
     measure_shape_bias,
 )
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, open_pool
-from skdcgn_pipeline.images.batches import crop_randomly_from
+from skdcgn_pipeline.images.batches import batches_in_order, crop_randomly_from, draw_crops_from_split
 from skdcgn_pipeline.images.epochs import DrawBatch
-from skdcgn_pipeline.images.folders import (
-    FolderBatches,
-    ImageList,
-    check_images,
-    check_wordnet_names,
-    class_folders,
-    crop_centre_of,
-    draw_from_folder,
-    list_cue_conflict_images,
-    list_in9_images,
-    list_wordnet_images,
-)
-from skdcgn_pipeline.images.imagenet import ImageNetTables, read_tables
+from skdcgn_pipeline.images.imagenet import CUE_CONFLICT, IMAGENET9, ImageNetFolders, ImageNetTables, read_tables
+from skdcgn_pipeline.images.reading import crop_centre
+from skdcgn_pipeline.images.recipes import FolderImagesRecipe
+from skdcgn_pipeline.images.stored import ImageFiles, StoredImages
 from skdcgn_pipeline.parameters import Composition, Compute, Ensemble
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.drawing import SampleShards
 
-VALIDATION, CUE_CONFLICT, IMAGENET9, COUNTERFACTUALS = "validation", "cue_conflict", "imagenet9", "counterfactuals"
-# Of ImageNet-9, the unchanged images need not be there.
-IMAGENET9_FOLDERS = {"mixed_same": True, "mixed_rand": True, "original": False}
+VALIDATION, COUNTERFACTUALS = "validation", "counterfactuals"
 COLUMNS = ["trained_on", "images", "prediction", "measure", "value", "num_images"]
 ENSEMBLES_FILE = "ensembles.json"
 
@@ -63,45 +52,45 @@ class EnsembleImages:
 
     Attributes:
         tables: How the classes are named and grouped.
-        train: What ensembles learn from.
-        accuracy: By name, what accuracy is measured on; `validation` first.
-        cue_conflict: For the shape bias, where it is wanted.
-        imagenet9: `mixed_same`, `mixed_rand` and perhaps `original`; empty where it is not wanted.
+        images: `train`, what accuracy is measured on, and perhaps `cue_conflict` and `imagenet9/<name>`.
     """
 
     tables: ImageNetTables
-    train: ImageList
-    accuracy: Mapping[str, ImageList]
-    cue_conflict: ImageList | None
-    imagenet9: Mapping[str, ImageList]
+    images: StoredImages
 
     @property
-    def lists(self) -> dict[str, ImageList]:
-        """All lists of images by name."""
-        cue_conflict = {} if self.cue_conflict is None else {CUE_CONFLICT: self.cue_conflict}
-        imagenet9 = {f"{IMAGENET9}/{name}": images for name, images in self.imagenet9.items()}
-        return {"train": self.train, **self.accuracy, **cue_conflict, **imagenet9}
+    def imagenet9(self) -> list[str]:
+        """Names of the folders of ImageNet-9 that are there."""
+        return [name.partition("/")[2] for name in self.images.splits if name.startswith(f"{IMAGENET9}/")]
+
+    @property
+    def accuracy(self) -> list[str]:
+        """Names of the splits that accuracy is measured on; `validation` first."""
+        return [name for name in self.images.reported_splits if name != CUE_CONFLICT and "/" not in name]
 
     def describe(self) -> pd.DataFrame:
         """Return a row per folder: `images`, `num_images`, `num_classes`, `num_left_out`, `folder`, `fingerprint`."""
-        rows = [
-            {
-                "images": name,
-                "num_images": len(images),
-                "num_classes": len(images.classes if images.labels.ndim == 1 else images.labels.unique(dim=0)),
-                "num_left_out": len(images.skipped),
-                "folder": str(images.root),
-                "fingerprint": images.fingerprint,
-            }
-            for name, images in self.lists.items()
-        ]
+        rows = []
+        for name in self.images.splits:
+            split = self.images.split(name)
+            classes = torch.stack([split.labels, *split.attributes.values()], 1)
+            rows.append(
+                {
+                    "images": name,
+                    "num_images": len(split),
+                    "num_classes": len(classes.unique(dim=0)),
+                    "num_left_out": self.images.num_left_out(name),
+                    "folder": str(cast(ImageFiles, split.rows).root),
+                    "fingerprint": self.images.fingerprint_of(name),
+                }
+            )
         return pd.DataFrame(rows)
 
 
-def _imagenet9_folders(root: str) -> dict[str, Path]:
-    """Return the folders of ImageNet-9 that must be there, and those that are."""
-    folders = {name: Path(root) / name for name in IMAGENET9_FOLDERS}
-    return {name: path for name, path in folders.items() if IMAGENET9_FOLDERS[name] or path.is_dir()}
+def _folders_of(settings: Ensemble) -> ImageNetFolders:
+    return ImageNetFolders(
+        settings.train, settings.validation, settings.cue_conflict, settings.imagenet9, settings.folders
+    )
 
 
 def check_folders(settings: Ensemble, assets: str, seed: int) -> ImageNetTables:
@@ -114,15 +103,7 @@ def check_folders(settings: Ensemble, assets: str, seed: int) -> ImageNetTables:
         SettingError: Naming the setting, and what is missing or of another kind.
     """
     tables = read_tables(assets)
-    for setting, folder in (("train", settings.train), ("validation", settings.validation)):
-        check_wordnet_names(folder, tables.wnids, f"ensemble.{setting}")
-    for name, folder in settings.folders.items():
-        check_wordnet_names(folder, tables.wnids, f"ensemble.folders.{name}")
-    if settings.cue_conflict is not None:
-        class_folders(Path(settings.cue_conflict), "ensemble.cue_conflict")
-    if settings.imagenet9 is not None:
-        for name, path in _imagenet9_folders(settings.imagenet9).items():
-            class_folders(path, f"ensemble.imagenet9 ({name})")
+    _folders_of(settings).check(tables.wnids)
     # Builds the architecture and reads its weights, the cheapest way to find out whether they fit.
     initial_ensemble(settings.fit, seed, tables.num_classes)
     return tables
@@ -147,7 +128,7 @@ def read_images(store: Path, settings: Ensemble, assets: str) -> EnsembleImages:
     """List all folders and read every image once; what was found is kept.
 
     Args:
-        store: Where faults are kept.
+        store: Where the image set is kept.
         settings: Names the folders.
         assets: The asset folder, which has the index tables.
 
@@ -156,34 +137,14 @@ def read_images(store: Path, settings: Ensemble, assets: str) -> EnsembleImages:
         InterruptedRunError: If a stop was requested.
     """
     tables, reading = read_tables(assets), settings.reading
-
-    def checked(images: ImageList, setting: str) -> ImageList:
-        return check_images(
-            images,
-            reading.skip_unreadable,
-            reading.non_rgb,
-            reading.image_size if reading.resize is None else None,
-            reading.num_threads,
-            store,
-            setting,
-        )
-
-    def of_classes(folder: str, setting: str, complete: bool = False) -> ImageList:
-        return checked(list_wordnet_images(folder, tables.wnids, setting, complete), setting)
-
-    accuracy = {VALIDATION: of_classes(settings.validation, "ensemble.validation")}
-    accuracy |= {name: of_classes(folder, f"ensemble.folders.{name}") for name, folder in settings.folders.items()}
-    cue_conflict = None
-    if settings.cue_conflict is not None:
-        setting = "ensemble.cue_conflict"
-        cue_conflict = checked(list_cue_conflict_images(settings.cue_conflict, tables.categories, setting), setting)
-    imagenet9 = {}
-    if settings.imagenet9 is not None:
-        for name, path in _imagenet9_folders(settings.imagenet9).items():
-            setting = f"ensemble.imagenet9 ({name})"
-            imagenet9[name] = checked(list_in9_images(path, tables.in9_names, setting), setting)
-    train = of_classes(settings.train, "ensemble.train", complete=True)
-    return EnsembleImages(tables, train, accuracy, cue_conflict, imagenet9)
+    recipe = FolderImagesRecipe(
+        _folders_of(settings).list(tables),
+        image_size=reading.image_size,
+        resize=reading.resize,
+        skip_unreadable=reading.skip_unreadable,
+        keep_files=True,
+    )
+    return EnsembleImages(tables, build_in(store, recipe))
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -216,7 +177,7 @@ class EnsemblesArtifact:
 def training_inputs(images: EnsembleImages, settings: Ensemble, counterfactuals: dict[str, Any]) -> dict[str, Any]:
     """Return what the training data of an ensemble depends on, given what its counterfactuals do."""
     return {
-        "real": images.train.fingerprint,
+        "real": images.images.fingerprint_of("train"),
         "image_size": settings.reading.image_size,
         "counterfactuals": counterfactuals,
     }
@@ -237,7 +198,7 @@ def _build(
     reading = settings.reading
 
     def source() -> tuple[DrawBatch, DrawBatch]:
-        real = draw_from_folder(images.train, reading.image_size, seed, "ensemble-real", reading.num_threads)
+        real = draw_crops_from_split(images.images.split("train"), reading.image_size, seed, "ensemble-real")
         drawn = draw_counterfactual()
         return real, crop_randomly_from(drawn, reading.image_size, seed, "ensemble-counterfactual")
 
@@ -303,7 +264,7 @@ def ensemble_cell_inputs(
         "weights": sha256_of_weights(settings.fit.weights),
         "seed": seed,
         "compute": settings.fit.computing(compute).model_dump(),
-        "validation": images.accuracy[VALIDATION].fingerprint,
+        "validation": images.images.fingerprint_of(VALIDATION),
         "resize": settings.reading.resize,
         "batch_size": settings.evaluation_batch_size,
     }
@@ -336,7 +297,7 @@ def judge_with_ensemble(
         and of the shape head alone (`shape head`).
     """
     _, ensemble = _build(store, images, counterfactuals, draw_counterfactual, settings, seed, compute, title, title)
-    batches = _batches_of(images.accuracy[VALIDATION], settings)
+    batches = batches_in_order(images.images.split(VALIDATION), settings.evaluation_batch_size)
     rows = measure_accuracy_on_folder(ensemble, batches, settings.fit.computing(compute))
     by_prediction = {row["prediction"]: row for row in rows}
     return [
@@ -364,13 +325,7 @@ class _CounterfactualBatches:
         batch_size, reading = self.settings.evaluation_batch_size, self.settings.reading
         for step, first in enumerate(range(0, self.settings.num_counterfactuals, batch_size)):
             images, labels = self.draw(step, min(batch_size, self.settings.num_counterfactuals - first))
-            yield crop_centre_of(images, reading.image_size, reading.resize), labels
-
-
-def _batches_of(images: ImageList, settings: Ensemble) -> FolderBatches:
-    reading = settings.reading
-    sizes = reading.image_size, reading.resize, settings.evaluation_batch_size, reading.num_threads
-    return FolderBatches(images, *sizes)
+            yield crop_centre(images, reading.image_size, reading.resize), labels
 
 
 def measure_ensemble(
@@ -415,52 +370,56 @@ def measure_ensemble(
         "compute": compute.model_dump(),
     }
 
-    def batches(own: ImageList) -> FolderBatches:
-        return _batches_of(own, settings)
+    def batches(name: str, *attributes: str) -> Iterator[tuple[Tensor, Tensor]]:
+        split = images.images.split(name)
+        if attributes:  # what is measured instead of the class
+            labels = [split.attributes[attribute] for attribute in attributes]
+            split = replace(split, labels=torch.stack(labels, 1) if len(labels) > 1 else labels[0])
+        return batches_in_order(split, settings.evaluation_batch_size)
 
     def kept(inputs: dict[str, Any], measure: Callable[[], list[Row]]) -> list[Row]:
         return build_json(store, shared | inputs, measure)
 
     rows: list[Row] = []
-    for name, own in images.accuracy.items():
+    for name in images.accuracy:
         # A folder of some classes is that of a benchmark that knows no others.
-        classes = None if len(own.classes) == tables.num_classes else own.classes
-        measure = partial(measure_accuracy_on_folder, ensemble, batches(own), compute, classes)
-        found = kept({"measure": "accuracy", "images": own.fingerprint}, measure)
+        there = images.images.split(name).labels.unique()
+        classes = None if len(there) == tables.num_classes else there
+        measure = partial(measure_accuracy_on_folder, ensemble, batches(name), compute, classes)
+        found = kept({"measure": "accuracy", "images": images.images.fingerprint_of(name)}, measure)
         rows += _tidy(name, found, ("top_1", "top_5"))
-    if images.cue_conflict is not None:
-        own, categories = images.cue_conflict, tables.categories
+    if CUE_CONFLICT in images.images.roles:
         found = kept(
             {
                 "measure": "shape bias",
-                "images": own.fingerprint,
-                "categories": {category: classes.tolist() for category, classes in categories.items()},
+                "images": images.images.fingerprint_of(CUE_CONFLICT),
+                "categories": {category: classes.tolist() for category, classes in tables.categories.items()},
             },
-            lambda: measure_shape_bias(ensemble, batches(own), categories, compute),
+            lambda: measure_shape_bias(ensemble, batches(CUE_CONFLICT, "shape", "texture"), tables.categories, compute),
         )
         for row in found:
             row["num_images"] = sum(int(row[f"num_{decided}"] or 0) for decided in ("shape", "texture", "other"))
         rows += _tidy(CUE_CONFLICT, found, ("shape_bias",))
     if images.imagenet9:
-        folders = images.imagenet9
+        names = images.imagenet9
         found = kept(
             {
                 "measure": "background gap",
-                "images": {name: own.fingerprint for name, own in folders.items()},
+                "images": {name: images.images.fingerprint_of(f"{IMAGENET9}/{name}") for name in names},
                 "in9_of_class": tables.in9_of_class.tolist(),
             },
             lambda: measure_background_gap(
                 ensemble,
-                batches(folders["mixed_same"]),
-                batches(folders["mixed_rand"]),
+                batches(f"{IMAGENET9}/mixed_same", "in9"),
+                batches(f"{IMAGENET9}/mixed_rand", "in9"),
                 tables.in9_of_class,
                 compute,
-                batches(folders["original"]) if "original" in folders else None,
+                batches(f"{IMAGENET9}/original", "in9") if "original" in names else None,
             ),
         )
         for row in found:
             row["num_images"] = row["num_mixed_rand"]
-        rows += _tidy(IMAGENET9, found, (*folders, "background_gap"))
+        rows += _tidy(IMAGENET9, found, (*names, "background_gap"))
     if settings.num_counterfactuals:
         found = kept(
             {

@@ -154,7 +154,7 @@ def predict(
 
     Args:
         ensemble: Is moved to the device and set to eval mode.
-        batches: Images [B, 3, H, W] in [-1, 1] with labels, such as `FolderBatches`.
+        batches: Images [B, 3, H, W] in [-1, 1] with labels, such as `batches_in_order` gives.
         compute: Device and precision.
     """
     device = choose_device(compute.device)

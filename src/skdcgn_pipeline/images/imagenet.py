@@ -1,11 +1,16 @@
-"""How ImageNet's classes are named and grouped: the index tables of the asset folder."""
+"""ImageNet and what shares its classes: the index tables of the asset folder, and the layouts of its test sets.
+
+Three layouts are known: classes named by their WordNet id (ImageNet, ImageNet-A, -Sketch, stylised), the nine
+classes of ImageNet-9 (arXiv 2006.09994), and cue-conflict images, whose name tells the class of shape and texture
+(Geirhos et al., arXiv 1811.12231).
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +18,17 @@ import torch
 from torch import Tensor
 
 from skdcgn_pipeline.images.assets import require_assets
-from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.images.listing import ListedImages, ListedSplit, files_in_classes, folders_in, labelled
+from skdcgn_pipeline.runtime.errors import SettingError, nearest
 
 WNIDS_FILE = "imagenet/imagenet_wnids_sorted.json"
 IN9_FILE = "imagenet/in_to_in9.json"
 IN9_NAMES_FILE = "imagenet/in9_classes.txt"
 CATEGORIES_FILE = "imagenet/human16_imagenet_indices.json"
 NOT_IN_IN9 = -1
+# Of ImageNet-9, the unchanged images need not be there.
+IMAGENET9_FOLDERS = {"mixed_same": True, "mixed_rand": True, "original": False}
+IMAGENET9, CUE_CONFLICT = "imagenet9", "cue_conflict"
 
 
 @dataclass(frozen=True)
@@ -133,3 +142,198 @@ def read_tables(assets: Path | str) -> ImageNetTables:
     return ImageNetTables(
         wnids, read_in9(paths[1], len(wnids), len(names)), names, read_categories(paths[3], len(wnids))
     )
+
+
+# --- folders -------------------------------------------------------------------------------------
+
+
+def check_wordnet_names(root: Path | str, wnids: tuple[str, ...], setting: str) -> None:
+    """Refuse a folder with class folders that the index table does not know, without a look into them.
+
+    Raises:
+        SettingError: If there is no such folder, or one in it is no class.
+    """
+    names = [folder.name for folder in folders_in(Path(root), setting)]
+    unknown = sorted(set(names) - set(wnids))
+    if unknown:
+        raise SettingError(
+            setting,
+            f"class folders named by the {len(wnids)} WordNet ids of the index table",
+            f"{len(unknown)} of {len(names)} others in {root}, the first '{unknown[0]}'",
+            "Remove them, or give the folder above or below.",
+        )
+
+
+def list_wordnet(
+    root: Path | str, wnids: tuple[str, ...], setting: str = "image folder", complete: bool = False
+) -> ListedSplit:
+    """List a folder whose class folders are named by WordNet ids.
+
+    Args:
+        root: The folder.
+        wnids: The WordNet id of each class, in class order.
+        setting: What errors call the folder.
+        complete: Whether every class must be there.
+
+    Raises:
+        SettingError: If the folder is empty, has a folder that is no class, or lacks a class it must have.
+    """
+    check_wordnet_names(root, wnids, setting)
+    files = files_in_classes(Path(root), setting)
+    missing = [wnid for wnid in wnids if not files.get(wnid)]
+    if complete and missing:
+        raise SettingError(
+            setting,
+            f"images of all {len(wnids)} classes",
+            f"none of {len(missing)} classes in {root}, the first '{missing[0]}'",
+            "Complete the folder.",
+        )
+    return labelled(Path(root), files, {wnid: index for index, wnid in enumerate(wnids)}, setting)
+
+
+def list_in9(root: Path | str, names: tuple[str, ...], setting: str = "ImageNet-9 folder") -> ListedSplit:
+    """List a folder of ImageNet-9, such as `mixed_same`: class folders `00_dog` to `08_fish`, or `val` with them.
+
+    Returns:
+        The split; its classes are the attribute `in9`.
+
+    Raises:
+        SettingError: If a class folder is named otherwise, or a number is out of range.
+    """
+    root = Path(root)
+    root = root / "val" if (root / "val").is_dir() else root
+    files = files_in_classes(root, setting)
+    class_of = {}
+    for folder in files:
+        match = re.fullmatch(r"(\d+)_(.+)", folder)
+        number = int(match[1]) if match else -1
+        # The word guards against other numberings; "vehicle" is published as "wheeled vehicle".
+        if not match or number >= len(names) or names[number] not in match[2].lower():
+            known = ", ".join(f"{index:02}_{name}" for index, name in enumerate(names))
+            raise SettingError(setting, f"class folders {known}", f"'{folder}' in {root}", "Give an ImageNet-9 folder.")
+        class_of[folder] = number
+    split = labelled(root, files, class_of, setting)
+    unknown = torch.full_like(split.labels, -1)
+    return replace(split, labels=unknown, attributes={"in9": split.labels}, attribute_names={"in9": names})
+
+
+def parse_cue_conflict_name(name: str, categories: Iterable[str], setting: str = "cue-conflict folder") -> list[int]:
+    """Return the category of shape and texture that a name such as `cat7-bottle2.png` tells.
+
+    Args:
+        name: Name of a file, without folders.
+        categories: The categories, in the order that indices refer to.
+        setting: What errors call the folder.
+
+    Raises:
+        SettingError: If the name is of another form, or names another category.
+    """
+    known = list(categories)
+    match = re.fullmatch(r"([a-z]+)\d+-([a-z]+)\d+\.[A-Za-z]+", name)
+    if not match:
+        remedy = "Remove other files, or give the folder of style-transferred images."
+        raise SettingError(setting, "images named like cat7-bottle2.png (shape, texture)", repr(name), remedy)
+    for category in match.groups():
+        if category not in known:
+            wanted = f"one of {', '.join(known)}"
+            raise SettingError(setting, wanted, f"'{category}' in '{name}'", nearest(category, known))
+    return [known.index(category) for category in match.groups()]
+
+
+def list_cue_conflict(root: Path | str, categories: Iterable[str], setting: str = "cue-conflict folder") -> ListedSplit:
+    """List cue-conflict images: a folder per category of shape with files such as `cat7-bottle2.png`.
+
+    Returns:
+        The split; its categories are the attributes `shape` and `texture`.
+
+    Raises:
+        SettingError: If a name is of another form, or its shape is not that of its folder.
+    """
+    known = tuple(categories)
+    names, indices = [], []
+    for folder, files in files_in_classes(Path(root), setting).items():
+        for name in files:
+            indices.append(parse_cue_conflict_name(Path(name).name, known, setting))
+            names.append(name)
+            if known[indices[-1][0]] != folder:
+                got = f"'{name}'"
+                raise SettingError(setting, "images in the folder of their shape", got, "Put it where it belongs.")
+    shape, texture = torch.tensor(indices).T
+    return ListedSplit(
+        name=CUE_CONFLICT,
+        role="test",
+        root=Path(root),
+        names=tuple(names),
+        labels=torch.full_like(shape, -1),
+        attributes={"shape": shape, "texture": texture},
+        attribute_names={"shape": known, "texture": known},
+        setting=setting,
+    )
+
+
+@dataclass(frozen=True)
+class ImageNetFolders:
+    """Where ImageNet's images are.
+
+    Attributes:
+        train, validation: Folders with a folder per class.
+        cue_conflict: Folder of cue-conflict images; None leaves them out.
+        imagenet9: Folder with `mixed_same`, `mixed_rand` and perhaps `original`; None leaves them out.
+        others: Further folders with classes named by WordNet ids, by name.
+        setting: What errors call them.
+    """
+
+    train: str
+    validation: str
+    cue_conflict: str | None
+    imagenet9: str | None
+    others: Mapping[str, str]
+    setting: str = "ensemble"
+
+    @property
+    def of_classes(self) -> dict[str, str]:
+        """Folders with classes named by WordNet ids, by what errors call them."""
+        others = {f"folders.{name}": folder for name, folder in self.others.items()}
+        named = {"train": self.train, "validation": self.validation, **others}
+        return {f"{self.setting}.{name}": folder for name, folder in named.items()}
+
+    @property
+    def of_imagenet9(self) -> dict[str, Path]:
+        """Folders of ImageNet-9 that must be there, and those that are."""
+        if self.imagenet9 is None:
+            return {}
+        folders = {name: Path(self.imagenet9) / name for name in IMAGENET9_FOLDERS}
+        return {name: path for name, path in folders.items() if IMAGENET9_FOLDERS[name] or path.is_dir()}
+
+    def check(self, wnids: tuple[str, ...]) -> None:
+        """Refuse absent folders, or those of other classes, without a look into them.
+
+        Raises:
+            SettingError: Naming the setting, and what is missing or of another kind.
+        """
+        for setting, folder in self.of_classes.items():
+            check_wordnet_names(folder, wnids, setting)
+        if self.cue_conflict is not None:
+            folders_in(Path(self.cue_conflict), f"{self.setting}.cue_conflict")
+        for name, path in self.of_imagenet9.items():
+            folders_in(path, f"{self.setting}.imagenet9 ({name})")
+
+    def list(self, tables: ImageNetTables) -> ListedImages:
+        """List all images: `train` is trained on, everything else is only reported.
+
+        The published validation images are a test split, called `validation` as everywhere.
+
+        Raises:
+            SettingError: If a folder is absent, empty, or of other classes.
+        """
+        splits = []
+        for setting, folder in self.of_classes.items():
+            is_train = setting == f"{self.setting}.train"
+            split = list_wordnet(folder, tables.wnids, setting, complete=is_train)
+            splits.append(replace(split, name=setting.rpartition(".")[2], role="train" if is_train else "test"))
+        if self.cue_conflict is not None:
+            splits.append(list_cue_conflict(self.cue_conflict, tables.categories, f"{self.setting}.cue_conflict"))
+        for name, path in self.of_imagenet9.items():
+            split = list_in9(path, tables.in9_names, f"{self.setting}.imagenet9 ({name})")
+            splits.append(replace(split, name=f"{IMAGENET9}/{name}"))
+        return ListedImages("imagenet", tables.wnids, tuple(splits))

@@ -50,6 +50,7 @@ class ListedSplit:
         labels: [N] class of each image, -1 for none.
         attributes, attribute_names: As in `image_set.Split`.
         masks: Path of each image's mask; None where there are none.
+        setting: What errors call the folder.
     """
 
     name: str
@@ -60,9 +61,24 @@ class ListedSplit:
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
     attribute_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     masks: tuple[str, ...] | None = None
+    setting: str = "images.folder"
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of names, labels, attributes and content; of more than 1 GiB of files, of their sizes."""
+        names = (*self.names, *(self.masks or ()))
+        paths = [self.root / name for name in names]
+        sizes = [_size_of(path) for path in paths]
+        known = {key: values.tolist() for key, values in self.attributes.items()}
+        told = (self.name, self.role, self.labels.tolist(), known, dict(self.attribute_names), names, sizes)
+        digest = hashlib.sha256(repr(told).encode())
+        if sum(sizes) <= HASHED_BYTES:
+            for path, size in zip(paths, sizes, strict=True):
+                digest.update(path.read_bytes() if size else b"")
+        return digest.hexdigest()
 
     def take(self, rows: Sequence[int]) -> ListedSplit:
         """Return some of its images."""
@@ -83,30 +99,17 @@ class ListedImages:
     Attributes:
         name, class_names: As in `image_set.ImageSet`.
         splits: In the order in which they are told.
-        setting: What errors call it.
     """
 
     name: str
     class_names: tuple[str, ...]
     splits: tuple[ListedSplit, ...]
-    setting: str = "images.folder"
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of names, labels, attributes and content; of more than 1 GiB of files, of their sizes."""
-        files = [(split.root / name, name) for split in self.splits for name in (*split.names, *(split.masks or ()))]
-        sizes = [_size_of(path) for path, _ in files]
-        hashed = sum(sizes) <= HASHED_BYTES
-        digest = hashlib.sha256(repr(self.class_names).encode())
-        for (path, name), size in zip(files, sizes, strict=True):
-            digest.update(f"{name}\0{size}\n".encode())
-            if hashed and size:
-                digest.update(path.read_bytes())
-        for split in self.splits:
-            known = {key: values.tolist() for key, values in split.attributes.items()}
-            digest.update(f"{split.name}\0{split.role}\0{split.labels.tolist()}\0{known}".encode())
-            digest.update(repr(dict(split.attribute_names)).encode())
-        return digest.hexdigest()
+        """SHA-256 of the class names, and of all splits."""
+        parts = [split.fingerprint for split in self.splits]
+        return hashlib.sha256(repr((self.class_names, parts)).encode()).hexdigest()
 
 
 def _size_of(path: Path) -> int:
@@ -171,11 +174,13 @@ def files_in_classes(root: Path, setting: str) -> dict[str, list[str]]:
     return files
 
 
-def labelled(root: Path, files: Mapping[str, Sequence[str]], class_of: Mapping[str, int]) -> ListedSplit:
+def labelled(
+    root: Path, files: Mapping[str, Sequence[str]], class_of: Mapping[str, int], setting: str = "images.folder"
+) -> ListedSplit:
     """Return files by class as a test split."""
     rows = [(name, class_of[folder]) for folder, names in files.items() for name in names]
     names, labels = zip(*rows, strict=True)
-    return ListedSplit(root.name, "test", root, names, torch.tensor(labels))
+    return ListedSplit(root.name, "test", root, names, torch.tensor(labels), setting=setting)
 
 
 def list_folder(
@@ -200,8 +205,8 @@ def list_folder(
     if TRAIN not in roots:
         layout = f"{folder}/train/<class>/<image>"
         raise SettingError(setting, layout, f"no 'train' but {some_of([*roots])}", REMEDY)
-    tables = {name: _read_metadata(root / METADATA, setting) for name, root in roots.items()}
-    masks = {name: _find_masks(folder, root, tables[name], setting) for name, root in roots.items()}
+    tables = {name: _read_metadata(root / METADATA) for name, root in roots.items()}
+    masks = {name: _find_masks(folder, root, tables[name]) for name, root in roots.items()}
     mask_files = {path for own in masks.values() for path in own.values()}
     mask_roots = {path.relative_to(folder).parts[0] for path in mask_files if path.is_relative_to(folder)}
     for name in [*roots]:
@@ -219,12 +224,12 @@ def list_folder(
     if len(classes) < 2:
         raise SettingError(setting, "at least two classes", f"{some_of(classes)} in {roots[TRAIN]}", REMEDY)
     splits = [_list_split(name, root, files[name], classes, setting) for name, root in roots.items()]
-    splits = _with_attributes(splits, tables, masks, setting)
+    splits = _with_attributes(splits, tables, masks)
     if not any(split.role == "validation" for split in splits):
         splits = _with_validation(splits, validation_fraction, seed)
     order = {"train": 0, "auxiliary": 1, "validation": 2, "test": 3}
     splits.sort(key=lambda split: order[split.role])
-    return ListedImages(folder.resolve().name, tuple(classes), tuple(splits), setting)
+    return ListedImages(folder.resolve().name, tuple(classes), tuple(splits))
 
 
 def _list_split(
@@ -238,7 +243,7 @@ def _list_split(
             wanted = f"a class of '{TRAIN}'"
             raise SettingError(setting, wanted, f"the folder '{label}' in {root}", nearest(label, classes))
     filled = {label: names for label, names in files.items() if names}
-    split = labelled(root, filled, {label: number for number, label in enumerate(classes)})
+    split = labelled(root, filled, {label: number for number, label in enumerate(classes)}, setting)
     if name == TRAIN:
         return replace(split, role="train")
     return replace(split, name=VALIDATION, role="validation") if name in VALIDATION_NAMES else split
@@ -262,7 +267,7 @@ def _normal(name: str) -> str:
     return unicodedata.normalize("NFC", name.replace("\\", "/")).removeprefix("./")
 
 
-def _read_metadata(path: Path, setting: str) -> pd.DataFrame:
+def _read_metadata(path: Path) -> pd.DataFrame:
     """Read a table, all of it text, indexed by file name; an empty one where there is none."""
     if not path.is_file():
         return pd.DataFrame()
@@ -279,7 +284,7 @@ def _read_metadata(path: Path, setting: str) -> pd.DataFrame:
     return table
 
 
-def _find_masks(folder: Path, root: Path, table: pd.DataFrame, setting: str) -> dict[str, Path]:
+def _find_masks(folder: Path, root: Path, table: pd.DataFrame) -> dict[str, Path]:
     """Return the mask of each image that has one, looked for below the split's folder and below the whole.
 
     Raises:
@@ -300,7 +305,6 @@ def _with_attributes(
     splits: Sequence[ListedSplit],
     tables: Mapping[str, pd.DataFrame],
     masks: Mapping[str, Mapping[str, Path]],
-    setting: str,
 ) -> list[ListedSplit]:
     """Return splits with what their tables tell, numbered the same way in all of them."""
     columns = {}

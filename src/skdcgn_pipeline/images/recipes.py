@@ -152,7 +152,8 @@ class FolderImagesRecipe(Recipe[StoredImages]):
         """
         for split in self.listing.splits:
             if not has_split(writer, split.name):
-                write_split(writer, self._read(split))
+                images = self._read(split)
+                write_split(writer, images, split.fingerprint, len(split) - len(images))
         roles = {split.name: split.role for split in self.listing.splits}
         write_card(writer, self.listing.name, self.image_size, self.listing.class_names, roles)
 
@@ -225,10 +226,10 @@ class FolderImagesRecipe(Recipe[StoredImages]):
         where = f"of {len(split)} in {split.root}"
         if faults and not self.skip_unreadable:
             remedy = "Replace them, or leave them out with `skip_unreadable`."
-            raise SettingError(self.listing.setting, "readable images", f"{len(faults)} ({shown}) {where}", remedy)
+            raise SettingError(split.setting, "readable images", f"{len(faults)} ({shown}) {where}", remedy)
         if len(faults) == len(split):
             raise SettingError(
-                self.listing.setting, "at least one usable image", f"none {where} ({shown})", "Give a sound folder."
+                split.setting, "at least one usable image", f"none {where} ({shown})", "Give a sound folder."
             )
         if faults:
             logger.warning("%s: %d unreadable images are left out: %s %s", split.name, len(faults), shown, where)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, identity_of
 from skdcgn_pipeline.images.image_set import ImageRows, ImagesInMemory, Role, Split, splits_with_role
 from skdcgn_pipeline.images.reading import crop_centre, crop_randomly, read_picture, to_bytes
 from skdcgn_pipeline.runtime.seeding import numpy_generator
@@ -102,6 +102,15 @@ class StoredImages:
         """Names of the splits that classifiers are measured on."""
         return splits_with_role(self, "validation") + splits_with_role(self, "test")
 
+    def fingerprint_of(self, name: str) -> str:
+        """Return the hash of everything that the images of one split depend on, whatever the others are."""
+        files = self.artifact.manifest["files"]
+        return identity_of({file: files[f"splits/{name}/{file}"] for file in (SPLIT_CARD, ROWS)})
+
+    def num_left_out(self, name: str) -> int:
+        """Return how many images of a split could not be read."""
+        return int(self.artifact.read_json(f"splits/{name}/{SPLIT_CARD}")["num_left_out"])
+
     def split(self, name: str) -> Split:
         """Read one split.
 
@@ -137,8 +146,15 @@ def has_split(writer: ArtifactWriter, name: str) -> bool:
     return all(writer.has(f"splits/{name}/{file}") for file in (SPLIT_CARD, ROWS))
 
 
-def write_split(writer: ArtifactWriter, split: Split) -> None:
-    """Write a split of a `StoredImages`: of images in memory their pixels, of files their names."""
+def write_split(writer: ArtifactWriter, split: Split, content: str = "", num_left_out: int = 0) -> None:
+    """Write a split of a `StoredImages`: of images in memory their pixels, of files their names.
+
+    Args:
+        writer: Of the artifact.
+        split: The split.
+        content: What stands for the content of files.
+        num_left_out: Images that could not be read.
+    """
     columns = {"labels": split.labels, **{f"{ATTRIBUTE}{key}": v for key, v in split.attributes.items()}}
     card: dict[str, object] = {"root": None, "resize": None, "images": None, "masks": None}
     for key, rows in (("images", split.rows), ("masks", split.masks)):
@@ -147,7 +163,13 @@ def write_split(writer: ArtifactWriter, split: Split) -> None:
         elif rows is not None:
             columns[key] = rows.take(torch.arange(len(split)))
     arrays: dict[str, np.ndarray] = {key: values.numpy() for key, values in columns.items()}
-    card |= {"columns": [*arrays], "num_rows": len(split), "attribute_names": split.attribute_names}
+    card |= {
+        "content": content,
+        "num_left_out": num_left_out,
+        "columns": [*arrays],
+        "num_rows": len(split),
+        "attribute_names": split.attribute_names,
+    }
     writer.write_json(f"splits/{split.name}/{SPLIT_CARD}", card)
     writer.write(f"splits/{split.name}/{ROWS}", partial(write_columns, columns=arrays))
 

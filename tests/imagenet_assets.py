@@ -86,7 +86,7 @@ def tiny_settings(assets: Path) -> dict[str, Any]:
             "folders": {"sketch": str(assets / "sketch")},
             "num_counterfactuals": 6,
             "evaluation_batch_size": 16,
-            "reading": {"image_size": SIZE, "resize": SIZE, "num_threads": 1},
+            "reading": {"image_size": SIZE, "resize": SIZE},
             "fit": {
                 "architecture": ARCHITECTURE,
                 "num_images": 8,

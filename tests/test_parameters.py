@@ -83,8 +83,23 @@ def test_the_settings_of_every_environment_are_accepted(project, raw, environmen
         merge(raw, read_folder(project / "conf" / environment))
     parameters = check_parameters(raw)
     assert isinstance(parameters, Parameters)
-    assert parameters.prepare.source == ("mnist" if environment == "mnist" else "digits")
+    assert parameters.images.source == ("mnist" if environment == "mnist" else "digits")
     assert parameters.texture.distill.num_steps == raw["texture"]["distill"]["num_steps"]
+
+
+def test_the_settings_of_a_folder_need_nothing_but_its_place(project, raw):
+    merge(raw, read_folder(project / "conf" / "folder"))
+    raw["variant"] = "folder"
+    assert "images: 'folder' names the images of the source 'folder'" in message_of(raw)
+    raw["images"]["folder"] = "photos"
+    assert check_parameters(raw).default_pipeline is not None
+    raw["images"]["source"] = "digits"
+    assert "got source 'digits' with folder 'photos'" in message_of(raw)
+
+
+def test_images_are_not_cut_larger_than_they_are_brought_to(raw):
+    raw["images"]["resize"] = 32
+    assert "'resize' must be at least 'image_size' (64), got 32" in message_of(raw)
 
 
 @pytest.fixture
@@ -95,7 +110,7 @@ def raw_of_imagenet(project, raw):
 
 def test_the_settings_of_imagenet_are_accepted(raw_of_imagenet):
     parameters = check_parameters(raw_of_imagenet)
-    assert parameters.prepare.source == "imagenet"
+    assert parameters.images.source == "imagenet"
     assert parameters.teacher.name == "imagenet_cgn"
     assert not parameters.compose.composition.patch_shift
     for mechanism in ("shape", "texture", "background"):
@@ -115,8 +130,10 @@ def test_an_empty_folder_is_none(raw_of_imagenet, name):
 
 @pytest.mark.parametrize(("variant", "source"), [("imagenet", "digits"), ("colored", "imagenet")])
 def test_a_bias_belongs_to_digits(raw, variant, source):
-    raw["variant"], raw["prepare"]["source"] = variant, source
-    assert f"got variant '{variant}' with prepare.source '{source}'" in message_of(raw)
+    raw["variant"], raw["images"]["source"] = variant, source
+    wanted = "one of colored, double_colored, wildlife" if source == "digits" else "any word but the bias protocols"
+    assert f"variant: expected {wanted}" in message_of(raw)
+    assert f"got '{variant}'" in message_of(raw)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +275,7 @@ def test_a_value_beyond_its_range_is_refused(raw, name, value):
         ("compute.device", "gpu", "cpu"),
         ("compute.precision", "fp23", "fp32"),
         ("teacher.name", "mnist_gcn", "mnist_cgn"),
-        ("prepare.source", "digit", "digits"),
+        ("images.source", "digit", "digits"),
         ("classify.counterfactuals", "store", "stored"),
         ("ablation.source", "student", "students"),
         ("shape.distill.student.architecture", "tinygun", "tinygan"),

@@ -103,7 +103,7 @@ class ProjectHooks:
         settings = self._parameters.model_dump(mode="json")
         log_parameters(settings)
         asked_for = describe_run(run_params)
-        source, variant = self._parameters.prepare.source, self._parameters.variant
+        source, variant = self._parameters.images.source, self._parameters.variant
         name_run(f"{source} {variant}: {asked_for}, seed {self._parameters.seed}")
         log_origin(settings, asked_for)
         tags = {"variant": variant, "source": source}

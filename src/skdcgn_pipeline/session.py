@@ -60,6 +60,8 @@ class ProjectSession(KedroSession):
         names = list(pipeline_names or [])
         if kwargs.get("pipeline_name"):
             names.append(kwargs.pop("pipeline_name"))
+        default = self._get_config_loader()["parameters"].get("default_pipeline")
+        names = names or ([default] if default else [])
         _told(lambda: [check_choice("--pipeline", name, pipelines.keys()) for name in names])
         if "benchmark" in names and self._parameter("benchmark").get("networks") == "random":
             names[names.index("benchmark")] = "network_benchmark"
@@ -102,7 +104,7 @@ class ProjectSession(KedroSession):
             if is_without_its_stage(name, pipelines[name], parameters):
                 raise SettingError(
                     "--pipelines",
-                    f"a stage that serves prepare.source={(parameters.get('prepare') or {}).get('source')}",
+                    f"a stage that serves images.source={(parameters.get('images') or {}).get('source')}",
                     f"'{name}', which does not",
                     "Choose another stage or --env: 'ensemble' is ImageNet's, 'classify' that of the digits.",
                 )

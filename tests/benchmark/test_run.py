@@ -28,7 +28,7 @@ from skdcgn_pipeline.benchmark.frame import (
 )
 from skdcgn_pipeline.benchmark.run import MEASURES, Workload, run_benchmark
 from skdcgn_pipeline.metrics import cost
-from skdcgn_pipeline.parameters import Benchmark, ClassifierFit, Composition, Compute, Distill, Prepare, Student
+from skdcgn_pipeline.parameters import Benchmark, ClassifierFit, Composition, Compute, Distill, Images, Prepare, Student
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.samples.drawing import draw_samples
@@ -74,7 +74,8 @@ def workload(tmp_path_factory) -> Workload:
         teacher_samples=samples,
         student_samples=samples,
         settings=SETTINGS,
-        prepare=Prepare(source="digits", feature_network=FIT),
+        images=Images(),
+        prepare=Prepare(feature_network=FIT),
         variant="double_colored",
         assets="nowhere",
         composition=Composition(),

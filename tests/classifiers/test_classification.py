@@ -32,7 +32,7 @@ FIT = ClassifierFit(num_images=16, batch_size=8)
 
 @pytest.fixture(scope="module")
 def biased_images(tmp_path_factory) -> BiasedImages:
-    prepare = Prepare(source="digits", validation_fraction=0.02, feature_network=FIT)
+    prepare = Prepare(validation_fraction=0.02, feature_network=FIT)
     return build_biased_images(tmp_path_factory.mktemp("images"), "absent", prepare, "double_colored", 0)
 
 

@@ -9,9 +9,7 @@ from skdcgn_pipeline.parameters import ClassifierFit, Prepare
 
 def test_the_feature_network_learns_from_the_randomised_split_and_is_built_once(tmp_path, cpu):
     fit = ClassifierFit(num_images=32, batch_size=16)
-    images = build_biased_images(
-        tmp_path / "images", "absent", Prepare(source="digits", feature_network=fit), "double_colored", 0
-    )
+    images = build_biased_images(tmp_path / "images", "absent", Prepare(feature_network=fit), "double_colored", 0)
     first = build_feature_network(tmp_path / "classifiers", images, fit, 0, cpu)
     assert first.artifact.inputs["data"]["split"] == "randomised"
     network = first.open()

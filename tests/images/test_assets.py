@@ -69,7 +69,7 @@ def test_every_entry_in_a_group_has_its_own_digest():
 
 def test_the_assets_at_hand_have_the_recorded_checksums_and_sizes(assets):
     here = [asset for asset in read_table().values() if (assets / asset.name).is_file()]
-    assert len(here) >= 31
+    assert len(here) >= 35
     for asset in here:
         assert sha256_of_file(assets / asset.name) == asset.sha256
         assert (assets / asset.name).stat().st_size == asset.size
@@ -77,7 +77,7 @@ def test_the_assets_at_hand_have_the_recorded_checksums_and_sizes(assets):
 
 def test_the_list_of_checksums_beside_the_assets_is_the_same(assets):
     listed = dict(re.findall(r"^ *([0-9a-f]{64})  (\S+)$", (assets / "README.md").read_text(), re.MULTILINE))
-    assert len(listed) >= 31
+    assert len(listed) >= 35
     assert {name: asset.sha256 for name, asset in read_table().items() if name in listed.values()} == {
         name: digest for digest, name in listed.items()
     }
@@ -90,7 +90,8 @@ def test_the_groups_that_the_environments_ask_for_are_in_the_table(project):
     asked = set()
     for path in (project / "conf").glob("*/parameters_fetch.yml"):
         asked |= set(yaml.safe_load(path.read_text().replace("${globals:mirror}", "null"))["fetch"]["groups"])
-    assert asked == known
+    # Fashion-MNIST is a source of no environment: `--groups fashion_mnist` brings it.
+    assert asked == known - {"fashion_mnist"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from skdcgn_pipeline.images.biased import BiasedImages, build_biased_images
 from skdcgn_pipeline.parameters import ClassifierFit, Prepare
 
-SETTINGS = Prepare(source="digits", copies=1, binarise_threshold=0.4, feature_network=ClassifierFit(num_images=1))
+SETTINGS = Prepare(copies=1, binarise_threshold=0.4, feature_network=ClassifierFit(num_images=1))
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 import torch
 
-from skdcgn_pipeline.images.grey import GreyImages, read_grey_images
+from skdcgn_pipeline.images.grey import GreyImages, read_grey_images, read_idx
 from skdcgn_pipeline.runtime.errors import SettingError
 
 
@@ -78,6 +80,33 @@ def test_mnist_is_resized_by_nearest_pixels(mnist, assets):
     assert resized.shape == (50, 32, 32)
     for before, after in zip(original, resized, strict=True):
         assert set(after.unique().tolist()) <= set(before.unique().tolist())
+
+
+def test_fashion_mnist_is_read_from_its_packed_files(assets):
+    if not (assets / "fashion_mnist").is_dir():
+        pytest.skip("needs ../shared/data/fashion_mnist, which is absent")
+    clothes = read_grey_images("fashion_mnist", assets, 0, "double_colored")
+    assert {name: len(split) for name, split in clothes.items()} == {"train": 60_000, "test": 10_000}
+    assert clothes["train"].images.shape[1:] == (32, 32)
+    assert clothes["test"].labels[:5].tolist() == [9, 2, 1, 1, 6]
+    assert clothes["test"].labels.bincount().tolist() == [1000] * 10
+
+
+def write_idx(path, values: torch.Tensor, packed: bool) -> None:
+    header = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+    content = header + values.to(torch.uint8).numpy().tobytes()
+    path.write_bytes(gzip.compress(content) if packed else content)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files_are_read_plain_or_packed(tmp_path, packed):
+    path = tmp_path / ("values.gz" if packed else "values")
+    values = torch.arange(24).view(2, 3, 4)
+    write_idx(path, values, packed)
+    assert torch.equal(read_idx(path), values.to(torch.uint8))
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(SettingError, match=rf"{path.name}: expected an idx file of bytes"):
+        read_idx(path)
 
 
 def test_an_unknown_source_is_refused_with_the_nearest_name(tmp_path):

@@ -151,10 +151,13 @@ def test_impossible_learning_rate_is_refused(told: Callable[..., str], value: ob
 @pytest.mark.parametrize(
     ("params", "told_about"),
     [
-        ({"variant": "colred"}, "variant: expected one of colored, double_colored, wildlife, imagenet, got 'colred'"),
+        ({"variant": "colred"}, "variant: expected one of colored, double_colored, wildlife, got 'colred'"),
         ({"compute": {"device": "gpu"}}, "compute.device: expected one of auto, cpu, cuda, mps, got 'gpu'"),
         ({"compute": {"precision": "b16"}}, "compute.precision: expected one of fp32, bf16, got 'b16'"),
-        ({"prepare": {"source": "mnits"}}, "prepare.source: expected one of digits, mnist, imagenet, got 'mnits'"),
+        (
+            {"images": {"source": "mnits"}},
+            "images.source: expected one of digits, mnist, fashion_mnist, folder, imagenet, got",
+        ),
         (
             {"teacher": {"name": "digit_cgn"}},
             "teacher.name: expected one of mnist_cgn, digits_cgn, imagenet_cgn, custom",

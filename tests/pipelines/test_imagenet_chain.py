@@ -48,8 +48,9 @@ def test_every_stage_of_imagenet_leaves_its_work_and_none_of_the_digits(chain: t
         "classifier": 1,  # the given feature network
         "counterfactual": 3,  # of the teacher, the students and the baseline
         "ensemble": 2 + 4,  # one ensemble, the file that names it, and the cells'
+        "images": 1,
         "mapped": 1,
-        "measure": 12,
+        "measure": 7,
         "sample": 4,
         "student": 4,
     }
@@ -196,10 +197,10 @@ def test_folders_of_other_classes_are_refused(place: Place, assets: Path, tmp_pa
 
 def test_stages_of_the_other_scale_are_refused(place: Place, assets: Path) -> None:
     told = refusal(place, assets, "classify")
-    assert told.startswith("--pipelines: expected a stage that serves prepare.source=imagenet, got 'classify'")
+    assert told.startswith("--pipelines: expected a stage that serves images.source=imagenet, got 'classify'")
     told = refusal(place, assets, "ablation", ablation={"study": "counts"})
     assert told.startswith("ablation.study: expected studies whose training images have a class for every mechanism")
-    with pytest.raises(SettingError, match=r"serves prepare\.source=digits, got 'ensemble'"):
+    with pytest.raises(SettingError, match=r"serves images\.source=digits, got 'ensemble'"):
         place.run(env="test", pipeline_names=["ensemble"])
 
 

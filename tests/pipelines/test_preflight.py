@@ -70,9 +70,9 @@ def test_a_baseline_that_cannot_be_trained_is_refused(make, tmp_path):
 
 
 def test_absent_mnist_files_are_refused(make, tmp_path):
-    prepare = {"source": "mnist", "feature_network": {"num_images": 10}}
+    images = {"source": "mnist"}
     with pytest.raises(SettingError, match="mnist/MNIST/raw"):
-        check_surroundings(make(prepare=prepare, assets=str(tmp_path)), tmp_path, ALL_NODES)
+        check_surroundings(make(images=images, assets=str(tmp_path)), tmp_path, ALL_NODES)
 
 
 def test_the_export_asks_for_its_libraries_and_students_first(make, tmp_path, monkeypatch):

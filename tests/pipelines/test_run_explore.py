@@ -65,8 +65,8 @@ def test_a_finished_run_is_opened_by_the_command(
 
 def test_imagenet_has_no_such_classifiers() -> None:
     explored = register_pipelines()["explore"]
-    assert is_without_its_stage("explore", explored, {"prepare": {"source": "imagenet"}})
-    assert not is_without_its_stage("explore", explored, {"prepare": {"source": "mnist"}})
+    assert is_without_its_stage("explore", explored, {"images": {"source": "imagenet"}})
+    assert not is_without_its_stage("explore", explored, {"images": {"source": "mnist"}})
 
 
 def test_the_command_tells_what_is_missing_before_any_work(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

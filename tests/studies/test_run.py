@@ -81,7 +81,7 @@ def cell(study: str, name: str, **changes: Any) -> Cell:
 
 @pytest.fixture(scope="module")
 def biased_images(tmp_path_factory) -> BiasedImages:
-    prepare = Prepare(source="digits", validation_fraction=0.02, feature_network=FIT)
+    prepare = Prepare(validation_fraction=0.02, feature_network=FIT)
     return build_biased_images(tmp_path_factory.mktemp("images"), "absent", prepare, "double_colored", 0)
 
 

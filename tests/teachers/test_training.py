@@ -297,7 +297,7 @@ STYLE = ClassifierFit(num_images=8, batch_size=4)
 
 @pytest.fixture(scope="module")
 def biased_images(tmp_path_factory) -> BiasedImages:
-    prepare = Prepare(source="digits", feature_network=STYLE)
+    prepare = Prepare(feature_network=STYLE)
     return build_biased_images(tmp_path_factory.mktemp("images"), "absent", prepare, "double_colored", 0)
 
 
@@ -354,7 +354,7 @@ def test_the_stage_decides_whether_the_node_trains_through_the_transformations(t
     compose = Compose(
         num_pool_images_per_class=1, num_images=1, composition={"transformations": ROTATED.model_dump()}, stage=stage
     )
-    prepare = Prepare(source="digits", feature_network=STYLE)
+    prepare = Prepare(feature_network=STYLE)
     teacher = Teacher(name="digits_cgn", fit=settings(1))
     artifact = nodes.fit_teacher(Run(Store(tmp_path), 0, CPU, "absent"), biased_images, teacher, prepare, compose)
     assert ("transformations" in artifact.inputs) == (stage == "teacher")

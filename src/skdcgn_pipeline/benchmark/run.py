@@ -36,7 +36,16 @@ from skdcgn_pipeline.images.grey import read_grey_images
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.metrics.cost import in_turns, take_turns, wait_for_device
 from skdcgn_pipeline.networks.interface import GeneratorSize, check_same_interface
-from skdcgn_pipeline.parameters import Benchmark, ClassifierFit, Composition, Compute, Distill, Precision, Prepare
+from skdcgn_pipeline.parameters import (
+    Benchmark,
+    ClassifierFit,
+    Composition,
+    Compute,
+    Distill,
+    Images,
+    Precision,
+    Prepare,
+)
 from skdcgn_pipeline.runtime.compute import autocast, choose_device
 from skdcgn_pipeline.runtime.engine import num_side_by_side, run_side_by_side
 from skdcgn_pipeline.runtime.recording import listening
@@ -69,7 +78,8 @@ class Workload:
         teacher_samples: What students are distilled from.
         student_samples: What counterfactuals are composed from.
         settings: Sizes of the measurements.
-        prepare: Where the digits come from.
+        images: Where the shapes come from.
+        prepare: How they are coloured.
         variant: The bias protocol.
         assets: The asset folder.
         composition: How counterfactuals are composed.
@@ -85,6 +95,7 @@ class Workload:
     teacher_samples: SampleShards
     student_samples: SampleShards
     settings: Benchmark
+    images: Images
     prepare: Prepare
     variant: str
     assets: str
@@ -174,7 +185,7 @@ def measure_composition(workload: Workload) -> list[Row]:
 
 def measure_bias(workload: Workload) -> list[Row]:
     """Measure seconds of putting grey digits, already in memory, through the run's bias protocol."""
-    digits = read_grey_images(workload.prepare.source, workload.assets, workload.seed, workload.variant)["train"]
+    digits = read_grey_images(workload.images.source, workload.assets, workload.seed, workload.variant)["train"]
     num_images = workload.settings.num_biased_images
     repeated = digits[torch.arange(num_images) % len(digits)]
 

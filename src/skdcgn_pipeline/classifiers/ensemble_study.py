@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -128,7 +129,7 @@ def read_images(store: Path, settings: Ensemble, assets: str) -> EnsembleImages:
     """List all folders and read every image once; what was found is kept.
 
     Args:
-        store: Where the image set is kept.
+        store: Directory of a kind, beside that of the image set.
         settings: Names the folders.
         assets: The asset folder, which has the index tables.
 
@@ -144,7 +145,7 @@ def read_images(store: Path, settings: Ensemble, assets: str) -> EnsembleImages:
         skip_unreadable=reading.skip_unreadable,
         keep_files=True,
     )
-    return EnsembleImages(tables, build_in(store, recipe))
+    return EnsembleImages(tables, build_in(store.parent / recipe.kind, recipe))
 
 
 # --- training ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from skdcgn_pipeline.classifiers.ensemble_training import WEIGHTS_FILE, open_ens
 from skdcgn_pipeline.classifiers.training import build_classifier, open_classifier
 from skdcgn_pipeline.images.batches import draw_from_split
 from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.images.image_set import splits_with_role
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, GivenFeatures
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded
@@ -56,15 +57,17 @@ def build_feature_network(
 ) -> FeatureNetwork:
     """Return the feature network: train it, continue it, or reuse it.
 
-    It learns from the training digits with random colours, so that it knows both shapes and colours.
+    It learns from the training shapes with random colours, where there are such, so that it knows both.
     """
+    name = [*splits_with_role(biased_images, "auxiliary"), "train"][0]
     artifact, _ = build_classifier(
         store,
-        {"biased_images": biased_images.artifact.identity, "split": "randomised"},
-        lambda: draw_from_split(biased_images.split("randomised"), seed, "feature-network"),
+        {"biased_images": biased_images.artifact.identity, "split": name},
+        lambda: draw_from_split(biased_images.split(name), seed, "feature-network"),
         settings,
         seed,
         compute,
+        biased_images.num_classes,
         title="feature network",
     )
     return FeatureNetwork(artifact)

@@ -111,7 +111,7 @@ def explorer_of_run(
     card = {
         "name": release_name(parameters),
         "variant": variant,
-        "source": parameters.prepare.source,
+        "source": parameters.images.source,
         "seed": parameters.seed,
         "teacher": {
             "identity": teacher.identity,

@@ -61,7 +61,7 @@ def origin_of_run(parameters: Parameters, comparison: pd.DataFrame) -> dict[str,
         "name": release_name(parameters),
         "released": False,
         "variant": parameters.variant,
-        "source": parameters.prepare.source,
+        "source": parameters.images.source,
         "training": training_of(parameters),
         "fidelity_and_costs": records_of(untimed(comparison)),
     }

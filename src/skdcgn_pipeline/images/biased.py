@@ -5,22 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from skdcgn_pipeline.artifacts.recipe import build_in
-from skdcgn_pipeline.images.recipes import BiasedImagesRecipe
+from skdcgn_pipeline.images.recipes import image_set_recipe
 from skdcgn_pipeline.images.stored import StoredImages as BiasedImages
-from skdcgn_pipeline.parameters import Prepare
+from skdcgn_pipeline.parameters import Images, Prepare
 
 __all__ = ["BiasedImages", "build_biased_images"]
 
 
 def build_biased_images(store: Path, assets: str, settings: Prepare, variant: str, seed: int) -> BiasedImages:
-    """Build a biased image set, or reuse it; `store` is the directory of its kind."""
-    recipe = BiasedImagesRecipe(
-        source=settings.source,
-        variant=variant,
-        assets=assets,
-        copies=settings.copies,
-        validation_fraction=settings.validation_fraction,
-        binarise_threshold=settings.binarise_threshold,
-        seed=seed,
-    )
-    return build_in(store, recipe)
+    """Build the biased digits, or reuse them; `store` is the directory of their kind."""
+    return build_in(store, image_set_recipe(Images(), settings, variant, assets, seed))

@@ -158,6 +158,11 @@ def splits_with_role(images: ImageSet, role: Role) -> list[str]:
     return [name for name, given in images.roles.items() if given == role]
 
 
+def spread_rows(split: Split, num_rows: int) -> Tensor:
+    """Return rows of a split at equal distances, all where there are fewer: of every class where these are sorted."""
+    return torch.linspace(0, len(split) - 1, min(num_rows, len(split))).round().long()
+
+
 def all_rows(split: Split) -> Tensor:
     """Return every image of a split, [N, 3, S, S] uint8."""
     return split.rows.take(torch.arange(len(split)))

@@ -36,7 +36,7 @@ LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 # Images whose content is hashed; of larger folders, names and sizes are.
 HASHED_BYTES = 2**30
 NAMES_SHOWN = 3
-REMEDY = "See 'Your own images' in the README."
+REMEDY = "See 'Your own images' in docs/stages/prepare.md."
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -15,11 +16,12 @@ from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.images.assets import names_below, require_assets
 from skdcgn_pipeline.images.bias import apply_bias
-from skdcgn_pipeline.images.grey import CLASS_NAMES, IMAGE_SIZE, GreyImages, read_grey_images, source_files
+from skdcgn_pipeline.images.grey import CLASS_NAMES, IMAGE_SIZE, SOURCES, GreyImages, read_grey_images, source_files
 from skdcgn_pipeline.images.image_set import ImagesInMemory, Role, Split
-from skdcgn_pipeline.images.listing import ListedImages, ListedSplit, logger, some_of
+from skdcgn_pipeline.images.listing import ListedImages, ListedSplit, list_folder, logger, some_of
 from skdcgn_pipeline.images.reading import PICTURE_ERRORS, crop_centre, describe_fault, open_rgb, to_bytes
 from skdcgn_pipeline.images.stored import ImageFiles, StoredImages, has_split, write_card, write_split
+from skdcgn_pipeline.parameters import Images, Prepare
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 from skdcgn_pipeline.runtime.seeding import numpy_generator
@@ -57,22 +59,28 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
     binarise_threshold: float
     seed: int
 
+    def asset_files(self) -> list[Path]:
+        """Return the files that are read.
+
+        Raises:
+            SettingError: If one is absent.
+        """
+        textures = names_below("textures") if self.variant == "wildlife" else []
+        return source_files(self.source, self.assets) + require_assets(self.assets, textures)
+
     def inputs(self) -> dict[str, Any]:
         """Return the settings, and the SHA-256 of every asset that is read.
 
         Raises:
             SettingError: If assets are absent.
         """
-        paths = source_files(self.source, self.assets)
-        if self.variant == "wildlife":
-            paths = paths + require_assets(self.assets, names_below("textures"))
         settings = {
             "source": self.source,
             "copies": self.copies,
             "validation_fraction": self.validation_fraction,
             "binarise_threshold": self.binarise_threshold,
         }
-        sha256 = [sha256_of_file(path) for path in paths]
+        sha256 = [sha256_of_file(path) for path in self.asset_files()]
         return {"settings": settings, "variant": self.variant, "seed": self.seed, "assets": sha256}
 
     def build(self, writer: ArtifactWriter) -> None:
@@ -233,6 +241,44 @@ class FolderImagesRecipe(Recipe[StoredImages]):
             )
         if faults:
             logger.warning("%s: %d unreadable images are left out: %s %s", split.name, len(faults), shown, where)
+
+
+def image_set_recipe(
+    images: Images, prepare: Prepare, variant: str, assets: str, seed: int
+) -> BiasedImagesRecipe | FolderImagesRecipe:
+    """Return how the image set of the settings is made; a folder is listed now.
+
+    Raises:
+        SettingError: If a folder is absent or laid out in another way.
+    """
+    if images.source in SOURCES:
+        return BiasedImagesRecipe(
+            source=images.source,
+            variant=variant,
+            assets=assets,
+            copies=prepare.copies,
+            validation_fraction=prepare.validation_fraction,
+            binarise_threshold=prepare.binarise_threshold,
+            seed=seed,
+        )
+    assert images.folder is not None
+    return FolderImagesRecipe(
+        list_folder(images.folder, prepare.validation_fraction, seed),
+        image_size=images.image_size,
+        resize=images.resize,
+        skip_unreadable=images.skip_unreadable,
+    )
+
+
+def check_images(images: Images, prepare: Prepare, variant: str, assets: str, seed: int) -> None:
+    """Refuse absent assets, or a folder that is no image set, without reading an image.
+
+    Raises:
+        SettingError: Naming what is missing or wrong.
+    """
+    recipe = image_set_recipe(images, prepare, variant, assets, seed)
+    if isinstance(recipe, BiasedImagesRecipe):
+        recipe.asset_files()
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -45,8 +45,9 @@ from skdcgn_pipeline.parameters.distill import Distill, LossTerm, LossWeights, M
 from skdcgn_pipeline.parameters.ensemble import CounterfactualSource, Ensemble, EnsembleFit, ImageReading
 from skdcgn_pipeline.parameters.export import Export
 from skdcgn_pipeline.parameters.fetch import Fetch
+from skdcgn_pipeline.parameters.images import Images
 from skdcgn_pipeline.parameters.prepare import GivenFeatures, Prepare
-from skdcgn_pipeline.parameters.project import Parameters, Variant, check_parameters
+from skdcgn_pipeline.parameters.project import Parameters, check_parameters
 from skdcgn_pipeline.parameters.prune import Prune
 from skdcgn_pipeline.parameters.report import GenerationMetrics, Report
 from skdcgn_pipeline.parameters.sample import ImageEncoding, Sample
@@ -80,6 +81,7 @@ __all__ = [
     "GivenFeatures",
     "ImageEncoding",
     "ImageReading",
+    "Images",
     "Interpolation",
     "LearningRates",
     "LossTerm",
@@ -110,7 +112,6 @@ __all__ = [
     "TransformationGrid",
     "TransformationStrengths",
     "Transformations",
-    "Variant",
     "Weight",
     "check_parameters",
     "choose_classes",

@@ -17,18 +17,13 @@ class ImageReading(Settings):
 
     Attributes:
         image_size: Height and width of what a classifier sees.
-        resize: The shorter side before the middle is cropped, for measuring; null takes images as they
-            are, which must then all be of `image_size`.
+        resize: The shorter side before the middle is cropped, for measuring; null takes `image_size`.
         skip_unreadable: Leave out files that cannot be read, rather than refuse the folder.
-        non_rgb: What happens to grey and CMYK images: `refuse`, `skip`, or `convert`, as torchvision does.
-        num_threads: Images decoded at a time.
     """
 
     image_size: Count = 224
     resize: Count | None = 256
     skip_unreadable: bool = False
-    non_rgb: Literal["refuse", "skip", "convert"] = "refuse"
-    num_threads: Count = 8
 
     @model_validator(mode="after")
     def _crop_fits(self) -> ImageReading:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from skdcgn_pipeline.parameters.base import Count, Fraction, Settings
 from skdcgn_pipeline.parameters.classify import ClassifierFit
 
@@ -21,19 +19,17 @@ class GivenFeatures(Settings):
 
 
 class Prepare(Settings):
-    """Biased datasets and the feature network.
+    """Image sets and the feature network.
 
     Attributes:
-        source: What the real images are: `digits` (scikit-learn), `mnist`, or `imagenet`, whose folders the
-            `ensemble` stage reads; the stages that are made for digits are then left out.
-        copies: How many times each digit is coloured anew.
-        validation_fraction: Share of the training digits held out for every choice.
+        copies: How many times each grey shape is coloured anew.
+        validation_fraction: Share of the training images held out for every choice, where they have no split
+            for that.
         binarise_threshold: A grey value above it belongs to the digit.
         feature_network: Training of the fixed classifier whose features Frechet distances use.
         given_features: A network that is used instead. Null at ImageNet's scale leaves Frechet distances out.
     """
 
-    source: Literal["digits", "mnist", "imagenet"]
     copies: Count = 1
     validation_fraction: Fraction = 0.1
     binarise_threshold: Fraction = 0.1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from skdcgn_pipeline.parameters.ablation import Ablation
 from skdcgn_pipeline.parameters.base import Count, Settings, without_anchors
@@ -18,6 +18,7 @@ from skdcgn_pipeline.parameters.distill import MechanismParameters
 from skdcgn_pipeline.parameters.ensemble import Ensemble
 from skdcgn_pipeline.parameters.export import Export
 from skdcgn_pipeline.parameters.fetch import Fetch
+from skdcgn_pipeline.parameters.images import BIASED_SOURCES, BIASES, Images
 from skdcgn_pipeline.parameters.prepare import Prepare
 from skdcgn_pipeline.parameters.prune import Prune
 from skdcgn_pipeline.parameters.report import Report
@@ -25,22 +26,25 @@ from skdcgn_pipeline.parameters.sample import Sample
 from skdcgn_pipeline.parameters.teacher import Teacher
 from skdcgn_pipeline.runtime.errors import SettingError, nearest
 
-Variant = Literal["colored", "double_colored", "wildlife", "imagenet"]
-
 
 class Parameters(Settings):
     """All parameters of the project, as `conf/<env>/parameters*.yml` give them.
 
     Attributes:
         seed: Everything random follows from it.
-        variant: The bias protocol of the images, and the published teacher of MNIST.
+        default_pipeline: What is run where no pipeline is named; null takes the whole chain.
+        images: What the real images are.
+        variant: The bias protocol of digits, MNIST and Fashion-MNIST, and the published teacher of MNIST; of other
+            images, a word that results are filed under.
         assets: Folder of MNIST, published teachers and textures.
         class_lists: Lists of class numbers by name, for wherever classes are chosen.
         keep_last: Versions of each dataset that `prune` leaves.
     """
 
     seed: Annotated[int, Field(ge=0)]
-    variant: Variant
+    default_pipeline: str | None = None
+    images: Images = Images()
+    variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]  # checked against `images`
     assets: str
     compute: Compute
     fetch: Fetch = Fetch()
@@ -62,14 +66,18 @@ class Parameters(Settings):
     prune: Prune = Prune()
     export: Export = Export()
 
-    @model_validator(mode="after")
-    def _variant_fits_the_source(self) -> Parameters:
-        if (self.variant == "imagenet") != (self.prepare.source == "imagenet"):
+    @field_validator("variant")
+    @classmethod
+    def _fits_the_source(cls, value: str, info: ValidationInfo) -> str:
+        images = info.data.get("images")
+        if images is not None and images.source in BIASED_SOURCES and value not in BIASES:
+            raise ValueError(f"expected one of {', '.join(BIASES)}, got {value!r}. {nearest(value, BIASES)}")
+        if images is not None and images.source not in BIASED_SOURCES and value in BIASES:
             raise ValueError(
-                "variant 'imagenet' belongs to prepare.source 'imagenet', and a variant of the bias to digits; "
-                f"got variant '{self.variant}' with prepare.source '{self.prepare.source}'"
+                f"expected any word but the bias protocols of {', '.join(BIASED_SOURCES)}, got {value!r} with "
+                f"images.source '{images.source}'"
             )
-        return self
+        return value
 
     @model_validator(mode="after")
     def _images_learn_something(self) -> Parameters:

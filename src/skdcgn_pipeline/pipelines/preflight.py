@@ -9,7 +9,7 @@ from skdcgn_pipeline.artifacts.store import check_writable
 from skdcgn_pipeline.classifiers.ensemble_study import check_folders, check_teacher_classes
 from skdcgn_pipeline.classifiers.feature_network import read_given_network
 from skdcgn_pipeline.export.programs import check_libraries
-from skdcgn_pipeline.images.assets import names_below, require_assets
+from skdcgn_pipeline.images.recipes import check_images
 from skdcgn_pipeline.metrics.features import inception_path
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Distill, Parameters, choose_classes
@@ -76,17 +76,14 @@ def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[
         check_libraries()
         check_choice("export.students", parameters.export.students, ["run", *released_students()])
     if "prepare_biased_images" in node_names:
-        if parameters.prepare.source == "mnist":
-            require_assets(parameters.assets, names_below("mnist"))
-        if parameters.variant == "wildlife":
-            require_assets(parameters.assets, names_below("textures"))
+        check_images(parameters.images, parameters.prepare, parameters.variant, parameters.assets, parameters.seed)
     measuring = any(name.endswith(("compare_students", "measure_generation")) for name in node_names)
     if measuring and parameters.report.generation_metrics.network == "inception":
         inception_path(parameters.assets)
     if "fit_feature_network" in node_names and parameters.prepare.given_features is not None:
         read_given_network(parameters.prepare.given_features)
     tables = None
-    by_ensembles = parameters.prepare.source == "imagenet"
+    by_ensembles = parameters.images.source == "imagenet"
     if "read_image_folders" in node_names or ("plan_ablation" in node_names and by_ensembles):
         tables = check_folders(parameters.ensemble, parameters.assets, parameters.seed)
     if "open_teacher" in node_names:

@@ -22,7 +22,7 @@ FEATURE_NETWORK = "fit_feature_network"
 
 def is_imagenet(parameters: Mapping[str, Any]) -> bool:
     """Tell whether parameters, as the configuration gives them, are those of ImageNet's scale."""
-    return (parameters.get("prepare") or {}).get("source") == IMAGENET
+    return (parameters.get("images") or {}).get("source") == IMAGENET
 
 
 def in_reading_order(stages: Iterable[str]) -> list[str]:

@@ -27,16 +27,16 @@ BEST = "best batch size"  # the rows of the benchmark that go on a card
 
 def release_name(parameters: Parameters) -> str:
     """Return what the students of a run are called: `wildlife_mnist`; `digits` for the default variant."""
-    if parameters.prepare.source == "digits":
+    if parameters.images.source == "digits":
         return "digits" if parameters.variant == "double_colored" else f"{parameters.variant}_digits"
-    return f"{parameters.variant}_{parameters.prepare.source}"
+    return f"{parameters.variant}_{parameters.images.source}"
 
 
 def release_command(parameters: Parameters) -> str:
     """Return the command that makes this release again."""
-    if parameters.prepare.source == "digits":
+    if parameters.images.source == "digits":
         return "kedro run --pipelines release"
-    return f"kedro run --env {parameters.prepare.source} --pipelines release --params variant={parameters.variant}"
+    return f"kedro run --env {parameters.images.source} --pipelines release --params variant={parameters.variant}"
 
 
 def training_of(parameters: Parameters) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def name_surroundings(
         num_teacher_images=ablation.stage.num_images,
         seed=seed,
         compute=compute,
-        ensemble=ensemble if prepare.source == "imagenet" else None,
+        ensemble=ensemble if variant == "imagenet" else None,
     )
 
 

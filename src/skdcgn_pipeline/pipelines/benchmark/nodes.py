@@ -9,7 +9,7 @@ from skdcgn_pipeline.benchmark.frame import benchmark_metrics
 from skdcgn_pipeline.benchmark.networks import make_networks, run_network_benchmark
 from skdcgn_pipeline.benchmark.run import Workload, run_benchmark
 from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table
-from skdcgn_pipeline.parameters import Benchmark, Classify, Compose, Compute, Distill, Prepare
+from skdcgn_pipeline.parameters import Benchmark, Classify, Compose, Compute, Distill, Images, Prepare
 from skdcgn_pipeline.reporting.pictures import draw_benchmark
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.recipes import StudentsArtifact
@@ -22,6 +22,7 @@ def measure_costs(
     teacher_samples: SampleShards,
     student_samples: SampleShards,
     benchmark: Benchmark,
+    images: Images,
     prepare: Prepare,
     compose: Compose,
     class_lists: dict[str, list[int]],
@@ -41,6 +42,7 @@ def measure_costs(
         teacher_samples,
         student_samples,
         benchmark,
+        images,
         prepare,
         variant,
         assets,

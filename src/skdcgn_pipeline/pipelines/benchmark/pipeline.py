@@ -18,6 +18,7 @@ def create_pipeline() -> Pipeline:
                     "teacher_samples",
                     "student_samples",
                     "params:benchmark",
+                    "params:images",
                     "params:prepare",
                     "params:compose",
                     "params:class_lists",

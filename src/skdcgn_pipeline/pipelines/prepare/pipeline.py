@@ -6,12 +6,12 @@ from skdcgn_pipeline.pipelines.prepare import nodes
 
 
 def create_pipeline() -> Pipeline:
-    """Biased datasets and the feature network."""
+    """The image set and the feature network."""
     return pipeline(
         [
             node(
-                nodes.prepare_biased_images,
-                ["biased_images_store", "params:assets", "params:prepare", "params:variant", "params:seed"],
+                nodes.prepare_images,
+                ["images_store", "params:images", "params:prepare", "params:variant", "params:assets", "params:seed"],
                 "biased_images",
                 name="prepare_biased_images",
             ),
@@ -22,7 +22,7 @@ def create_pipeline() -> Pipeline:
                 name="fit_feature_network",
             ),
             node(
-                nodes.show_biased_images,
+                nodes.show_images,
                 ["biased_images", "params:report"],
                 "biased_images_sheet",
                 name="show_biased_images",

@@ -118,7 +118,7 @@ def tell_facts(
     facts = {
         "command": command_of(this_run),
         "teacher": f"{teacher['name']}" + (f", SHA-256 {sha256}" if sha256 else ""),
-        "images": f"{parameters.prepare.source}, {parameters.variant}",
+        "images": f"{parameters.images.source}, {parameters.variant}",
         "seed": f"{parameters.seed}",
     }
     if num_classifiers:

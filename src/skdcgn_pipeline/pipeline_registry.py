@@ -51,7 +51,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "compose": composed,
         "classify": classified,
         # What `classify` becomes where `classify.trained_on` names the originals alone, see `session`.
-        "classify_originals": prepared + classify.create_originals(),
+        "classify_originals": prepare.create_images() + classify.create_originals(),
         "ensemble": composed + ensemble.create_pipeline(),
         "ablation": composed + ablation.create_pipeline(),
         "baseline": prepared + sampled + baseline.create_pipeline(),

@@ -1,5 +1,5 @@
-"""Biased datasets and the feature network."""
+"""Image sets and the feature network."""
 
-from skdcgn_pipeline.pipelines.prepare.pipeline import create_pipeline
+from skdcgn_pipeline.pipelines.prepare.pipeline import create_images, create_pipeline
 
-__all__ = ["create_pipeline"]
+__all__ = ["create_images", "create_pipeline"]

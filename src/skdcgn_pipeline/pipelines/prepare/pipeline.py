@@ -7,6 +7,17 @@ from skdcgn_pipeline.pipelines.prepare import nodes
 
 def create_pipeline() -> Pipeline:
     """The image set and the feature network."""
+    feature_network = node(
+        nodes.fit_feature_network,
+        ["classifier_store", "biased_images", "params:prepare", "params:seed", "params:compute"],
+        "feature_network",
+        name="fit_feature_network",
+    )
+    return create_images() + pipeline([feature_network], tags="prepare")
+
+
+def create_images() -> Pipeline:
+    """The image set alone."""
     return pipeline(
         [
             node(
@@ -14,12 +25,6 @@ def create_pipeline() -> Pipeline:
                 ["images_store", "params:images", "params:prepare", "params:variant", "params:assets", "params:seed"],
                 "biased_images",
                 name="prepare_biased_images",
-            ),
-            node(
-                nodes.fit_feature_network,
-                ["classifier_store", "biased_images", "params:prepare", "params:seed", "params:compute"],
-                "feature_network",
-                name="fit_feature_network",
             ),
             node(
                 nodes.show_images,

@@ -178,7 +178,7 @@ def test_kedro_and_mlflow_in_the_core_break_a_contract(copy, module, name):
     ("module", "line"),
     [
         ("networks/discriminator.py", "import skdcgn_pipeline.students.distillation"),
-        ("parameters.py", "import skdcgn_pipeline.mechanisms"),
+        ("parameters/base.py", "import skdcgn_pipeline.mechanisms"),
         ("metrics/cost.py", "import skdcgn_pipeline.io.tracking"),
     ],
 )

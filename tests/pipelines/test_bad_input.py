@@ -266,7 +266,7 @@ def test_loss_without_any_term_is_refused(told: Callable[..., str]) -> None:
 def test_unknown_environment_is_told_with_the_nearest(told: Callable[..., str]) -> None:
     message = told(env="mnits")
 
-    assert message.startswith("--env: expected one of base, imagenet, local, mnist, test, got 'mnits'")
+    assert message.startswith("--env: expected one of base, folder, imagenet, local, mnist, test, got 'mnits'")
     assert "Did you mean 'mnist'?" in message
 
 

@@ -241,7 +241,7 @@ def test_ablation_logs_a_nested_run_per_classifier_and_its_tables(studied: tuple
     for one in nested:
         where = one.data.tags["study"], one.data.tags["cell"], int(one.data.tags["seed"]), "test", "all"
         assert one.data.metrics["accuracy/test/all"] == pytest.approx(table[where])
-        assert one.data.params["counterfactual"]
+        assert one.data.params["counterfactual_shape"]
     assert "mlflow.parentRunId" not in outer.data.tags
     client = mlflow.MlflowClient(place.tracking_uri)
     artifacts = {

@@ -12,12 +12,11 @@ from scipy import stats
 from torch import nn
 
 from skdcgn_pipeline.classifiers.accuracy import (
-    accuracy_by_class,
     expected_calibration_error,
     mean_interval,
     measure_accuracy,
     measure_classifier,
-    predict_classes,
+    predict_logits,
     summarise_accuracy,
 )
 from skdcgn_pipeline.images.bias import biased_split
@@ -41,7 +40,7 @@ def make_split(classes: list[int], labels: list[int], collision: list[bool]) -> 
 def test_predictions_do_not_depend_on_the_batches(cpu):
     split = make_split([3, 1, 4, 1, 5], [0] * 5, [False] * 5)
     for batch_size in (1, 2, 500):
-        predicted = predict_classes(BrightnessClassifier(), split.images, cpu, batch_size)
+        predicted = predict_logits(BrightnessClassifier(), split.rows, cpu, batch_size).argmax(1)
         assert predicted.tolist() == [3, 1, 4, 1, 5]
 
 
@@ -106,12 +105,6 @@ def test_with_more_than_ten_classes_the_five_most_probable_ones_count_too(cpu):
 
     rows = measure_accuracy(Twelve(), make_split([0] * 4, [0, 4, 5, 11], [False] * 4), cpu)
     assert rows[1] == {"subset": "top 5", "accuracy": 0.5, "num_images": 4}
-
-
-def test_accuracy_by_class_is_the_diagonals_share():
-    shares = accuracy_by_class(np.array([[3, 1, 0], [0, 0, 0], [1, 0, 1]]))
-    assert shares[[0, 2]].tolist() == [0.75, 0.5]
-    assert math.isnan(shares[1])
 
 
 def test_the_calibration_error_by_hand(cpu):

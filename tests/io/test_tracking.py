@@ -30,7 +30,6 @@ from skdcgn_pipeline.runtime import recording
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.studies.contract import Cell, CellData, Sources, Unit, UnitResult
-from skdcgn_pipeline.training.checkpointing import RecordStep
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 UNIT = Unit(
@@ -136,8 +135,8 @@ def test_nothing_is_logged_without_a_run(tmp_path: Path, monkeypatch: pytest.Mon
         tracking.log_note("a", "b")
         tracking.log_origin({"a": 1}, "b")
         tracking.log_use("a", table)
-        with tracking.recorded_steps("shape") as record:
-            record(1, {"pixel": 1.0})
+        with tracking.recorded_losses():
+            recording.record("shape", 1, {"pixel": 1.0})
         tracking.log_unit(UnitResult(UNIT, RESULT, seconds=1.0))
         tracking.log_unit(UnitResult(UNIT, error="ValueError: no"))
         assert mlflow.active_run() is None
@@ -174,9 +173,9 @@ def test_metrics_that_are_not_finite_are_left_out(run: str) -> None:
 
 @pytest.mark.parametrize("num_steps", [3, 700])
 def test_every_recorded_step_arrives(run: str, num_steps: int) -> None:
-    with tracking.recorded_steps("shape") as record:
+    with tracking.recorded_losses():
         for step in range(1, num_steps + 1):
-            record(step, {"pixel": step / 2, "total": 1.0})
+            recording.record("shape", step, {"pixel": step / 2, "total": 1.0})
 
     history = mlflow.MlflowClient().get_metric_history(run, "shape/loss/pixel")
     assert [(metric.step, metric.value) for metric in sorted(history, key=lambda m: m.step)] == [
@@ -187,13 +186,13 @@ def test_every_recorded_step_arrives(run: str, num_steps: int) -> None:
 
 @pytest.mark.parametrize("num_steps", [3, 700])
 def test_steps_of_other_threads_arrive(run: str, num_steps: int) -> None:
-    def train(record: RecordStep) -> None:
+    def train(name: str) -> None:
         assert mlflow.active_run() is None  # the run is the main thread's
         for step in range(1, num_steps + 1):
-            record(step, {"loss": float(step)})
+            recording.record(name, step, {"loss": float(step)})
 
-    with tracking.recorded_steps("first") as first, tracking.recorded_steps("second") as second:
-        threads = [Thread(target=train, args=(record,)) for record in (first, second)]
+    with tracking.recorded_losses():
+        threads = [Thread(target=train, args=(name,)) for name in ("first", "second")]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -239,8 +238,8 @@ def test_saved_datasets_are_logged_as_the_catalog_says(run: str) -> None:
 
 def test_steps_before_an_error_arrive(run: str) -> None:
     def train() -> None:
-        with tracking.recorded_steps("shape") as record:
-            record(1, {"pixel": 1.0})
+        with tracking.recorded_losses():
+            recording.record("shape", 1, {"pixel": 1.0})
             raise RuntimeError("stopped")
 
     with pytest.raises(RuntimeError, match="stopped"):
@@ -251,8 +250,8 @@ def test_steps_before_an_error_arrive(run: str) -> None:
 
 @pytest.mark.parametrize("name", ["classifier/originals/seed_0", "classifier/counterfactual shape + texture/seed_0"])
 def test_prefixes_in_use_are_names_that_mlflow_takes(run: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
-    with tracking.recorded_steps(name) as record:
-        record(1, {"loss": 1.0})
+    with tracking.recorded_losses():
+        recording.record(name, 1, {"loss": 1.0})
 
     if "+" not in name:
         assert stored(run).data.metrics == {f"{name}/loss/loss": 1.0}

@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from skdcgn_pipeline.runtime import progress
-from skdcgn_pipeline.runtime.errors import InterruptedRunError
-from skdcgn_pipeline.training.checkpointing import Checkpoint, TrainingLoop
+from skdcgn_pipeline.training.checkpointing import Checkpoint
 
 
 def make(path, seed: int = 0) -> tuple[Checkpoint, nn.Linear]:
@@ -79,52 +77,3 @@ def test_a_checkpoint_is_due_every_so_many_steps_but_not_at_the_end():
 
 
 # --- the loop ------------------------------------------------------------------------------------
-
-
-def test_a_loop_runs_every_step_and_keeps_what_is_noted(tmp_path):
-    checkpoint, _ = make(tmp_path / "checkpoint.pt")
-    recorded = []
-    loop = TrainingLoop("test", 5, checkpoint, lambda step, losses: recorded.append((step, losses)))
-    done = []
-    for step in loop.steps():
-        done.append(step)
-        if loop.is_noted(step, 2):
-            loop.note(step, {"loss": float(step)})
-    assert done == [0, 1, 2, 3, 4]
-    assert recorded == [(2, {"loss": 1.0}), (4, {"loss": 3.0}), (5, {"loss": 4.0})]
-    assert loop.history == [{"step": 2, "loss": 1.0}, {"step": 4, "loss": 3.0}, {"step": 5, "loss": 4.0}]
-
-
-def test_a_killed_loop_continues_after_the_last_checkpoint(tmp_path):
-    checkpoint, _ = make(tmp_path / "checkpoint.pt")
-    for step in TrainingLoop("test", 9, checkpoint, lambda step, losses: None).steps():
-        if step == 4:
-            break  # a kill
-    again, _ = make(tmp_path / "checkpoint.pt")
-    assert list(TrainingLoop("test", 9, again, lambda step, losses: None).steps()) == [3, 4, 5, 6, 7, 8]
-
-
-def test_a_loop_that_is_asked_to_stop_saves_the_step_and_tells_how_to_go_on(tmp_path):
-    checkpoint, _ = make(tmp_path / "checkpoint.pt")
-    done = []
-
-    def run() -> None:
-        for step in TrainingLoop("test", 9, checkpoint, lambda step, losses: None).steps():
-            done.append(step)
-            if step == 4:
-                progress.request_stop()
-
-    with pytest.raises(InterruptedRunError, match="test: stopped at 5 of 9 steps, everything so far is saved"):
-        run()
-    progress.clear_stop()
-    run_steps = list(TrainingLoop("test", 9, checkpoint, lambda step, losses: None).steps())
-    assert done + run_steps == list(range(9))
-
-
-def test_a_request_to_stop_in_the_last_step_lets_the_training_finish():
-    checkpoint, _ = make(None)
-    for step in (loop := TrainingLoop("test", 3, checkpoint, lambda step, losses: None)).steps():
-        if step == 2:
-            progress.request_stop()
-    assert loop.history == []
-    assert progress.stop_requested()

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from skdcgn_pipeline.images.image_set import Split
+from skdcgn_pipeline.images.image_set import ImageRows, Split
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, memory_format, place
 from skdcgn_pipeline.samples.pixels import from_bytes
@@ -21,20 +21,15 @@ FEW_CLASSES = 10  # with more, the five most probable classes are looked at, too
 
 
 @torch.no_grad()
-def predict_logits(classifier: nn.Module, images: Tensor, compute: Compute, batch_size: int = 500) -> Tensor:
-    """Return the logits [N, K], in single precision, of uint8 images [N, 3, H, W]."""
+def predict_logits(classifier: nn.Module, images: ImageRows, compute: Compute, batch_size: int = 500) -> Tensor:
+    """Return the logits [N, K], in single precision, of images, read batch by batch."""
     device = choose_device(compute.device)
     classifier = place(classifier, device, memory_format(compute))
     logits = []
-    for batch in images.split(batch_size):
+    for rows in torch.arange(len(images)).split(batch_size):
         with autocast(compute, device):
-            logits.append(classifier(from_bytes(batch).to(device)).float().cpu())
+            logits.append(classifier(from_bytes(images.take(rows)).to(device)).float().cpu())
     return torch.cat(logits)
-
-
-def predict_classes(classifier: nn.Module, images: Tensor, compute: Compute, batch_size: int = 500) -> Tensor:
-    """Return the predicted class [N] of uint8 images [N, 3, H, W]."""
-    return predict_logits(classifier, images, compute, batch_size).argmax(1)
 
 
 def measure_accuracy(
@@ -54,7 +49,7 @@ def measure_accuracy(
         which `group` names (Sagawa et al. 2020, arXiv 1911.08731); and with more than ten classes `top 5`, the share
         of images whose class is among the five most probable ones.
     """
-    logits = predict_logits(classifier, split.images, compute)
+    logits = predict_logits(classifier, split.rows, compute)
     return _accuracy_of(logits, split, class_names)
 
 
@@ -67,7 +62,7 @@ def measure_classifier(
         The rows of `measure_accuracy`, and the confusion matrix: images by true class (rows) and
         predicted class (columns).
     """
-    logits = predict_logits(classifier, split.images, compute)
+    logits = predict_logits(classifier, split.rows, compute)
     pairs = torch.bincount(split.labels * num_classes + logits.argmax(1), minlength=num_classes**2)
     return _accuracy_of(logits, split), pairs.view(num_classes, num_classes).tolist()
 
@@ -90,16 +85,6 @@ def _accuracy_of(logits: Tensor, split: Split, class_names: Sequence[str] = ()) 
 
 def _share(subset: str, correct: Tensor) -> dict[str, object]:
     return {"subset": subset, "accuracy": float(correct.double().mean()), "num_images": len(correct)}
-
-
-def accuracy_by_class(confusion: np.ndarray) -> np.ndarray:
-    """Return the share of each class's images that are taken for it [K]; NaN for classes without images.
-
-    Args:
-        confusion: [K, K] images by true class (rows) and predicted class (columns).
-    """
-    counts = confusion.sum(1)
-    return np.divide(np.diag(confusion), counts, out=np.full(len(counts), math.nan), where=counts > 0)
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 15) -> float:

@@ -79,8 +79,10 @@ class Split:
 
     @property
     def images(self) -> Tensor:
-        """Every image, [N, 3, S, S] uint8."""
-        return all_rows(self)
+        """Every image, [N, 3, S, S] uint8; not copied where they are in memory."""
+        if isinstance(self.rows, ImagesInMemory):
+            return self.rows.images
+        return self.rows.take(torch.arange(len(self)))
 
     @property
     def foreground_index(self) -> Tensor:
@@ -161,8 +163,3 @@ def splits_with_role(images: ImageSet, role: Role) -> list[str]:
 def spread_rows(split: Split, num_rows: int) -> Tensor:
     """Return rows of a split at equal distances, all where there are fewer: of every class where these are sorted."""
     return torch.linspace(0, len(split) - 1, min(num_rows, len(split))).round().long()
-
-
-def all_rows(split: Split) -> Tensor:
-    """Return every image of a split, [N, 3, S, S] uint8."""
-    return split.rows.take(torch.arange(len(split)))

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -28,7 +27,6 @@ from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.samples.shards import Shards
 from skdcgn_pipeline.studies.contract import UnitResult
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
-from skdcgn_pipeline.training.checkpointing import RecordStep
 
 logger = logging.getLogger(__name__)
 
@@ -254,16 +252,6 @@ def recorded_losses() -> Iterator[LossLog]:
     try:
         with listening(log):
             yield log
-    finally:
-        log.flush()
-
-
-@contextmanager
-def recorded_steps(prefix: str) -> Iterator[RecordStep]:
-    """Give a function that logs the losses of a training that is no `Task` yet, which `recorded_losses` hears."""
-    log = LossLog()
-    try:
-        yield partial(log, prefix)
     finally:
         log.flush()
 

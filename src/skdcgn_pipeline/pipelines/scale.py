@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kedro.pipeline import Pipeline
@@ -14,8 +14,6 @@ DIGITS_STAGES = frozenset(
     {"prepare", "teacher", "classify", "release", "results", "export", "export_released", "explore"}
 )
 IMAGENET_STAGES = frozenset({"ensemble"})
-# As data flows; stages that are run by name alone follow.
-READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify", "ensemble")
 DEFAULT, REPORT, ENSEMBLE = "__default__", "report", "ensemble"
 FEATURE_NETWORK = "fit_feature_network"
 
@@ -23,11 +21,6 @@ FEATURE_NETWORK = "fit_feature_network"
 def is_imagenet(parameters: Mapping[str, Any]) -> bool:
     """Tell whether parameters, as the configuration gives them, are those of ImageNet's scale."""
     return (parameters.get("images") or {}).get("source") == IMAGENET
-
-
-def in_reading_order(stages: Iterable[str]) -> list[str]:
-    """Return names of stages in the order that data flows, others after them as they come."""
-    return sorted(stages, key=lambda name: READING_ORDER.index(name) if name in READING_ORDER else len(READING_ORDER))
 
 
 def with_ensembles(names: Sequence[str]) -> list[str]:

@@ -271,7 +271,7 @@ def pick_examples(split: Split, num_examples: int) -> tuple[Tensor, Tensor]:
         of_class = visible[labels == classes[number % len(classes)]]
         rows.append(of_class[(number // len(classes)) % len(of_class)])
     chosen = torch.stack(rows)
-    return from_bytes(split.images[chosen]), split.labels[chosen]
+    return from_bytes(split.rows.take(chosen)), split.labels[chosen]
 
 
 def draw_attention(images: Tensor, maps: Mapping[str, tuple[Tensor, Tensor]], labels: Tensor) -> Picture:

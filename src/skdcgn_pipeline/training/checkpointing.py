@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from skdcgn_pipeline.artifacts.store import write_aside
-from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 
 logger = logging.getLogger(__name__)
 
 
 History = list[dict[str, float]]
-RecordStep = Callable[[int, dict[str, float]], None]
-
-
-def record_nothing(step: int, losses: dict[str, float]) -> None:
-    """Record nothing: the default where nobody listens."""
 
 
 class Stateful(Protocol):
@@ -86,58 +80,3 @@ class Checkpoint:
     def is_due(self, step: int, num_steps: int) -> bool:
         """Tell whether the state should be saved after `step` steps."""
         return step % self.every_steps == 0 and step < num_steps
-
-
-class TrainingLoop:
-    """What every training does around its steps: continue, record, show progress, checkpoint, stop.
-
-    Args:
-        title: Shown in the progress.
-        num_steps: Steps in all.
-        checkpoint: Where the state is kept.
-        record: Called with (step, losses) whenever losses are noted.
-        remark: Gives what else the progress tells.
-        agree: Whether any process of the training wishes to stop, given whether this one does; asked once
-            per step.
-    """
-
-    def __init__(
-        self,
-        title: str,
-        num_steps: int,
-        checkpoint: Checkpoint,
-        record: RecordStep,
-        remark: Callable[[], str] = str,
-        agree: Callable[[bool], bool] = bool,
-    ) -> None:
-        self.title, self.num_steps, self.checkpoint, self.record = title, num_steps, checkpoint, record
-        self.remark, self.agree = remark, agree
-        self.history: History = []
-
-    def steps(self) -> Iterator[int]:
-        """Yield the number of every step that is still to do, from 0.
-
-        Raises:
-            InterruptedRunError: After a step, if a stop was requested; the state is saved.
-        """
-        first, self.history = self.checkpoint.restore()
-        progress = Progress(self.title, self.num_steps, "steps", first, remark=self.remark)
-        for step in range(first, self.num_steps):
-            yield step
-            done = step + 1
-            progress.advance()
-            stopping = self.agree(stop_requested()) and done < self.num_steps
-            if stopping or self.checkpoint.is_due(done, self.num_steps):
-                self.checkpoint.save(done, self.history)
-            if stopping:
-                progress.interrupt()
-        progress.finish()
-
-    def is_noted(self, step: int, every_steps: int) -> bool:
-        """Tell whether the losses of a step are noted: every so many steps and at the end."""
-        return (step + 1) % every_steps == 0 or step + 1 == self.num_steps
-
-    def note(self, step: int, losses: dict[str, float]) -> None:
-        """Keep the losses of a step and record them."""
-        self.history.append({"step": step + 1, **losses})
-        self.record(step + 1, losses)

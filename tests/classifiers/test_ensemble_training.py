@@ -22,9 +22,9 @@ from skdcgn_pipeline.classifiers.ensemble_training import (
     counterfactual_losses,
     fit_ensemble,
     initial_ensemble,
-    learning_rate_factor,
     open_ensemble,
     real_loss,
+    sgd_in_steps,
 )
 from skdcgn_pipeline.classifiers.invariance import measure_counterfactual_accuracy
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
@@ -177,9 +177,14 @@ def test_every_setting_of_the_training_counts():
 
 def test_the_learning_rate_falls_to_a_tenth_twice():
     options = settings(45, learning_rate=1e-3)
-    rates = [1e-3 * learning_rate_factor(step, options) for step in range(45)]
+    optimiser, rates_of = sgd_in_steps(options, torch.nn.Linear(1, 1))
+    rates = []
+    for step in range(45):
+        rates_of.set(step)
+        rates.append(optimiser["optimiser"].param_groups[0]["lr"])
     assert rates == pytest.approx([1e-3] * 15 + [1e-4] * 15 + [1e-5] * 15)
-    assert {learning_rate_factor(step, settings(9, num_decays=0)) for step in range(9)} == {1}
+    constant = sgd_in_steps(settings(9, num_decays=0), torch.nn.Linear(1, 1))[1]
+    assert {constant.schedule(step) for step in range(9)} == {1}
 
 
 # --- training ------------------------------------------------------------------------------------

@@ -16,17 +16,17 @@ from torch.nn import functional as F
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.classifiers.ensemble import InvariantEnsemble, MechanismLogits, load_ensemble
-from skdcgn_pipeline.classifiers.training import HISTORY_FILE, ClassifierTask, Lesson, Optimisers, Schedules
+from skdcgn_pipeline.classifiers.training import HISTORY_FILE, ClassifierTask, Lesson, Optimisation
 from skdcgn_pipeline.images.batches import draw_ahead
 from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.parameters import Compute, EnsembleFit
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded
 from skdcgn_pipeline.training.checkpointing import History
+from skdcgn_pipeline.training.schedules import Rates, staircase
 from skdcgn_pipeline.training.task import train
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
-DECAY = 0.1
 WEIGHTS_FILE = "ensemble.safetensors"
 
 
@@ -92,19 +92,13 @@ def initial_ensemble(settings: EnsembleFit, seed: int, num_classes: int) -> Inva
     return ensemble
 
 
-def sgd_in_steps(settings: EnsembleFit, network: nn.Module) -> tuple[Optimisers, Schedules]:
+def sgd_in_steps(settings: EnsembleFit, network: nn.Module) -> Optimisation:
     """Return SGD whose learning rate falls to a tenth, at equal distances, for what of the network is learnt."""
     learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
     sgd = torch.optim.SGD(
         learnt, settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(sgd, partial(learning_rate_factor, settings=settings))
-    return {"optimiser": sgd}, {"schedule": schedule}
-
-
-def learning_rate_factor(step: int, settings: EnsembleFit) -> float:
-    """Return a step's part of the learning rate: a tenth of the last one in each of `num_decays` + 1 equal parts."""
-    return DECAY ** (step * (settings.num_decays + 1) // settings.num_steps)
+    return {"optimiser": sgd}, Rates(staircase(settings.num_steps, settings.num_decays), [sgd])
 
 
 class EnsembleTask(ClassifierTask):

@@ -22,17 +22,16 @@ from skdcgn_pipeline.parameters import ClassifierFit, Compute, EnsembleFit
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, memory_format, place
 from skdcgn_pipeline.runtime.seeding import seeded
 from skdcgn_pipeline.training.checkpointing import History, Stateful
-from skdcgn_pipeline.training.optimisers import Muon, split_parameters
+from skdcgn_pipeline.training.optimisers import make_optimisers
+from skdcgn_pipeline.training.schedules import Rates, one_cycle
 from skdcgn_pipeline.training.task import train
 
 LOG_EVERY_STEPS = 20
 WARM_UP_SHARE = 0.25
 WEIGHTS_FILE, HISTORY_FILE = "classifier.safetensors", "history.json"
 
-Optimisers = dict[str, torch.optim.Optimizer]
-Schedules = dict[str, torch.optim.lr_scheduler.LRScheduler]
-# Turns optimisers on: parameters of a network -> optimisers and their schedules, by name.
-Optimise = Callable[[nn.Module], tuple[Optimisers, Schedules]]
+# A network's optimisers, by the names that checkpoints have for them, and what sets their rates.
+Optimisation = tuple[dict[str, torch.optim.Optimizer], Rates]
 
 
 @dataclass(frozen=True)
@@ -52,29 +51,14 @@ class Lesson:
     weight: float = 1.0
 
 
-def one_cycle(settings: ClassifierFit, fused: bool, network: nn.Module) -> tuple[Optimisers, Schedules]:
-    """Return AdamW, or Muon for matrices and AdamW for the rest, with one-cycle learning rates."""
-    matrices, others = split_parameters(network)
-    if settings.optimiser == "adamw":
-        matrices, others = [], [*network.parameters()]
-    optimisers: Optimisers = {
-        "optimiser": torch.optim.AdamW(others, settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
-    }
-    if matrices:
-        optimisers["matrix_optimiser"] = Muon(matrices, settings.matrix_learning_rate)
-    # OneCycleLR divides by the length of its phases: two steps of warm-up, three in all at least.
-    total_steps = max(settings.num_steps + 1, 3)
-    schedules: Schedules = {
-        f"{name}_schedule": torch.optim.lr_scheduler.OneCycleLR(
-            optimiser,
-            optimiser.param_groups[0]["lr"],
-            total_steps=total_steps,
-            pct_start=max(WARM_UP_SHARE, 2 / total_steps),
-            cycle_momentum=name == "optimiser",
-        )
-        for name, optimiser in optimisers.items()
-    }
-    return optimisers, schedules
+def one_cycle_optimisation(settings: ClassifierFit, fused: bool, network: nn.Module) -> Optimisation:
+    """Return AdamW, or Muon for matrices and AdamW for the rest, with one-cycle rates and first beta."""
+    adam = partial(torch.optim.AdamW, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+    matrix_learning_rate = settings.matrix_learning_rate if settings.optimiser == "muon" else None
+    optimisers = make_optimisers(network, adam, matrix_learning_rate)
+    rate = one_cycle(settings.num_steps, WARM_UP_SHARE)
+    first_beta = one_cycle(settings.num_steps, WARM_UP_SHARE, first=0.95, peak=0.85, last=0.95)
+    return dict(zip(("optimiser", "matrix_optimiser"), optimisers, strict=False)), Rates(rate, optimisers, first_beta)
 
 
 class ClassifierTask:
@@ -88,7 +72,7 @@ class ClassifierTask:
         settings: Number of steps, precision, and how often checkpoints are kept.
         seed: Seed of dropout; the lessons bring their own.
         compute: Device and precision.
-        optimise: Gives optimisers and schedules of the network.
+        optimise: Gives the network's optimisers and their rates.
         name: What the losses are recorded as.
         title: Shown in the progress.
 
@@ -104,7 +88,7 @@ class ClassifierTask:
         seed: int,
         compute: Compute,
         *,
-        optimise: Optimise,
+        optimise: Callable[[nn.Module], Optimisation],
         name: str,
         title: str,
     ) -> None:
@@ -114,8 +98,8 @@ class ClassifierTask:
         self.compute = settings.computing(compute)
         self.device = choose_device(compute.device)
         self.network = place(network, self.device, memory_format(self.compute)).train()
-        self.optimisers, self.schedules = optimise(self.network)
-        self.objects: dict[str, Stateful] = {"network": self.network, **self.optimisers, **self.schedules}
+        self.optimisers, self.rates = optimise(self.network)
+        self.objects: dict[str, Stateful] = {"network": self.network, **self.optimisers}
         # Only what draws while it computes needs the step's own numbers: `seeded` lets threads wait for each other.
         self._draws = not isinstance(network, DigitClassifier)
         self._layout = memory_format(self.compute) if self._draws else torch.preserve_format
@@ -129,6 +113,7 @@ class ClassifierTask:
 
     def update(self, step: int, batch: list[tuple[Tensor, Tensor]], noted: bool) -> dict[str, float]:
         """Update the network; see `Task.update`. The losses are `loss`, their weighted sum, and all parts."""
+        self.rates.set(step)
         self.network.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         parts: dict[str, Tensor] = {}
@@ -146,8 +131,6 @@ class ClassifierTask:
                     total, parts = total + loss.detach(), {**parts, **losses}
         for optimiser in self.optimisers.values():
             optimiser.step()
-        for schedule in self.schedules.values():
-            schedule.step()
         if not noted:
             return {}
         return {"loss": total.item()} | {name: part.item() for name, part in parts.items()}
@@ -196,7 +179,7 @@ def fit_classifier(
         network = DigitClassifier(num_classes, initialisation)
     lesson = Lesson(draw_batch, settings.batch_size, partial(_smoothed, label_smoothing=settings.label_smoothing))
     fused = settings.computing(compute).precision == "bf16"
-    optimise = partial(one_cycle, settings, fused)
+    optimise = partial(one_cycle_optimisation, settings, fused)
     task = ClassifierTask(network, [lesson], settings, seed, compute, optimise=optimise, name=name, title=title)
     history = train(task, checkpoint_path)
     task.finished()

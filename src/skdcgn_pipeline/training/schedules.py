@@ -59,11 +59,11 @@ class Rates:
     Args:
         schedule: Factor of the highest rate by step.
         optimisers: Whose rates are set.
-        momentum: First beta, or momentum, by step; None leaves it alone.
+        first_beta: Of those that have betas, by step; None leaves it alone.
     """
 
-    def __init__(self, schedule: Schedule, optimisers: Sequence[Optimizer], momentum: Schedule | None = None) -> None:
-        self.schedule, self.optimisers, self.momentum = schedule, optimisers, momentum
+    def __init__(self, schedule: Schedule, optimisers: Sequence[Optimizer], first_beta: Schedule | None = None) -> None:
+        self.schedule, self.optimisers, self.first_beta = schedule, optimisers, first_beta
         self._peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
 
     def set(self, step: int) -> None:
@@ -72,7 +72,5 @@ class Rates:
         for optimiser, peaks in zip(self.optimisers, self._peaks, strict=True):
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
-                if self.momentum is not None and "betas" in group:
-                    group["betas"] = (self.momentum(step), *group["betas"][1:])
-                elif self.momentum is not None:
-                    group["momentum"] = self.momentum(step)
+                if self.first_beta is not None and "betas" in group:
+                    group["betas"] = (self.first_beta(step), *group["betas"][1:])

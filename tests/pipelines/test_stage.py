@@ -59,6 +59,7 @@ def test_classifiers_and_benchmark_compose_at_the_same_stage(monkeypatch, stage,
     monkeypatch.setattr(classify_nodes, "training_sets", hand_back)
     monkeypatch.setattr(benchmark_nodes, "Workload", hand_back)
     others = [Anything()] * 7
-    assert handed_on(classify_nodes.train_classifiers, *others, settings(stage), {}, 0, None) == expected
+    learnt_from = [*others[:3], settings(stage), {}, 0, None, *others[:4]]
+    assert handed_on(classify_nodes.train_classifiers, *learnt_from) == expected
     arguments = [*others[:7], settings(stage), {}, *others[:4], "colored", "absent", 0, None]
     assert handed_on(benchmark_nodes.measure_costs, *arguments) == expected

@@ -37,93 +37,49 @@ from skdcgn_pipeline.vocabulary import STUDENTS
 def train_classifiers(
     store: Path,
     biased_images: BiasedImages,
-    teacher_samples: SampleShards,
-    student_samples: SampleShards,
-    teacher_counterfactuals: CounterfactualShards,
-    student_counterfactuals: CounterfactualShards,
     classify: Classify,
     compose: Compose,
     class_lists: dict[str, list[int]],
     seed: int,
     compute: Compute,
+    teacher_samples: SampleShards | None = None,
+    student_samples: SampleShards | None = None,
+    teacher_counterfactuals: CounterfactualShards | None = None,
+    student_counterfactuals: CounterfactualShards | None = None,
     of: str = STUDENTS,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train classifiers on originals, teacher's and students' counterfactuals and measure them.
 
-    `of` is what tables call the students.
+    Without samples, on originals alone. `of` is what tables call the students.
     """
     samples = {"teacher": teacher_samples, of: student_samples}
     stored = {"teacher": teacher_counterfactuals, of: student_counterfactuals}
     sets = _sets_of(classify, compose, class_lists, biased_images, samples, stored, of)
-    return _train(store, sets, biased_images, classify, seed, compute, _name("accuracy", of))
-
-
-def train_on_originals(
-    store: Path, biased_images: BiasedImages, classify: Classify, seed: int, compute: Compute
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train classifiers on the originals alone, of which no teacher need know anything, and measure them."""
-    return _train(store, [originals(biased_images)], biased_images, classify, seed, compute, "accuracy")
-
-
-def _train(
-    store: Path,
-    sets: list[TrainingSet],
-    biased_images: BiasedImages,
-    classify: Classify,
-    seed: int,
-    compute: Compute,
-    name: str,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
     splits = splits_of(biased_images)
     accuracy = train_and_measure(store, sets, biased_images, splits, classify.fit, classify.num_seeds, seed, compute)
-    log_table(name, accuracy)
+    log_table(_name("accuracy", of), accuracy)
     return accuracy, accuracy
 
 
 def look_into_classifiers(
     store: Path,
     biased_images: BiasedImages,
-    teacher_samples: SampleShards,
-    student_samples: SampleShards,
-    teacher_counterfactuals: CounterfactualShards,
-    student_counterfactuals: CounterfactualShards,
-    accuracy: pd.DataFrame,
     classify: Classify,
     compose: Compose,
     class_lists: dict[str, list[int]],
-    report: Report,
     seed: int,
     compute: Compute,
+    report: Report,
+    accuracy: pd.DataFrame,
+    teacher_samples: SampleShards | None = None,
+    student_samples: SampleShards | None = None,
+    teacher_counterfactuals: CounterfactualShards | None = None,
+    student_counterfactuals: CounterfactualShards | None = None,
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Count what the trained classifiers confuse and draw where they look, on the unbiased test digits."""
+    """Count what the trained classifiers confuse and draw where they look, on the first test split."""
     samples = {"teacher": teacher_samples, STUDENTS: student_samples}
     stored = {"teacher": teacher_counterfactuals, STUDENTS: student_counterfactuals}
     sets = _sets_of(classify, compose, class_lists, biased_images, samples, stored)
-    return _look(store, sets, biased_images, classify, report, seed, compute)
-
-
-def look_into_originals(
-    store: Path,
-    biased_images: BiasedImages,
-    accuracy: pd.DataFrame,
-    classify: Classify,
-    report: Report,
-    seed: int,
-    compute: Compute,
-) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Count what the classifiers that were trained on originals alone confuse and draw where they look."""
-    return _look(store, [originals(biased_images)], biased_images, classify, report, seed, compute)
-
-
-def _look(
-    store: Path,
-    sets: list[TrainingSet],
-    biased_images: BiasedImages,
-    classify: Classify,
-    report: Report,
-    seed: int,
-    compute: Compute,
-) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     split = splits_with_role(biased_images, "test")[0]
     confusion = tabulate_confusions(store, sets, biased_images, split, classify, seed, compute)
     counts = confusion.filter(like="predicted_")
@@ -148,15 +104,19 @@ def _sets_of(
     compose: Compose,
     class_lists: dict[str, list[int]],
     biased_images: BiasedImages,
-    samples: dict[str, SampleShards],
-    stored: dict[str, CounterfactualShards],
+    samples: dict[str, SampleShards | None],
+    stored: dict[str, CounterfactualShards | None],
     of: str = STUDENTS,
 ) -> list[TrainingSet]:
     """Return the training sets that `classify.trained_on` asks for; `of` is what tables call the students."""
+    pools = {name: shards for name, shards in samples.items() if shards is not None}
+    if not pools:
+        return [originals(biased_images)]
     wanted = {of if name == STUDENTS else name for name in classify.trained_on}
-    composition = compose.resolved(samples["teacher"].num_classes, class_lists)
-    sets = training_sets(biased_images, samples, stored, classify.counterfactuals, composition)
-    return [one for one in sets if one.name in wanted]
+    composition = compose.resolved(pools["teacher"].num_classes, class_lists)
+    images = {name: shards for name, shards in stored.items() if shards is not None}
+    sets = training_sets(biased_images, pools, images, classify.counterfactuals, composition)
+    return [training_set for training_set in sets if training_set.name in wanted]
 
 
 def _looks_at(classifier: DigitClassifier, images: Tensor) -> tuple[Tensor, Tensor]:

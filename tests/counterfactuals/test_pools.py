@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from skdcgn_pipeline.artifacts import store as artifacts
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.counterfactuals import pools
 from skdcgn_pipeline.counterfactuals.pools import (
     CounterfactualPool,
@@ -275,10 +276,10 @@ def test_interrupted_mapping_continues_with_the_files_that_are_missing(tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(pools, "_save_column", fail_at_the_third)
         with pytest.raises(KeyboardInterrupt):
-            pools.build_arrays(tmp_path / "mapped", tiny_samples)
+            build_in(tmp_path / "mapped", pools.MappedSamplesRecipe(tiny_samples))
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "mapped").rglob("*.npy")}
     assert len(kept) == 2
-    arrays = pools.build_arrays(tmp_path / "mapped", tiny_samples)
+    arrays = build_in(tmp_path / "mapped", pools.MappedSamplesRecipe(tiny_samples))
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "mapped").rglob("*.npy")}
     assert {name: after[name] for name in kept} == kept
     assert torch.equal(arrays["mask"], tiny_samples.read_images().mask)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from skdcgn_pipeline.artifacts import store as artifacts
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.parameters import Compute
@@ -19,8 +20,8 @@ from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.samples import drawing as module
 from skdcgn_pipeline.samples.drawing import (
     CompositeShards,
+    CompositesRecipe,
     SampleShards,
-    draw_composites,
     draw_samples,
 )
 from skdcgn_pipeline.samples.pixels import decode_images, encode_images
@@ -311,7 +312,7 @@ def stored_student(network: Waves, mechanism: str = COMPOSITE, identity: str = "
 def draw_waves(store: Path, network: Waves | None = None, rows_per_shard: int = 40, **changes) -> CompositeShards:
     options = {"num_images_per_class": NUM_PER_CLASS, "seed": 0} | changes
     student = stored_student(network or Waves(), identity=options.pop("identity", "0123"))
-    return draw_composites(store, student, rows_per_shard=rows_per_shard, compute=CPU, **options)
+    return build_in(store, CompositesRecipe(student, rows_per_shard=rows_per_shard, compute=CPU, **options))
 
 
 def test_drawn_composites_are_regenerated_from_their_noise_and_label(tmp_path):
@@ -354,6 +355,6 @@ def test_other_composites_go_to_another_directory(tmp_path, changes):
 
 def test_only_a_sound_student_of_composites_is_drawn_from(tmp_path):
     with pytest.raises(SettingError, match="student: expected a student of the composite, got one of the texture"):
-        draw_composites(tmp_path, stored_student(Waves(), "texture"), 1, 10, 0, CPU)
+        build_in(tmp_path, CompositesRecipe(stored_student(Waves(), "texture"), 1, 10, 0, CPU))
     with pytest.raises(SettingError, match="composite student: expected finite values"):
         draw_waves(tmp_path, Waves(scale=float("nan")))

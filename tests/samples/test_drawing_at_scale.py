@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from skdcgn_pipeline.artifacts import store as artifacts
-from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, build_arrays
+from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, MappedSamplesRecipe
 from skdcgn_pipeline.parameters import Composition, Compute, ImageEncoding
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import DamagedFileError, InterruptedRunError, SettingError
@@ -58,7 +59,7 @@ def test_every_reader_decodes(tmp_path):
     streamed = [part["foreground"] for part in samples.stream(["foreground"])]
     assert [len(part) for part in streamed] == [40, 40, 40, 30]
     assert np.array_equal(np.concatenate(streamed), images.foreground.numpy())
-    assert torch.equal(build_arrays(tmp_path / "mapped", samples)["background"], images.background)
+    assert torch.equal(build_in(tmp_path / "mapped", MappedSamplesRecipe(samples))["background"], images.background)
     assert torch.equal(CounterfactualPool.of(samples).images.mask, images.mask)
     assert samples.read_composites()[2].shape == (150, 3, 8, 8)
     raw = draw(tmp_path).read_images()

@@ -23,7 +23,7 @@ from skdcgn_pipeline.runtime import compute, progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.samples import loading
-from skdcgn_pipeline.samples.drawing import SampleShards, draw_composites
+from skdcgn_pipeline.samples.drawing import CompositesRecipe, SampleShards
 from skdcgn_pipeline.samples.pixels import decode_images, encode_images
 from skdcgn_pipeline.students.distillation import Distillation, check_distillation, distil_student
 from skdcgn_pipeline.students.layers import ConditionalNorm
@@ -244,7 +244,7 @@ def test_a_student_is_built_once_and_opened_as_it_was(tmp_path, tiny_samples):
 def test_a_student_without_mechanisms_learns_composites_and_is_drawn_from(tmp_path, tiny_samples):
     built = build(tmp_path, COMPOSITE, tiny_samples, settings())
     assert difference(built.open(), distil(tiny_samples, COMPOSITE)[0]) == 0
-    shards = draw_composites(tmp_path / "drawn", built, 5, 4, 0, CPU)
+    shards = build_in(tmp_path / "drawn", CompositesRecipe(built, 5, 4, 0, CPU))
     images, labels = shards.read_labelled()
     assert labels.bincount().tolist() == [5, 5, 5]
     with torch.no_grad():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from skdcgn_pipeline.artifacts.recipe import Run, Store
+from skdcgn_pipeline.artifacts.recipe import Run, Store, build_in
 from skdcgn_pipeline.images.bias import biased_split
 from skdcgn_pipeline.images.biased import BiasedImages, build_biased_images
 from skdcgn_pipeline.images.image_set import Split
@@ -31,7 +31,7 @@ from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.teachers import training as module
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher
-from skdcgn_pipeline.teachers.training import build_teacher, fit_style_network, open_vgg16_features
+from skdcgn_pipeline.teachers.training import TeacherRecipe, fit_style_network, open_vgg16_features
 from skdcgn_pipeline.training.task import train
 from tiny import TinyTeacher
 
@@ -256,7 +256,7 @@ def test_a_transformation_without_a_gradient_is_refused_before_any_work(tmp_path
     with pytest.raises(SettingError, match=message):
         fit(transformations=BINARISED)
     with pytest.raises(SettingError, match=message):
-        build_teacher(tmp_path, None, settings(), STYLE, 0, CPU, "absent", transformations=BINARISED)
+        build_in(tmp_path, TeacherRecipe(None, settings(), STYLE, 0, CPU, "absent", transformations=BINARISED))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -312,29 +312,32 @@ def test_style_features_are_four_layers_of_a_frozen_classifier(biased_images):
 
 def test_a_built_teacher_loads_for_its_variant_only(tmp_path, biased_images):
     arguments = (biased_images, settings(2), STYLE, 0, CPU, "absent")
-    artifact = build_teacher(tmp_path, *arguments)
+    artifact = build_in(tmp_path, TeacherRecipe(*arguments))
     path = artifact.path(module.WEIGHTS_FILE)
     assert load_teacher("mnist_cgn", path, variant="double_colored").image_size == 32
     with pytest.raises(SettingError, match="a teacher of 'double_colored'"):
         load_teacher("mnist_cgn", path, variant="wildlife")
     modified = path.stat().st_mtime_ns
-    assert build_teacher(tmp_path, *arguments).path(module.WEIGHTS_FILE).stat().st_mtime_ns == modified
+    assert build_in(tmp_path, TeacherRecipe(*arguments)).path(module.WEIGHTS_FILE).stat().st_mtime_ns == modified
 
 
 PLAIN_INPUTS = {"format", "kind", "version", "images", "settings", "style_settings", "seed", "precision"}
 
 
 def test_options_enter_the_identity_where_they_are_set(tmp_path, biased_images):
-    arguments = (tmp_path, biased_images, settings(1), STYLE, 0, CPU, "absent")
-    plain = build_teacher(*arguments)
+    arguments = (biased_images, settings(1), STYLE, 0, CPU, "absent")
+    plain = build_in(tmp_path, TeacherRecipe(*arguments))
     assert set(plain.inputs) == PLAIN_INPUTS
-    assert build_teacher(*arguments, transformations=Transformations(), initial=None).identity == plain.identity
-    turned = build_teacher(*arguments, transformations=ROTATED)
+    assert (
+        build_in(tmp_path, TeacherRecipe(*arguments, transformations=Transformations(), initial=None)).identity
+        == plain.identity
+    )
+    turned = build_in(tmp_path, TeacherRecipe(*arguments, transformations=ROTATED))
     assert set(turned.inputs) == {*PLAIN_INPUTS, "transformations"}
     assert turned.inputs["transformations"]["shape"][0] == {"kind": "rotation", "strength": 180.0}
     weights = plain.path(module.WEIGHTS_FILE)
     initial = IdentifiedTeacher(load_teacher("mnist_cgn", weights), {"name": "mnist_cgn", "sha256": "0" * 64})
-    started = build_teacher(*arguments, initial=initial)
+    started = build_in(tmp_path, TeacherRecipe(*arguments, initial=initial))
     assert started.inputs["initial"] == initial.identity
     assert len({plain.identity, turned.identity, started.identity}) == 3
     trained = {one.identity: one.read_json(module.CARD_FILE)["training"] for one in (plain, turned, started)}
@@ -346,7 +349,7 @@ def test_options_enter_the_identity_where_they_are_set(tmp_path, biased_images):
 def test_a_teacher_without_weights_is_no_start(tmp_path):
     initial = IdentifiedTeacher(TinyTeacher(), {"name": "tiny"})
     with pytest.raises(SettingError, match=r"initial teacher: expected a CGN of the MNIST architecture.*TinyTeacher"):
-        build_teacher(tmp_path, None, settings(), STYLE, 0, CPU, "absent", initial=initial)
+        build_in(tmp_path, TeacherRecipe(None, settings(), STYLE, 0, CPU, "absent", initial=initial))
 
 
 @pytest.mark.parametrize("stage", ["compose", "teacher"])

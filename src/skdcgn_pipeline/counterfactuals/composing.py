@@ -131,9 +131,10 @@ class CounterfactualPool:
             store: Directory of the files that are mapped; they are written where they are missing.
             samples: Where each mechanism's images come from, all with the same number of classes.
         """
-        from skdcgn_pipeline.counterfactuals.pools import build_arrays
+        from skdcgn_pipeline.artifacts.recipe import build_in
+        from skdcgn_pipeline.counterfactuals.pools import MappedSamplesRecipe
 
-        arrays = {mechanism: build_arrays(store, shards) for mechanism, shards in samples.items()}
+        arrays = {mechanism: build_in(store, MappedSamplesRecipe(shards)) for mechanism, shards in samples.items()}
         images = {IMAGE_OF_MECHANISM[m]: arrays[m][IMAGE_OF_MECHANISM[m]] for m in MECHANISMS}
         labels = {mechanism: arrays[mechanism]["labels"] for mechanism in MECHANISMS}
         classes = set.intersection(*(set(shards.classes) for shards in samples.values()))

@@ -77,11 +77,6 @@ class MappedSamplesRecipe(Recipe[dict[str, Tensor]]):
         return {name: torch.from_numpy(np.load(artifact.path(f"{name}.npy"), mmap_mode="c")) for name in MAPPED_COLUMNS}
 
 
-def build_arrays(store: Path, samples: SampleShards) -> dict[str, Tensor]:
-    """Make a `MappedSamplesRecipe` in a folder of mapped samples."""
-    return build_in(store, MappedSamplesRecipe(samples))
-
-
 def open_pool(store: Path, samples: SampleShards) -> CounterfactualPool:
     """Read samples into memory where they are few, or map them; the images are the same.
 

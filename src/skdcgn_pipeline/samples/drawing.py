@@ -375,10 +375,3 @@ class CompositesRecipe(Recipe[CompositeShards]):
             remedy = "Distil it at a smaller rate."
             raise SettingError(f"{COMPOSITE} student", "finite values", "NaN or infinity", remedy)
         return {"images": encode_images(COMPOSITE, images), "labels": labels.numpy(), "noise": noise.numpy()}
-
-
-def draw_composites(
-    store: Path, student: StoredStudent, num_images_per_class: int, rows_per_shard: int, seed: int, compute: Compute
-) -> CompositeShards:
-    """Make a `CompositesRecipe` in a folder of such images."""
-    return build_in(store, CompositesRecipe(student, num_images_per_class, rows_per_shard, seed, compute))

@@ -29,11 +29,11 @@ from skdcgn_pipeline.metrics.cost import count_parameters
 from skdcgn_pipeline.metrics.generation import measure_likeness
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, Distill, Ensemble, Teacher, Transformations
 from skdcgn_pipeline.runtime.seeding import derive_seed
-from skdcgn_pipeline.samples.drawing import SampleShards, draw_composites, draw_samples
+from skdcgn_pipeline.samples.drawing import CompositesRecipe, SampleShards, draw_samples
 from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsArtifact, StudentsRecipe
 from skdcgn_pipeline.studies.contract import OWN, CellData, Unit
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher, open_identified_teacher
-from skdcgn_pipeline.teachers.training import WEIGHTS_FILE, build_teacher
+from skdcgn_pipeline.teachers.training import WEIGHTS_FILE, TeacherRecipe
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
 
 ROWS_PER_SHARD = 5000
@@ -241,17 +241,17 @@ class Workplace:
         seed = derive_seed(place.seed, "ablation-teacher", number)
 
         def samples() -> SampleShards:
-            trained = build_teacher(
-                self.store("teacher"),
+            recipe = TeacherRecipe(
                 self.biased_images,
                 fit,
                 place.style_fit,
-                seed,
-                place.compute,
-                place.assets,
+                seed=seed,
+                compute=place.compute,
+                assets=place.assets,
                 transformations=transformations,
                 initial=self.teacher,
             )
+            trained = build_in(self.store("teacher"), recipe)
             generator = load_teacher("mnist_cgn", trained.path(WEIGHTS_FILE))
             return self._draw_pool(generator, {"trained teacher": trained.identity}, seed)
 
@@ -293,7 +293,8 @@ class Workplace:
 
         def draw(classifier_seed: int) -> DrawBatch:
             sizes = place.num_pool_images_per_class, ROWS_PER_SHARD
-            images, labels = draw_composites(self.store("sample"), build(), *sizes, seed, place.compute).read_labelled()
+            drawn = build_in(self.store("sample"), CompositesRecipe(build(), *sizes, seed, place.compute))
+            images, labels = drawn.read_labelled()
             return draw_from_images(images, labels, classifier_seed, "classifier-rows")
 
         inputs = {

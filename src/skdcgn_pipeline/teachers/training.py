@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from skdcgn_pipeline.artifacts.recipe import Recipe, build_in
+from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
 from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
 from skdcgn_pipeline.classifiers.training import fit_classifier
@@ -367,19 +366,3 @@ class TeacherRecipe(Recipe[Artifact]):
     def read(self, artifact: Artifact) -> Artifact:
         """Return the artifact, whose weights `load_teacher` loads."""
         return artifact
-
-
-def build_teacher(
-    store: Path,
-    biased_images: StoredImages,
-    settings: TeacherFit,
-    style_settings: ClassifierFit,
-    seed: int,
-    compute: Compute,
-    assets: str,
-    transformations: Transformations = PLAIN,
-    initial: IdentifiedTeacher | None = None,
-) -> Artifact:
-    """Make a `TeacherRecipe` in the folder of teachers."""
-    recipe = TeacherRecipe(biased_images, settings, style_settings, seed, compute, assets, transformations, initial)
-    return build_in(store, recipe)

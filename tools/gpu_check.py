@@ -62,9 +62,11 @@ def limited(seconds: float) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise OutOfTimeError
 
+    if seconds <= 0:
+        raise OutOfTimeError
     before = signal.signal(signal.SIGALRM, stop)
     # Again and again: where an object is being deleted, Python drops what is raised.
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01), 2)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 2)
     try:
         yield
     finally:

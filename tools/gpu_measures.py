@@ -22,7 +22,7 @@ from torchvision import models
 from skdcgn_pipeline.benchmark import networks as network_benchmark
 from skdcgn_pipeline.benchmark.frame import render_batch
 from skdcgn_pipeline.benchmark.networks import MEASURED, measure_steps
-from skdcgn_pipeline.classifiers import ensemble_training
+from skdcgn_pipeline.classifiers import ensemble_training, training
 from skdcgn_pipeline.metrics import cost
 from skdcgn_pipeline.metrics.cost import measure_rates, peak_gpu_bytes, wait_for_device
 from skdcgn_pipeline.metrics.likeness import mask_iou, mean_absolute_difference
@@ -281,5 +281,5 @@ def train_student(
 def make_brief() -> None:
     """Time each thing once, and compile without code generation."""
     cost.NUM_REPEATS, cost.SECONDS_PER_REPEAT, computing.COMPILER = 1, 0.001, "eager"
-    network_benchmark.MATRIX_SIZE["cpu"], ensemble_training.LOG_EVERY_STEPS = 16, 1
+    network_benchmark.MATRIX_SIZE["cpu"], training.LOG_EVERY_STEPS = 16, 1
     globals()["STEPS_PER_DRAW"] = 2

@@ -15,6 +15,7 @@ from browser.looking import Visit, free_port, keep_screenshot, serving, surround
 from pipelines.running import untouched_mlflow
 from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.parameters import Composition
+from skdcgn_pipeline.runtime.recording import record
 from skdcgn_pipeline.studies.contract import Cell, CellData, Sources, Unit, UnitResult
 
 pytestmark = pytest.mark.slow
@@ -40,9 +41,9 @@ def experiment(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> t
             tracking.name_run(NAME)
             tracking.log_tags({"variant": "double_colored", "teacher": "digits_cgn", "git_commit": "0123abc"})
             tracking.log_parameters({"seed": 0, "classify": {"num_seeds": 3}})
-            for step, loss in enumerate((2.25, 1.5, 0.75)):
-                with tracking.recorded_steps("shape") as record:
-                    record(step, {"pixel": loss, "total": loss + 1})
+            with tracking.recorded_losses():
+                for step, loss in enumerate((2.25, 1.5, 0.75)):
+                    record("shape", step, {"pixel": loss, "total": loss + 1})
             tracking.log_metrics({"accuracy/students/test/all": 0.7954})
             table = pd.DataFrame({"trained_on": ["originals", "students"], "mean_accuracy": [0.1102, 0.7954]})
             tracking.log_note("Accuracy of the invariant classifiers", tracking.as_markdown(table))

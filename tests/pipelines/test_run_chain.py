@@ -132,7 +132,9 @@ def test_accuracy_table_has_a_row_per_classifier_split_and_subset(finished: tupl
     place, _ = finished
     table = pd.read_parquet(place.saved("07_tables/*/accuracy.parquet"))
 
-    assert set(table.columns) == {"trained_on", "seed", "split", "subset", "accuracy", "num_images"}
+    assert set(table.columns) == {
+        "trained_on", "seed", "split", "subset", "group", "accuracy", "calibration_error", "num_images",
+    }  # fmt: skip
     assert list(table["trained_on"].unique()) == ["originals", "teacher", "students"]
     assert set(table["split"]) == {"validation", "test"}
     assert set(table["subset"]) == {"all", "without collisions"}
@@ -245,7 +247,7 @@ def test_images_and_models_of_a_run_are_linked(finished: tuple[Place, Finished],
         "biased_images", "teacher_samples", "heldout_samples", "student_samples",
         "teacher_counterfactuals", "student_counterfactuals",
     }  # fmt: skip
-    assert used["biased_images"] in artifacts_in(place.store("biased_images"))
+    assert used["biased_images"] in artifacts_in(place.store("images"))
     assert first_run.data.tags["made.students"] in artifacts_in(place.store("student"))
 
 
@@ -305,7 +307,7 @@ def test_every_store_holds_finished_artifacts_alone(finished: tuple[Place, Finis
 
     assert counts == {
         "accuracy": 6,
-        "biased_images": 1,
+        "images": 1,
         "classifier": 7,  # the feature network is one
         "confusion": 6,
         "counterfactual": 2,

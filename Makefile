@@ -54,7 +54,7 @@ assets: $(INSTALLED)  ## download MNIST, the published teachers and the textures
 	$(BIN)/kedro run --env mnist --pipelines fetch
 
 settings: $(INSTALLED)  ## write the tables of settings in docs/ anew
-	$(BIN)/python -m skdcgn_pipeline.reporting.settings_pages
+	$(BIN)/python tools/settings_pages.py
 
 notebooks: $(INSTALLED)  ## run the notebooks and write their pages in docs/ anew
 	$(BIN)/python notebooks/render.py

@@ -7,9 +7,7 @@ from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
-
-from skdcgn_pipeline.parameters import Count, Fraction, Parameters, Settings
-from skdcgn_pipeline.reporting.settings_pages import (
+from settings_pages import (
     MISSING,
     SETTINGS,
     base_values,
@@ -19,6 +17,8 @@ from skdcgn_pipeline.reporting.settings_pages import (
     settings_of,
     settings_table,
 )
+
+from skdcgn_pipeline.parameters import Count, Fraction, Parameters, Settings
 from skdcgn_pipeline.transformations import TRANSFORMATIONS
 
 

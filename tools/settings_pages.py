@@ -6,8 +6,8 @@ A page says where and which by two comments, between which the table is written:
     <!-- /settings -->
 
 `<!-- transformations -->` and `<!-- /transformations -->` hold the table of the transformations likewise.
-`python -m skdcgn_pipeline.reporting.settings_pages` (`make settings`) fills the pages below `docs/`. Settings of
-one type, such as those of the three mechanisms, share a table.
+`python tools/settings_pages.py` (`make settings`) fills the pages below `docs/`. Settings of one type, such as those
+of the three mechanisms, share a table.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,31 +17,33 @@ from skdcgn_pipeline.images.stored import ImageFiles
 from skdcgn_pipeline.kernels.taking import take_decoded
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 from skdcgn_pipeline.runtime.seeding import numpy_generator
+from skdcgn_pipeline.samples.loading import BatchLoader
 from skdcgn_pipeline.samples.pixels import IMAGE_SCALE, IMAGE_SHIFT, from_bytes
+from skdcgn_pipeline.samples.shards import ahead
+
+
+def _draw_rows(labels: Tensor, seed: int, purpose: str, take: Callable[[Tensor, Tensor], Tensor]) -> DrawBatch:
+    """Return a function that draws training batches: `take` gives the images of row numbers [B] in epochs [B]."""
+    sampler = EpochSampler(len(labels), seed, purpose)
+
+    def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+        rows = sampler.rows(step, batch_size)
+        epochs = (step * batch_size + torch.arange(batch_size)) // len(labels)
+        return take(rows, epochs), labels[rows]
+
+    return draw
 
 
 def draw_from_split(split: Split, seed: int, purpose: str) -> DrawBatch:
     """Return a function that draws training batches from a split, each image as it is."""
     if isinstance(split.rows, ImagesInMemory):
         return draw_from_images(split.rows.images, split.labels, seed, purpose)
-    sampler = EpochSampler(len(split), seed, purpose)
-
-    def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        rows = sampler.rows(step, batch_size)
-        return from_bytes(split.rows.take(rows)), split.labels[rows]
-
-    return draw
+    return _draw_rows(split.labels, seed, purpose, lambda rows, epochs: from_bytes(split.rows.take(rows)))
 
 
 def draw_from_images(images: Tensor, labels: Tensor, seed: int, purpose: str) -> DrawBatch:
     """Return a function that draws training batches from uint8 images [N, 3, H, W] and labels [N]."""
-    sampler = EpochSampler(len(labels), seed, purpose)
-
-    def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        rows = sampler.rows(step, batch_size)
-        return take_decoded(images, rows, IMAGE_SCALE, IMAGE_SHIFT), labels[rows]
-
-    return draw
+    return _draw_rows(labels, seed, purpose, lambda rows, epochs: take_decoded(images, rows, IMAGE_SCALE, IMAGE_SHIFT))
 
 
 def draw_crops_from_split(split: Split, image_size: int, seed: int, purpose: str) -> DrawBatch:
@@ -48,17 +51,12 @@ def draw_crops_from_split(split: Split, image_size: int, seed: int, purpose: str
 
     Images that are kept as files are cropped whole, before they are resized.
     """
-    files = split.rows
-    if not isinstance(files, ImageFiles):
+    if not isinstance(split.rows, ImageFiles):
         return crop_randomly_from(draw_from_split(split, seed, purpose), image_size, seed, purpose)
-    sampler, sized = EpochSampler(len(split), seed, purpose), replace(files, image_size=image_size)
-
-    def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        rows = sampler.rows(step, batch_size)
-        epochs = (step * batch_size + torch.arange(batch_size)) // len(split)
-        return from_bytes(sized.take_crops(rows, epochs, seed, purpose)), split.labels[rows]
-
-    return draw
+    files = replace(split.rows, image_size=image_size)
+    return _draw_rows(
+        split.labels, seed, purpose, lambda *of_batch: from_bytes(files.take_crops(*of_batch, seed, purpose))
+    )
 
 
 def crop_randomly_from(draw_batch: DrawBatch, image_size: int, seed: int, purpose: str) -> DrawBatch:
@@ -88,23 +86,13 @@ def draw_ahead(draw_batch: DrawBatch, num_steps: int) -> DrawBatch:
         draw_batch: What depends on nothing but step and batch size.
         num_steps: Steps in all; nothing is drawn beyond.
     """
-    # One thread draws everything, so that what is drawn from need not be safe for several.
-    pool = ThreadPoolExecutor(1)
-    pending: dict[tuple[int, int], Future[tuple[Tensor, Tensor]]] = {}
 
-    def submit(step: int, batch_size: int) -> Future[tuple[Tensor, Tensor]]:
-        return pool.submit(draw_batch, step, batch_size)
+    @cache
+    def load(batch_size: int) -> BatchLoader:
+        # One thread draws everything, so that what is drawn from need not be safe for several.
+        return BatchLoader(lambda step: draw_batch(step, batch_size), num_steps, num_threads=1, num_ahead=1)
 
-    def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        batch = pending.pop((step, batch_size), None) or submit(step, batch_size)
-        for other in pending.values():
-            other.cancel()
-        pending.clear()
-        if step + 1 < num_steps:
-            pending[step + 1, batch_size] = submit(step + 1, batch_size)
-        return batch.result()
-
-    return draw
+    return lambda step, batch_size: load(batch_size)(step)
 
 
 def batches_in_order(split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -115,17 +103,14 @@ def batches_in_order(split: Split, batch_size: int) -> Iterator[tuple[Tensor, Te
     Raises:
         InterruptedRunError: If a stop was requested.
     """
-    num_batches = -(-len(split) // batch_size)
 
-    def draw(step: int, size: int) -> tuple[Tensor, Tensor]:
-        rows = torch.arange(step * size, min((step + 1) * size, len(split)))
+    def read(rows: Tensor) -> tuple[Tensor, Tensor]:
         return from_bytes(split.rows.take(rows)), split.labels[rows]
 
-    ahead = draw_ahead(draw, num_batches)
     progress = Progress(f"reading {split.name}", len(split), "images")
-    for step in range(num_batches):
-        images, labels = ahead(step, batch_size)
-        yield images, labels
-        progress.advance(len(images))
-        if stop_requested() and progress.done < progress.total:
-            progress.interrupt()
+    with closing(ahead(map(read, torch.arange(len(split)).split(batch_size)), 1)) as batches:
+        for images, labels in batches:
+            yield images, labels
+            progress.advance(len(images))
+            if stop_requested() and progress.done < progress.total:
+                progress.interrupt()

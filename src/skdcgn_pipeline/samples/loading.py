@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,17 +31,15 @@ Fetch = Callable[[int], Batch]
 
 
 class PairSource(Protocol):
-    """What a student learns from, row by row; `take` may be called by several threads at a time."""
+    """What a student learns from, row by row; `take` may be called by several threads at a time.
 
-    @property
-    def noise_dim(self) -> int:
-        """Length of the noise."""
-        ...
+    Attributes:
+        noise_dim: Length of the noise.
+        image_size: Height and width of the images.
+    """
 
-    @property
-    def image_size(self) -> int:
-        """Height and width of the images."""
-        ...
+    noise_dim: int
+    image_size: int
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -56,21 +54,15 @@ class PairSource(Protocol):
         ...
 
 
-class _Pairs(NamedTuple):
-    noise: Tensor
-    labels: Tensor
-    images: Tensor
-
-
 class PairsInMemory:
     """Noise [N, noise_dim], labels [N] and uint8 images [N, C, H, W] in memory, as a `PairSource`."""
 
     def __init__(self, noise: Tensor, labels: Tensor, images: Tensor) -> None:
-        self._pairs = _Pairs(noise, labels, images)
+        self._noise, self._labels, self._images = noise, labels, images
         self.noise_dim, self.image_size = noise.shape[1], images.shape[-1]
 
     def __len__(self) -> int:
-        return len(self._pairs.labels)
+        return len(self._labels)
 
     def order(self, seed: int, purpose: str) -> EpochSampler:
         """Return an order in which any row may follow any other."""
@@ -78,8 +70,7 @@ class PairsInMemory:
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return noise [B, noise_dim], labels [B] and uint8 images [B, C, H, W] of row numbers [B]."""
-        noise, labels, images = self._pairs
-        return noise[rows], labels[rows], take_images(images, rows)
+        return self._noise[rows], self._labels[rows], take_images(self._images, rows)
 
 
 class StreamedPairs:
@@ -119,12 +110,10 @@ class StreamedPairs:
         return self._samples.rows(self._mechanism, rows, self.groups)
 
 
-def _bytes_of(samples: SampleShards, mechanism: str) -> int:
-    return samples.num_rows * channels_of(mechanism) * samples.image_size**2
-
-
-def _is_streamed(samples: SampleShards, mechanism: str) -> bool:
-    return _bytes_of(samples, mechanism) > STREAMED_BEYOND_BYTES
+def _bytes_to_stream(samples: SampleShards, mechanism: str) -> int:
+    """Return the bytes of images that are many enough to be read as they are needed, else 0."""
+    num_bytes = samples.num_rows * channels_of(mechanism) * samples.image_size**2
+    return num_bytes if num_bytes > STREAMED_BEYOND_BYTES else 0
 
 
 def open_pairs(samples: SampleShards, mechanism: str) -> PairSource:
@@ -137,16 +126,15 @@ def open_pairs(samples: SampleShards, mechanism: str) -> PairSource:
     Raises:
         DamagedFileError: Naming the shard that is damaged.
     """
-    if _is_streamed(samples, mechanism):
-        gib = _bytes_of(samples, mechanism) / 2**30
-        logger.info("%s: %.1f GiB of images are read as they are needed", mechanism, gib)
+    if num_bytes := _bytes_to_stream(samples, mechanism):
+        logger.info("%s: %.1f GiB of images are read as they are needed", mechanism, num_bytes / 2**30)
         return StreamedPairs(samples, mechanism)
     return PairsInMemory(*(samples.read_composites() if mechanism == COMPOSITE else samples.read_pairs(mechanism)))
 
 
 def identity_of_order(samples: SampleShards, mechanism: str) -> dict[str, Any]:
     """Return what `open_pairs` adds to the identity of a training: nothing where rows are in memory."""
-    return {"order": StreamedPairs(samples, mechanism).layout} if _is_streamed(samples, mechanism) else {}
+    return {"order": StreamedPairs(samples, mechanism).layout} if _bytes_to_stream(samples, mechanism) else {}
 
 
 def fetch_by_epochs(

@@ -27,6 +27,7 @@ from skdcgn_pipeline.teachers.imagenet_cgn import (
     BIGGAN_MINIATURE,
     SIZES,
     ImageNetCGN,
+    draw_biggan,
     load_imagenet_cgn,
     make_miniature,
     truncate_normal,
@@ -108,7 +109,7 @@ def test_images_vary_with_noise_and_their_own_class_alone(miniature):
 
 def test_the_mask_is_made_of_the_premask(miniature):
     noise, labels = request()
-    premask = miniature.render_premask(noise, labels[:, 0])
+    premask = draw_biggan(miniature.f_shape, noise, labels[:, 0], 0.5)
     assert premask.shape == (6, 3, 32, 32)
     assert -1 <= premask.min() < premask.max() <= 1
     mask = miniature.u2net(premask).clamp(1e-4, 0.9999)
@@ -311,7 +312,7 @@ def test_one_biggan_serves_all_mechanisms(separate, miniature):
     expected = miniature.render(noise, labels).foreground
     assert torch.equal(teacher.render(noise, labels).foreground, expected)
     assert torch.equal(teacher.render(noise, labels[:, 1]).background, expected)
-    assert torch.equal(teacher.render_premask(noise, labels[:, 1]), expected)
+    assert torch.equal(draw_biggan(teacher.f_shape, noise, labels[:, 1], 0.5), expected)
     teacher.f_bg.embeddings.weight.zero_()
     assert torch.equal(teacher.render(noise, labels).foreground, expected)
 
@@ -417,9 +418,8 @@ def test_a_class_out_of_range_is_refused(miniature, label):
     labels[2, 1] = label
     with pytest.raises(SettingError, match="labels of texture: expected classes 0 to 9"):
         miniature.render(noise, labels)
-    for render in (miniature.render_premask, lambda *inputs: miniature.render_mechanism("texture", *inputs)):
-        with pytest.raises(SettingError, match="expected classes 0 to 9"):
-            render(noise, labels[:, 1])
+    with pytest.raises(SettingError, match="expected classes 0 to 9"):
+        miniature.render_mechanism("texture", noise, labels[:, 1])
 
 
 def test_noise_of_another_length_is_refused(miniature):

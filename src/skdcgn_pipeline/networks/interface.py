@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, MechanismLabels
-from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.mechanisms import CounterfactualGenerator, LabelsLike, MechanismImages, MechanismLabels
+from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 
@@ -43,6 +43,50 @@ class MixesClasses(CounterfactualGenerator, Protocol):
             SettingError: If weights have another shape, are negative or do not sum to 1.
         """
         ...
+
+
+class MechanismGenerator(nn.Module):
+    """A network that renders each mechanism by itself, behind the generator's interface; see `MixesClasses`.
+
+    Attributes:
+        noise_dim, num_classes, image_size: As in `CounterfactualGenerator`.
+    """
+
+    noise_dim: int
+    num_classes: int
+    image_size: int
+
+    def paint(self, mechanism: str, noise: Tensor, classes: Tensor) -> Tensor:
+        """Return a mechanism's images for noise [N, noise_dim] and classes [N], or weights [N, num_classes]."""
+        raise NotImplementedError
+
+    def forward(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
+        """Render with gradients; noise [N, noise_dim] ~ N(0, I), labels as in `MechanismLabels.of`.
+
+        Raises:
+            SettingError: If noise or labels have another shape, or a class is out of range.
+        """
+        labels = MechanismLabels.of(labels)
+        check_request(self, noise, labels)
+        return MechanismImages(*(self.paint(m, noise, getattr(labels, m)) for m in MECHANISMS))
+
+    @torch.no_grad()
+    def render(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
+        """Render the mechanisms before the patch shift, without gradients; raises like `forward`."""
+        return self(noise, labels)
+
+    @torch.no_grad()
+    def render_mechanism(self, mechanism: str, noise: Tensor, label: Tensor) -> Tensor:
+        """Render one mechanism's image for noise [N, noise_dim] and classes [N]; raises like `forward`."""
+        check_choice("mechanism", mechanism, MECHANISMS)
+        check_request(self, noise, MechanismLabels.of(label))
+        return self.paint(mechanism, noise, label)
+
+    @torch.no_grad()
+    def render_mixtures(self, noise: Tensor, weights: Mapping[str, Tensor]) -> MechanismImages:
+        """Render mixtures of classes, see `MixesClasses`."""
+        check_mixtures(self, noise, weights)
+        return MechanismImages(*(self.paint(m, noise, weights[m]) for m in MECHANISMS))
 
 
 def look_up(table: nn.Embedding, classes: Tensor) -> Tensor:

@@ -6,13 +6,12 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from skdcgn_pipeline.artifacts.store import sha256_of_file
 from skdcgn_pipeline.counterfactuals.datasets import ClassesLike, sample_counterfactuals
-from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
-from skdcgn_pipeline.networks.interface import GeneratorSize, check_mixtures, check_request
+from skdcgn_pipeline.mechanisms import MechanismLabels
+from skdcgn_pipeline.networks.interface import GeneratorSize, MechanismGenerator
 from skdcgn_pipeline.networks.pretrained import PretrainedModel
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
@@ -21,7 +20,7 @@ from skdcgn_pipeline.students.released import released_card, released_path, rele
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 
-class StudentCGN(PretrainedModel):
+class StudentCGN(MechanismGenerator, PretrainedModel):
     """Three distilled mechanisms behind the teacher's interface.
 
     Args:
@@ -47,27 +46,9 @@ class StudentCGN(PretrainedModel):
         """Return the student of one mechanism."""
         return self.students[mechanism]
 
-    def forward(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
-        """Render with gradients; noise [N, noise_dim], labels as in `MechanismLabels.of`."""
-        labels = MechanismLabels.of(labels)
-        check_request(self, noise, labels)
-        return MechanismImages(*(self.students[m](noise, getattr(labels, m)) for m in MECHANISMS))
-
-    @torch.no_grad()
-    def render(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
-        """Render the mechanisms before the patch shift, without gradients."""
-        return self(noise, labels)
-
-    @torch.no_grad()
-    def render_mixtures(self, noise: Tensor, weights: Mapping[str, Tensor]) -> MechanismImages:
-        """Render mixtures of classes, see `MixesClasses`."""
-        check_mixtures(self, noise, weights)
-        return MechanismImages(*(self.students[m](noise, weights[m]) for m in MECHANISMS))
-
-    @torch.no_grad()
-    def render_mechanism(self, mechanism: str, noise: Tensor, label: Tensor) -> Tensor:
-        """Render one mechanism's image for noise [N, noise_dim] and classes [N]."""
-        return self.students[mechanism](noise, label)
+    def paint(self, mechanism: str, noise: Tensor, classes: Tensor) -> Tensor:
+        """Return a mechanism's images, see `MechanismGenerator.paint`."""
+        return self.students[mechanism](noise, classes)
 
     def fused(self) -> StudentCGN:
         """Return a copy for rendering that makes fewer passes over memory.

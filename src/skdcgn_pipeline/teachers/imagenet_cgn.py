@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
+from skdcgn_pipeline.mechanisms import MechanismLabels
 from skdcgn_pipeline.networks.frozen_cache import FrozenCache
-from skdcgn_pipeline.networks.interface import check_mixtures, check_request
+from skdcgn_pipeline.networks.interface import MechanismGenerator, check_request
 from skdcgn_pipeline.networks.weights_file import read_state
-from skdcgn_pipeline.runtime.compute import place
+from skdcgn_pipeline.runtime.compute import ModuleT, place
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.runtime.seeding import seeded
 from skdcgn_pipeline.teachers.cgn import MASK_MAX, MASK_MIN
@@ -37,6 +37,7 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 Weights = Path | str | Mapping[str, Path | str]
 
 PREFIX_OF_MECHANISM = {"shape": "f_shape", "texture": "f_text", "background": "f_bg"}
+PREFIXES = ("", *(f"{prefix}." for prefix in PREFIX_OF_MECHANISM.values()))
 # The published checkpoint also holds the BigGAN that only the training of a CGN needs.
 UNUSED_PREFIX = "biggan_GT."
 
@@ -100,23 +101,16 @@ POWER_ITERATIONS = 5
 RESOLUTION_OF_BLOCKS = {10: 128, 12: 256, 14: 512}
 
 
-def truncate_normal(noise: Tensor, bound: float = NOISE_BOUND) -> Tensor:
-    """Map standard normal numbers to a normal distribution truncated at +- bound.
+def truncate_normal(noise: Tensor) -> Tensor:
+    """Map standard normal numbers of any shape to float32 of a normal distribution truncated at +- `NOISE_BOUND`.
 
     The map keeps quantiles, F_truncated(z) = F_normal(noise), which is z = sqrt(2) erfinv(erf(noise / sqrt(2))
     erf(bound / sqrt(2))). So it is deterministic, increasing, odd and differentiable, and normal noise becomes
     exactly truncated normal: a teacher of truncated noise takes N(0, I) like every other generator.
-
-    Args:
-        noise: Any shape, floating point.
-        bound: In standard deviations, positive.
-
-    Returns:
-        The same shape, in [-bound, bound], float32.
     """
     root = math.sqrt(2)
-    quantile = torch.erf(noise.float() / root) * math.erf(bound / root)
-    return (torch.erfinv(quantile) * root).clamp(-bound, bound)
+    quantile = torch.erf(noise.float() / root) * math.erf(NOISE_BOUND / root)
+    return (torch.erfinv(quantile) * root).clamp(-NOISE_BOUND, NOISE_BOUND)
 
 
 class _KeptSpectralNorm(SpectralNorm):
@@ -158,7 +152,15 @@ def _make_biggan(options: Mapping[str, Any]) -> nn.Module:
     return biggan
 
 
-class ImageNetCGN(nn.Module):
+def draw_biggan(biggan: Any, noise: Tensor, classes: Tensor, truncation: float) -> Tensor:
+    """Return a BigGAN's images [N, 3, H, W] in [-1, 1] for noise and classes [N], or weights [N, num_classes]."""
+    latent = truncation * truncate_normal(noise)
+    # The class enters as a one-hot vector, in whose place weights mix classes.
+    weights = classes if classes.ndim == 2 else F.one_hot(classes.long(), biggan.embeddings.in_features)
+    return biggan(latent, weights.to(latent.dtype), truncation)
+
+
+class ImageNetCGN(MechanismGenerator):
     """Three independent BigGANs of one noise vector and a class each; a U^2-Net makes the mask.
 
     mask = clamp(U^2-Net(f_shape(z, shape)), 1e-4, 0.9999), foreground = f_text(z, texture), background =
@@ -204,50 +206,10 @@ class ImageNetCGN(nn.Module):
         network = getattr(self, PREFIX_OF_MECHANISM[mechanism])
         return nn.ModuleList([network, self.u2net]) if mechanism == "shape" else network
 
-    def forward(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
-        """Render with gradients; `noise` [N, noise_dim] ~ N(0, I), labels as in `MechanismLabels.of`.
-
-        Raises:
-            SettingError: If noise or labels have another shape, or a class is out of range.
-        """
-        labels = MechanismLabels.of(labels)
-        check_request(self, noise, labels)
-        return MechanismImages(*(self._render_one(m, noise, getattr(labels, m)) for m in MECHANISMS))
-
-    def _draw(self, mechanism: str, noise: Tensor, label: Tensor) -> Tensor:
-        """Return a BigGAN's images [N, 3, H, W] in [-1, 1], for shape the premask."""
-        latent = self.truncation * truncate_normal(noise)
-        # The class enters as a one-hot vector, in whose place weights mix classes.
-        classes = label if label.ndim == 2 else F.one_hot(label.long(), self.num_classes)
-        return getattr(self, PREFIX_OF_MECHANISM[mechanism])(latent, classes.to(latent.dtype), self.truncation)
-
-    def _render_one(self, mechanism: str, noise: Tensor, label: Tensor) -> Tensor:
-        images = self._draw(mechanism, noise, label)
+    def paint(self, mechanism: str, noise: Tensor, classes: Tensor) -> Tensor:
+        """Return a mechanism's images, see `MechanismGenerator.paint`."""
+        images = draw_biggan(getattr(self, PREFIX_OF_MECHANISM[mechanism]), noise, classes, self.truncation)
         return self.u2net(images).float().clamp(MASK_MIN, MASK_MAX) if mechanism == "shape" else images.float()
-
-    @torch.no_grad()
-    def render(self, noise: Tensor, labels: LabelsLike) -> MechanismImages:
-        """Render the mechanisms without gradients; raises like `forward`."""
-        return self(noise, labels)
-
-    @torch.no_grad()
-    def render_mixtures(self, noise: Tensor, weights: Mapping[str, Tensor]) -> MechanismImages:
-        """Render mixtures of classes, see `MixesClasses`."""
-        check_mixtures(self, noise, weights)
-        return MechanismImages(*(self._render_one(m, noise, weights[m]) for m in MECHANISMS))
-
-    @torch.no_grad()
-    def render_mechanism(self, mechanism: str, noise: Tensor, label: Tensor) -> Tensor:
-        """Render one mechanism's image for noise [N, noise_dim] and classes [N]; raises like `forward`."""
-        check_choice("mechanism", mechanism, MECHANISMS)
-        check_request(self, noise, MechanismLabels.of(label))
-        return self._render_one(mechanism, noise, label)
-
-    @torch.no_grad()
-    def render_premask(self, noise: Tensor, label: Tensor) -> Tensor:
-        """Render what the U^2-Net makes a mask of: [N, 3, H, W] in [-1, 1]; raises like `forward`."""
-        check_request(self, noise, MechanismLabels.of(label))
-        return self._draw("shape", noise, label).float()
 
 
 class BigGANImages(nn.Module):
@@ -276,9 +238,7 @@ class BigGANImages(nn.Module):
             SettingError: If noise or labels have another shape, or a class is out of range.
         """
         check_request(self, noise, MechanismLabels.of(label))
-        latent = self.truncation * truncate_normal(noise)
-        one_hot = F.one_hot(label.long(), self.num_classes).to(latent.dtype)
-        return self.network(latent, one_hot, self.truncation).float()
+        return draw_biggan(self.network, noise, label, self.truncation).float()
 
 
 def make_miniature(truncation: float = DEFAULT_TRUNCATION, seed: int = 0) -> ImageNetCGN:
@@ -299,14 +259,10 @@ def make_miniature(truncation: float = DEFAULT_TRUNCATION, seed: int = 0) -> Ima
     return _ready(cgn)
 
 
-def make_random(size: str = "deep_256", truncation: float = DEFAULT_TRUNCATION, seed: int = 0) -> ImageNetCGN:
-    """Return a CGN of a size in `SIZES` with random weights and finite images, to measure what it costs.
-
-    Returns:
-        The network on the CPU, frozen and in eval mode.
-    """
+def make_random(size: str, seed: int = 0) -> ImageNetCGN:
+    """Return a CGN of a size in `SIZES` with random weights and finite images, on the CPU, to measure what it costs."""
     with seeded(seed, "imagenet-random"):
-        cgn = ImageNetCGN(**SIZES[check_choice("size", size, SIZES)], truncation=truncation)
+        cgn = ImageNetCGN(**SIZES[check_choice("size", size, SIZES)])
         _initialise(cgn, exact=False)
     return _ready(cgn)
 
@@ -353,9 +309,9 @@ def _initialise(cgn: ImageNetCGN, exact: bool = True) -> None:
                 getattr(module, f"{hook.name}_v").copy_(first_right)
 
 
-def _ready(cgn: ImageNetCGN) -> ImageNetCGN:
+def _ready(network: ModuleT) -> ModuleT:
     # Channels last is the faster layout of these convolutions, above all in bf16.
-    return place(cgn, "cpu", torch.channels_last).requires_grad_(False).eval()
+    return place(network, "cpu", torch.channels_last).requires_grad_(False).eval()
 
 
 # --- weights ---------------------------------------------------------------------------------------
@@ -380,20 +336,7 @@ def load_imagenet_cgn(weights: Weights | None, truncation: float = DEFAULT_TRUNC
     files = files_of_parts(weights)
     by_path = {path: _read(path) for path in dict.fromkeys(files.values())}
     parts = {prefix: by_path[path] for prefix, path in files.items()}
-    name = _size_of(parts)
-    size = SIZES[name]
-    for prefix, state in parts.items():
-        _check_resolution(state, size["biggan"], files[prefix])
-    # The large one is spared initial values; the small one is made faster with them.
-    with torch.device("meta" if name == "deep_256" else "cpu"):
-        cgn = ImageNetCGN(**size, truncation=truncation)
-    expected = {name: tuple(tensor.shape) for name, tensor in cgn.state_dict().items()}
-    for prefix, state in parts.items():
-        of_part = {n.removeprefix(prefix): shape for n, shape in expected.items() if n.startswith(prefix)}
-        _check_tensors(state, of_part, files[prefix])
-    cgn.to_empty(device="cpu")
-    cgn.load_state_dict({prefix + name: tensor for prefix, state in parts.items() for name, tensor in state.items()})
-    return _ready(cgn)
+    return _load(parts, files, lambda size: ImageNetCGN(**size, truncation=truncation))
 
 
 def load_biggan(path: Path, truncation: float = DEFAULT_TRUNCATION) -> BigGANImages:
@@ -409,17 +352,11 @@ def load_biggan(path: Path, truncation: float = DEFAULT_TRUNCATION) -> BigGANIma
     Raises:
         SettingError: If the file is missing, damaged, holds code, or lacks or adds tensors.
     """
-    state = {name.removeprefix("module."): tensor for name, tensor in read_state(path)[0].items()}
+    state = _read(path, with_unused=True)
     if any(name.startswith(UNUSED_PREFIX) for name in state):
         state = {n.removeprefix(UNUSED_PREFIX): t for n, t in state.items() if n.startswith(UNUSED_PREFIX)}
-    size = SIZES[_size_of({"": state})]
-    _check_resolution(state, size["biggan"], path)
-    with torch.device("meta" if size is SIZES["deep_256"] else "cpu"):
-        images = BigGANImages(size["biggan"], truncation)
-    _check_tensors(state, {name: tuple(t.shape) for name, t in images.network.state_dict().items()}, path)
-    images.to_empty(device="cpu")
-    images.network.load_state_dict(state)
-    return place(images, "cpu", torch.channels_last).requires_grad_(False).eval()
+    part = "network."
+    return _load({part: state}, {part: path}, lambda size: BigGANImages(size["biggan"], truncation))
 
 
 def files_of_parts(weights: Weights | None) -> dict[str, Path]:
@@ -446,27 +383,44 @@ def files_of_parts(weights: Weights | None) -> dict[str, Path]:
     return files | {"u2net.": given["u2net"]}
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    state, _ = read_state(path, lambda name: not name.removeprefix("module.").startswith(UNUSED_PREFIX))
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+def _read(path: Path, with_unused: bool = False) -> dict[str, Tensor]:
+    def is_wanted(name: str) -> bool:
+        return with_unused or not name.removeprefix("module.").startswith(UNUSED_PREFIX)
+
+    return {name.removeprefix("module."): tensor for name, tensor in read_state(path, is_wanted)[0].items()}
 
 
-def _size_of(parts: Mapping[str, Mapping[str, Tensor]]) -> str:
+def _load(
+    parts: Mapping[str, Mapping[str, Tensor]], files: Mapping[str, Path], make: Callable[[dict[str, Any]], ModuleT]
+) -> ModuleT:
+    """Return a network with the weights of its parts, by the prefix of their names in it."""
+    name = _size_of(parts.values())
+    for prefix, state in parts.items():
+        _check_resolution(state, SIZES[name]["biggan"]["output_dim"], files[prefix])
+    # The large one is spared initial values; the small one is made faster with them.
+    with torch.device("meta" if name == "deep_256" else "cpu"):
+        network = make(SIZES[name])
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    for prefix, state in parts.items():
+        of_part = {n.removeprefix(prefix): shape for n, shape in expected.items() if n.startswith(prefix)}
+        _check_tensors(state, of_part, files[prefix])
+    network.to_empty(device="cpu")
+    network.load_state_dict(
+        {prefix + name: tensor for prefix, state in parts.items() for name, tensor in state.items()}
+    )
+    return _ready(network)
+
+
+def _size_of(states: Iterable[Mapping[str, Tensor]]) -> str:
     """Return the size whose class embedding is that of the weights; the published one where none fits."""
-    sizes: dict[tuple[int, ...], str] = {
-        (size["biggan"]["z_dim"], size["biggan"]["num_classes"]): name for name, size in SIZES.items()
-    }
-    for state in parts.values():
-        for prefix in ("", *(f"{prefix}." for prefix in PREFIX_OF_MECHANISM.values())):
-            if f"{prefix}embeddings.weight" in state:
-                return sizes.get(tuple(state[f"{prefix}embeddings.weight"].shape), "deep_256")
-    return "deep_256"
+    sizes = {(size["biggan"]["z_dim"], size["biggan"]["num_classes"]): name for name, size in SIZES.items()}
+    embeddings = [state[n] for state in states for n in (f"{p}embeddings.weight" for p in PREFIXES) if n in state]
+    return sizes.get(tuple(embeddings[0].shape), "deep_256") if embeddings else "deep_256"  # type: ignore[call-overload]
 
 
-def _check_resolution(state: Mapping[str, Tensor], biggan: Mapping[str, Any], path: Path) -> None:
+def _check_resolution(state: Mapping[str, Tensor], wanted: int, path: Path) -> None:
     """Refuse a complete BigGAN of another resolution, of which the tensors' names would tell little."""
-    wanted = biggan["output_dim"]
-    for prefix in ("", *(f"{prefix}." for prefix in PREFIX_OF_MECHANISM.values())):
+    for prefix in PREFIXES:
         block = re.compile(re.escape(prefix) + r"generator\.layers\.\d+\.conv_0\.bias")
         got = RESOLUTION_OF_BLOCKS.get(sum(block.fullmatch(name) is not None for name in state), wanted)
         if got != wanted:

@@ -118,25 +118,19 @@ class U2Net(nn.Module):
     Args:
         encoder: Stages from the full size down; each runs at half the size of the one before.
         decoder: Stages from the second smallest size up, one fewer than those of the encoder.
-        channels_in: Channels of the images.
 
     Raises:
         SettingError: If the numbers of stages do not fit together.
     """
 
-    def __init__(
-        self,
-        encoder: Sequence[Stage] = U2NET_ENCODER,
-        decoder: Sequence[Stage] = U2NET_DECODER,
-        channels_in: int = 3,
-    ) -> None:
+    def __init__(self, encoder: Sequence[Stage] = U2NET_ENCODER, decoder: Sequence[Stage] = U2NET_DECODER) -> None:
         super().__init__()
-        self.num_stages, self.channels_in = len(encoder), channels_in
+        self.num_stages = len(encoder)
         if not encoder or len(decoder) != len(encoder) - 1:
             raise SettingError(
                 "decoder", f"{len(encoder) - 1} stages", len(decoder), "Give one stage fewer than the encoder's."
             )
-        widths = [channels_in, *(stage.out for stage in encoder)]
+        widths = [3, *(stage.out for stage in encoder)]
         for number, (stage, width) in enumerate(zip(encoder, widths, strict=False), 1):
             self.add_module(f"stage{number}", ResidualUBlock(width, stage))
         above = [encoder[-1].out, *(stage.out for stage in decoder)]
@@ -148,18 +142,14 @@ class U2Net(nn.Module):
         self.outconv = nn.Conv2d(self.num_stages, 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the fused map [N, 1, H, W] in [0, 1] for images [N, channels_in, H, W] in [-1, 1].
+        """Return the fused map [N, 1, H, W] in [0, 1] for images [N, 3, H, W] in [-1, 1].
 
         Raises:
             SettingError: If the images have another number of axes or channels.
         """
-        return self.all_maps(images)[0]
-
-    def all_maps(self, images: Tensor) -> list[Tensor]:
-        """Return the fused map and then one per stage, largest stage first; all as `forward` returns its one."""
-        if images.ndim != 4 or images.shape[1] != self.channels_in:
-            expected = f"shape [N, {self.channels_in}, H, W]"
-            raise SettingError("images of U^2-Net", expected, list(images.shape), "Give a batch of images.")
+        if images.ndim != 4 or images.shape[1] != 3:
+            shape = list(images.shape)
+            raise SettingError("images of U^2-Net", "shape [N, 3, H, W]", shape, "Give a batch of images.")
         levels: list[Tensor] = []
         hidden = images
         for number in range(1, self.num_stages + 1):
@@ -170,7 +160,6 @@ class U2Net(nn.Module):
             skipped = levels.pop()
             joined = torch.cat([_resize_like(outputs[-1], skipped), skipped], 1)
             outputs.append(self.get_submodule(f"stage{number}d")(joined))
-        sides = [self.get_submodule(f"side{number}")(one) for number, one in enumerate(reversed(outputs), 1)]
-        sides = [_resize_like(side, images) for side in sides]
+        sides = [self.get_submodule(f"side{number}")(hidden) for number, hidden in enumerate(reversed(outputs), 1)]
         # In float: a sigmoid rounded to bfloat16 knows no value between 0.996 and 1.
-        return [logits.float().sigmoid() for logits in (self.outconv(torch.cat(sides, 1)), *sides)]
+        return self.outconv(torch.cat([_resize_like(side, images) for side in sides], 1)).float().sigmoid()

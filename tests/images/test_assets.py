@@ -693,15 +693,11 @@ def test_the_states_are_a_table(server, table, tmp_path):
 
 def test_the_command_fetches_and_tells(server, table, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "PACKAGED_TABLE", table)
-    module._packaged_table.cache_clear()
-    try:
-        monkeypatch.setattr("sys.argv", ["assets", str(tmp_path / "assets"), "--groups", "own"])
-        assert main() == 0
-        # Kedro, where another test imported it, logs to the same place.
-        assert capsys.readouterr().out.endswith(f"1 downloaded, in {tmp_path / 'assets'}\n")
-        (tmp_path / "assets" / NAME).unlink()
-        server.files.clear()
-        assert main() == 1
-        assert "404" in capsys.readouterr().err
-    finally:
-        module._packaged_table.cache_clear()
+    monkeypatch.setattr("sys.argv", ["assets", str(tmp_path / "assets"), "--groups", "own"])
+    assert main() == 0
+    # Kedro, where another test imported it, logs to the same place.
+    assert capsys.readouterr().out.endswith(f"1 downloaded, in {tmp_path / 'assets'}\n")
+    (tmp_path / "assets" / NAME).unlink()
+    server.files.clear()
+    assert main() == 1
+    assert "404" in capsys.readouterr().err

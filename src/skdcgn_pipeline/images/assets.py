@@ -18,9 +18,8 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -68,32 +67,26 @@ class Asset:
 
     def problem(self) -> str | None:
         """Say what is wrong with this entry, if anything."""
-        if Path(self.name).is_absolute() or ".." in Path(self.name).parts or "\\" in self.name:
-            return "a name that leaves the asset folder"
-        if (self.url is None) == (self.by_hand is None):
-            return "not exactly one of url and by_hand"
-        if self.url is not None and not self.url.startswith(("https://", "http://")):
-            return f"the url {self.url!r}"
-        if self.url is not None and (self.sha256 is None or self.size is None):
-            return "a url without sha256 and size"
-        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
-            return f"the sha256 {self.sha256!r}"
-        if self.size is not None and (not isinstance(self.size, int) or self.size < 1):
-            return f"the size {self.size!r}"
-        if self.unpack not in (None, GZIP):
-            return f"unpack = {self.unpack!r}"
-        return None if self.licence else "no licence"
+        path = Path(self.name)
+        problems = {
+            "a name that leaves the asset folder": path.is_absolute() or ".." in path.parts or "\\" in self.name,
+            "not exactly one of url and by_hand": (self.url is None) == (self.by_hand is None),
+            f"the url {self.url!r}": self.url is not None and not _is_address(self.url),
+            "a url without sha256 and size": self.url is not None and None in (self.sha256, self.size),
+            f"the sha256 {self.sha256!r}": self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256),
+            f"the size {self.size!r}": self.size is not None and not (isinstance(self.size, int) and self.size > 0),
+            f"unpack = {self.unpack!r}": self.unpack not in (None, GZIP),
+            "no licence": not self.licence,
+        }
+        return next((words for words, is_so in problems.items() if is_so), None)
 
 
 @dataclass(frozen=True)
 class AssetState:
-    """How it stands with one asset.
+    """How it stands with one asset; `name`, `group` and `licence` as in the table.
 
     Attributes:
-        name: Its place below the asset folder.
-        group: Its group in the table.
         size: Bytes in place, or None where it is not known.
-        licence: As its publisher states it.
         sha256: Of the content in place, or None where nobody publishes it.
         state: `there`, `downloaded` or `by hand` (it is missing, and somebody must get it).
         verified: Whether the content was compared with its SHA-256.
@@ -121,31 +114,22 @@ def read_table(path: Path | str | None = None) -> dict[str, Asset]:
     Raises:
         SettingError: Naming the file and the entry that is wrong.
     """
-    return dict(_packaged_table()) if path is None else _read_table(Path(path))
-
-
-@cache
-def _packaged_table() -> dict[str, Asset]:
-    return _read_table(PACKAGED_TABLE)
-
-
-def _read_table(path: Path) -> dict[str, Asset]:
+    path = PACKAGED_TABLE if path is None else Path(path)
     remedy = f"See the head of {PACKAGED_TABLE}."
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingError("fetch.table", "a table of assets in TOML", f"{path} ({error})", remedy) from error
-    known = {one.name for one in fields(Asset)} - {"name"}
+    known = {field.name for field in fields(Asset)} - {"name"}
     table = {}
     for name, entry in raw.items():
         setting = f"{path}, asset '{name}'"
         if not isinstance(entry, dict) or not {"group", "licence"} <= set(entry) <= known:
             got = sorted(entry) if isinstance(entry, dict) else repr(entry)
             raise SettingError(setting, f"group, licence and some of {', '.join(sorted(known))}", got, remedy)
-        asset = Asset(name=name, **entry)
-        if (problem := asset.problem()) is not None:
+        table[name] = Asset(name=name, **entry)
+        if (problem := table[name].problem()) is not None:
             raise SettingError(setting, "a complete entry", problem, remedy)
-        table[name] = asset
     return table
 
 
@@ -156,10 +140,8 @@ def names_below(folder: str) -> list[str]:
 
 def variant_of_published_teacher(sha256: str) -> str | None:
     """Return which variant a published MNIST teacher was trained on, or None for another file."""
-    for asset in read_table().values():
-        if asset.teacher_variant is not None and asset.sha256 == sha256:
-            return asset.teacher_variant
-    return None
+    variants = {asset.sha256: asset.teacher_variant for asset in read_table().values() if asset.teacher_variant}
+    return variants.get(sha256)
 
 
 def published_teacher_name(variant: str) -> str:
@@ -223,11 +205,11 @@ def fetch_assets(
         raise SettingError(
             f"fetch.mirror ({MIRROR_VARIABLE})", "a folder or an http(s) address", repr(mirror), "Correct or unset it."
         )
-    states = {name: inspect_asset(root, one) for name, one in entries.items() if one.group in groups}
+    states = {name: _inspect(root, asset) for name, asset in entries.items() if asset.group in groups}
     missing = [entries[name] for name, state in states.items() if state.state != THERE]
-    wanted = [one for one in missing if one.url is not None or (mirror is not None and not one.contains)]
+    wanted = [asset for asset in missing if asset.url is not None or (mirror is not None and not asset.contains)]
     if wanted:
-        check_writable(root, sum(one.size or 0 for one in wanted))
+        check_writable(root, sum(asset.size or 0 for asset in wanted))
         with _one_at_a_time(root), readable_disk_errors(root):
             for number, asset in enumerate(wanted):
                 if stop_requested():
@@ -237,16 +219,15 @@ def fetch_assets(
                     )
                 source = _bring(asset, root, mirror)
                 if source is not None:
-                    state = replace(states[asset.name], state=DOWNLOADED, verified=asset.sha256 is not None)
-                    states[asset.name] = replace(state, size=_size_of(root / asset.name), source=source, to_do="")
+                    size, verified = _size_of(root / asset.name), asset.sha256 is not None
+                    states[asset.name] = replace(
+                        states[asset.name], state=DOWNLOADED, verified=verified, size=size, source=source, to_do=""
+                    )
     return list(states.values())
 
 
-def inspect_asset(root: Path, asset: Asset) -> AssetState:
-    """Say whether an asset is in place with the right content, without any request.
-
-    What is neither there nor to be downloaded is `by hand`; what can be downloaded has an empty state.
-    """
+def _inspect(root: Path, asset: Asset) -> AssetState:
+    """Say whether an asset is in place with the right content; what can be downloaded has an empty state."""
     state = AssetState(asset.name, asset.group, asset.size, asset.licence, asset.sha256, "", source=asset.url or "")
     path = root / asset.name
     wrong = _wrong_folder(path, asset.contains) if asset.contains else _wrong_content(path, asset)
@@ -258,8 +239,8 @@ def inspect_asset(root: Path, asset: Asset) -> AssetState:
         logger.warning("%s: expected %s, got %s", path, wanted, wrong)
     if asset.by_hand is None:
         return state
-    found = f"(There is something at {path}, but it has {wrong}.)\n" if path.exists() else ""
-    return replace(state, state=BY_HAND, to_do=found + asset.by_hand.strip().replace("{folder}", str(root)))
+    other = f"(There is something at {path}, but it has {wrong}.)\n" if path.exists() else ""
+    return replace(state, state=BY_HAND, to_do=other + asset.by_hand.strip().replace("{folder}", str(root)))
 
 
 def refuse_missing(states: Sequence[AssetState]) -> None:
@@ -270,10 +251,10 @@ def refuse_missing(states: Sequence[AssetState]) -> None:
     """
     missing = [state for state in states if state.state == BY_HAND]
     if missing:
-        lines = "".join(f"\n\n- {one.name} ({one.licence})\n{one.to_do}" for one in missing)
+        lines = "".join(f"\n\n- {state.name} ({state.licence})\n{state.to_do}" for state in missing)
         raise SettingError(
             "assets",
-            f"{', '.join(one.name for one in missing)}, which must be got by hand",
+            f"{', '.join(state.name for state in missing)}, which must be got by hand",
             "nothing usable there",
             f"All others are in place. Follow these instructions, then repeat the command:{lines}",
         )
@@ -281,21 +262,18 @@ def refuse_missing(states: Sequence[AssetState]) -> None:
 
 def _bring(asset: Asset, root: Path, mirror: str | None) -> str | None:
     """Put one asset in place; returns where it came from, or None where it must be got by hand."""
-    path = root / asset.name
+    path, wanted = root / asset.name, asset.describe()
     path.parent.mkdir(parents=True, exist_ok=True)
     if mirror is not None:
-        wrong = _bring_from_mirror(asset, path, mirror)
         source = f"{mirror.rstrip('/')}/{asset.name}"
+        wrong = _bring_from_mirror(asset, path, source)
         if wrong is None:
             return source
         if wrong and asset.url is None:
-            raise SettingError(
-                asset.name, asset.describe(), f"{wrong} from the mirror {source}", "Correct the mirror or leave it out."
-            )
+            got = f"{wrong} from the mirror {source}"
+            raise SettingError(asset.name, wanted, got, "Correct the mirror or leave it out.")
         if wrong:
-            logger.warning(
-                "%s: expected %s, got %s from the mirror; downloading it instead", source, asset.describe(), wrong
-            )
+            logger.warning("%s: expected %s, got %s from the mirror; downloading it instead", source, wanted, wrong)
     if asset.url is None:
         return None
     try:
@@ -303,7 +281,7 @@ def _bring(asset: Asset, root: Path, mirror: str | None) -> str | None:
     except DownloadError as error:
         raise SettingError(
             asset.name,
-            f"a download from {asset.url} of {asset.describe()}",
+            f"a download from {asset.url} of {wanted}",
             error,
             f"Check the network, or name a folder that has it in {MIRROR_VARIABLE}; then repeat the command, "
             "which goes on from there.",
@@ -311,7 +289,7 @@ def _bring(asset: Asset, root: Path, mirror: str | None) -> str | None:
     if wrong is not None:
         raise SettingError(
             asset.name,
-            asset.describe(),
+            wanted,
             f"{wrong} from {asset.url}",
             "Nothing was put in place. Repeat the command; if that does not help, the published file has changed: "
             f"get the right one from somebody who has it and name the folder in {MIRROR_VARIABLE}.",
@@ -319,24 +297,19 @@ def _bring(asset: Asset, root: Path, mirror: str | None) -> str | None:
     return asset.url
 
 
-def _bring_from_mirror(asset: Asset, path: Path, mirror: str) -> str | None:
+def _bring_from_mirror(asset: Asset, path: Path, source: str) -> str | None:
     """Return None when it worked, the empty string when the mirror lacks the file, else what is wrong with it."""
-    if _is_address(mirror):
+    if _is_address(source):
         try:
-            return _bring_from_address(asset, path, f"{mirror.rstrip('/')}/{asset.name}", None)
-        except AbsentError:
-            return ""
+            return _bring_from_address(asset, path, source, None)
         except DownloadError as error:
-            return str(error)
-    source = Path(mirror) / asset.name
-    if not source.is_file() or source.resolve() == path.resolve():
+            return "" if isinstance(error, AbsentError) else str(error)
+    if not Path(source).is_file() or Path(source).resolve() == path.resolve():
         return ""
     copy = path.with_name(path.name + ".mirrored")
     try:
         shutil.copyfile(source, copy)
-        if (wrong := _wrong_content(copy, asset)) is None:
-            _place(copy, path)
-        return wrong
+        return _place(copy, path, asset)
     finally:
         copy.unlink(missing_ok=True)
 
@@ -347,33 +320,29 @@ def _bring_from_address(asset: Asset, path: Path, url: str, unpack: str | None) 
     Raises:
         DownloadError: If the download does not succeed.
     """
-    size = asset.size if unpack is None else None
-    wrong: str | None = None
-    for _ in range(2):
-        resumed = download(url, path, asset.name, size)
-        part = part_of(path)
-        content = part if unpack is None else path.with_name(path.name + ".unpacked")
+    part, unpacked = part_of(path), path.with_name(path.name + ".unpacked")
+    while True:
+        resumed = download(url, path, asset.name, asset.size if unpack is None else None)
         try:
-            wrong = _unpack(part, content, asset.size) if unpack else None
-            wrong = wrong or _wrong_content(content, asset)
-            if wrong is None:
-                _place(content, path)
+            wrong = _unpack(part, unpacked, asset.size or 0) if unpack else None
+            wrong = wrong or _place(unpacked if unpack else part, path, asset)
         finally:
-            if content != part:
-                content.unlink(missing_ok=True)
+            unpacked.unlink(missing_ok=True)
         discard(path)
         if wrong is None or not resumed:
             return wrong
         # The pieces may be of different versions of the file; one download from the start will tell.
         logger.warning("%s: expected %s, got %s in pieces; downloading it anew", asset.name, asset.describe(), wrong)
-    return wrong
 
 
-def _unpack(packed: Path, path: Path, size: int | None) -> str | None:
+def _unpack(packed: Path, path: Path, size: int) -> str | None:
     """Unpack a gzip file, and not more than can be right; returns what is wrong, if anything."""
+    left = size + 1
     try:
         with gzip.open(packed) as source, path.open("wb") as target:
-            _copy(source, target, None if size is None else size + 1)
+            while chunk := source.read(min(2**20, left)):
+                target.write(chunk)
+                left -= len(chunk)
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk, not of the content
@@ -381,22 +350,18 @@ def _unpack(packed: Path, path: Path, size: int | None) -> str | None:
     return None
 
 
-def _copy(source: BinaryIO | gzip.GzipFile, target: BinaryIO, limit: int | None) -> None:
-    while chunk := source.read(2**20 if limit is None else min(2**20, limit)):
-        target.write(chunk)
-        if limit is not None:
-            limit -= len(chunk)
-
-
-def _place(verified: Path, path: Path) -> None:
-    """Rename verified content into place; what was there is kept beside it."""
-    with verified.open("rb+") as file:
+def _place(content: Path, path: Path, asset: Asset) -> str | None:
+    """Rename right content into place and keep what was there beside it; returns what is wrong otherwise."""
+    if (wrong := _wrong_content(content, asset)) is not None:
+        return wrong
+    with content.open("rb+") as file:
         os.fsync(file.fileno())
     if path.exists():
-        kept = path.with_name(path.name + REPLACED)
-        path.replace(kept)
-        logger.warning("%s was of other content; it is kept as %s", path, kept.name)
-    verified.replace(path)
+        replaced = path.with_name(path.name + REPLACED)
+        path.replace(replaced)
+        logger.warning("%s was of other content; it is kept as %s", path, replaced.name)
+    content.replace(path)
+    return None
 
 
 def _wrong_content(path: Path, asset: Asset) -> str | None:
@@ -414,9 +379,9 @@ def _wrong_content(path: Path, asset: Asset) -> str | None:
 def _wrong_folder(path: Path, contains: Mapping[str, int]) -> str | None:
     for subfolder, least in contains.items():
         place = path / subfolder
-        found = sum(one.is_dir() for one in place.iterdir()) if place.is_dir() else 0
-        if found < least:
-            return f"{found} instead of {least:,} folders in {subfolder}"
+        number = sum(child.is_dir() for child in place.iterdir()) if place.is_dir() else 0
+        if number < least:
+            return f"{number} instead of {least:,} folders in {subfolder}"
     return None
 
 
@@ -441,15 +406,15 @@ def _one_at_a_time(root: Path) -> Any:
 def count_states(states: Sequence[AssetState]) -> str:
     """Return how many assets are in which state, in words."""
     counted = Counter(state.state for state in states)
-    told = [f"{counted[state]} {state}" for state in (THERE, DOWNLOADED, BY_HAND) if counted[state]]
-    return ", ".join(told) or "nothing is asked for"
+    words = [f"{counted[state]} {state}" for state in (THERE, DOWNLOADED, BY_HAND) if counted[state]]
+    return ", ".join(words) or "nothing is asked for"
 
 
 def states_as_table(states: Sequence[AssetState]) -> pd.DataFrame:
     """Return states as a table with one row per asset."""
     import pandas as pd
 
-    table = pd.DataFrame([asdict(state) for state in states], columns=[one.name for one in fields(AssetState)])
+    table = pd.DataFrame([asdict(state) for state in states], columns=[field.name for field in fields(AssetState)])
     return table.astype({"size": "Int64"})  # unknown ones would turn the others into fractions
 
 

@@ -39,6 +39,14 @@ class _TryAgainError(Exception):
     """Something that may well succeed at the next try."""
 
 
+_TRANSIENT_ERRORS = (
+    _TryAgainError,
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,  # cut off in the middle
+)
+
+
 def part_of(path: Path) -> Path:
     """Return where a file is kept while it is incomplete."""
     return path.with_name(path.name + PART)
@@ -71,23 +79,19 @@ def download(url: str, path: Path, title: str, size: int | None = None) -> bool:
     while True:
         before = _bytes_of(part_of(path))
         try:
-            resumed |= _continue(url, path, title, size)
-            return resumed
-        except (_TryAgainError, requests.ConnectionError, requests.Timeout) as error:
-            reason: Exception = error
-        except requests.exceptions.ChunkedEncodingError as error:  # cut off in the middle
-            reason = error
+            return _continue(url, path, title, size) or resumed
+        except _TRANSIENT_ERRORS as error:
+            resumed |= before > 0
+            reached = _bytes_of(part_of(path))
+            # A server that cannot continue starts again and again: only what was never reached counts.
+            failures = 0 if reached > max(furthest, before) else failures + 1
+            furthest = max(furthest, reached)
+            if failures >= TRIES:
+                raise DownloadError(f"{error} ({TRIES} tries, {reached:,} bytes are kept)") from error
+            wait = FIRST_WAIT_SECONDS * 2 ** max(failures - 1, 0)
+            logger.warning("%s: %s; trying again in %.0f s from %s bytes on", title, error, wait, f"{reached:,}")
         except requests.RequestException as error:
             raise DownloadError(str(error)) from error
-        resumed |= before > 0
-        reached = _bytes_of(part_of(path))
-        # A server that cannot continue starts again and again: only what was never reached counts.
-        failures = 0 if reached > max(furthest, before) else failures + 1
-        furthest = max(furthest, reached)
-        if failures >= TRIES:
-            raise DownloadError(f"{reason} ({TRIES} tries, {reached:,} bytes are kept)") from reason
-        wait = FIRST_WAIT_SECONDS * 2 ** max(failures - 1, 0)
-        logger.warning("%s: %s; trying again in %.0f s from %s bytes on", title, reason, wait, f"{reached:,}")
         _sleep(wait, title)
 
 
@@ -127,7 +131,16 @@ def _continue(url: str, path: Path, title: str, size: int | None) -> bool:
         if not start:
             part.write_bytes(b"")
             write_json(record, {"url": url, "validator": _validator(answer)})
-        _write(answer, part, title, start, total or size)
+        shown = progress.Progress(title, total or size or 1, "bytes", start)
+        with part.open("ab") as file:
+            for chunk in answer.iter_content(CHUNK_BYTES):
+                if progress.stop_requested():
+                    shown.interrupt()
+                file.write(chunk)
+                shown.advance(len(chunk))
+                if (total or size) is not None and shown.done > shown.total:
+                    break
+        shown.finish()
     reached = _bytes_of(part)
     if size is not None and reached > size:
         discard(path)
@@ -135,19 +148,6 @@ def _continue(url: str, path: Path, title: str, size: int | None) -> bool:
     if size is not None and reached < size:  # without a length, the end of the connection was all to go by
         raise _TryAgainError(f"the connection ended after {reached:,} bytes")
     return start > 0
-
-
-def _write(answer: requests.Response, part: Path, title: str, start: int, total: int | None) -> None:
-    shown = progress.Progress(title, total or 1, "bytes", start)
-    with part.open("ab") as file:
-        for chunk in answer.iter_content(CHUNK_BYTES):
-            if progress.stop_requested():
-                shown.interrupt()
-            file.write(chunk)
-            shown.advance(len(chunk))
-            if total is not None and shown.done > total:
-                break
-    shown.finish()
 
 
 def _validator(answer: requests.Response) -> str | None:

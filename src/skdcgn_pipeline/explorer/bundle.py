@@ -81,10 +81,6 @@ class ExplorerRecipe(Recipe[Artifact]):
             _write_network(writer, CLASSIFIER_FOLDER.format(name), classifier)
         writer.write_json(CARD_FILE, dict(self.card))
 
-    def read(self, artifact: Artifact) -> Artifact:
-        """Return the folder."""
-        return artifact
-
 
 def explorer_of_run(
     teacher: IdentifiedTeacher,

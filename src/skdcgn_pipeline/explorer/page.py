@@ -7,13 +7,11 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from html import escape
 from importlib.resources import files
 from typing import Any
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from skdcgn_pipeline.explorer import DEFAULT_PORT
@@ -21,6 +19,7 @@ from skdcgn_pipeline.explorer.bundle import TRAINED_ON, Explorer
 from skdcgn_pipeline.explorer.scene import SECONDS_PER_TURN, TEACHER, Choice, Opinion, Scene, Timing, View, check_seed
 from skdcgn_pipeline.reporting.pictures import signed_images
 from skdcgn_pipeline.reporting.report import embed
+from skdcgn_pipeline.reporting.templates import template
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.pixels import encode_images
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS, STUDENTS
@@ -41,14 +40,9 @@ CLASSIFIERS = {TRAINED_ON[0]: "biased originals", TRAINED_ON[1]: "the students' 
 PACKAGE = "skdcgn_pipeline.explorer"
 
 
-@cache
 def words() -> Any:
     """Return the macros of the page's template, which escape what they are given."""
-    loader = PackageLoader("skdcgn_pipeline", "explorer")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("page.html.j2").module
+    return template("explorer/page.html.j2").module
 
 
 def import_gradio() -> Any:

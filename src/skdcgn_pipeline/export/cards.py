@@ -5,32 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor, nn
 
-from skdcgn_pipeline import __version__
 from skdcgn_pipeline.artifacts.store import ArtifactWriter
-from skdcgn_pipeline.export.programs import TOLERANCE, checked_programs, library_versions
+from skdcgn_pipeline.export.programs import (
+    TOLERANCE,
+    compare,
+    run_onnx,
+    run_program,
+    save_onnx,
+    save_program,
+    trace,
+    versions,
+)
 from skdcgn_pipeline.metrics.cost import count_parameters
+from skdcgn_pipeline.reporting.templates import template
 
 CARD_FILE, PAGE_FILE = "card.json", "README.md"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that an export depends on."""
-    return {"skdcgn_pipeline": __version__, **library_versions()}
-
-
-def render_card(template: str, card: Mapping[str, Any]) -> str:
-    """Return a card as a page in Markdown."""
-    environment = Environment(
-        loader=PackageLoader("skdcgn_pipeline", "export"),
-        autoescape=False,  # noqa: S701  (Markdown of our own numbers)
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-    )
-    return environment.get_template(template).render(**card)
 
 
 def write_export(
@@ -52,8 +43,14 @@ def write_export(
     Raises:
         SettingError: If a program differs from the network by more than 1e-4.
     """
-    differences = checked_programs(stem, network, example, card["inputs"], card["outputs"], writer)
-    card = {
+    program, outputs = trace(network, example), card["outputs"]
+    writer.write(f"{stem}.onnx", lambda path: save_onnx(program, card["inputs"], outputs, path))
+    writer.write(f"{stem}.pt2", lambda path: save_program(program, path))
+    differences = {
+        name: compare(run, writer.directory / name, network, example, outputs)
+        for name, run in ((f"{stem}.onnx", run_onnx), (f"{stem}.pt2", run_program))
+    }
+    whole_card = {
         **card,
         "parameters": count_parameters(network),
         "largest_differences": differences,
@@ -61,6 +58,6 @@ def write_export(
         "versions": versions(),
         "sha256": dict(writer.files),
     }
-    writer.write_json(CARD_FILE, card)
-    page = render_card(f"{stem}.md.j2", card)
+    writer.write_json(CARD_FILE, whole_card)
+    page = template(f"export/{stem}.md.j2").render(**whole_card)
     writer.write(PAGE_FILE, lambda path: path.write_text(page, encoding="utf-8"))

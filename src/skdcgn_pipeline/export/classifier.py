@@ -13,7 +13,8 @@ from torch import Tensor
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
-from skdcgn_pipeline.export.cards import versions, write_export
+from skdcgn_pipeline.export.cards import write_export
+from skdcgn_pipeline.export.programs import versions
 from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.runtime.seeding import torch_generator
 
@@ -74,7 +75,3 @@ class ClassifierExport(Recipe[Artifact]):
             "outputs": ["probabilities"],
         }
         write_export(writer, "classifier", self.classifier, partial(example_of, self.classifier.image_size), card)
-
-    def read(self, artifact: Artifact) -> Artifact:
-        """Return the folder."""
-        return artifact

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.artifacts.store import ArtifactWriter
+from skdcgn_pipeline import __version__
 from skdcgn_pipeline.runtime.errors import SettingError
 
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
@@ -35,9 +34,10 @@ def check_libraries() -> None:
         raise SettingError("export", f"the libraries {', '.join(LIBRARIES)}", f"no {', '.join(missing)}", remedy)
 
 
-def library_versions() -> dict[str, str]:
-    """Return the versions of what writes and checks programs."""
-    return {"torch": torch.__version__, **{name: version(name) for name in LIBRARIES}}
+def versions() -> dict[str, str]:
+    """Return the versions that an export depends on."""
+    libraries = {name: version(name) for name in LIBRARIES}
+    return {"skdcgn_pipeline": __version__, "torch": torch.__version__, **libraries}
 
 
 def trace(network: nn.Module, example: Callable[[int], Sequence[Tensor]]) -> torch.export.ExportedProgram:
@@ -60,23 +60,12 @@ def save_program(program: torch.export.ExportedProgram, path: Path) -> None:
 
 def save_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str], path: Path) -> None:
     """Write a program as ONNX, with the weights inside and these names of inputs and outputs."""
-    with _without_hints_of_the_optimiser():
-        converted: Any = torch.onnx.export(
-            program, dynamo=True, input_names=[*inputs], output_names=[*outputs], external_data=False, verbose=False
-        )
+    # Of what is only left unoptimised it would log a line for each operation.
+    logging.getLogger("onnxscript.optimizer").setLevel(logging.ERROR)
+    converted: Any = torch.onnx.export(
+        program, dynamo=True, input_names=[*inputs], output_names=[*outputs], external_data=False, verbose=False
+    )
     path.write_bytes(converted.model_proto.SerializeToString())
-
-
-@contextmanager
-def _without_hints_of_the_optimiser() -> Iterator[None]:
-    """Keep to errors the log of what is only left unoptimised: a line for each operation."""
-    logger = logging.getLogger("onnxscript.optimizer")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def run_program(path: Path, arguments: Sequence[Tensor]) -> list[Tensor]:
@@ -90,8 +79,7 @@ def run_onnx(path: Path, arguments: Sequence[Tensor]) -> list[Tensor]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [one.name for one in session.get_inputs()]
-    values = {name: argument.numpy() for name, argument in zip(names, arguments, strict=True)}
+    values = {node.name: argument.numpy() for node, argument in zip(session.get_inputs(), arguments, strict=True)}
     return [torch.from_numpy(output) for output in session.run(None, values)]
 
 
@@ -101,7 +89,6 @@ def compare(
     network: nn.Module,
     example: Callable[[int], Sequence[Tensor]],
     outputs: Sequence[str],
-    tolerance: float = TOLERANCE,
 ) -> dict[str, float]:
     """Compare a written program with the network on other numbers of images than it was traced with.
 
@@ -116,42 +103,13 @@ def compare(
         arguments = example(number)
         with torch.no_grad():
             expected = _listed(network(*arguments))
-        for name, own, other in zip(outputs, run(path, arguments), expected, strict=True):
-            difference = (own - other).abs().max().item() if own.shape == other.shape else float("inf")
+        for name, output, other in zip(outputs, run(path, arguments), expected, strict=True):
+            difference = (output - other).abs().max().item() if output.shape == other.shape else float("inf")
             largest[name] = max(largest[name], difference)
-    if not max(largest.values()) <= tolerance:
+    if not max(largest.values()) <= TOLERANCE:
         remedy = "The export's libraries do not fit together: install the versions of constraints.txt."
-        raise SettingError(f"export: {path.suffix} program", f"outputs within {tolerance:g}", largest, remedy)
+        raise SettingError(f"export: {path.suffix} program", f"outputs within {TOLERANCE:g}", largest, remedy)
     return largest
-
-
-def checked_programs(
-    stem: str,
-    network: nn.Module,
-    example: Callable[[int], Sequence[Tensor]],
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    writer: ArtifactWriter,
-) -> dict[str, dict[str, float]]:
-    """Write `<stem>.onnx` and `<stem>.pt2` and compare both with the network.
-
-    Args:
-        stem: Name of the files.
-        network: In eval mode.
-        example: As in `trace`.
-        inputs, outputs: Names, in the order of arguments and results.
-        writer: Of the artifact that the files belong to.
-
-    Returns:
-        File -> output -> largest difference.
-    """
-    program = trace(network, example)
-    writer.write(f"{stem}.onnx", lambda path: save_onnx(program, inputs, outputs, path))
-    writer.write(f"{stem}.pt2", lambda path: save_program(program, path))
-    return {
-        name: compare(run, writer.directory / name, network, example, outputs)
-        for name, run in ((f"{stem}.onnx", run_onnx), (f"{stem}.pt2", run_program))
-    }
 
 
 def _listed(outputs: Any) -> list[Tensor]:

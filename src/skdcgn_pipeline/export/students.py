@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
-from skdcgn_pipeline.export.cards import versions, write_export
+from skdcgn_pipeline.export.cards import write_export
+from skdcgn_pipeline.export.programs import versions
 from skdcgn_pipeline.metrics.cost import untimed
 from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.parameters import Parameters
@@ -110,7 +111,3 @@ class StudentsExport(Recipe[Artifact]):
             "outputs": list(OUTPUTS),
         }
         write_export(writer, "students", StudentProgram(network).eval(), partial(example_of, network), card)
-
-    def read(self, artifact: Artifact) -> Artifact:
-        """Return the folder."""
-        return artifact

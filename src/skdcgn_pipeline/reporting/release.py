@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from skdcgn_pipeline import __version__
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.parameters import Parameters
+from skdcgn_pipeline.reporting.templates import template
 from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.students.released import RELEASE_PREFIX
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -102,13 +102,8 @@ def release_card(
 def render_model_card(card: Mapping[str, Any]) -> str:
     """Return the card as a page in Markdown."""
     fidelity = {row["mechanism"]: row for row in card["figures"]["fidelity_and_costs"]}
-    template = Environment(
-        loader=PackageLoader("skdcgn_pipeline", "reporting"),
-        autoescape=False,  # noqa: S701  (Markdown of our own numbers)
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-    ).get_template("model_card.md.j2")
-    return template.render(**card, mechanisms=MECHANISMS, fidelity=fidelity, whole=fidelity["all"])
+    page = template("reporting/model_card.md.j2")
+    return page.render(**card, mechanisms=MECHANISMS, fidelity=fidelity, whole=fidelity["all"])
 
 
 @dataclass(frozen=True)
@@ -135,7 +130,3 @@ class Release(Recipe[Artifact]):
         writer.write(f"{stem}.safetensors", partial(copyfile, self.students.artifact.path(WEIGHTS_FILE)))
         writer.write_json(f"{stem}.json", card)
         writer.write(f"{stem}.md", lambda path: path.write_text(render_model_card(card), encoding="utf-8"))
-
-    def read(self, artifact: Artifact) -> Artifact:
-        """Return the folder."""
-        return artifact

@@ -9,10 +9,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 import torch
@@ -20,6 +18,7 @@ from PIL import Image
 
 from skdcgn_pipeline.parameters import flatten, without_anchors
 from skdcgn_pipeline.reporting.animation import encode_gif
+from skdcgn_pipeline.reporting.templates import template
 
 PACKAGES = ("skdcgn_pipeline", "torch", "numpy", "kedro", "mlflow")
 
@@ -48,11 +47,6 @@ def _as_table(frame: pd.DataFrame) -> dict[str, Any]:
     return {"columns": [str(name).replace("_", " ") for name in frame.columns], "rows": rows}
 
 
-def _template(name: str) -> jinja2.Template:
-    source = files("skdcgn_pipeline.reporting").joinpath(name).read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
-
-
 def render_chapter(findings: Sequence[tuple[str, Sequence[str]]], pictures: Mapping[str, Sequence[np.ndarray]]) -> str:
     """Render the composition study as a part of a report.
 
@@ -67,7 +61,7 @@ def render_chapter(findings: Sequence[tuple[str, Sequence[str]]], pictures: Mapp
         {"title": title, "sentences": sentences, "pictures": [_shown(one) for one in pictures.get(title, ())]}
         for title, sentences in findings
     ]
-    return _template("chapter.html.j2").render(studies=studies)
+    return template("reporting/chapter.html.j2").render(studies=studies)
 
 
 def _shown(picture: np.ndarray) -> dict[str, Any]:
@@ -132,7 +126,7 @@ def render_report(
     commands = commands or {}
     threads = torch.get_num_threads()
     machine = f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}"
-    return _template("report.html.j2").render(
+    return template("reporting/report.html.j2").render(
         headline=headline,
         chapter=chapter,
         settings={name: str(value) for name, value in flatten(without_anchors(settings)).items()},

@@ -362,7 +362,3 @@ class TeacherRecipe(Recipe[Artifact]):
             "torch": torch.__version__,
         }
         writer.write_json(CARD_FILE, card)
-
-    def read(self, artifact: Artifact) -> Artifact:
-        """Return the artifact, whose weights `load_teacher` loads."""
-        return artifact

@@ -13,25 +13,23 @@ def register_pipelines() -> dict[str, Pipeline]:
     At ImageNet's scale the session leaves out what is made for digits, and the report's ensembles take the
     place of its classifiers, see `pipelines.scale`.
     """
-    from skdcgn_pipeline.pipelines import (
-        ablation,
-        baseline,
-        benchmark,
-        classify,
-        compose,
-        distill,
-        ensemble,
-        explore,
-        export,
-        fetch,
-        prepare,
-        prune,
-        release,
-        report,
-        results,
-        sample,
-        teacher,
-    )
+    from skdcgn_pipeline.pipelines.ablation import pipeline as ablation
+    from skdcgn_pipeline.pipelines.baseline import pipeline as baseline
+    from skdcgn_pipeline.pipelines.benchmark import pipeline as benchmark
+    from skdcgn_pipeline.pipelines.classify import pipeline as classify
+    from skdcgn_pipeline.pipelines.compose import pipeline as compose
+    from skdcgn_pipeline.pipelines.distill import pipeline as distill
+    from skdcgn_pipeline.pipelines.ensemble import pipeline as ensemble
+    from skdcgn_pipeline.pipelines.explore import pipeline as explore
+    from skdcgn_pipeline.pipelines.export import pipeline as export
+    from skdcgn_pipeline.pipelines.fetch import pipeline as fetch
+    from skdcgn_pipeline.pipelines.prepare import pipeline as prepare
+    from skdcgn_pipeline.pipelines.prune import pipeline as prune
+    from skdcgn_pipeline.pipelines.release import pipeline as release
+    from skdcgn_pipeline.pipelines.report import pipeline as report
+    from skdcgn_pipeline.pipelines.results import pipeline as results
+    from skdcgn_pipeline.pipelines.sample import pipeline as sample
+    from skdcgn_pipeline.pipelines.teacher import pipeline as teacher
 
     prepared = prepare.create_pipeline()
     sampled = sample.create_pipeline()

@@ -1,5 +1,1 @@
 """Study the composition."""
-
-from skdcgn_pipeline.pipelines.ablation.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]

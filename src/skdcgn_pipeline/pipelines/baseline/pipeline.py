@@ -2,8 +2,10 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from skdcgn_pipeline.pipelines import classify, compose, distill
 from skdcgn_pipeline.pipelines.baseline import nodes
+from skdcgn_pipeline.pipelines.classify import pipeline as classify
+from skdcgn_pipeline.pipelines.compose import pipeline as compose
+from skdcgn_pipeline.pipelines.distill import pipeline as distill
 from skdcgn_pipeline.vocabulary import BASELINE
 
 # What is kept, under names without a dot, which Kedro keeps for the namespace's own datasets.

@@ -148,7 +148,7 @@ def _stored_wait(run: Run) -> float:
             Path(folder), teacher, identity, per_class, 128, SEED, compute, storing=storing, classes=classes
         )
         fetch = fetch_by_epochs(StreamedPairs(samples, MEASURED), settings.batch_size, SEED, "gpu-check-data")
-        train = Distillation(MEASURED, GeneratorSize(*networks.sizes), settings, SEED, compute)
+        train = Distillation(MEASURED, GeneratorSize.of(networks.teacher), settings, SEED, compute)
         for _ in range(2):  # the first time warms up
             with BatchLoader(fetch, num_steps, train.device, settings.fetch_threads) as load:
                 for step in range(num_steps):

@@ -22,8 +22,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from skdcgn_pipeline.benchmark.frame import Row
-from skdcgn_pipeline.benchmark.networks import RandomNetworks, make_networks
+from skdcgn_pipeline.benchmark.frame import Networks, Row
+from skdcgn_pipeline.benchmark.networks import make_networks
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Benchmark, Compute, Distill, Parameters, Precision, Student, check_parameters
 from skdcgn_pipeline.runtime.compute import choose_device
@@ -94,7 +94,7 @@ class Run:
         return read_settings("imagenet", "imagenet")
 
     @cached_property
-    def networks(self) -> RandomNetworks:
+    def networks(self) -> Networks:
         """Teacher and students of ImageNet with random weights."""
         distill = {mechanism: getattr(self.imagenet, mechanism).distill for mechanism in MECHANISMS}
         settings = self.imagenet.benchmark.model_copy(update={"num_distillation_steps": 10})

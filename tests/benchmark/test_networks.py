@@ -10,13 +10,11 @@ from pydantic import ValidationError
 
 from skdcgn_pipeline.benchmark import frame
 from skdcgn_pipeline.benchmark import networks as network_benchmark
-from skdcgn_pipeline.benchmark.frame import COLUMNS
+from skdcgn_pipeline.benchmark.frame import COLUMNS, Networks, tabulate
 from skdcgn_pipeline.benchmark.networks import (
     MEASURES,
-    RandomNetworks,
     make_networks,
     measure_rendering,
-    run_network_benchmark,
 )
 from skdcgn_pipeline.metrics import cost
 from skdcgn_pipeline.parameters import Benchmark, Compute, Distill, LossWeights, Student
@@ -47,7 +45,7 @@ def brief_timing(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def networks() -> RandomNetworks:
+def networks() -> Networks:
     return make_networks(SETTINGS, dict.fromkeys(MECHANISMS, DISTILL), 0, Compute(device="cpu"))
 
 
@@ -56,7 +54,7 @@ def of(table: pd.DataFrame, group: str) -> pd.DataFrame:
 
 
 def test_every_group_is_measured(networks):
-    table = run_network_benchmark(networks, ["kedro", "run", "--pipelines=benchmark", "--env", "imagenet"])
+    table = tabulate(MEASURES, networks, ["kedro", "run", "--pipelines=benchmark", "--env", "imagenet"])
     assert list(table.columns) == COLUMNS
     assert list(table["group"].unique()) == list(MEASURES)
     assert not table.duplicated(["group", "what", "batch_size"]).any()

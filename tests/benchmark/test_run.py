@@ -25,8 +25,9 @@ from skdcgn_pipeline.benchmark.frame import (
     describe_machine,
     has_bf16_units,
     peak_growth,
+    tabulate,
 )
-from skdcgn_pipeline.benchmark.run import MEASURES, Workload, run_benchmark
+from skdcgn_pipeline.benchmark.run import MEASURES, Timed, Workload, rate_side_by_side
 from skdcgn_pipeline.metrics import cost
 from skdcgn_pipeline.parameters import Benchmark, ClassifierFit, Composition, Compute, Distill, Images, Prepare, Student
 from skdcgn_pipeline.runtime import progress
@@ -92,12 +93,12 @@ def table(workload) -> pd.DataFrame:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "NUM_REPEATS", 1)
         patch.setattr(cost, "SECONDS_PER_REPEAT", 0.001)
-        return run_benchmark(workload, ["/somewhere/bin/kedro", "run", "--pipelines=benchmark", "--env", "test"])
+        return tabulate(MEASURES, workload, ["/somewhere/bin/kedro", "run", "--pipelines=benchmark", "--env", "test"])
 
 
 def one_group(workload: Workload, group: str, **changes: Any) -> pd.DataFrame:
     settings = workload.settings.model_copy(update={"only": group, **changes})
-    return run_benchmark(replace(workload, settings=settings))
+    return tabulate(MEASURES, replace(workload, settings=settings))
 
 
 def row_of(table: pd.DataFrame, what: str) -> dict[str, Any]:
@@ -231,15 +232,9 @@ def test_classifiers_are_judged_as_a_run_trains_them(
     assert table["ratio"].isna().tolist() == [name == common for name in table["what"]]
 
 
-def test_trainings_side_by_side_count_together(monkeypatch):
-    times = iter([1.0, 3.0, 5.0, 6.0])
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(times))
-    clock = benchmark._Clock()
-    clock.start()
-    clock.start()
-    clock.stop(40)
-    clock.stop(60)
-    assert clock.rate == 100 / (6 - 1)
+def test_trainings_side_by_side_count_together():
+    trainings = iter([Timed(1.0, 5.0, 40), Timed(3.0, 6.0, 60)])
+    assert rate_side_by_side(lambda: next(trainings), 2) == 100 / (6 - 1)
 
 
 @pytest.mark.parametrize(("loop", "met"), [(90.0, True), (89.0, False)])
@@ -289,12 +284,12 @@ def test_nothing_is_left_of_the_temporary_stores(workload, monkeypatch, tmp_path
 def test_students_of_another_teacher_are_refused(workload):
     other = StudentCGN(5, 3, 32, workload.students.architectures)
     with pytest.raises(SettingError, match="students: expected the teacher's"):
-        run_benchmark(replace(workload, students=other))
+        tabulate(MEASURES, replace(workload, students=other))
 
 
 def test_a_missing_device_is_refused(workload):
     with pytest.raises(SettingError, match=r"compute\.device"):
-        run_benchmark(replace(workload, compute=Compute.model_construct(device="gpu")))
+        tabulate(MEASURES, replace(workload, compute=Compute.model_construct(device="gpu")))
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the memory of a process is told by Linux only")

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 import torch
@@ -25,13 +25,15 @@ from torch import nn
 
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.metrics.cost import measure_rates, take_turns, wait_for_device
-from skdcgn_pipeline.parameters import Benchmark, Compute, Precision
+from skdcgn_pipeline.networks.interface import check_same_interface
+from skdcgn_pipeline.parameters import Benchmark, Compute, Distill, Precision
 from skdcgn_pipeline.runtime import progress
-from skdcgn_pipeline.runtime.compute import autocast
+from skdcgn_pipeline.runtime.compute import autocast, choose_device
 from skdcgn_pipeline.runtime.errors import InterruptedRunError
 from skdcgn_pipeline.runtime.progress import without_progress
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.runtime.threads import computing_on
+from skdcgn_pipeline.students.trio import StudentCGN
 
 PUBLISHED = "published code (published, not measured here)"
 BEST = "best batch size"
@@ -83,18 +85,43 @@ class Row:
 COLUMNS = [*(field.name for field in fields(Row)), "threads", "command", "machine", "versions"]
 
 
+@dataclass(frozen=True)
+class Networks:
+    """Teacher and students that are timed, at the settings of a run.
+
+    Attributes:
+        teacher: Any teacher.
+        students: Students of its interface.
+        distill: How the student of each mechanism is distilled.
+        settings: Sizes of the measurements.
+        seed: Base seed.
+        compute: Device and precision.
+    """
+
+    teacher: CounterfactualGenerator
+    students: StudentCGN
+    distill: Mapping[str, Distill]
+    settings: Benchmark
+    seed: int
+    compute: Compute
+
+    @property
+    def device(self) -> torch.device:
+        """Where networks run."""
+        return choose_device(self.compute.device)
+
+
+NetworksT = TypeVar("NetworksT", bound=Networks)
+
+
 def tabulate(
-    measures: Mapping[str, Callable[[], list[Row]]],
-    settings: Benchmark,
-    device: torch.device,
-    arguments: Sequence[str] = (),
+    measures: Mapping[str, Callable[[NetworksT], list[Row]]], networks: NetworksT, arguments: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Measure every group, or the one that the settings name.
 
     Args:
         measures: What to measure, by group.
-        settings: Sizes of the measurements.
-        device: Where networks run.
+        networks: What is timed.
         arguments: The command line that runs this, from which each row's command is made.
 
     Returns:
@@ -102,16 +129,18 @@ def tabulate(
         the row's group again, `machine` and `versions`. Rows of the published code say so in `what`.
 
     Raises:
+        SettingError: If the students are not of this teacher's interface.
         InterruptedRunError: If a stop was requested.
     """
-    machine = describe_machine(device)
+    check_same_interface(networks.teacher, networks.students)
+    machine, settings = describe_machine(networks.device), networks.settings
     rows = []
     with computing_on(settings.num_threads), without_progress():
         for group, measure in measures.items():
             if settings.only not in (None, group):
                 continue
             origin = {"threads": torch.get_num_threads(), "command": command_of(arguments, group), **machine}
-            for row in measure():
+            for row in measure(networks):
                 rows.append(asdict(row) | origin | ({"threads": None, "command": ""} if PUBLISHED in row.what else {}))
                 logger.info("%s: %s: %.4g %s", row.group, row.what, row.value, row.unit)
     types = {"batch_size": "Int64", "threads": "Int64", "ratio": "float64", "met": "boolean"}
@@ -138,23 +167,14 @@ def command_of(arguments: Sequence[str], group: str) -> str:
         arguments: The command line of this run; another program's is not repeated.
         group: Which part of the benchmark.
     """
-    words = ["run", "--pipelines", "benchmark"]
     # The command line tool, or `python -m kedro`.
-    if arguments and "kedro" in (Path(arguments[0]).name, Path(arguments[0]).parent.name):
-        words = list(arguments[1:])
+    of_kedro = arguments and "kedro" in (Path(arguments[0]).name, Path(arguments[0]).parent.name)
+    words = ["kedro", *(arguments[1:] if of_kedro else ["run", "--pipelines", "benchmark"])]
     only = f"benchmark.only={group}"
-    if any(only in word for word in words):
-        return shlex.join(["kedro", *words])
-    for number, word in enumerate(words):
-        if word == "--params" and number + 1 < len(words):
-            words[number + 1] += f",{only}"
-            break
-        if word.startswith("--params="):
-            words[number] += f",{only}"
-            break
-    else:
-        words += ["--params", only]
-    return shlex.join(["kedro", *words])
+    params = [number + (word == "--params") for number, word in enumerate(words) if word.split("=")[0] == "--params"]
+    if params and only not in words[params[0]]:
+        words[params[0]] += f",{only}"
+    return shlex.join(words if params else [*words, "--params", only])
 
 
 def describe_machine(device: torch.device) -> dict[str, str]:
@@ -180,31 +200,40 @@ def has_bf16_units(device: torch.device) -> bool:
 def _cpu_info(key: str) -> list[str]:
     """Return what Linux says about the processors under a key; nothing elsewhere."""
     path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return []
-    lines = (line.partition(":") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    return [value.strip() for name, _, value in lines if name.strip() == key]
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return re.findall(rf"^{key}\s*: (.*\S)", text, re.MULTILINE)
 
 
 # --- measuring -----------------------------------------------------------------------------------
 
 
-def seconds_of(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Return the median seconds of five turns of each call, the GPU's part included.
+def seconds(call: Callable[[], object]) -> float:
+    """Return how long a call takes, the GPU's part included.
 
     Raises:
         InterruptedRunError: If a stop was requested.
     """
+    if progress.stop_requested():
+        raise InterruptedRunError("benchmark: stopped. Repeat the same command to measure from the start.")
+    wait_for_device()
+    start = time.perf_counter()
+    call()
+    wait_for_device()
+    return time.perf_counter() - start
 
-    def seconds(call: Callable[[], object]) -> float:
-        if progress.stop_requested():
-            raise InterruptedRunError("benchmark: stopped. Repeat the same command to measure from the start.")
-        wait_for_device()
-        start = time.perf_counter()
-        call()
-        wait_for_device()
-        return time.perf_counter() - start
 
+def rate_of(step: Callable[[int], object], steps: range) -> float:
+    """Return how many steps are done per second; raises as `seconds`."""
+
+    def run() -> None:
+        for number in steps:
+            step(number)
+
+    return len(steps) / seconds(run)
+
+
+def seconds_of(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Return the median seconds of five turns of each call; raises as `seconds`."""
     return take_turns({name: partial(seconds, call) for name, call in calls.items()})
 
 
@@ -225,14 +254,6 @@ def _status_bytes(name: str) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
-def home_of(generator: CounterfactualGenerator, device: torch.device) -> torch.device:
-    """Move a network to a device; what is no network takes its noise on the CPU. Returns where it is."""
-    if not isinstance(generator, nn.Module):
-        return torch.device("cpu")
-    generator.to(device)
-    return device
-
-
 def render_batch(
     generator: CounterfactualGenerator,
     batch_size: int,
@@ -241,8 +262,10 @@ def render_batch(
     device: torch.device,
     seed: int,
 ) -> Callable[[], Any]:
-    """Return what renders one batch with a generator, which is moved to the device."""
-    place = home_of(generator, device)
+    """Return what renders one batch with a generator: a network is moved to the device, others take CPU noise."""
+    place = device if isinstance(generator, nn.Module) else torch.device("cpu")
+    if isinstance(generator, nn.Module):
+        generator.to(device)
     random = torch_generator(seed, "benchmark-throughput", batch_size)
     noise = torch.randn(batch_size, generator.noise_dim, generator=random).to(place)
     labels = (torch.arange(batch_size) % generator.num_classes).to(place)
@@ -271,26 +294,22 @@ class Rendering(NamedTuple):
     precision: Precision
 
 
-def measure_renderings(
-    renderings: Sequence[Rendering], batch_sizes: Sequence[int], compute: Compute, device: torch.device, seed: int
-) -> list[Row]:
+def measure_renderings(renderings: Sequence[Rendering], networks: Networks) -> list[Row]:
     """Measure images/s of all three mechanisms by batch size, and the GPU memory that it takes.
 
     A batch that the memory of a GPU cannot hold is left out and told. Students should be `FASTER`.
 
     Args:
         renderings: The first is the teacher's.
-        batch_sizes: Each is measured once.
-        compute, device: Where networks run.
-        seed: Of the noise.
+        networks: Whose settings count.
     """
-    reference = renderings[0].name
+    reference, device = renderings[0].name, networks.device
     rates: dict[str, list[Row]] = {rendering.name: [] for rendering in renderings}
     memory: list[Row] = []
-    for batch_size in batch_sizes:
+    for batch_size in networks.settings.batch_sizes:
         calls = {}
         for name, _, generator, precision in renderings:
-            call = render_batch(generator, batch_size, precision, compute, device, seed)
+            call = render_batch(generator, batch_size, precision, networks.compute, device, networks.seed)
             try:
                 forget_gpu_memory()
                 with torch.inference_mode():
@@ -299,36 +318,31 @@ def measure_renderings(
                 logger.warning("%s: no memory for a batch of %d", name, batch_size)
                 continue
             calls[name] = call
-            row = Row("throughput", name, 0.0, "images/s", batch_size, precision)
-            memory += gpu_memory(replace(row, what=f"{name}, peak GPU memory"), device)
-            rates[name].append(row)
+            row = Row("throughput", f"{name}, peak GPU memory", 0.0, "GB", batch_size, precision)
+            memory += gpu_memory(row, device)
         measured = measure_rates(calls, batch_size)
-        for name in calls:
-            row = replace(rates[name][-1], value=measured[name])
-            same_size = measured.get(reference)
-            if name != reference and same_size:
-                row = row.compared(row.value / same_size, f"{reference}, same batch size")
-            rates[name][-1] = row
+        for name, _, _, precision in renderings:
+            if name in measured:
+                row = Row("throughput", name, measured[name], "images/s", batch_size, precision)
+                if name != reference and measured.get(reference):
+                    row = row.compared(row.value / measured[reference], f"{reference}, same batch size")
+                rates[name].append(row)
     return [*(row for rows in rates.values() for row in rows), *memory, *_best_of(renderings, rates)]
 
 
-def _best_of(renderings: Sequence[Rendering], rates: Mapping[str, list[Row]]) -> list[Row]:
-    """Return the fastest row of each role, compared with the teacher's."""
+def _best_of(renderings: Sequence[Rendering], rates: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """Return the fastest row of each role, compared with the teacher's, which is the first."""
     best: dict[str, Row] = {}
-    for rendering in renderings:
-        rows = [*rates[rendering.name], *([best[rendering.role]] if rendering.role in best else [])]
-        if rows:
-            best[rendering.role] = max(rows, key=lambda row: row.value)
+    for name, role, _, _ in renderings:
+        for row in rates[name]:
+            if role not in best or row.value > best[role].value:
+                best[role] = replace(row, what=f"{role}, {BEST}", ratio=None, reference="")
     first = renderings[0].role
-    summary = []
     for role, row in best.items():
-        row = replace(row, what=f"{role}, {BEST}", ratio=None, reference="")
         if role != first and first in best:
-            row = row.compared(
-                row.value / best[first].value, f"{first}, {BEST}", FASTER if role == "students" else None
-            )
-        summary.append(row)
-    return summary
+            target = FASTER if role == "students" else None
+            best[role] = row.compared(row.value / best[first].value, best[first].what, target)
+    return [*best.values()]
 
 
 def forget_gpu_memory() -> None:
@@ -339,7 +353,5 @@ def forget_gpu_memory() -> None:
 
 
 def gpu_memory(row: Row, device: torch.device) -> list[Row]:
-    """Return a row with the peak of the GPU's memory as its value; nothing elsewhere."""
-    if device.type != "cuda":
-        return []
-    return [replace(row, value=torch.cuda.max_memory_allocated(device) / 1e9, unit="GB")]
+    """Return a row in GB with the peak of the GPU's memory as its value; nothing elsewhere."""
+    return [replace(row, value=torch.cuda.max_memory_allocated(device) / 1e9)] if device.type == "cuda" else []

@@ -6,34 +6,29 @@ checkpoint nor a million samples.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from skdcgn_pipeline.benchmark.frame import (
+    Networks,
     Rendering,
     Row,
     forget_gpu_memory,
     gpu_memory,
     measure_renderings,
-    tabulate,
+    rate_of,
 )
 from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
 from skdcgn_pipeline.losses.distillation import feature_loss, kl_loss, pixel_loss
-from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.metrics.cost import take_turns, wait_for_device
 from skdcgn_pipeline.networks.discriminator import ProjectionDiscriminator
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Benchmark, Compute, Distill, Precision
-from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
 from skdcgn_pipeline.samples.loading import BatchLoader, PairsInMemory, fetch_by_epochs
 from skdcgn_pipeline.samples.pixels import decode_images
@@ -50,38 +45,7 @@ NUM_PRODUCTS = 10
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
-@dataclass(frozen=True)
-class RandomNetworks:
-    """Networks of random weights, at the settings of a run.
-
-    Attributes:
-        teacher: Any teacher.
-        students: Students of its interface.
-        distill: How the student of each mechanism is distilled.
-        settings: Sizes of the measurements.
-        seed: Base seed.
-        compute: Device and precision.
-    """
-
-    teacher: CounterfactualGenerator
-    students: StudentCGN
-    distill: Mapping[str, Distill]
-    settings: Benchmark
-    seed: int
-    compute: Compute
-
-    @property
-    def device(self) -> torch.device:
-        """Where networks run."""
-        return choose_device(self.compute.device)
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        """Length of the noise, number of classes, image size."""
-        return self.teacher.noise_dim, self.teacher.num_classes, self.teacher.image_size
-
-
-def make_networks(settings: Benchmark, distill: Mapping[str, Distill], seed: int, compute: Compute) -> RandomNetworks:
+def make_networks(settings: Benchmark, distill: Mapping[str, Distill], seed: int, compute: Compute) -> Networks:
     """Return an ImageNet CGN and students of the settings' architectures, all with random weights.
 
     Raises:
@@ -92,10 +56,10 @@ def make_networks(settings: Benchmark, distill: Mapping[str, Distill], seed: int
         architectures = {mechanism: distill[mechanism].student.model_dump() for mechanism in MECHANISMS}
         students = StudentCGN(teacher.noise_dim, teacher.num_classes, teacher.image_size, architectures)
     students.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return RandomNetworks(teacher, students.requires_grad_(False).eval(), distill, settings, seed, compute)
+    return Networks(teacher, students.requires_grad_(False).eval(), distill, settings, seed, compute)
 
 
-def measure_rendering(networks: RandomNetworks) -> list[Row]:
+def measure_rendering(networks: Networks) -> list[Row]:
     """Measure images/s of teacher and students in both precisions, see `measure_renderings`."""
     generators = {"teacher": networks.teacher, "students": networks.students}
     renderings = [
@@ -103,113 +67,89 @@ def measure_rendering(networks: RandomNetworks) -> list[Row]:
         for role, generator in generators.items()
         for precision in PRECISIONS
     ]
-    return measure_renderings(
-        renderings, networks.settings.batch_sizes, networks.compute, networks.device, networks.seed
-    )
+    return measure_renderings(renderings, networks)
 
 
-def measure_steps(networks: RandomNetworks) -> list[Row]:
+def measure_steps(networks: Networks) -> list[Row]:
     """Measure images/s of distillation: as a run does it, and in a plain fp32 loop of the same networks."""
     settings, device = networks.distill[MEASURED], networks.device
-    batch = tuple(
-        part.to(device) for part in _random_pairs(networks, settings.batch_size).take(torch.arange(settings.batch_size))
-    )
-    noise, labels, images = batch[0], batch[1], decode_images(MEASURED, batch[2])
-    own = Distillation(MEASURED, GeneratorSize(*networks.sizes), settings, networks.seed, networks.compute)
-    plain = _PlainLoop(networks.sizes, settings, networks.seed, device)
-    num_steps = networks.settings.num_distillation_steps
+    size, precision = settings.batch_size, networks.compute.precision
+    noise, labels, stored = (part.to(device) for part in _random_pairs(networks, size).take(torch.arange(size)))
+    images = decode_images(MEASURED, stored)
+    distillation, plain = _distillation(networks), _PlainLoop(networks)
     steps: dict[str, Callable[[int], object]] = {
-        "own": lambda step: own.update(step, (noise, labels, images)),
-        "plain": lambda step: plain(noise, labels, images),
+        "plain fp32 loop": lambda step: plain(noise, labels, images),
+        "distillation step": lambda step: distillation.update(step, (noise, labels, images)),
     }
     memory: list[Row] = []
-    common: dict[str, Any] = {"batch_size": settings.batch_size}
-    for name, what in (("plain", "plain fp32 loop"), ("own", "distillation step")):
+    for what, step in steps.items():
         forget_gpu_memory()
-        for step in range(settings.judge_every_steps * settings.adversarial_every_judgements):
-            steps[name](step)  # every kind of step once: compiled, tuned, allocated
-        memory += gpu_memory(Row("distillation", f"{what}, peak GPU memory", 0.0, "GB", **common), device)
+        for number in range(settings.judge_every_steps * settings.adversarial_every_judgements):
+            step(number)  # every kind of step once: compiled, tuned, allocated
+        memory += gpu_memory(Row("distillation", f"{what}, peak GPU memory", 0.0, "GB", size), device)
 
-    def rate(step: Callable[[int], object]) -> float:
-        wait_for_device()
-        start = time.perf_counter()
-        for number in range(num_steps):
-            step(number)
-        wait_for_device()
-        return num_steps * settings.batch_size / (time.perf_counter() - start)
-
-    rates = take_turns({name: partial(rate, step) for name, step in steps.items()})
-    precision = networks.compute.precision
-    reference = "plain fp32 eager loop of the same networks"
-    step_row = Row("distillation", "step", rates["own"], "images/s", precision=precision, **common)
-    measured = [
-        Row("distillation", reference, rates["plain"], "images/s", precision="fp32", **common),
-        step_row.compared(rates["own"] / rates["plain"], reference, at_least=3),
-        *memory,
-    ]
+    numbers = range(networks.settings.num_distillation_steps)
+    rates = take_turns({what: partial(rate_of, step, numbers) for what, step in steps.items()})
+    plain_rate, rate = (size * steps_per_second for steps_per_second in rates.values())
+    reference = Row(
+        "distillation", "plain fp32 eager loop of the same networks", plain_rate, "images/s", size, precision="fp32"
+    )
+    step_row = Row("distillation", "step", rate, "images/s", size, precision)
     with FlopCounterMode(display=False) as counter:
         plain(noise, labels, images)
-    rendered_once = counter.get_total_flops() - plain.repeated_flops(noise, labels)
-    done = rendered_once * rates["own"] / settings.batch_size
-    share = 100 * done / _matrix_rate(device, precision)
+    with FlopCounterMode(display=False) as repeated, torch.no_grad():
+        plain.student(noise, labels)  # which the plain loop renders twice
+    flops = (counter.get_total_flops() - repeated.get_total_flops()) * rate / size
+    share = 100 * flops / _matrix_rate(device, precision)
     what = "step, share of the rate of a large matrix product"
-    return [*measured, Row("distillation", what, share, "%", precision=precision, **common)]
+    compared = step_row.compared(rate / plain_rate, reference.what, at_least=3)
+    return [reference, compared, *memory, Row("distillation", what, share, "%", size, precision)]
 
 
-def measure_data_path(networks: RandomNetworks) -> list[Row]:
+def measure_data_path(networks: Networks) -> list[Row]:
     """Measure images/s from samples in memory to the device, and how long training waits for them."""
-    settings, device = networks.distill[MEASURED], networks.device
-    num_steps = networks.settings.num_distillation_steps
+    settings, num_steps = networks.distill[MEASURED], networks.settings.num_distillation_steps
     source = _random_pairs(networks, 4 * settings.batch_size)
     fetch = fetch_by_epochs(source, settings.batch_size, networks.seed, "benchmark-data")
-    common: dict[str, Any] = {"batch_size": settings.batch_size}
+    distillation = _distillation(networks)
 
     def rate() -> float:
-        with BatchLoader(fetch, num_steps, device, settings.fetch_threads) as load:
-            wait_for_device()
-            start = time.perf_counter()
-            for step in range(num_steps):
-                decode_images(MEASURED, load(step)[2])
-            wait_for_device()
-            return num_steps * settings.batch_size / (time.perf_counter() - start)
-
-    train = Distillation(MEASURED, GeneratorSize(*networks.sizes), settings, networks.seed, networks.compute)
+        with BatchLoader(fetch, num_steps, networks.device, settings.fetch_threads) as load:
+            return settings.batch_size * rate_of(lambda step: decode_images(MEASURED, load(step)[2]), range(num_steps))
 
     def waiting() -> float:
-        with BatchLoader(fetch, num_steps, device, settings.fetch_threads) as load:
+        with BatchLoader(fetch, num_steps, networks.device, settings.fetch_threads) as load:
             for step in range(num_steps):
                 noise, labels, images = load(step)
-                train.update(step, (noise, labels, decode_images(MEASURED, images)))
+                distillation.update(step, (noise, labels, decode_images(MEASURED, images)))
             wait_for_device()
             return 100 * load.data_wait
 
     waiting()
     measured = take_turns({"rate": rate, "waiting": waiting})
-    waited = Row("data", "share of a training spent waiting for data", measured["waiting"], "%", **common)
-    return [Row("data", "samples in memory to the device", measured["rate"], "images/s", **common), waited.at_most(5)]
+    what = "share of a training spent waiting for data"
+    return [
+        Row("data", "samples in memory to the device", measured["rate"], "images/s", settings.batch_size),
+        Row("data", what, measured["waiting"], "%", settings.batch_size).at_most(5),
+    ]
 
 
-MEASURES: dict[str, Callable[[RandomNetworks], list[Row]]] = {
+MEASURES: dict[str, Callable[[Networks], list[Row]]] = {
     "throughput": measure_rendering,
     "distillation": measure_steps,
     "data": measure_data_path,
 }
 
 
-def run_network_benchmark(networks: RandomNetworks, arguments: Sequence[str] = ()) -> pd.DataFrame:
-    """Measure every group, or the one that the settings name; returns and raises as `tabulate`."""
-    measures = {group: partial(measure, networks) for group, measure in MEASURES.items()}
-    return tabulate(measures, networks.settings, networks.device, arguments)
-
-
 class _PlainLoop:
     """Distillation as it is commonly written: fp32, eager, images rendered anew for each of both phases."""
 
-    def __init__(self, sizes: tuple[int, int, int], settings: Distill, seed: int, device: torch.device) -> None:
-        self.settings = settings
-        with seeded(seed, "benchmark-plain"):
-            self.student = make_student(MEASURED, settings.student.model_dump(), GeneratorSize(*sizes)).to(device)
-            self.discriminator = ProjectionDiscriminator(3, *sizes[1:], settings.discriminator_width).to(device)
+    def __init__(self, networks: Networks) -> None:
+        self.settings, device = networks.distill[MEASURED], networks.device
+        size, width = GeneratorSize.of(networks.teacher), self.settings.discriminator_width
+        with seeded(networks.seed, "benchmark-plain"):
+            self.student = make_student(MEASURED, self.settings.student.model_dump(), size).to(device)
+            self.discriminator = ProjectionDiscriminator(3, size.num_classes, size.image_size, width).to(device)
         self._student_optimiser = torch.optim.Adam(self.student.parameters(), 2e-4, (0.0, 0.9))
         self._discriminator_optimiser = torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.0, 0.9))
 
@@ -234,17 +174,16 @@ class _PlainLoop:
         weighted_sum(terms, dict.fromkeys(terms, 1.0)).backward()
         self._student_optimiser.step()
 
-    @torch.no_grad()
-    def repeated_flops(self, noise: Tensor, labels: Tensor) -> int:
-        """Return what the second rendering costs."""
-        with FlopCounterMode(display=False) as counter:
-            self.student(noise, labels)
-        return counter.get_total_flops()
+
+def _distillation(networks: Networks) -> Distillation:
+    """Return the training of the mechanism that stands for all, as a run does it."""
+    size = GeneratorSize.of(networks.teacher)
+    return Distillation(MEASURED, size, networks.distill[MEASURED], networks.seed, networks.compute)
 
 
-def _random_pairs(networks: RandomNetworks, num_rows: int) -> PairsInMemory:
+def _random_pairs(networks: Networks, num_rows: int) -> PairsInMemory:
     """Return noise, labels and random bytes in place of a teacher's images."""
-    noise_dim, num_classes, image_size = networks.sizes
+    noise_dim, num_classes, image_size = GeneratorSize.of(networks.teacher)
     generator = torch_generator(networks.seed, "benchmark-pairs")
     images = torch.randint(256, (num_rows, 3, image_size, image_size), dtype=torch.uint8, generator=generator)
     return PairsInMemory(
@@ -257,9 +196,4 @@ def _matrix_rate(device: torch.device, precision: Precision) -> float:
     size = MATRIX_SIZE.get(device.type, MATRIX_SIZE["cpu"])
     matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     matrix @ matrix
-    wait_for_device()
-    start = time.perf_counter()
-    for _ in range(NUM_PRODUCTS):
-        matrix @ matrix
-    wait_for_device()
-    return NUM_PRODUCTS * 2 * size**3 / (time.perf_counter() - start)
+    return 2 * size**3 * rate_of(lambda _: matrix @ matrix, range(NUM_PRODUCTS))

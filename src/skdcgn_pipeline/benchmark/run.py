@@ -5,13 +5,12 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,14 +18,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from skdcgn_pipeline.benchmark.frame import (
     PUBLISHED,
+    Networks,
     Rendering,
     Row,
     has_bf16_units,
-    home_of,
     measure_renderings,
     peak_growth,
+    rate_of,
+    render_batch,
     seconds_of,
-    tabulate,
 )
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.training import fit_classifier
@@ -35,18 +35,8 @@ from skdcgn_pipeline.images.bias import apply_bias
 from skdcgn_pipeline.images.grey import read_grey_images
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.metrics.cost import in_turns, take_turns, wait_for_device
-from skdcgn_pipeline.networks.interface import GeneratorSize, check_same_interface
-from skdcgn_pipeline.parameters import (
-    Benchmark,
-    ClassifierFit,
-    Composition,
-    Compute,
-    Distill,
-    Images,
-    Precision,
-    Prepare,
-)
-from skdcgn_pipeline.runtime.compute import autocast, choose_device
+from skdcgn_pipeline.networks.interface import GeneratorSize
+from skdcgn_pipeline.parameters import ClassifierFit, Composition, Distill, Images, Precision, Prepare
 from skdcgn_pipeline.runtime.engine import num_side_by_side, run_side_by_side
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.runtime.seeding import numpy_generator, seeded, torch_generator
@@ -54,7 +44,6 @@ from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
 from skdcgn_pipeline.samples.pixels import from_bytes, take_decoded_images
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK
 from skdcgn_pipeline.students.distillation import Distillation, distil_student
-from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 # Of the published code on two x86 cores.
@@ -69,15 +58,12 @@ WARM_UP_STEPS = 5
 
 
 @dataclass(frozen=True)
-class Workload:
-    """What is timed, at the settings of a run.
+class Workload(Networks):
+    """The networks of a run and its data paths.
 
     Attributes:
-        teacher: Any teacher.
-        students: Students of it.
         teacher_samples: What students are distilled from.
         student_samples: What counterfactuals are composed from.
-        settings: Sizes of the measurements.
         images: Where the shapes come from.
         prepare: How they are coloured.
         variant: The bias protocol.
@@ -85,16 +71,10 @@ class Workload:
         composition: How counterfactuals are composed.
         fit: How a classifier is trained.
         num_classifiers: How many a run trains.
-        distill: How the student of each mechanism is distilled.
-        seed: Base seed.
-        compute: Device and precision.
     """
 
-    teacher: CounterfactualGenerator
-    students: StudentCGN
     teacher_samples: SampleShards
     student_samples: SampleShards
-    settings: Benchmark
     images: Images
     prepare: Prepare
     variant: str
@@ -102,14 +82,6 @@ class Workload:
     composition: Composition
     fit: ClassifierFit
     num_classifiers: int
-    distill: Mapping[str, Distill]
-    seed: int
-    compute: Compute
-
-    @property
-    def device(self) -> torch.device:
-        """Where networks run."""
-        return choose_device(self.compute.device)
 
 
 def measure_throughput(workload: Workload) -> list[Row]:
@@ -120,38 +92,33 @@ def measure_throughput(workload: Workload) -> list[Row]:
         Rendering("students", "students", students, "fp32"),
         Rendering("students bf16", "students bf16", students, "bf16"),
     ]
-    sizes = workload.settings.batch_sizes
-    return measure_renderings(renderings, sizes, workload.compute, workload.device, workload.seed)
+    return measure_renderings(renderings, workload)
 
 
 def measure_sampling(workload: Workload) -> list[Row]:
     """Measure what drawing samples into a store adds to rendering them."""
-    rows = []
-    for role, generator in (("teacher", workload.teacher), ("students", workload.students)):
-        rows += _sampling_rows(role, generator, workload)
-    return rows
+    generators: dict[str, CounterfactualGenerator] = {"teacher": workload.teacher, "students": workload.students}
+    return [row for role, generator in generators.items() for row in _sampling_rows(role, generator, workload)]
 
 
 def _sampling_rows(role: str, generator: CounterfactualGenerator, workload: Workload) -> list[Row]:
-    per_class, compute = workload.settings.num_images_per_class, workload.compute.for_sampling()
+    per_class, precision = workload.settings.num_images_per_class, workload.compute.sampling_precision
     num_rows = per_class * generator.num_classes
-    num_blocks = -(-num_rows // ROWS_PER_BLOCK)
-    device = home_of(generator, workload.device)
-    noise = torch.randn(ROWS_PER_BLOCK, generator.noise_dim, generator=torch_generator(0, "benchmark-sampling"))
-    batch = noise.to(device), (torch.arange(ROWS_PER_BLOCK) % generator.num_classes).to(device)
+    blocks = range(-(-num_rows // ROWS_PER_BLOCK))
+    call = render_batch(generator, ROWS_PER_BLOCK, precision, workload.compute, workload.device, workload.seed)
 
     def render() -> None:
-        with torch.no_grad(), autocast(compute, device):
-            for _ in range(num_blocks):
-                generator.render(*batch)
+        with torch.no_grad():
+            for _ in blocks:
+                call()
 
     def draw() -> None:
         with tempfile.TemporaryDirectory() as folder:
             draw_samples(Path(folder), generator, {"name": role}, per_class, 2000, workload.seed, workload.compute)
 
     seconds = seconds_of({"bare": render, "stored": draw})
-    common: dict[str, Any] = {"unit": "rows/s", "batch_size": ROWS_PER_BLOCK, "precision": compute.precision}
-    rate = num_blocks * ROWS_PER_BLOCK / seconds["bare"]
+    common: dict[str, Any] = {"unit": "rows/s", "batch_size": ROWS_PER_BLOCK, "precision": precision}
+    rate = len(blocks) * ROWS_PER_BLOCK / seconds["bare"]
     bare = Row("sampling", f"{role}, rendered and thrown away", rate, **common)
     stored = Row("sampling", f"{role}, drawn into a store", num_rows / seconds["stored"], **common)
     return [bare, stored.compared(stored.value / bare.value, bare.what)]
@@ -217,89 +184,50 @@ def measure_classifier(workload: Workload) -> list[Row]:
     wanted = workload.settings.num_classifier_images
     composed, labels = compose_in_memory(pool, workload.composition, max(wanted, 2 * COMMON_BATCH_SIZE), workload.seed)
     images, shapes = from_bytes(torch.from_numpy(composed)), torch.from_numpy(labels[:, 0].copy())
-    several = num_side_by_side(workload.num_classifiers, workload.device)  # as a run trains them
-    # The precision that this processor is good at has to reach the target.
+    # The precision that this processor is good at has to reach the target, side by side as a run trains classifiers.
+    several = num_side_by_side(workload.num_classifiers, workload.device)
     judged, factor = ("bf16", 4) if has_bf16_units(workload.device) else ("fp32", 2)
     common = "DataLoader of float images, Adadelta"
-    train_commonly = partial(_train_commonly, images, shapes, pool.num_classes, workload)
-    trainings: list[_Training] = []
+    trainings: list[tuple[Row, Callable[[], float], int | None]] = []
     for number in sorted({1, several}):
-        trainings.append(_Training(common, train_commonly, number, "fp32", COMMON_BATCH_SIZE))
+        suffix = "" if number == 1 else f", {number} side by side"
+        row = Row("classifier", common + suffix, 0.0, "images/s", COMMON_BATCH_SIZE, "fp32")
+        train = partial(_train_commonly, images, shapes, pool.num_classes, workload)
+        trainings.append((row, partial(rate_side_by_side, train, number), None))
         for precision in PRECISIONS:
-            train, target = partial(_train_as_here, pool, workload, precision), None
-            if (number, precision) == (several, judged):
-                target = factor
-            what = f"counterfactuals on the fly, {precision}"
-            trainings.append(_Training(what, train, number, precision, workload.fit.batch_size, target))
-    rates = take_turns({training.title: training.rate for training in trainings})
-    rows = []
-    for training in trainings:
-        rate = rates[training.title]
-        row = Row("classifier", training.title, rate, "images/s", training.batch_size, training.precision)
-        rows.append(row if training.title == common else row.compared(rate / rates[common], common, training.target))
-    return rows
+            what = f"counterfactuals on the fly, {precision}{suffix}"
+            row = Row("classifier", what, 0.0, "images/s", workload.fit.batch_size, precision)
+            train = partial(_train_as_here, pool, workload, precision)
+            target = factor if (number, precision) == (several, judged) else None
+            trainings.append((row, partial(rate_side_by_side, train, number), target))
+    rates = take_turns({row.what: rate for row, rate, _ in trainings})
+    rows = [(replace(row, value=rates[row.what]), target) for row, _, target in trainings]
+    return [
+        row if row.what == common else row.compared(row.value / rates[common], common, target) for row, target in rows
+    ]
 
 
-@dataclass
-class _Clock:
-    """Times trainings that run at a time, from when the first one has warmed up until the last one's end."""
+class Timed(NamedTuple):
+    """When a training had warmed up, when it ended, both in seconds, and how many images it saw in between."""
 
-    starts: list[float] = field(default_factory=list)
-    ends: list[float] = field(default_factory=list)
-    num_images: int = 0
-
-    def start(self) -> None:
-        """Note that a training has warmed up."""
-        wait_for_device()
-        self.starts.append(time.perf_counter())
-
-    def stop(self, num_images: int) -> None:
-        """Note that a training has ended, and how many images it has seen since its start."""
-        wait_for_device()
-        self.ends.append(time.perf_counter())
-        self.num_images += num_images
-
-    @property
-    def rate(self) -> float:
-        """Images of all trainings per second."""
-        return self.num_images / (max(self.ends) - min(self.starts))
+    start: float
+    end: float
+    num_images: int
 
 
-@dataclass(frozen=True)
-class _Training:
-    """A way to train classifiers.
-
-    Attributes:
-        what: What it is called.
-        train: Trains one classifier and tells a clock when.
-        number: How many are trained: one with all threads, or several with a thread each.
-        precision, batch_size: Of the training.
-        target: How many times as fast as the common way it has to be; None where it is not judged.
-    """
-
-    what: str
-    train: Callable[[_Clock], None]
-    number: int
-    precision: str
-    batch_size: int
-    target: int | None = None
-
-    @property
-    def title(self) -> str:
-        """What the table calls it."""
-        return self.what if self.number == 1 else f"{self.what}, {self.number} side by side"
-
-    def rate(self) -> float:
-        """Train and return the images/s of all classifiers together."""
-        clock = _Clock()
-        if self.number == 1:
-            self.train(clock)
-        else:
-            run_side_by_side([partial(self.train, clock)] * self.number, torch.device("cpu"))
-        return clock.rate
+def rate_side_by_side(train: Callable[[], Timed], number: int) -> float:
+    """Return the images/s of classifiers that are trained at a time: one with all threads, several with one each."""
+    trainings = [train()] if number == 1 else run_side_by_side([train] * number, torch.device("cpu"))
+    starts, ends, num_images = zip(*trainings, strict=True)
+    return sum(num_images) / (max(ends) - min(starts))
 
 
-def _train_commonly(images: Tensor, labels: Tensor, num_classes: int, workload: Workload, clock: _Clock) -> None:
+def _now() -> float:
+    wait_for_device()
+    return time.perf_counter()
+
+
+def _train_commonly(images: Tensor, labels: Tensor, num_classes: int, workload: Workload) -> Timed:
     """Train a classifier as it is commonly done."""
     device = workload.device
     with seeded(workload.seed, "benchmark-classifier"):
@@ -308,21 +236,20 @@ def _train_commonly(images: Tensor, labels: Tensor, num_classes: int, workload: 
     shuffled = torch_generator(workload.seed, "benchmark-classifier")
     loader = DataLoader(TensorDataset(images, labels), COMMON_BATCH_SIZE, shuffle=True, generator=shuffled)
     warm_up = min(WARM_UP_STEPS, len(loader) - 1)
-    seen = 0
+    start, num_images = 0.0, 0
     for step, (batch, targets) in enumerate(loader):
         if step == warm_up:
-            clock.start()
-            seen = 0
+            start, num_images = _now(), 0
         logits = classifier.head(classifier.trunk(batch.to(device)))
         loss = F.cross_entropy(logits, targets.to(device))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        seen += len(batch)
-    clock.stop(seen)
+        num_images += len(batch)
+    return Timed(start, _now(), num_images)
 
 
-def _train_as_here(pool: CounterfactualPool, workload: Workload, precision: Precision, clock: _Clock) -> None:
+def _train_as_here(pool: CounterfactualPool, workload: Workload, precision: Precision) -> Timed:
     """Train a classifier as a run does, timed from one step's start to the last one's."""
     size = workload.fit.batch_size
     changes = {"num_images": max(workload.settings.num_classifier_images, 2 * size), "precision": precision}
@@ -330,15 +257,15 @@ def _train_as_here(pool: CounterfactualPool, workload: Workload, precision: Prec
     last = fit.num_steps - 1
     first = min(WARM_UP_STEPS, last - 1)
     draw = pool.draw_batch(workload.composition, workload.seed, "benchmark-classifier")
+    times: dict[int, float] = {}
 
     def timed_draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-        if step == first:
-            clock.start()
-        elif step == last:
-            clock.stop((last - first) * size)
+        if step in (first, last):
+            times[step] = _now()
         return draw(step, batch_size)
 
     fit_classifier(timed_draw, fit, workload.seed, workload.compute, pool.num_classes)
+    return Timed(times[first], times[last], (last - first) * size)
 
 
 def measure_distillation(workload: Workload) -> list[Row]:
@@ -376,8 +303,7 @@ def _loop_rate(mechanism: str, pairs: tuple[Tensor, Tensor, Tensor], settings: D
     noted: list[tuple[int, float]] = []
 
     def record(training: str, step: int, losses: Mapping[str, float]) -> None:
-        wait_for_device()
-        noted.append((step, time.perf_counter()))
+        noted.append((step, _now()))
 
     with listening(record):
         distil_student(
@@ -407,21 +333,17 @@ def _arithmetic_rate(
     first, last = settings.log_every_steps, settings.num_steps
     for step in range(first):
         train.update(step, batch)
-    wait_for_device()
-    start = time.perf_counter()
-    for step in range(first, last):
+
+    def update(step: int) -> None:
         train.update(step, batch, noted=(step + 1) % settings.log_every_steps == 0 or step + 1 == last)
-    wait_for_device()
-    return (last - first) / (time.perf_counter() - start)
+
+    return rate_of(update, range(first, last))
 
 
 def _measure_streams(workload: Workload) -> list[Row]:
     """Measure the three distillations one after the other and side by side on streams of a GPU."""
-    trainings = [
-        _fixed_batch(mechanism, workload.teacher_samples.read_pairs(mechanism), settings, workload)
-        for mechanism in MECHANISMS
-        if (settings := _brief_distillation(workload, mechanism))
-    ]
+    read = workload.teacher_samples.read_pairs
+    trainings = [_fixed_batch(m, read(m), _brief_distillation(workload, m), workload) for m in MECHANISMS]
     streams = [torch.cuda.Stream() for _ in trainings]
     num_steps = workload.settings.num_distillation_steps
 
@@ -452,18 +374,3 @@ MEASURES: dict[str, Callable[[Workload], list[Row]]] = {
     "classifier": measure_classifier,
     "distillation": measure_distillation,
 }
-
-
-def run_benchmark(workload: Workload, arguments: Sequence[str] = ()) -> pd.DataFrame:
-    """Measure every group, or the one that the settings name; returns and raises as `tabulate`.
-
-    Args:
-        workload: What is timed.
-        arguments: The command line that runs this, from which each row's command is made.
-
-    Raises:
-        SettingError: If the students are not of this teacher's interface.
-    """
-    check_same_interface(workload.teacher, workload.students)
-    measures = {group: partial(measure, workload) for group, measure in MEASURES.items()}
-    return tabulate(measures, workload.settings, workload.device, arguments)

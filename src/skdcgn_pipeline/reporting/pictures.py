@@ -312,7 +312,7 @@ def draw_benchmark(table: pd.DataFrame) -> Picture:
     """Draw throughput over the batch size, and the ratios of the other groups with their targets.
 
     Args:
-        table: As `run_benchmark` returns it; groups may be missing.
+        table: As `benchmark.frame.tabulate` returns it; groups may be missing.
     """
     rates = table[(table["group"] == "throughput") & ~table["what"].str.contains("best batch size")]
     ratios = table[(table["group"] != "throughput") & table["ratio"].notna()]

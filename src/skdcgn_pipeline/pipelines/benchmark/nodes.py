@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pandas as pd
 
-from skdcgn_pipeline.benchmark.frame import benchmark_metrics
-from skdcgn_pipeline.benchmark.networks import make_networks, run_network_benchmark
-from skdcgn_pipeline.benchmark.run import Workload, run_benchmark
+from skdcgn_pipeline.benchmark import networks, run
+from skdcgn_pipeline.benchmark.frame import benchmark_metrics, tabulate
+from skdcgn_pipeline.benchmark.run import Workload
 from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table
 from skdcgn_pipeline.parameters import Benchmark, Classify, Compose, Compute, Distill, Images, Prepare
 from skdcgn_pipeline.reporting.pictures import draw_benchmark
@@ -37,23 +37,23 @@ def measure_costs(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Measure the run's own networks and data paths, in one process and in turns."""
     workload = Workload(
-        teacher.generator,
-        students.open(),
-        teacher_samples,
-        student_samples,
-        benchmark,
-        images,
-        prepare,
-        variant,
-        assets,
-        compose.resolved(teacher_samples.num_classes, class_lists),
-        classify.fit,
-        classify.num_classifiers,
-        {"shape": shape, "texture": texture, "background": background},
-        seed,
-        compute,
+        teacher=teacher.generator,
+        students=students.open(),
+        teacher_samples=teacher_samples,
+        student_samples=student_samples,
+        settings=benchmark,
+        images=images,
+        prepare=prepare,
+        variant=variant,
+        assets=assets,
+        composition=compose.resolved(teacher_samples.num_classes, class_lists),
+        fit=classify.fit,
+        num_classifiers=classify.num_classifiers,
+        distill={"shape": shape, "texture": texture, "background": background},
+        seed=seed,
+        compute=compute,
     )
-    table = run_benchmark(workload, sys.argv)
+    table = tabulate(run.MEASURES, workload, sys.argv)
     log_metrics(benchmark_metrics(table))
     log_table("benchmark", table)
     return table, table
@@ -64,7 +64,7 @@ def measure_random_networks(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Measure networks of full size with random weights, which need nothing upstream."""
     distill = {"shape": shape, "texture": texture, "background": background}
-    table = run_network_benchmark(make_networks(benchmark, distill, seed, compute), sys.argv)
+    table = tabulate(networks.MEASURES, networks.make_networks(benchmark, distill, seed, compute), sys.argv)
     log_metrics(benchmark_metrics(table))
     log_table("benchmark", table)
     return table, table

@@ -19,13 +19,13 @@ from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.samples import drawing as module
 from skdcgn_pipeline.samples.drawing import (
-    CompositeShards,
     CompositesRecipe,
     SampleShards,
     draw_samples,
 )
 from skdcgn_pipeline.samples.pixels import decode_images, encode_images
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK
+from skdcgn_pipeline.samples.shards import LabelledShards
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 from tiny import TinyTeacher, tree_of
 
@@ -270,7 +270,7 @@ def test_composites_are_each_rows_own_images_composed(tmp_path):
     columns = {name: torch.from_numpy(values) for name, values in samples.read(*IMAGE_OF_MECHANISM.values()).items()}
     mask, foreground, background = (columns[IMAGE_OF_MECHANISM[m]].double() for m in MECHANISMS)
     expected = (mask * foreground + (255 - mask) * background) / 255  # in grey levels, never half way between two
-    noise, labels, composites = samples.read_composites()
+    noise, labels, composites = samples.read_pairs(COMPOSITE)
     assert torch.equal(composites.double(), expected.round())
     assert composites.dtype == torch.uint8
     assert torch.equal(noise, samples.read_pairs("shape")[0])
@@ -281,9 +281,9 @@ def test_composites_are_each_rows_own_images_composed(tmp_path):
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 def test_composites_do_not_depend_on_shards_and_blocks(tmp_path, monkeypatch, rows):
-    expected = draw(tmp_path).read_composites()
+    expected = draw(tmp_path).read_pairs(COMPOSITE)
     monkeypatch.setattr(module, "ROWS_PER_COMPOSITION", rows)
-    got = draw(tmp_path, rows_per_shard=37).read_composites()
+    got = draw(tmp_path, rows_per_shard=37).read_pairs(COMPOSITE)
     assert all(torch.equal(*pair) for pair in zip(got, expected, strict=True))
 
 
@@ -309,7 +309,7 @@ def stored_student(network: Waves, mechanism: str = COMPOSITE, identity: str = "
     return SimpleNamespace(artifact=SimpleNamespace(identity=identity), card=card, open=lambda: network)
 
 
-def draw_waves(store: Path, network: Waves | None = None, rows_per_shard: int = 40, **changes) -> CompositeShards:
+def draw_waves(store: Path, network: Waves | None = None, rows_per_shard: int = 40, **changes) -> LabelledShards:
     options = {"num_images_per_class": NUM_PER_CLASS, "seed": 0} | changes
     student = stored_student(network or Waves(), identity=options.pop("identity", "0123"))
     return build_in(store, CompositesRecipe(student, rows_per_shard=rows_per_shard, compute=CPU, **options))

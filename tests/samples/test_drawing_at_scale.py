@@ -56,12 +56,12 @@ def test_every_reader_decodes(tmp_path):
     samples = draw(tmp_path, storing=JPEG)
     images = samples.read_images()
     assert torch.equal(samples.read_pairs("shape")[2], images.mask)
-    streamed = [part["foreground"] for part in samples.stream(["foreground"])]
+    streamed = [part["foreground"] for part in samples.stream_parts(["foreground"])]
     assert [len(part) for part in streamed] == [40, 40, 40, 30]
     assert np.array_equal(np.concatenate(streamed), images.foreground.numpy())
     assert torch.equal(build_in(tmp_path / "mapped", MappedSamplesRecipe(samples))["background"], images.background)
     assert torch.equal(CounterfactualPool.of(samples).images.mask, images.mask)
-    assert samples.read_composites()[2].shape == (150, 3, 8, 8)
+    assert samples.read_pairs(COMPOSITE)[2].shape == (150, 3, 8, 8)
     raw = draw(tmp_path).read_images()
     for mechanism in MECHANISMS:
         difference = (images.of(mechanism).float() - raw.of(mechanism).float()).abs()
@@ -188,7 +188,7 @@ def test_rows_are_read_in_any_order(tmp_path, storing):
     samples = draw(tmp_path, storing=storing)
     rows = [149, 0, 40, 39, 40, 80, 119]
     for mechanism in (*MECHANISMS, COMPOSITE):
-        whole = samples.read_composites() if mechanism == COMPOSITE else samples.read_pairs(mechanism)
+        whole = samples.read_pairs(mechanism)
         for got, expected in zip(samples.rows(mechanism, rows), whole, strict=True):
             assert torch.equal(got, expected[rows])
 

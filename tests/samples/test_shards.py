@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact
+from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import DamagedFileError, InterruptedRunError
-from skdcgn_pipeline.samples.shards import BlockRows, Shards, write_shards
+from skdcgn_pipeline.samples.shards import BlockRows, Plan, Shards, ShardsRecipe
 
 ROWS_PER_BLOCK = 4
 
@@ -20,12 +21,27 @@ def block_of_squares(block: int) -> dict[str, np.ndarray]:
     return {"row": rows, "square": rows**2}
 
 
-def build(store: Path, num_rows: int, rows_per_shard: int) -> Artifact:
-    def write(writer: ArtifactWriter) -> None:
-        source = lambda: BlockRows(block_of_squares, ROWS_PER_BLOCK)  # noqa: E731
-        write_shards(writer, "squares", num_rows, rows_per_shard, source, {"kind": "squares"})
+class Squares(ShardsRecipe[Artifact]):
+    kind = "squares"
 
-    return build_artifact(store, {"num_rows": num_rows, "rows_per_shard": rows_per_shard}, write)
+    def __init__(self, num_rows: int, rows_per_shard: int) -> None:
+        self.num_rows, self.rows_per_shard = num_rows, rows_per_shard
+
+    def inputs(self) -> dict[str, int]:
+        return {"num_rows": self.num_rows, "rows_per_shard": self.rows_per_shard}
+
+    def plan(self) -> Plan:
+        return Plan("squares", self.num_rows, None, {"kind": "squares"})
+
+    def open_rows(self, store: Path) -> BlockRows:
+        return BlockRows(block_of_squares, ROWS_PER_BLOCK)
+
+    def read(self, artifact: Artifact) -> Artifact:
+        return artifact
+
+
+def build(store: Path, num_rows: int, rows_per_shard: int) -> Artifact:
+    return build_in(store, Squares(num_rows, rows_per_shard))
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (0, 4), (3, 5), (2, 11), (5, 7)])
@@ -53,7 +69,7 @@ def test_rows_do_not_depend_on_the_size_of_the_shards(tmp_path, rows_per_shard):
     shards = Shards(build(tmp_path, 10, rows_per_shard))
     assert shards.num_rows == 10
     assert shards.read("square", "row")["square"].tolist() == [row**2 for row in range(10)]
-    sizes = [len(part["row"]) for part in shards.stream(["row"])]
+    sizes = [len(part["row"]) for part in shards.stream_parts(["row"])]
     assert all(size == rows_per_shard for size in sizes[:-1])
 
 
@@ -73,7 +89,7 @@ def test_a_damaged_shard_is_named_when_it_is_read(tmp_path):
     artifact = build(tmp_path, 10, 4)
     path = artifact.path("shard-00001.parquet")
     path.write_bytes(path.read_bytes()[:-10])
-    stream = Shards(artifact).stream(["row"])
+    stream = Shards(artifact).stream_parts(["row"])
     assert next(stream)["row"].tolist() == [0, 1, 2, 3]
     with pytest.raises(DamagedFileError, match=r"shard-00001\.parquet"):
         next(stream)

@@ -81,7 +81,7 @@ def build(
 
 
 def pairs_of(samples: SampleShards, mechanism: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return samples.read_composites() if mechanism == COMPOSITE else samples.read_pairs(mechanism)
+    return samples.read_pairs(mechanism)
 
 
 def difference(first: torch.nn.Module, second: torch.nn.Module) -> float:

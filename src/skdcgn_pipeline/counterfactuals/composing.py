@@ -149,16 +149,15 @@ class CounterfactualPool:
         wanted = getattr(composition.classes, mechanism)
         if wanted is None:
             return self.classes
-        own = f"composition.classes.{mechanism}"
+        setting = f"composition.classes.{mechanism}"
         remedy = "Name classes that were drawn, or draw more classes (sample.classes)."
         if isinstance(wanted, str):
-            raise SettingError(own, "class numbers", f"the name '{wanted}'", "Resolve names by `Composition.resolved`.")
+            raise SettingError(
+                setting, "class numbers", f"the name '{wanted}'", "Resolve names by `Composition.resolved`."
+            )
         if missing := sorted(set(wanted) - set(self.classes.tolist())):
-            raise SettingError(own, "classes of the samples", f"{missing[0]} ({len(missing)} such)", remedy)
+            raise SettingError(setting, "classes of the samples", f"{missing[0]} ({len(missing)} such)", remedy)
         return torch.tensor(wanted)
-
-    def _draw_classes(self, classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        return classes[torch.randint(len(classes), (count,), generator=generator)]
 
     def draw(self, num_images: int, composition: Composition, generator: torch.Generator) -> CounterfactualBatch:
         """Compose counterfactuals.
@@ -171,17 +170,8 @@ class CounterfactualPool:
             composition: Which mechanisms are counterfactual, their transformations, patch shift.
             generator: Source of every random choice.
         """
-        image_class = self._draw_classes(self.classes, num_images, generator)
-        labels: dict[str, Tensor] = {}
-        rows: dict[str, Tensor] = {}
         transformed: dict[str, Tensor] = {}
-        for mechanism in MECHANISMS:
-            own_class = self._draw_classes(self._classes_of(mechanism, composition), num_images, generator)
-            labels[mechanism] = own_class if getattr(composition.counterfactual, mechanism) else image_class
-            rows[mechanism] = self._rows_by_class[mechanism].draw(labels[mechanism], generator)
-            self._transform(mechanism, rows[mechanism], composition, generator, transformed)
-        offsets = self._draw_offsets(num_images, composition, generator)
-        record = CounterfactualRecord(torch.stack([*labels.values()], 1), torch.stack([*rows.values()], 1), *offsets)
+        record = self._draw_record(num_images, 1, composition, generator, transformed)
         return CounterfactualBatch(**vars(record), images=self._compose(record, composition, transformed))
 
     def draw_records(
@@ -195,17 +185,34 @@ class CounterfactualPool:
             composition: Which mechanisms are counterfactual, and the patch shift.
             generator: Source of every random choice.
         """
+        return self._draw_record(num_images, per_shape, composition, generator, None)
+
+    def _draw_record(
+        self,
+        num_images: int,
+        per_shape: int,
+        composition: Composition,
+        generator: torch.Generator,
+        transformed: dict[str, Tensor] | None,
+    ) -> CounterfactualRecord:
+        """Draw what counterfactuals are made of; a mechanism is transformed, where asked for, when it is drawn."""
+
+        def draw_classes(classes: Tensor, count: int) -> Tensor:
+            return classes[torch.randint(len(classes), (count,), generator=generator)]
+
         num_shapes = -(-num_images // per_shape)
-        image_class = self._draw_classes(self.classes, num_shapes, generator)
+        image_class = draw_classes(self.classes, num_shapes)
         labels, rows = [], []
         for mechanism in MECHANISMS:
             repeats = 1 if mechanism == "shape" else per_shape
-            own_class = self._draw_classes(self._classes_of(mechanism, composition), num_shapes * repeats, generator)
+            classes = draw_classes(self._classes_of(mechanism, composition), num_shapes * repeats)
             if not getattr(composition.counterfactual, mechanism):
-                own_class = image_class.repeat_interleave(repeats)
-            own_rows = self._rows_by_class[mechanism].draw(own_class, generator)
-            labels.append(own_class.repeat_interleave(per_shape // repeats)[:num_images])
-            rows.append(own_rows.repeat_interleave(per_shape // repeats)[:num_images])
+                classes = image_class.repeat_interleave(repeats)
+            drawn = self._rows_by_class[mechanism].draw(classes, generator)
+            labels.append(classes.repeat_interleave(per_shape // repeats)[:num_images])
+            rows.append(drawn.repeat_interleave(per_shape // repeats)[:num_images])
+            if transformed is not None:
+                self._transform(mechanism, rows[-1], composition, generator, transformed)
         offsets = self._draw_offsets(num_images, composition, generator)
         return CounterfactualRecord(torch.stack(labels, 1), torch.stack(rows, 1), *offsets)
 
@@ -214,9 +221,9 @@ class CounterfactualPool:
         offsets = torch.zeros(2, num_images, 2, dtype=torch.long)
         if composition.patch_shift:
             offsets = torch.randint(self.image_size, (2, num_images, 2), generator=generator)
-        for mechanism, own_offsets in zip(("texture", "background"), offsets, strict=True):
+        for mechanism, shifts in zip(("texture", "background"), offsets, strict=True):
             if not composition.shifts(mechanism):
-                own_offsets.zero_()
+                shifts.zero_()
         return offsets
 
     def compose_records(
@@ -246,7 +253,7 @@ class CounterfactualPool:
     ) -> Tensor:
         rows = dict(zip(MECHANISMS, record.rows.unbind(1), strict=True))
         shifts = {"texture": record.foreground_offset, "background": record.background_offset}
-        shifts = {mechanism: own for mechanism, own in shifts.items() if composition.shifts(mechanism)}
+        shifts = {mechanism: shift for mechanism, shift in shifts.items() if composition.shifts(mechanism)}
 
         def image_of(mechanism: str, part: slice) -> Tensor:
             shift = shifts[mechanism][part] if mechanism in shifts else None

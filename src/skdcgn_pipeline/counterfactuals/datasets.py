@@ -1,27 +1,20 @@
 """Counterfactuals straight from a generator: image i of a seed is the same however and wherever it is drawn.
 
-Where the same images are used for a long time, `data.pools` is the faster way: it renders a mechanism once and
+Where the same images are used for a long time, `CounterfactualPool` is the faster way: it renders a mechanism once and
 combines it often. Here every image has noise of its own and nothing is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from skdcgn_pipeline.counterfactuals.composing import CounterfactualPool
-from skdcgn_pipeline.images.epochs import DrawBatch
-from skdcgn_pipeline.mechanisms import (
-    CounterfactualGenerator,
-    MechanismImages,
-    MechanismLabels,
-    compose,
-)
+from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, MechanismLabels, compose
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -38,26 +31,15 @@ ClassesLike = int | Sequence[int] | Tensor
 Draw = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class _Records:
-    """What images are made from: noise [N, noise_dim], labels [N, 3] of the mechanisms, offsets [N, 2]."""
-
-    noise: Tensor
-    labels: Tensor
-    foreground_offset: Tensor
-    background_offset: Tensor
-
-    def __getitem__(self, rows: slice | Tensor) -> _Records:
-        return _Records(*(values[rows] for values in vars(self).values()))
+Records = dict[str, Tensor]  # what images are made from, see `draw_records`, with labels [N, 3] of the mechanisms
 
 
-def _draw_block(generator: CounterfactualGenerator, seed: int, block: int, composition: Composition) -> _Records:
+def _draw_block(generator: CounterfactualGenerator, seed: int, block: int, composition: Composition) -> Records:
     drawn = draw_records(PURPOSE, seed, block, GeneratorSize.of(generator))
     shape = (ROWS_PER_BLOCK, len(MECHANISMS))
     own = torch.randint(generator.num_classes, shape, generator=torch_generator(seed, f"{PURPOSE}-classes", block))
     drawn_apart = torch.tensor([getattr(composition.counterfactual, mechanism) for mechanism in MECHANISMS])
-    labels = torch.where(drawn_apart, own, drawn["labels"][:, None])
-    return _Records(drawn["noise"], labels, drawn["foreground_offset"].long(), drawn["background_offset"].long())
+    return drawn | {"labels": torch.where(drawn_apart, own, drawn["labels"][:, None])}
 
 
 def noise_of(generator: CounterfactualGenerator, seed: int) -> Tensor:
@@ -69,30 +51,35 @@ def noise_of(generator: CounterfactualGenerator, seed: int) -> Tensor:
     return draw_records(PURPOSE, _check_seed(seed), 0, GeneratorSize.of(generator))["noise"][:1]
 
 
-def _draw_records(generator: CounterfactualGenerator, draws: Sequence[Draw], composition: Composition) -> _Records:
+def _draw_records(generator: CounterfactualGenerator, draws: Sequence[Draw], composition: Composition) -> Records:
     """Draw what images are made from; the numbers of a block of rows are drawn at once."""
     positions: dict[Draw, list[int]] = {}
     for position, (seed, row) in enumerate(draws):
         positions.setdefault((seed, row // ROWS_PER_BLOCK), []).append(position)
     parts = []
-    for (seed, block), own in positions.items():
-        rows = torch.tensor([draws[position][1] % ROWS_PER_BLOCK for position in own])
-        parts.append(_draw_block(generator, seed, block, composition)[rows])
-    together = _Records(*(torch.cat(values) for values in zip(*(vars(part).values() for part in parts), strict=True)))
-    return together[torch.tensor([one for own in positions.values() for one in own]).argsort()]
+    for (seed, block), places in positions.items():
+        rows = torch.tensor([draws[position][1] % ROWS_PER_BLOCK for position in places])
+        parts.append({n: v[rows] for n, v in _draw_block(generator, seed, block, composition).items()})
+    order = torch.tensor([*chain(*positions.values())]).argsort()
+    return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
 
 
-def _render(
-    generator: CounterfactualGenerator, draws: Sequence[Draw], records: _Records, composition: Composition
-) -> Tensor:
-    """Render, transform, shift and compose: [N, 3, H, W] in [-1, 1] on the generator's device."""
+def _sample(
+    generator: CounterfactualGenerator,
+    draws: Sequence[Draw],
+    composition: Composition,
+    classes: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Render, transform, shift and compose: images [N, 3, H, W] in [-1, 1] on the generator's device, labels [N, 3]."""
+    records = _draw_records(generator, draws, composition)
+    drawn = dict(zip(MECHANISMS, records["labels"].unbind(1), strict=True))
+    labels = torch.stack([*(drawn | dict(classes or {})).values()], 1)
     device = next((p.device for p in generator.parameters()), None) if isinstance(generator, nn.Module) else None
     composites = []
     for first in range(0, len(draws), IMAGES_PER_PASS):
         part = slice(first, first + IMAGES_PER_PASS)
-        own = records[part]
         with torch.no_grad():
-            rendered = generator.render(own.noise.to(device), own.labels.to(device))
+            rendered = generator.render(records["noise"][part].to(device), labels[part].to(device))
         images = []
         for mechanism in MECHANISMS:
             image = rendered.of(mechanism)
@@ -101,11 +88,11 @@ def _render(
                 image = transform_mechanism(image, mechanism, transformations, seeds)
             images.append(image)
         offsets = [
-            offset.to(device) if composition.shifts(mechanism) else None
-            for mechanism, offset in (("texture", own.foreground_offset), ("background", own.background_offset))
+            records[name][part].long().to(device) if composition.shifts(mechanism) else None
+            for mechanism, name in (("texture", "foreground_offset"), ("background", "background_offset"))
         ]
         composites.append(compose(MechanismImages(*images), *offsets))
-    return torch.cat(composites)
+    return torch.cat(composites), labels
 
 
 def _classes(mechanism: str, given: ClassesLike, num_images: int, num_classes: int) -> Tensor:
@@ -165,15 +152,12 @@ def sample_counterfactuals(
     if isinstance(seed, Sequence):
         if len(seed) != num_images:
             raise SettingError("seed", f"one seed, or {num_images}", f"{len(seed)} seeds", "Give one per image.")
-        draws = [(_check_seed(own), 0) for own in seed]
+        draws = [(_check_seed(of_image), 0) for of_image in seed]
     else:
         draws = [(_check_seed(seed), row) for row in range(num_images)]
-    given = {name: own for name, own in (classes or {}).items() if own is not None}
-    fixed = {m: _classes(m, own, num_images, generator.num_classes) for m, own in given.items()}
-    records = _draw_records(generator, draws, composition)
-    drawn = dict(zip(MECHANISMS, records.labels.unbind(1), strict=True))
-    labels = torch.stack([fixed.get(mechanism, drawn[mechanism]) for mechanism in MECHANISMS], 1)
-    images = _render(generator, draws, replace(records, labels=labels), composition)
+    given = {mechanism: value for mechanism, value in (classes or {}).items() if value is not None}
+    fixed = {m: _classes(m, value, num_images, generator.num_classes) for m, value in given.items()}
+    images, labels = _sample(generator, draws, composition, fixed)
     return images, MechanismLabels.of(labels)
 
 
@@ -218,10 +202,10 @@ class CounterfactualDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """Render several images at once: pairs of an image and its label."""
-        rows = [range(self.num_images)[index] for index in indices]  # refuses what is out of range
-        images, labels = _draw_batch(self.generator, self.seed, rows, self.composition)
-        own = list(images) if self.transform is None else [self.transform(image) for image in images]
-        return list(zip(own, labels if self.all_labels else labels[:, 0], strict=True))
+        draws = [(self.seed, range(self.num_images)[index]) for index in indices]  # refuses what is out of range
+        images, labels = _sample(self.generator, draws, self.composition)
+        transformed = list(images) if self.transform is None else [self.transform(image) for image in images]
+        return list(zip(transformed, labels if self.all_labels else labels[:, 0], strict=True))
 
 
 class CounterfactualStream(IterableDataset):
@@ -249,12 +233,9 @@ class CounterfactualStream(IterableDataset):
         super().__init__()
         _check_count("batch_size", batch_size)
         _check_count("num_batches", num_batches)
-        self.batch_size, self.num_batches = batch_size, num_batches
-        composition = composition or Composition()
-        if isinstance(source, CounterfactualPool):
-            self._draw: DrawBatch = source.draw_batch(composition, seed, "counterfactual-stream")
-        else:
-            self._draw = partial(_draw_shapes, source, composition, _check_seed(seed))
+        self.source, self.batch_size, self.num_batches = source, batch_size, num_batches
+        self.composition = composition or Composition()
+        self.seed = seed if isinstance(source, CounterfactualPool) else _check_seed(seed)
 
     def __len__(self) -> int:
         return self.num_batches
@@ -263,22 +244,14 @@ class CounterfactualStream(IterableDataset):
         worker = get_worker_info()
         first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         for step in range(first, self.num_batches, stride):
-            yield self._draw(step, self.batch_size)
+            yield self._draw(step)
 
-
-def _draw_batch(
-    generator: CounterfactualGenerator, seed: int, rows: Sequence[int], composition: Composition
-) -> tuple[Tensor, Tensor]:
-    """Return images [N, 3, H, W] and labels [N, 3] of the mechanisms for these rows of a seed."""
-    draws = [(seed, row) for row in rows]
-    records = _draw_records(generator, draws, composition)
-    return _render(generator, draws, records, composition), records.labels
-
-
-def _draw_shapes(
-    generator: CounterfactualGenerator, composition: Composition, seed: int, step: int, batch_size: int
-) -> tuple[Tensor, Tensor]:
-    """Render the training batch of a step, labelled by shape."""
-    rows = range(step * batch_size, (step + 1) * batch_size)
-    images, labels = _draw_batch(generator, seed, rows, composition)
-    return images, labels[:, 0]
+    def _draw(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the training batch of a step, labelled by shape."""
+        if isinstance(self.source, CounterfactualPool):
+            generator = torch_generator(self.seed, "counterfactual-stream", step)
+            batch = self.source.draw(self.batch_size, self.composition, generator)
+            return batch.images, batch.labels[:, 0]
+        rows = range(step * self.batch_size, (step + 1) * self.batch_size)
+        images, labels = _sample(self.source, [(self.seed, row) for row in rows], self.composition)
+        return images, labels[:, 0]

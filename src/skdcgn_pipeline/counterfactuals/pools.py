@@ -18,7 +18,7 @@ from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.samples.pixels import encode_images
-from skdcgn_pipeline.samples.shards import BlockRows, Shards, write_shards
+from skdcgn_pipeline.samples.shards import BlockRows, LabelledShards, Plan, ShardsRecipe
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
 
 # Stored counterfactuals are composed in blocks of this many rows, whatever the shards are.
@@ -28,17 +28,12 @@ MAPPED_BEYOND_BYTES = 4 * 2**30
 MAPPED_COLUMNS = ("labels", *IMAGE_OF_MECHANISM.values())
 
 
-class CounterfactualShards(Shards):
+class CounterfactualShards(LabelledShards):
     """Stored counterfactuals: uint8 composites with the record of what they are made of.
 
     Columns: `images` [N, 3, H, W] (value / 127.5 - 1), `labels` and `rows` [N, 3] of shape, texture and
     background, `foreground_offset` and `background_offset` [N, 2].
     """
-
-    def read_labelled(self) -> tuple[Tensor, Tensor]:
-        """Read all images (uint8) and their labels [N, 3]."""
-        columns = self.read("images", "labels")
-        return torch.from_numpy(columns["images"]), torch.from_numpy(columns["labels"])
 
 
 def bytes_of(samples: SampleShards) -> int:
@@ -141,7 +136,7 @@ def compose_in_memory(
 
 
 @dataclass(frozen=True)
-class CounterfactualsRecipe(Recipe[CounterfactualShards]):
+class CounterfactualsRecipe(ShardsRecipe[CounterfactualShards]):
     """Counterfactuals composed from samples and streamed into shards.
 
     Attributes:
@@ -170,15 +165,14 @@ class CounterfactualsRecipe(Recipe[CounterfactualShards]):
             "seed": self.seed,
         }
 
-    def build(self, writer: ArtifactWriter) -> None:
-        """Compose the shards that are missing."""
+    def plan(self) -> Plan:
+        """Return the number and size of the rows."""
+        return Plan(self.kind, self.num_images, 3 * self.samples.image_size**2 + 32)
 
-        def rows() -> BlockRows:
-            pool = open_pool(writer.directory.parents[1] / "mapped", self.samples)
-            return BlockRows(partial(compose_block, pool, self.composition, self.seed), ROWS_PER_BLOCK)
-
-        bytes_per_row = 3 * self.samples.image_size**2 + 32
-        write_shards(writer, self.kind, self.num_images, self.rows_per_shard, rows, {}, bytes_per_row)
+    def open_rows(self, store: Path) -> BlockRows:
+        """Return what composes the images."""
+        pool = open_pool(store.parent / "mapped", self.samples)
+        return BlockRows(partial(compose_block, pool, self.composition, self.seed), ROWS_PER_BLOCK)
 
     def read(self, artifact: Artifact) -> CounterfactualShards:
         """Return the shards."""

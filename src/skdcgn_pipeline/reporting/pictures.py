@@ -98,7 +98,8 @@ def draw_counterfactual_sheet(sets: dict[str, CounterfactualShards], num_example
     """Draw stored counterfactuals of each source, two rows each."""
     rows = []
     for name, shards in sets.items():
-        images = from_bytes(torch.from_numpy(next(shards.stream(["images"]))["images"][: 2 * num_examples]))
+        columns = shards.take(np.arange(min(2 * num_examples, shards.num_rows)), "images")
+        images = from_bytes(torch.from_numpy(columns["images"]))
         rows += [(name, part) for part in images.split(num_examples)]
     return draw_sheet(rows, "Counterfactuals: shape, texture and background of independent classes")
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,15 +31,15 @@ FOOTERS_IN_MEMORY = 256
 Column = np.ndarray | EncodedImages
 
 
-def join(parts: Sequence[Column]) -> Column:
-    """Put parts of a column one after the other."""
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    encoded = [part for part in parts if isinstance(part, EncodedImages)]
-    if isinstance(first, EncodedImages):
-        return EncodedImages(tuple(chain.from_iterable(part.values for part in encoded)), first.row_shape)
-    return np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
+def joined(parts: Sequence[Mapping[str, Column]]) -> Mapping[str, Column]:
+    """Put parts of columns one after the other."""
+    return parts[0] if len(parts) == 1 else {name: _join([part[name] for part in parts]) for name in parts[0]}
+
+
+def _join(parts: Sequence[Any]) -> Column:
+    if isinstance(parts[0], EncodedImages):
+        return EncodedImages(tuple(chain.from_iterable(part.values for part in parts)), parts[0].row_shape)
+    return np.concatenate(parts)
 
 
 def _to_arrow(values: Column) -> tuple[pa.Array, dict[str, str]]:
@@ -84,35 +85,32 @@ def _to_table(columns: Mapping[str, Column]) -> pa.Table:
 
 
 def _rows_per_group(columns: Mapping[str, Column]) -> int:
-    bytes_per_row = 0
-    for values in columns.values():
-        if isinstance(values, EncodedImages):
-            bytes_per_row += math.prod(values.row_shape)
-        else:
-            bytes_per_row += values.itemsize * math.prod(values.shape[1:])
+    bytes_per_row = sum(
+        math.prod(values.row_shape)
+        if isinstance(values, EncodedImages)
+        else values.itemsize * math.prod(values.shape[1:])
+        for values in columns.values()
+    )
     return max(FEWEST_ROW_GROUP_ROWS, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // max(1, bytes_per_row)))
 
 
 def _regrouped(parts: Iterable[Mapping[str, Column]]) -> Iterator[Mapping[str, Column]]:
     """Cut and join parts into row groups; at least one, which may be empty."""
     waiting: list[Mapping[str, Column]] = []
-    num_rows = size = 0
-    cut = False
+    num_rows = size = num_groups = 0
     for part in parts:
         size = size or _rows_per_group(part)
         waiting.append(part)
         num_rows += len(next(iter(part.values())))
-        if num_rows < size:
-            continue
-        joined = {name: join([one[name] for one in waiting]) for name in part}
-        whole = num_rows - num_rows % size
-        cut = True
-        for first in range(0, whole, size):
-            yield {name: values[first : first + size] for name, values in joined.items()}
-        waiting = [{name: values[whole:] for name, values in joined.items()}]
-        num_rows -= whole
-    if num_rows or not cut:
-        yield {name: join([one[name] for one in waiting]) for name in waiting[0]}
+        if num_rows >= size:
+            group = joined(waiting)
+            whole = num_rows - num_rows % size
+            for first in range(0, whole, size):
+                yield {name: values[first : first + size] for name, values in group.items()}
+            waiting = [{name: values[whole:] for name, values in group.items()}]
+            num_rows, num_groups = num_rows - whole, num_groups + whole // size
+    if num_rows or not num_groups:
+        yield joined(waiting)
 
 
 def write_parts(path: Path, parts: Iterable[Mapping[str, Column]]) -> None:
@@ -148,9 +146,11 @@ def _named_damage(path: Path) -> Iterator[None]:
     except DamagedFileError:
         raise
     except (OSError, pa.ArrowException, ValueError, TypeError, KeyError) as error:
-        raise DamagedFileError(
-            f"{path}: expected a readable Parquet file, got {error}. Run the stage that makes it again."
-        ) from error
+        raise _damaged(path, "a readable Parquet file", error) from error
+
+
+def _damaged(path: Path, expected: str, got: object) -> DamagedFileError:
+    return DamagedFileError(f"{path}: expected {expected}, got {got}. Run the stage that makes it again.")
 
 
 @lru_cache(FOOTERS_IN_MEMORY)
@@ -159,22 +159,18 @@ def _footer(path: Path, version: tuple[int, int]) -> pq.FileMetaData:
     return pq.read_metadata(path, memory_map=True)
 
 
-def _open(path: Path) -> pq.ParquetFile:
-    """Open a file, which is memory-mapped; only the columns asked for are decoded."""
-    status = path.stat()
-    footer = _footer(path, (status.st_mtime_ns, status.st_size))
-    return pq.ParquetFile(path, metadata=footer, memory_map=True, page_checksum_verification=True)
-
-
-def _check(path: Path, file: pq.ParquetFile, names: Sequence[str], num_rows: int | None) -> None:
-    remedy = "Run the stage that makes it again."
-    missing = [name for name in names if name not in file.schema_arrow.names]
-    if missing:
-        raise DamagedFileError(
-            f"{path}: expected the columns {', '.join(names)}, got no {', '.join(missing)}. {remedy}"
-        )
-    if num_rows is not None and file.metadata.num_rows != num_rows:
-        raise DamagedFileError(f"{path}: expected {num_rows} rows, got {file.metadata.num_rows}. {remedy}")
+@contextmanager
+def _opened(path: Path, names: Sequence[str] = (), num_rows: int | None = None) -> Iterator[pq.ParquetFile]:
+    """Open a file, which is memory-mapped, and check that it has these columns and as many rows."""
+    with _named_damage(path):
+        status = path.stat()
+        footer = _footer(path, (status.st_mtime_ns, status.st_size))
+        with pq.ParquetFile(path, metadata=footer, memory_map=True, page_checksum_verification=True) as file:
+            if missing := [name for name in names if name not in file.schema_arrow.names]:
+                raise _damaged(path, f"the columns {', '.join(names)}", f"no {', '.join(missing)}")
+            if num_rows not in (None, footer.num_rows):
+                raise _damaged(path, f"{num_rows} rows", footer.num_rows)
+            yield file
 
 
 def _arrays(
@@ -196,15 +192,13 @@ def read_columns(path: Path, names: Sequence[str], num_rows: int | None = None) 
         DamagedFileError: Naming the file, when it is unreadable, a column is missing or the row
             count is wrong.
     """
-    with _named_damage(path), _open(path) as file:
-        _check(path, file, names, num_rows)
+    with _opened(path, names, num_rows) as file:
         return _arrays(file.read(columns=list(names), use_threads=False), file.schema_arrow, names)
 
 
 def read_groups(path: Path, names: Sequence[str], num_rows: int | None = None) -> Iterator[dict[str, np.ndarray]]:
     """Read columns row group by row group, a few MiB at a time; as `read_columns` otherwise."""
-    with _named_damage(path), _open(path) as file:
-        _check(path, file, names, num_rows)
+    with _opened(path, names, num_rows) as file:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=list(names), use_threads=False)
             yield _arrays(table, file.schema_arrow, names)
@@ -237,7 +231,7 @@ class StoredRows:
 
 def rows_of_first_group(path: Path) -> int:
     """Return how many rows the first row group of a file has; all but the last of a file have as many."""
-    with _named_damage(path), _open(path) as file:
+    with _opened(path) as file:
         return file.metadata.row_group(0).num_rows
 
 
@@ -249,8 +243,7 @@ def read_stored(path: Path, names: Sequence[str], rows: range, num_rows: int | N
     Args:
         rows: Row numbers within the file.
     """
-    with _named_damage(path), _open(path) as file:
-        _check(path, file, names, num_rows)
+    with _opened(path, names, num_rows) as file:
         lasts = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
         first, last = np.searchsorted(lasts, [rows.start, rows.stop - 1], side="right")
         table = file.read_row_groups([*range(first, last + 1)], columns=list(names), use_threads=False)

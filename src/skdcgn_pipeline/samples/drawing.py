@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.artifacts.recipe import Recipe, build_in
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, find_artifacts
+from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.artifacts.store import Artifact, find_artifacts
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, check_images, compose
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Compute, ImageEncoding, choose_classes
@@ -22,13 +22,24 @@ from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.encoding import check_encodable, encode
 from skdcgn_pipeline.samples.pixels import decode_images, encode_images
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK, draw_records
-from skdcgn_pipeline.samples.shards import Block, BlockRows, Columns, RowGroups, Shards, write_shards
+from skdcgn_pipeline.samples.shards import (
+    Block,
+    BlockRows,
+    Columns,
+    LabelledShards,
+    Plan,
+    RowGroups,
+    Shards,
+    ShardsRecipe,
+)
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 
 # Composites are made of this many rows at a time, so that memory stays at their bytes.
 ROWS_PER_COMPOSITION = 512
 
 RAW = ImageEncoding()
+
+
 REMEDY_OF_SPACE = (
     "Lower num_images_per_class, choose another encoding (sample.encoding: jpeg or webp take least) or a lower "
     "quality (sample.quality), free some space or choose another data root."
@@ -42,29 +53,19 @@ class SampleShards(Shards):
     three uint8 images before the patch shift: `mask` stands for value / 255, `foreground` and
     `background` for value / 127.5 - 1. However they are stored, they are read as uint8 pixels.
 
-    `read_pairs`, `read_images` and `read_composites` read everything into memory; `rows`, `stream` and
-    `stream_parts` do not.
+    `read_pairs` and `read_images` read everything into memory; `rows` and `stream_parts` do not.
+
+    Attributes:
+        noise_dim: Length of the noise.
+        num_classes: Number of classes.
+        image_size: Height and width of the images.
+        classes: The classes that there are samples of, in order.
     """
 
-    @property
-    def noise_dim(self) -> int:
-        """Length of the noise."""
-        return self.index["noise_dim"]
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.index["num_classes"]
-
-    @property
-    def image_size(self) -> int:
-        """Height and width of the images."""
-        return self.index["image_size"]
-
-    @property
-    def classes(self) -> tuple[int, ...]:
-        """The classes that there are samples of, in order."""
-        return tuple(self.index.get("classes", range(self.num_classes)))
+    def __init__(self, artifact: Artifact) -> None:
+        super().__init__(artifact)
+        self.noise_dim, self.num_classes, self.image_size = (self.index[name] for name in GeneratorSize._fields)
+        self.classes: tuple[int, ...] = tuple(self.index.get("classes", range(self.num_classes)))
 
     def groups_of(self, mechanism: str, most: int) -> RowGroups:
         """Return the row groups of what one student learns from, of which `most` are kept; see `rows`."""
@@ -83,40 +84,27 @@ class SampleShards(Shards):
         Returns:
             noise [B, noise_dim], labels [B], uint8 images [B, C, H, W].
         """
-        columns = (self.groups_of(mechanism, 0) if groups is None else groups).take(np.asarray(rows))
-        images = _composites_of(columns) if mechanism == COMPOSITE else columns[IMAGE_OF_MECHANISM[mechanism]]
-        return torch.from_numpy(columns["noise"]), torch.from_numpy(columns["labels"]), torch.from_numpy(images)
+        return _pairs_of(mechanism, (self.groups_of(mechanism, 0) if groups is None else groups).take(np.asarray(rows)))
 
     def read_pairs(self, mechanism: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Read what one student learns from: noise [N, noise_dim], labels [N], uint8 images [N, C, H, W]."""
-        image = IMAGE_OF_MECHANISM[mechanism]
-        columns = self.read("noise", "labels", image)
-        return tuple(torch.from_numpy(columns[name]) for name in ("noise", "labels", image))  # type: ignore[return-value]
+        """Read what one student learns from: noise [N, noise_dim], labels [N], uint8 images [N, C, H, W].
+
+        Composites are each row's own mask, foreground and background, without the patch shift: the noise does not
+        tell the offsets, so no student could learn them.
+
+        Raises:
+            DamagedFileError: Naming the shard that is damaged.
+        """
+        columns = ("noise", "labels", *images_of(mechanism))
+        pairs = (_pairs_of(mechanism, part) for part in self.stream_parts(columns))
+        together = self.gather({str(n): values.numpy() for n, values in enumerate(pair)} for pair in pairs)
+        noise, labels, images = map(torch.from_numpy, together.values())
+        return noise, labels, images
 
     def read_images(self) -> MechanismImages:
         """Read the images of all three mechanisms, as uint8."""
         columns = self.read(*IMAGE_OF_MECHANISM.values())
         return MechanismImages(**{name: torch.from_numpy(values) for name, values in columns.items()})
-
-    def read_composites(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Compose each row's own mask, foreground and background.
-
-        Without the patch shift: the noise does not tell the offsets, so no student could learn them.
-
-        Returns:
-            noise [N, noise_dim], labels [N] and the uint8 composites [N, 3, H, W] (value / 127.5 - 1).
-
-        Raises:
-            DamagedFileError: Naming the shard that is damaged.
-        """
-        columns = self.read("noise", "labels")
-        composites = np.empty((self.num_rows, 3, self.image_size, self.image_size), np.uint8)
-        first = 0
-        for rows in self.stream_parts(images_of(COMPOSITE)):
-            part = _composites_of(rows)
-            composites[first : first + len(part)] = part
-            first += len(part)
-        return torch.from_numpy(columns["noise"]), torch.from_numpy(columns["labels"]), torch.from_numpy(composites)
 
 
 def images_of(mechanism: str) -> list[str]:
@@ -124,15 +112,18 @@ def images_of(mechanism: str) -> list[str]:
     return [*IMAGE_OF_MECHANISM.values()] if mechanism == COMPOSITE else [IMAGE_OF_MECHANISM[mechanism]]
 
 
-def _composites_of(columns: Columns) -> np.ndarray:
-    """Compose stored images row by row, as uint8 [N, 3, H, W]."""
-    stored = MechanismImages(**{name: torch.from_numpy(columns[name]) for name in images_of(COMPOSITE)})
+def _pairs_of(mechanism: str, columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what one student learns from some rows: noise, labels and uint8 images, composites row by row."""
+    stored = {name: torch.from_numpy(values) for name, values in columns.items()}
+    if mechanism != COMPOSITE:
+        return stored["noise"], stored["labels"], stored[IMAGE_OF_MECHANISM[mechanism]]
+    images = MechanismImages(*(stored[name] for name in images_of(COMPOSITE)))
     composites = []
-    for start in range(0, len(stored), ROWS_PER_COMPOSITION):
-        part = stored[start : start + ROWS_PER_COMPOSITION]
+    for start in range(0, len(images), ROWS_PER_COMPOSITION):
+        part = images[start : start + ROWS_PER_COMPOSITION]
         composed = compose(MechanismImages(*(decode_images(m, part.of(m)) for m in MECHANISMS)))
-        composites.append(encode_images(COMPOSITE, composed))
-    return np.concatenate(composites)
+        composites.append(torch.from_numpy(encode_images(COMPOSITE, composed)))
+    return stored["noise"], stored["labels"], torch.cat(composites)
 
 
 def count_shards(num_images_per_class: int, num_classes: int, rows_per_shard: int) -> int:
@@ -141,12 +132,10 @@ def count_shards(num_images_per_class: int, num_classes: int, rows_per_shard: in
 
 
 @dataclass(frozen=True)
-class SamplesRecipe(Recipe[SampleShards]):
+class SamplesRecipe(ShardsRecipe[SampleShards]):
     """Samples of every mechanism, streamed into shards.
 
     The images depend on the generator, the purpose, the seed, the classes and the number of rows alone.
-    Memory stays at a few blocks of rows. A killed run continues with the next missing shard; a damaged
-    shard is named and drawn again.
 
     With a shard range the samples are an artifact of their own, of these shards alone. Ranges may be drawn
     side by side, in one store or in several; a recipe without a range takes over the shards that finished
@@ -202,38 +191,31 @@ class SamplesRecipe(Recipe[SampleShards]):
             **({} if self.shard_range is None else {"shard_range": list(self.shard_range)}),
         }
 
-    def build(self, writer: ArtifactWriter) -> None:
-        """Draw the shards that are missing."""
+    def plan(self) -> Plan:
+        """Return the number of rows and, of images that are not encoded, their size; the index tells the classes."""
+        noise_dim, num_classes, image_size = size = GeneratorSize.of(self.generator)
+        chosen = {} if self.classes is None else {"classes": list(self.classes)}
+        num_rows = self.num_images_per_class * len(chosen.get("classes", range(num_classes)))
+        bytes_per_row = 7 * image_size**2 + 4 * noise_dim + 24 if self.storing.encoding == "raw" else None
+        return Plan(self.purpose, num_rows, bytes_per_row, size._asdict() | chosen, REMEDY_OF_SPACE)
+
+    def alike(self, store: Path) -> Sequence[Artifact]:
+        """Return samples of other ranges of the same shards."""
+        return find_artifacts(store, self.identity_inputs, but="shard_range")
+
+    def open_rows(self, store: Path) -> BlockRows:
+        """Return what renders and encodes the images."""
         check_encodable(self.storing)
-        size = GeneratorSize.of(self.generator)
-        properties: dict[str, Any] = size._asdict()
-        if self.classes is not None:
-            properties["classes"] = list(self.classes)
-        is_raw = self.storing.encoding == "raw"
-        write_shards(
-            writer,
-            self.purpose,
-            self.num_images_per_class * (size.num_classes if self.classes is None else len(self.classes)),
-            self.rows_per_shard,
-            self._rows,
-            properties,
-            bytes_per_row=7 * size.image_size**2 + 4 * size.noise_dim + 24 if is_raw else None,
-            remedy=REMEDY_OF_SPACE,
-            shard_range=self.shard_range,
-            others=find_artifacts(writer.directory.parent, self.identity_inputs, but="shard_range"),
-        )
-
-    def read(self, artifact: Artifact) -> SampleShards:
-        """Return the shards."""
-        return SampleShards(artifact)
-
-    def _rows(self) -> BlockRows:
         device = torch.device("cpu")
         if isinstance(self.generator, nn.Module):
             device = choose_device(self.compute.device)
             self.generator.to(device)
         finish = None if self.storing.encoding == "raw" else self._encode
         return BlockRows(partial(self._render, device), ROWS_PER_BLOCK, finish, self.storing.encoding_threads)
+
+    def read(self, artifact: Artifact) -> SampleShards:
+        """Return the shards."""
+        return SampleShards(artifact)
 
     def _render(self, device: torch.device, block: int) -> dict[str, np.ndarray]:
         """Draw the records of a block and render its images."""
@@ -284,25 +266,12 @@ class StoredStudent(Protocol):
         ...
 
 
-class CompositeShards(Shards):
-    """Images of a student without mechanisms in Parquet shards.
-
-    Columns: `images` uint8 [N, 3, H, W] (value / 127.5 - 1), `labels` [N] (row mod num_classes) and `noise`
-    [N, noise_dim], which an image is regenerated from.
-    """
-
-    def read_labelled(self) -> tuple[Tensor, Tensor]:
-        """Read all images (uint8 [N, 3, H, W]) and their labels [N]."""
-        columns = self.read("images", "labels")
-        return torch.from_numpy(columns["images"]), torch.from_numpy(columns["labels"])
-
-
 @dataclass(frozen=True)
-class CompositesRecipe(Recipe[CompositeShards]):
+class CompositesRecipe(ShardsRecipe[LabelledShards]):
     """Images of a student without mechanisms, streamed into shards.
 
-    The images depend on the student, the seed and the number of rows alone; memory and kills as in
-    `SamplesRecipe`.
+    The images depend on the student, the seed and the number of rows alone. `labels` [N] are row mod num_classes; a
+    third column, `noise` [N, noise_dim], is what an image is regenerated from.
 
     Attributes:
         student: A student of `COMPOSITE`; opened only if images are missing.
@@ -344,24 +313,18 @@ class CompositesRecipe(Recipe[CompositeShards]):
             "precision": self.compute.sampling_precision,
         }
 
-    def build(self, writer: ArtifactWriter) -> None:
-        """Draw the shards that are missing."""
+    def plan(self) -> Plan:
+        """Return the number and size of the rows."""
         noise_dim, num_classes, image_size = self.size
-        write_shards(
-            writer,
-            "composites",
-            self.num_images_per_class * num_classes,
-            self.rows_per_shard,
-            self._rows,
-            {"num_classes": num_classes},
-            bytes_per_row=3 * image_size**2 + 4 * noise_dim + 8,
-        )
+        bytes_per_row = 3 * image_size**2 + 4 * noise_dim + 8
+        return Plan(self.kind, self.num_images_per_class * num_classes, bytes_per_row, {"num_classes": num_classes})
 
-    def read(self, artifact: Artifact) -> CompositeShards:
+    def read(self, artifact: Artifact) -> LabelledShards:
         """Return the shards."""
-        return CompositeShards(artifact)
+        return LabelledShards(artifact)
 
-    def _rows(self) -> BlockRows:
+    def open_rows(self, store: Path) -> BlockRows:
+        """Return what renders the images."""
         device = choose_device(self.compute.device)
         network = place(self.student.open(), device, torch.channels_last)
         return BlockRows(partial(self._render, network, device), ROWS_PER_BLOCK)

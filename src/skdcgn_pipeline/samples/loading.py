@@ -129,7 +129,7 @@ def open_pairs(samples: SampleShards, mechanism: str) -> PairSource:
     if num_bytes := _bytes_to_stream(samples, mechanism):
         logger.info("%s: %.1f GiB of images are read as they are needed", mechanism, num_bytes / 2**30)
         return StreamedPairs(samples, mechanism)
-    return PairsInMemory(*(samples.read_composites() if mechanism == COMPOSITE else samples.read_pairs(mechanism)))
+    return PairsInMemory(*samples.read_pairs(mechanism))
 
 
 def identity_of_order(samples: SampleShards, mechanism: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,18 +12,22 @@ from contextlib import closing
 from functools import partial
 from itertools import chain, groupby
 from operator import itemgetter
+from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, check_writable
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 from skdcgn_pipeline.samples.columns import (
     Column,
     StoredRows,
-    join,
-    read_columns,
+    joined,
     read_groups,
     read_stored,
     rows_of_first_group,
@@ -42,6 +47,7 @@ ROWS_PER_TASK = 8
 Columns = dict[str, np.ndarray]
 Block = Mapping[str, Column]
 T = TypeVar("T")
+ResultT = TypeVar("ResultT")
 
 
 def shard_name(number: int) -> str:
@@ -108,7 +114,7 @@ class BlockRows:
         tasks = range(0, self.rows_per_block, ROWS_PER_TASK)
         # Enough blocks for every thread to have work.
         most = 1 + -(-self.num_threads // len(tasks))
-        waiting: deque = deque()
+        waiting: deque[list[Future[Block]]] = deque()
         with (
             ThreadPoolExecutor(self.num_threads) as pool,
             closing(ahead(map(self.compute_block, numbers), BLOCKS_AHEAD)) as computed,
@@ -125,96 +131,106 @@ class BlockRows:
                 pool.shutdown(cancel_futures=True)
 
 
-def _joined(tasks: Sequence[Any]) -> Block:
-    parts = [task.result() for task in tasks]
-    return {name: join([part[name] for part in parts]) for name in parts[0]}
+def _joined(tasks: Sequence[Future[Block]]) -> Block:
+    return joined([task.result() for task in tasks])
 
 
-def _bytes_per_row(block: Block) -> float:
-    return sum(values.nbytes for values in block.values()) / len(next(iter(block.values())))
+class Plan(NamedTuple):
+    """What shards are written.
 
-
-def check_space(writer: ArtifactWriter, title: str, num_rows: int, bytes_per_row: float, remedy: str) -> None:
-    """Say what rows need on disk, and refuse where it cannot hold them.
-
-    Raises:
-        SettingError: Naming the need, what is free and the remedy.
+    Attributes:
+        title: What the progress is called.
+        num_rows: Rows of all shards.
+        bytes_per_row: What a row takes on disk; None measures the first block.
+        properties: Further entries of the index.
+        remedy: What to do where the disk cannot hold the rows.
     """
-    needed = round(num_rows * bytes_per_row)
-    free = shutil.disk_usage(writer.directory).free
+
+    title: str
+    num_rows: int
+    bytes_per_row: float | None
+    properties: Mapping[str, Any] = MappingProxyType({})
+    remedy: str = "Free some space, ask for fewer images or choose another data root."
+
+
+class ShardsRecipe(Recipe[ResultT]):
+    """Rows that are streamed into shards.
+
+    Memory stays at a few blocks of rows and one row group, whatever the size of the shards. A killed run continues
+    with the next missing shard; a damaged shard is named and made again.
+
+    Attributes:
+        rows_per_shard: Rows of each shard but the last.
+        shard_range: [first, last): only these of all shards are written, and listed in the index.
+    """
+
+    rows_per_shard: int
+    shard_range: tuple[int, int] | None = None
+
+    @abstractmethod
+    def plan(self) -> Plan:
+        """Return what shards are written."""
+
+    @abstractmethod
+    def open_rows(self, store: Path) -> BlockRows:
+        """Return what makes the rows; only called when a shard is missing. `store` is the folder of the kind."""
+
+    def alike(self, store: Path) -> Sequence[Artifact]:
+        """Return artifacts whose shards of the same name are the same, and taken over."""
+        return ()
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Write the shards that are missing or damaged, then the index.
+
+        Raises:
+            SettingError: If the disk cannot hold the missing shards.
+            InterruptedRunError: If a stop was requested; finished shards are kept.
+        """
+        plan = self.plan()
+        numbers = range(-(-plan.num_rows // self.rows_per_shard))[slice(*(self.shard_range or (None,)))]
+        missing = self._missing(writer, numbers, plan)
+        spans = {n: range(n * self.rows_per_shard, min((n + 1) * self.rows_per_shard, plan.num_rows)) for n in numbers}
+        total, to_do = (sum(len(spans[number]) for number in some) for some in (numbers, missing))
+        progress = Progress(plan.title, total, "rows", total - to_do)
+        if missing:
+            if stop_requested():
+                progress.interrupt()
+            if plan.bytes_per_row is not None:
+                _check_space(writer, plan, to_do, plan.bytes_per_row)
+            with closing(self.open_rows(writer.directory.parent).rows([spans[number] for number in missing])) as rows:
+                first = next(rows)
+                if plan.bytes_per_row is None:
+                    columns = first[1].values()
+                    _check_space(writer, plan, to_do, sum(c.nbytes for c in columns) / len(next(iter(columns))))
+                for place, parts in groupby(chain([first], rows), key=itemgetter(0)):
+                    number = missing[place]
+                    writer.write(shard_name(number), partial(write_parts, parts=map(itemgetter(1), parts)))
+                    progress.advance(len(spans[number]))
+                    if number != missing[-1] and stop_requested():
+                        progress.interrupt()
+        progress.finish()
+        shards = [{"name": shard_name(number), "num_rows": len(spans[number])} for number in numbers]
+        writer.write_json(SHARDS_FILE, {**plan.properties, "shards": shards})
+
+    def _missing(self, writer: ArtifactWriter, numbers: range, plan: Plan) -> list[int]:
+        """Return the numbers of shards that are neither there nor to be had from artifacts alike."""
+        others = self.alike(writer.directory.parent)
+        # Asked before the shards are looked at one by one: of too many there is not even room for a list.
+        num_known = len(writer.files) + sum(len(other.manifest["files"]) for other in others)
+        least = (len(numbers) - 1 - num_known) * self.rows_per_shard * (plan.bytes_per_row or FEWEST_BYTES_PER_ROW)
+        check_writable(writer.directory, max(0, round(least)), plan.remedy)
+        names = ((number, shard_name(number)) for number in numbers)
+        return [number for number, name in names if not writer.has(name) and not writer.take_over(name, others)]
+
+
+def _check_space(writer: ArtifactWriter, plan: Plan, num_rows: int, bytes_per_row: float) -> None:
+    """Say what rows need on disk, and refuse where it cannot hold them."""
+    needed, free = round(num_rows * bytes_per_row), shutil.disk_usage(writer.directory).free
     logger.info(
-        f"{title}: {num_rows:,} rows of about {bytes_per_row:,.0f} bytes need about {needed / 2**20:,.0f} MiB; "
+        f"{plan.title}: {num_rows:,} rows of about {bytes_per_row:,.0f} bytes need about {needed / 2**20:,.0f} MiB; "
         f"{free / 2**20:,.0f} MiB are free"
     )
-    check_writable(writer.directory, needed, remedy)
-
-
-def write_shards(
-    writer: ArtifactWriter,
-    title: str,
-    num_rows: int,
-    rows_per_shard: int,
-    source: Callable[[], BlockRows],
-    properties: Mapping[str, Any],
-    bytes_per_row: float | None = None,
-    remedy: str = "Free some space, ask for fewer images or choose another data root.",
-    shard_range: tuple[int, int] | None = None,
-    others: Sequence[Artifact] = (),
-) -> None:
-    """Write the shards that are missing or damaged, then the index.
-
-    Memory stays at a few blocks of rows and one row group, whatever the size of the shards.
-
-    Args:
-        writer: Where to.
-        title: Shown in the progress.
-        num_rows: Rows of all shards.
-        rows_per_shard: Rows of each but the last.
-        source: Makes the rows; only called when a shard is missing.
-        properties: Further entries of the index.
-        bytes_per_row: What a row takes on disk; None measures the first block.
-        remedy: What to do where the disk cannot hold the rows.
-        shard_range: [first, last): write only these of all shards; the index lists no others.
-        others: Artifacts whose shards of the same name are the same, and taken over.
-
-    Raises:
-        SettingError: If the disk cannot hold the missing shards.
-        InterruptedRunError: If a stop was requested; finished shards are kept.
-    """
-
-    def span_of(number: int) -> range:
-        return range(number * rows_per_shard, min((number + 1) * rows_per_shard, num_rows))
-
-    numbers = range(-(-num_rows // rows_per_shard))[slice(*shard_range) if shard_range else slice(None)]
-    # Asked before the shards are looked at one by one: of too many there is not even room for a list.
-    num_known = len(writer.files) + sum(len(other.manifest["files"]) for other in others)
-    least = (len(numbers) - 1 - num_known) * rows_per_shard * (bytes_per_row or FEWEST_BYTES_PER_ROW)
-    check_writable(writer.directory, max(0, round(least)), remedy)
-    missing = [
-        number
-        for number in numbers
-        if not writer.has(shard_name(number)) and not writer.take_over(shard_name(number), others)
-    ]
-    total, to_do = (sum(len(span_of(number)) for number in some) for some in (numbers, missing))
-    progress = Progress(title, total, "rows", total - to_do)
-    if missing:
-        if stop_requested():
-            progress.interrupt()
-        if bytes_per_row is not None:
-            check_space(writer, title, to_do, bytes_per_row, remedy)
-        with closing(source().rows([span_of(number) for number in missing])) as rows:
-            first = next(rows)
-            if bytes_per_row is None:
-                check_space(writer, title, to_do, _bytes_per_row(first[1]), remedy)
-            for place, parts in groupby(chain([first], rows), key=itemgetter(0)):
-                number = missing[place]
-                writer.write(shard_name(number), partial(write_parts, parts=map(itemgetter(1), parts)))
-                progress.advance(len(span_of(number)))
-                if number != missing[-1] and stop_requested():
-                    progress.interrupt()
-    progress.finish()
-    shards = [{"name": shard_name(number), "num_rows": len(span_of(number))} for number in numbers]
-    writer.write_json(SHARDS_FILE, {**properties, "shards": shards})
+    check_writable(writer.directory, needed, plan.remedy)
 
 
 class Shards:
@@ -223,41 +239,37 @@ class Shards:
     Attributes:
         artifact: Where they are stored.
         index: Names and row counts of the shards, and what else the writer noted.
+        num_rows: Rows of all shards.
     """
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
         self.index: dict[str, Any] = artifact.read_json(SHARDS_FILE)
+        self.num_rows: int = sum(shard["num_rows"] for shard in self.index["shards"])
 
-    @property
-    def num_rows(self) -> int:
-        """Rows of all shards."""
-        return sum(shard["num_rows"] for shard in self.index["shards"])
-
-    def stream(self, names: Sequence[str]) -> Iterator[Columns]:
-        """Read columns shard by shard.
+    def stream_parts(self, names: Sequence[str]) -> Iterator[Columns]:
+        """Read columns a few MiB at a time, in memory that does not grow with the shards.
 
         Raises:
             DamagedFileError: Naming the shard that is unreadable, lacks a column or has other rows.
         """
         for shard in self.index["shards"]:
-            yield read_columns(self.artifact.path(shard["name"]), names, shard["num_rows"])
-
-    def stream_parts(self, names: Sequence[str]) -> Iterator[Columns]:
-        """Read columns a few MiB at a time, in memory that does not grow with the shards; raises like `stream`."""
-        for shard in self.index["shards"]:
             yield from read_groups(self.artifact.path(shard["name"]), names, shard["num_rows"])
 
     def read(self, *names: str) -> Columns:
-        """Read columns of all shards into memory; raises like `stream`."""
+        """Read columns of all shards into memory; raises like `stream_parts`."""
+        return self.gather(self.stream_parts(names))
+
+    def gather(self, parts: Iterable[Columns]) -> Columns:
+        """Put parts of as many rows as there are one after the other, in memory for them and one part."""
         columns: Columns = {}
         first = 0
-        for part in self.stream_parts(names):
+        for part in parts:
             for name, values in part.items():
                 if name not in columns:
                     columns[name] = np.empty((self.num_rows, *values.shape[1:]), values.dtype)
                 columns[name][first : first + len(values)] = values
-            first += len(part[names[0]])
+            first += len(values)
         return columns
 
     def group_sizes(self) -> np.ndarray:
@@ -270,6 +282,15 @@ class Shards:
     def take(self, rows: np.ndarray, *names: str) -> Columns:
         """Read some rows, in the order asked for, without decoding others' images; see `RowGroups.take`."""
         return RowGroups(self, names, 0).take(rows)
+
+
+class LabelledShards(Shards):
+    """Images with labels in Parquet shards: columns `images` uint8 [N, 3, H, W] (value / 127.5 - 1) and `labels`."""
+
+    def read_labelled(self) -> tuple[Tensor, Tensor]:
+        """Read all images (uint8) and their labels."""
+        columns = self.read("images", "labels")
+        return torch.from_numpy(columns["images"]), torch.from_numpy(columns["labels"])
 
 
 class RowGroups:

@@ -78,15 +78,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """A finished artifact: the tokens in its inputs, and those that others may call it by."""
-
-    path: Path
-    refers_to: frozenset[str]
-    called: frozenset[str]
-
-
-@dataclass(frozen=True)
 class _Version:
     """A version of a dataset: its run, and the artifact that it names, if it does."""
 
@@ -99,38 +90,23 @@ class _Version:
         return self.dataset / self.run
 
 
-def tokens_in(value: Any) -> frozenset[str]:
-    """Return the identities and SHA-256 in a text, or anywhere in nested mappings and lists."""
-    if isinstance(value, str):
-        return frozenset(TOKEN.findall(value))
-    if isinstance(value, Mapping):
-        return tokens_in(list(value.values()))
-    if isinstance(value, list | tuple):
-        return frozenset().union(*(tokens_in(one) for one in value))
-    return frozenset()
-
-
 def texts_in(value: Any) -> list[str]:
     """Return every text in nested mappings and lists."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
-        return [text for one in value for text in texts_in(one)]
+        return [text for part in value for text in texts_in(part)]
     return [value] if isinstance(value, str) else []
 
 
-def _num_bytes(path: Path) -> int:
-    return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
-
-
-def _age_days(path: Path, now: float) -> float:
-    """Return how long ago anything in a directory was written."""
-    return (now - max(one.lstat().st_mtime for one in (path, *path.rglob("*")))) / SECONDS_PER_DAY
+def tokens_in(value: Any) -> set[str]:
+    """Return the identities and SHA-256 in a text, or anywhere in nested mappings and lists."""
+    return {token for text in texts_in(value) for token in TOKEN.findall(text)}
 
 
 def _find_versions(root: Path) -> tuple[list[_Version], list[Path]]:
     """Return all versions, and directories of versions that were never written."""
-    found, empty = [], []
+    versions, empty = [], []
     for path in sorted([*root.glob(f"{LAYERS}/*/*Z"), *root.glob(f"{LAYERS}/*/*/*Z")]):
         if not RUN.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
             continue
@@ -143,8 +119,8 @@ def _find_versions(root: Path) -> tuple[list[_Version], list[Path]]:
             # Other files ending in .json name no artifact.
             with suppress(OSError, ValueError, KeyError, TypeError):
                 identity = str(json.loads(file.read_text(encoding="utf-8"))["identity"])
-        found.append(_Version(path.parent, path.name, identity))
-    return found, empty
+        versions.append(_Version(path.parent, path.name, identity))
+    return versions, empty
 
 
 def _judge_versions(
@@ -152,35 +128,38 @@ def _judge_versions(
 ) -> dict[_Version, str]:
     """Return the versions that are kept, each with the reason."""
     by_dataset: dict[Path, list[_Version]] = defaultdict(list)
-    for version in sorted(versions, key=lambda one: one.run, reverse=True):
+    for version in sorted(versions, key=lambda version: version.run, reverse=True):
         by_dataset[version.dataset].append(version)
-    reasons = {version: f"one of the last {keep_last}" for own in by_dataset.values() for version in own[:keep_last]}
+    reasons = {version: f"one of the last {keep_last}" for of in by_dataset.values() for version in of[:keep_last]}
     runs: dict[str, str] = {}
     for version in reasons:
         runs.setdefault(version.run, f"its run's {version.dataset.relative_to(root)} is one of the last {keep_last}")
-    made = {model.run: model.name for model in registered if model.run and RUN.fullmatch(model.run)}
-    runs |= {run: f"the registered model {name} was made by its run" for run, name in made.items()}
+    for model in registered:
+        if model.run and RUN.fullmatch(model.run):
+            runs[model.run] = f"the registered model {model.name} was made by its run"
     for version in versions:
         if version.run in runs:
             reasons.setdefault(version, runs[version.run])
     for run in sorted(runs):
-        for own in by_dataset.values():
-            read = next((version for version in own if version.run <= run), None)
-            if read is not None:
-                reasons.setdefault(read, f"the kept run {run} may have read it")
+        for of_dataset in by_dataset.values():
+            if read := [version for version in of_dataset if version.run <= run]:
+                reasons.setdefault(read[0], f"the kept run {run} may have read it")
     return reasons
+
+
+def _lock_of(path: Path) -> FileLock:
+    """Return the lock of whoever builds what is in a directory of a store."""
+    return FileLock(path.parent / f".{path.name.partition('.')[0]}.lock", timeout=0)
 
 
 def _is_held(path: Path) -> bool:
     """Tell whether somebody builds an artifact just now."""
-    lock = path.parent / f".{path.name.partition('.')[0]}.lock"
-    if not lock.exists():
+    lock = _lock_of(path)
+    if not Path(lock.lock_file).exists():
         return False
-    try:
-        with FileLock(lock).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
+    with suppress(Timeout), lock:
+        return False
+    return True
 
 
 class _Stores:
@@ -188,21 +167,20 @@ class _Stores:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.artifacts: dict[Path, _Stored] = {}
+        self.artifacts: dict[Path, Artifact] = {}
         self.unfinished: list[Path] = []
         self.leftovers: list[Path] = []
         self.unknown: dict[Path, str] = {}
-        for store in sorted(path for path in (root / "stores").glob("*") if path.is_dir()):
-            for path in sorted(path for path in store.iterdir() if path.is_dir()):
-                self._look_at(path)
-        self._called: dict[str, set[Path]] = defaultdict(set)
-        for stored in self.artifacts.values():
-            for token in stored.called:
-                self._called[token].add(stored.path)
+        for path in sorted((root / "stores").glob("*/*")):
+            if path.is_dir():
+                self._sort_in(path)
+        self._named: dict[str, set[Path]] = defaultdict(set)  # what artifacts may be referred to by
+        for path, artifact in self.artifacts.items():
+            for token in (path.name, *artifact.manifest["files"].values()):
+                self._named[token].add(path)
 
-    def _look_at(self, path: Path) -> None:
-        stem = path.name.removesuffix(PARTIAL).removesuffix(REMOVED)
-        if path.is_symlink() or not IDENTITY.fullmatch(stem):
+    def _sort_in(self, path: Path) -> None:
+        if path.is_symlink() or not IDENTITY.fullmatch(path.name.removesuffix(PARTIAL).removesuffix(REMOVED)):
             self.unknown[path] = "not a directory of this project"
         elif path.name.endswith(REMOVED):
             self.leftovers.append(path)
@@ -210,34 +188,28 @@ class _Stores:
             self.unfinished.append(path)
         else:
             try:
-                artifact = Artifact.open(path, verify=False)
+                self.artifacts[path] = Artifact.open(path, verify=False)
             except DamagedFileError:
                 self.unknown[path] = f"its {MANIFEST} cannot be read"
-                return
-            called = frozenset({path.name, *artifact.manifest["files"].values()})
-            self.artifacts[path] = _Stored(path, tokens_in(artifact.inputs), called)
 
     def name_of(self, path: Path) -> str:
         """Return how an artifact is told."""
         return str(path.relative_to(self.root / "stores"))
 
-    def called(self, tokens: Iterable[str]) -> set[Path]:
+    def named_by(self, tokens: Iterable[str]) -> set[Path]:
         """Return the artifacts that tokens stand for."""
-        return {path for token in tokens for path in self._called.get(token, ())}
+        return {path for token in tokens for path in self._named.get(token, ())}
 
     def inputs_of(self, path: Path) -> set[Path]:
         """Return the artifacts that one was made from."""
-        return self.called(self.artifacts[path].refers_to) - {path}
+        return self.named_by(tokens_in(self.artifacts[path].inputs)) - {path}
 
     def holding(self, texts: Iterable[str]) -> set[Path]:
         """Return the artifacts in which any of these texts, taken as paths, lies."""
-        stores = (self.root / "stores").resolve()
-        found = set()
-        for text in texts:
-            path = Path(text).resolve() if "/" in text else stores
-            if path.is_relative_to(stores) and len(parts := path.relative_to(stores).parts) >= 2:
-                found.add(self.root / "stores" / parts[0] / parts[1])
-        return found & set(self.artifacts)
+        stores = self.root / "stores"
+        paths = [Path(text).resolve() for text in texts if "/" in text]
+        within = [path.relative_to(stores.resolve()).parts for path in paths if path.is_relative_to(stores.resolve())]
+        return {stores / parts[0] / parts[1] for parts in within if len(parts) >= 2} & set(self.artifacts)
 
 
 def _judge_artifacts(
@@ -245,11 +217,11 @@ def _judge_artifacts(
 ) -> dict[Path, str]:
     """Return the artifacts that kept versions, registered models or settings need, each with the reason."""
     reasons: dict[Path, str] = {}
-    for version in sorted(kept, key=lambda one: (one.run, str(one.dataset)), reverse=True):
-        for path in stores.called([version.identity] if version.identity else []):
+    for version in sorted(kept, key=lambda version: (version.run, str(version.dataset)), reverse=True):
+        for path in stores.named_by([version.identity] if version.identity else []):
             reasons.setdefault(path, f"{version.dataset.relative_to(stores.root)} of {version.run} names it")
     for model in registered:
-        for path in stores.called(tokens_in(model.text)):
+        for path in stores.named_by(tokens_in(model.text)):
             reasons.setdefault(path, f"the registered model {model.name} refers to it")
     for path in stores.holding(texts_in(settings)):
         reasons.setdefault(path, "the settings name it")
@@ -286,46 +258,47 @@ def plan_pruning(
     """
     versions, never_written = _find_versions(root)
     kept = _judge_versions(root, versions, keep_last, registered)
-    old = f"older than the last {keep_last}, and no kept run or registered model needs it"
-    entries = [
-        Entry("version", one.path, _num_bytes(one.path), one in kept, kept.get(one, old))
-        for one in sorted(versions, key=lambda one: (one.run, str(one.dataset)))
-    ]
     stores = _Stores(root)
     reasons = _judge_artifacts(stores, kept, registered, settings)
-    named = stores.called(one.identity for one in versions if one.identity)
-    results = {
-        path for path in stores.artifacts if path not in named and path not in reasons and stores.inputs_of(path)
-    }
-    while found := {path for path in results if path not in reasons and stores.inputs_of(path) <= set(reasons)}:
-        reasons |= dict.fromkeys(found, "a result of kept work")
-    for path in sorted(stores.artifacts):
-        gone = sorted(stores.inputs_of(path) - set(reasons))
-        if path in reasons:
-            keep, why = True, reasons[path]
-        elif path in named:
-            keep, why = False, "only versions that go name it"
-        elif gone:
-            keep, why = False, f"made from {stores.name_of(gone[0])}, which goes"
+    named = stores.named_by(version.identity for version in versions if version.identity)
+    inputs = {path: stores.inputs_of(path) for path in stores.artifacts}
+    results = {path for path in inputs if path not in named and path not in reasons and inputs[path]}
+    while new := {path for path in results if path not in reasons and inputs[path] <= set(reasons)}:
+        reasons |= dict.fromkeys(new, "a result of kept work")
+    entries: list[Entry] = []
+
+    def add(kind: str, path: Path, keep: bool, why: str) -> None:
+        num_bytes = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
+        entries.append(Entry(kind, path, num_bytes, keep, why))
+
+    def add_by_age(kind: str, path: Path, what: str) -> None:
+        age = (now - max(part.lstat().st_mtime for part in (path, *path.rglob("*")))) / SECONDS_PER_DAY
+        if _is_held(path):
+            add(kind, path, True, "somebody is at work on it")
+        elif age < unfinished_days:
+            add(kind, path, True, f"{what}, but younger than {unfinished_days:g} days")
         else:
-            keep, why = _by_age(path, unfinished_days, now, "no dataset names it")
-        entries.append(Entry("artifact", path, _num_bytes(path), keep, why))
+            add(kind, path, False, f"{what}, and older than {unfinished_days:g} days")
+
+    old = f"older than the last {keep_last}, and no kept run or registered model needs it"
+    for version in sorted(versions, key=lambda version: (version.run, str(version.dataset))):
+        add("version", version.path, version in kept, kept.get(version, old))
+    for path, sources in inputs.items():
+        if path in reasons:
+            add("artifact", path, True, reasons[path])
+        elif path in named:
+            add("artifact", path, False, "only versions that go name it")
+        elif gone := sorted(sources - set(reasons)):
+            add("artifact", path, False, f"made from {stores.name_of(gone[0])}, which goes")
+        else:
+            add_by_age("artifact", path, "no dataset names it")
     for path in [*stores.unfinished, *never_written]:
-        keep, why = _by_age(path, unfinished_days, now, "unfinished")
-        entries.append(Entry("unfinished", path, _num_bytes(path), keep, why))
-    entries += [
-        Entry("leftover", path, _num_bytes(path), False, "left over from an earlier removal")
-        for path in stores.leftovers
-    ]
-    return entries + [Entry("unknown", path, _num_bytes(path), True, why) for path, why in stores.unknown.items()]
-
-
-def _by_age(path: Path, days: float, now: float, what: str) -> tuple[bool, str]:
-    if _is_held(path):
-        return True, "somebody is at work on it"
-    if _age_days(path, now) < days:
-        return True, f"{what}, but younger than {days:g} days"
-    return False, f"{what}, and older than {days:g} days"
+        add_by_age("unfinished", path, "unfinished")
+    for path in stores.leftovers:
+        add("leftover", path, False, "left over from an earlier removal")
+    for path, why in stores.unknown.items():
+        add("unknown", path, True, why)
+    return entries
 
 
 def remove_unneeded(root: Path, entries: Sequence[Entry]) -> list[Entry]:
@@ -362,20 +335,18 @@ def remove_unneeded(root: Path, entries: Sequence[Entry]) -> list[Entry]:
 def _put_aside(path: Path) -> bool:
     """Rename a directory of a store so that nobody takes it for an artifact; False if somebody is at work on it."""
     aside = path.with_name(path.name + REMOVED)
-    try:
-        with FileLock(path.parent / f".{path.name.partition('.')[0]}.lock").acquire(timeout=0):
-            if aside.exists():
-                shutil.rmtree(aside)
-            if path.exists():
-                path.rename(aside)
-    except Timeout:
-        return False
-    return True
+    with suppress(Timeout), _lock_of(path):
+        if aside.exists():
+            shutil.rmtree(aside)
+        if path.exists():
+            path.rename(aside)
+        return True
+    return False
 
 
 def as_table(root: Path, entries: Sequence[Entry]) -> pd.DataFrame:
     """Return one row per entry: kind, what (below the root), bytes, kept and why."""
-    rows = [(one.kind, str(one.path.relative_to(root)), one.num_bytes, one.keep, one.why) for one in entries]
+    rows = [(e.kind, str(e.path.relative_to(root)), e.num_bytes, e.keep, e.why) for e in entries]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -399,26 +370,21 @@ def describe(root: Path, entries: Sequence[Entry], confirmed: bool) -> str:
     def line_of(entry: Entry) -> tuple[bool, str, str]:
         if RUN.fullmatch(entry.path.name):
             return not entry.keep, f"versions of {entry.path.name}", entry.why
-        own = entry.path.parent if entry.keep and entry.kind == "artifact" else entry.path
-        # Every kept artifact has a reason of its own, which the full table tells.
-        why = "needed by what is kept" if entry.keep and entry.kind == "artifact" else entry.why
-        return not entry.keep, str(own.relative_to(root)), why
+        if entry.keep and entry.kind == "artifact":
+            # Every kept artifact has a reason of its own, which the full table tells.
+            return False, str(entry.path.parent.relative_to(root)), "needed by what is kept"
+        return not entry.keep, str(entry.path.relative_to(root)), entry.why
 
     removed = "removed" if confirmed else "would be removed"
     rows = [("", "what", "number", "size", "why")]
     for (goes, what, why), group in groupby(sorted(entries, key=line_of), key=line_of):
-        own = list(group)
-        rows.append((removed if goes else "kept", what, str(len(own)), _size(sum(e.num_bytes for e in own)), why))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}  {row[4]}"
-        for row in rows
-    ]
-    gone = [entry for entry in entries if not entry.keep]
-    lines.append(
-        f"{len(gone)} of {len(entries)} {removed}, {_size(sum(one.num_bytes for one in gone))} "
-        f"of {_size(sum(one.num_bytes for one in entries))}."
-    )
+        sizes = [entry.num_bytes for entry in group]
+        rows.append((removed if goes else "kept", what, str(len(sizes)), _size(sum(sizes)), why))
+    first, second, third, fourth = (max(len(row[column]) for row in rows) for column in range(4))
+    lines = [f"{a:<{first}}  {b:<{second}}  {c:>{third}}  {d:>{fourth}}  {why}" for a, b, c, d, why in rows]
+    gone = [entry.num_bytes for entry in entries if not entry.keep]
+    total = _size(sum(entry.num_bytes for entry in entries))
+    lines.append(f"{len(gone)} of {len(entries)} {removed}, {_size(sum(gone))} of {total}.")
     if gone and not confirmed:
         lines.append("Nothing has been removed; add prune.confirm=true to --params to do so.")
     return "\n".join(lines)

@@ -73,10 +73,6 @@ class Store:
         """Return where `make` keeps what a recipe makes, whether it is there or not."""
         return artifact_path(self.folder(recipe.kind), recipe.identity_inputs)
 
-    def has(self, recipe: Recipe[Any]) -> bool:
-        """Tell whether what a recipe makes is there, not verified."""
-        return self.path(recipe).exists()
-
 
 @dataclass(frozen=True)
 class Run:

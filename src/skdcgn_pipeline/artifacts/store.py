@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ class ArtifactWriter:
             if sha256_of_file(source) != other.manifest["files"][name]:
                 logger.warning("%s no longer matches its checksum; it is not taken over", source)
                 continue
-            self.write(name, _copier(source))
+            self.write(name, partial(_link_or_copy, source))
             return True
         return False
 
@@ -231,17 +232,13 @@ class Artifact:
         return artifact
 
 
-def _copier(source: Path) -> Callable[[Path], object]:
-    """Return what makes a file the same as `source`, sharing its space where the disk can do that."""
-
-    def link_or_copy(path: Path) -> None:
-        path.unlink(missing_ok=True)
-        try:
-            os.link(source, path)
-        except OSError:  # another disk, or one that knows no links
-            shutil.copyfile(source, path)
-
-    return link_or_copy
+def _link_or_copy(source: Path, path: Path) -> None:
+    """Make a file the same as `source`, sharing its space where the disk can do that."""
+    path.unlink(missing_ok=True)
+    try:
+        os.link(source, path)
+    except OSError:  # another disk, or one that knows no links
+        shutil.copyfile(source, path)
 
 
 def find_artifacts(store: Path, inputs: Mapping[str, Any], but: str) -> list[Artifact]:
@@ -249,8 +246,8 @@ def find_artifacts(store: Path, inputs: Mapping[str, Any], but: str) -> list[Art
 
     In a fixed order; their files are not verified.
     """
-    wanted = {name: value for name, value in _complete(inputs).items() if name != but}
-    found = []
+    wanted = _without(but, _complete(inputs))
+    matching = []
     for path in sorted(store.glob(f"*/{MANIFEST}")):
         if path.parent.suffix == ".partial":
             continue
@@ -259,9 +256,13 @@ def find_artifacts(store: Path, inputs: Mapping[str, Any], but: str) -> list[Art
         except DamagedFileError as error:
             logger.warning("%s", error)
             continue
-        if {name: value for name, value in artifact.inputs.items() if name != but} == wanted:
-            found.append(artifact)
-    return found
+        if _without(but, artifact.inputs) == wanted:
+            matching.append(artifact)
+    return matching
+
+
+def _without(name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in inputs.items() if key != name}
 
 
 def _complete(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -355,17 +356,12 @@ def check_writable(
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            raise SettingError(
-                "output directory", "a directory", f"the file {directory}", "Choose another data root."
-            ) from error
+            got = f"the file {directory}"
+            raise SettingError("output directory", "a directory", got, "Choose another data root.") from error
         probe = directory / f".write-test.{os.getpid()}"
         probe.write_bytes(b"")
         probe.unlink()
     free = shutil.disk_usage(directory).free
     if free < needed_bytes:
-        raise SettingError(
-            "output directory",
-            f"{needed_bytes / 2**20:,.0f} MiB free in {directory}",
-            f"{free / 2**20:,.0f} MiB",
-            remedy,
-        )
+        expected = f"{needed_bytes / 2**20:,.0f} MiB free in {directory}"
+        raise SettingError("output directory", expected, f"{free / 2**20:,.0f} MiB", remedy)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -57,20 +58,19 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise SettingError(str(path), "JSON", error, "Get the file again; its SHA-256 is known.") from error
+        _refuse(path, "JSON", error)
+
+
+def _refuse(path: Path, expected: str, got: object) -> NoReturn:
+    raise SettingError(str(path), expected, got, "Get the file again; its SHA-256 is known.")
 
 
 def _check_indices(path: Path, indices: Iterable[object], num_classes: int) -> list[int]:
-    """Return indices of classes as they are.
-
-    Raises:
-        SettingError: If one is no class index.
-    """
+    """Return indices of classes as they are."""
     checked: list[int] = []
     for index in indices:
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < num_classes:
-            wanted = f"class indices from 0 to {num_classes - 1}"
-            raise SettingError(str(path), wanted, repr(index), "Get the file again; its SHA-256 is known.")
+            _refuse(path, f"class indices from 0 to {num_classes - 1}", repr(index))
         checked.append(index)
     return checked
 
@@ -84,8 +84,7 @@ def read_wnids(path: Path) -> tuple[str, ...]:
     wnids = _read_json(path)
     sound = isinstance(wnids, list) and all(isinstance(w, str) and re.fullmatch(r"n\d{8}", w) for w in wnids)
     if not sound or not wnids or len(set(wnids)) != len(wnids):
-        got = "something else" if not sound or not wnids else "some of them twice"
-        raise SettingError(str(path), "a list of WordNet ids", got, "Get the file again; its SHA-256 is known.")
+        _refuse(path, "a list of WordNet ids", "some of them twice" if sound and wnids else "something else")
     return tuple(wnids)
 
 
@@ -100,14 +99,13 @@ def read_in9(path: Path, num_classes: int, num_groups: int) -> Tensor:
     """
     table = _read_json(path)
     if not isinstance(table, dict):
-        raise SettingError(str(path), "an object of class indices", type(table).__name__, "Get the file again.")
+        _refuse(path, "an object of class indices", type(table).__name__)
     keys = _check_indices(path, (int(key) if str(key).isdigit() else key for key in table), num_classes)
-    missing = sorted(set(range(num_classes)) - set(keys))
-    if missing:
-        raise SettingError(str(path), f"all of {num_classes} classes", f"{len(missing)} missing", "Get it again.")
+    if missing := set(range(num_classes)) - set(keys):
+        _refuse(path, f"all of {num_classes} classes", f"{len(missing)} missing")
     groups = _check_indices(path, (group for group in table.values() if group != NOT_IN_IN9), num_groups)
     if sorted(set(groups)) != list(range(num_groups)):
-        raise SettingError(str(path), f"classes of all {num_groups} groups", sorted(set(groups)), "Get it again.")
+        _refuse(path, f"classes of all {num_groups} groups", sorted(set(groups)))
     in9_of_class = torch.full((num_classes,), NOT_IN_IN9)
     in9_of_class[torch.tensor(keys)] = torch.tensor(list(table.values()))
     return in9_of_class
@@ -120,13 +118,12 @@ def read_categories(path: Path, num_classes: int) -> dict[str, Tensor]:
         SettingError: If a category is empty, an index is out of range, or a class is in two categories.
     """
     table = _read_json(path)
-    if not isinstance(table, dict) or not all(isinstance(own, list) and own for own in table.values()):
-        raise SettingError(str(path), "a list of classes for each category", "something else", "Get the file again.")
-    categories = {name: torch.tensor(_check_indices(path, own, num_classes)) for name, own in table.items()}
-    indices = [index for own in table.values() for index in own]
-    twice = sorted({index for index in indices if indices.count(index) > 1})
-    if twice:
-        raise SettingError(str(path), "every class in one category at most", f"{twice} in several", "Get it again.")
+    if not isinstance(table, dict) or not all(isinstance(classes, list) and classes for classes in table.values()):
+        _refuse(path, "a list of classes for each category", "something else")
+    categories = {name: torch.tensor(_check_indices(path, classes, num_classes)) for name, classes in table.items()}
+    counts = Counter(index for classes in table.values() for index in classes)
+    if twice := sorted(index for index, count in counts.items() if count > 1):
+        _refuse(path, "every class in one category at most", f"{twice} in several")
     return categories
 
 
@@ -137,11 +134,10 @@ def read_tables(assets: Path | str) -> ImageNetTables:
         SettingError: If one is absent or does not hold what it should.
     """
     paths = require_assets(assets, [WNIDS_FILE, IN9_FILE, IN9_NAMES_FILE, CATEGORIES_FILE])
-    wnids = read_wnids(paths[0])
-    names = tuple(line.split()[0].lower() for line in paths[2].read_text(encoding="utf-8").splitlines() if line.strip())
-    return ImageNetTables(
-        wnids, read_in9(paths[1], len(wnids), len(names)), names, read_categories(paths[3], len(wnids))
-    )
+    wnids, in9_names = read_wnids(paths[0]), paths[2].read_text(encoding="utf-8").splitlines()
+    names = tuple(line.split()[0].lower() for line in in9_names if line.strip())
+    in9_of_class = read_in9(paths[1], len(wnids), len(names))
+    return ImageNetTables(wnids, in9_of_class, names, read_categories(paths[3], len(wnids)))
 
 
 # --- folders -------------------------------------------------------------------------------------
@@ -154,8 +150,7 @@ def check_wordnet_names(root: Path | str, wnids: tuple[str, ...], setting: str) 
         SettingError: If there is no such folder, or one in it is no class.
     """
     names = [folder.name for folder in folders_in(Path(root), setting)]
-    unknown = sorted(set(names) - set(wnids))
-    if unknown:
+    if unknown := sorted(set(names) - set(wnids)):
         raise SettingError(
             setting,
             f"class folders named by the {len(wnids)} WordNet ids of the index table",
@@ -235,8 +230,8 @@ def parse_cue_conflict_name(name: str, categories: Iterable[str], setting: str =
         raise SettingError(setting, "images named like cat7-bottle2.png (shape, texture)", repr(name), remedy)
     for category in match.groups():
         if category not in known:
-            wanted = f"one of {', '.join(known)}"
-            raise SettingError(setting, wanted, f"'{category}' in '{name}'", nearest(category, known))
+            got = f"'{category}' in '{name}'"
+            raise SettingError(setting, f"one of {', '.join(known)}", got, nearest(category, known))
     return [known.index(category) for category in match.groups()]
 
 
@@ -250,25 +245,16 @@ def list_cue_conflict(root: Path | str, categories: Iterable[str], setting: str 
         SettingError: If a name is of another form, or its shape is not that of its folder.
     """
     known = tuple(categories)
-    names, indices = [], []
-    for folder, files in files_in_classes(Path(root), setting).items():
-        for name in files:
-            indices.append(parse_cue_conflict_name(Path(name).name, known, setting))
-            names.append(name)
-            if known[indices[-1][0]] != folder:
-                got = f"'{name}'"
-                raise SettingError(setting, "images in the folder of their shape", got, "Put it where it belongs.")
+    files = files_in_classes(Path(root), setting)
+    split = labelled(Path(root), files, dict.fromkeys(files, -1), setting)
+    indices = [parse_cue_conflict_name(Path(name).name, known, setting) for name in split.names]
+    for name, (category, _) in zip(split.names, indices, strict=True):
+        if known[category] != name.partition("/")[0]:
+            remedy = "Put it where it belongs."
+            raise SettingError(setting, "images in the folder of their shape", f"'{name}'", remedy)
     shape, texture = torch.tensor(indices).T
-    return ListedSplit(
-        name=CUE_CONFLICT,
-        role="test",
-        root=Path(root),
-        names=tuple(names),
-        labels=torch.full_like(shape, -1),
-        attributes={"shape": shape, "texture": texture},
-        attribute_names={"shape": known, "texture": known},
-        setting=setting,
-    )
+    names = {"shape": known, "texture": known}
+    return replace(split, name=CUE_CONFLICT, attributes={"shape": shape, "texture": texture}, attribute_names=names)
 
 
 @dataclass(frozen=True)
@@ -299,7 +285,7 @@ class ImageNetFolders:
 
     @property
     def of_imagenet9(self) -> dict[str, Path]:
-        """Folders of ImageNet-9 that must be there, and those that are."""
+        """Folders of ImageNet-9 that must be there, and those that are, by name."""
         if self.imagenet9 is None:
             return {}
         folders = {name: Path(self.imagenet9) / name for name in IMAGENET9_FOLDERS}

@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -73,8 +74,8 @@ class ListedSplit:
         paths = [self.root / name for name in names]
         sizes = [_size_of(path) for path in paths]
         known = {key: values.tolist() for key, values in self.attributes.items()}
-        told = (self.name, self.role, self.labels.tolist(), known, dict(self.attribute_names), names, sizes)
-        digest = hashlib.sha256(repr(told).encode())
+        facts = (self.name, self.role, self.labels.tolist(), known, dict(self.attribute_names), names, sizes)
+        digest = hashlib.sha256(repr(facts).encode())
         if sum(sizes) <= HASHED_BYTES:
             for path, size in zip(paths, sizes, strict=True):
                 digest.update(path.read_bytes() if size else b"")
@@ -159,14 +160,13 @@ def files_in_classes(root: Path, setting: str) -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
     others = []
     for folder in folders_in(root, setting):
-        names, seen = [], set()
+        paths, seen = [], set()
         for parent, below, leaves in os.walk(folder, followlinks=True):
             seen.add(Path(parent).resolve())  # links may lead in circles
-            below[:] = sorted(one for one in below if _counts(one) and (Path(parent) / one).resolve() not in seen)
-            paths = [(Path(parent) / leaf).relative_to(root).as_posix() for leaf in leaves if _counts(leaf)]
-            names += [path for path in paths if Path(path).suffix.lower() in _endings()]
-            others += [path for path in paths if Path(path).suffix.lower() not in _endings()]
-        files[folder.name] = sorted(names)
+            below[:] = sorted(n for n in below if _counts(n) and (Path(parent) / n).resolve() not in seen)
+            paths += [(Path(parent) / leaf).relative_to(root).as_posix() for leaf in leaves if _counts(leaf)]
+        files[folder.name] = sorted(path for path in paths if Path(path).suffix.lower() in _endings())
+        others += [path for path in paths if Path(path).suffix.lower() not in _endings()]
     if not any(files.values()):
         raise SettingError(setting, "images in folders, one per class", f"none in {root}", "Correct the path.")
     if others:
@@ -207,7 +207,7 @@ def list_folder(
         raise SettingError(setting, layout, f"no 'train' but {some_of([*roots])}", REMEDY)
     tables = {name: _read_metadata(root / METADATA) for name, root in roots.items()}
     masks = {name: _find_masks(folder, root, tables[name]) for name, root in roots.items()}
-    mask_files = {path for own in masks.values() for path in own.values()}
+    mask_files = {path for of_split in masks.values() for path in of_split.values()}
     mask_roots = {path.relative_to(folder).parts[0] for path in mask_files if path.is_relative_to(folder)}
     for name in [*roots]:
         holds_masks = name.endswith(MASK_SUFFIX) and name.removesuffix(MASK_SUFFIX) in roots
@@ -215,7 +215,7 @@ def list_folder(
             del roots[name]
     files = {
         name: {
-            label: [one for one in names if (root / one).resolve() not in mask_files]
+            label: [path for path in names if (root / path).resolve() not in mask_files]
             for label, names in files_in_classes(root, setting).items()
         }
         for name, root in roots.items()
@@ -235,14 +235,13 @@ def list_folder(
 def _list_split(
     name: str, root: Path, files: Mapping[str, Sequence[str]], classes: Sequence[str], setting: str
 ) -> ListedSplit:
-    empty = [label for label, names in files.items() if not names]
-    if empty:
+    if empty := [label for label, names in files.items() if not names]:
         logger.warning("%s: class folders without an image are left out: %s", root, some_of(empty))
-    for label, names in files.items():
-        if names and label not in classes:
+    filled = {label: names for label, names in files.items() if names}
+    for label in filled:
+        if label not in classes:
             wanted = f"a class of '{TRAIN}'"
             raise SettingError(setting, wanted, f"the folder '{label}' in {root}", nearest(label, classes))
-    filled = {label: names for label, names in files.items() if names}
     split = labelled(root, filled, {label: number for number, label in enumerate(classes)}, setting)
     if name == TRAIN:
         return replace(split, role="train")
@@ -318,41 +317,28 @@ def _with_attributes(
             number = len(names) - len(table)
             logger.warning("%s: %d images have no row; nothing else is known of them", split.root / METADATA, number)
         columns[split.name] = table.reindex(names, fill_value="")
-    values = {
-        column: sorted({value for table in columns.values() for value in table.get(column, ()) if value})
-        for column in dict.fromkeys(column for table in columns.values() for column in table.columns)
-    }
-    numbered = {column: _number(names) for column, names in values.items()}
-    told = {column: tuple(names) for column, names in values.items() if not _are_numbers(names)}
+    numbers: dict[str, dict[str, int]] = {}  # of each value of a column: its own, where all are numbers from 0 on
+    named: dict[str, tuple[str, ...]] = {}
+    for column in dict.fromkeys(chain(*columns.values())):
+        values = sorted({value for table in columns.values() for value in table.get(column, ()) if value})
+        if all(value.isascii() and value.isdigit() for value in values):
+            numbers[column] = {value: int(value) for value in values}
+        else:
+            numbers[column] = {value: number for number, value in enumerate(values)}
+            named[column] = tuple(values)
     result = []
     for split in splits:
-        table = columns[split.name]
-        own = masks[split.root.name]
-        paths = [own.get(_normal(name)) for name in split.names]
-        if own and None in paths:
+        table, of_split = columns[split.name], masks[split.root.name]
+        paths = [of_split.get(_normal(name)) for name in split.names]
+        complete = bool(of_split) and None not in paths
+        if of_split and not complete:
             logger.warning("%s: %d images have no mask; none is used", split.root, paths.count(None))
         result.append(
             replace(
                 split,
-                attributes={
-                    column: torch.tensor([numbered[column].get(value, -1) for value in table[column]])
-                    for column in table.columns
-                },
-                attribute_names={column: told[column] for column in table.columns if column in told},
-                masks=tuple(os.path.relpath(path, split.root) for path in paths if path)
-                if own and all(paths)
-                else None,
+                attributes={c: torch.tensor([numbers[c].get(value, -1) for value in table[c]]) for c in table},
+                attribute_names={column: named[column] for column in table if column in named},
+                masks=tuple(os.path.relpath(path, split.root) for path in paths if path) if complete else None,
             )
         )
     return result
-
-
-def _are_numbers(values: Sequence[str]) -> bool:
-    return all(value.isascii() and value.isdigit() for value in values)
-
-
-def _number(values: Sequence[str]) -> dict[str, int]:
-    """Return the number of each value: its own, where all are numbers from 0 on."""
-    if _are_numbers(values):
-        return {value: int(value) for value in values}
-    return {value: number for number, value in enumerate(values)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_
 from skdcgn_pipeline.images.assets import names_below, require_assets
 from skdcgn_pipeline.images.bias import apply_bias
 from skdcgn_pipeline.images.grey import CLASS_NAMES, IMAGE_SIZE, SOURCES, GreyImages, read_grey_images, source_files
-from skdcgn_pipeline.images.image_set import ImagesInMemory, Role, Split
+from skdcgn_pipeline.images.image_set import ImageRows, ImagesInMemory, Role, Split
 from skdcgn_pipeline.images.listing import ListedImages, ListedSplit, list_folder, logger, some_of
 from skdcgn_pipeline.images.reading import PICTURE_ERRORS, crop_centre, describe_fault, open_rgb, to_bytes
 from skdcgn_pipeline.images.stored import ImageFiles, StoredImages, has_split, write_card, write_split
@@ -172,39 +172,32 @@ class FolderImagesRecipe(Recipe[StoredImages]):
     def _read(self, split: ListedSplit) -> Split:
         """Return a split without its unreadable images."""
         progress = Progress(f"reading {split.root.name}", len(split), "images")
-        images: list[Tensor] = []
-        masks: list[Tensor] = []
+        decoded: list[tuple[Tensor, ...]] = []
         faults: dict[int, str] = {}
         with ThreadPoolExecutor(decoding_threads()) as threads:
             for first in range(0, len(split), IMAGES_PER_CHECK):
                 part = range(first, min(first + IMAGES_PER_CHECK, len(split)))
-                for row, found in zip(part, threads.map(lambda row: self._decode(split, row), part), strict=True):
-                    if isinstance(found, str):
-                        faults[row] = found
-                    elif self.decoded:
-                        images.append(found[0])
-                        masks += found[1:]
+                for row, result in zip(part, threads.map(partial(self._decode, split), part), strict=True):
+                    if isinstance(result, str):
+                        faults[row] = result
+                    else:
+                        decoded.append(result)
                 progress.advance(len(part))
                 if stop_requested() and progress.done < progress.total:
                     progress.interrupt()
         progress.finish()
         self._refuse(split, faults)
         left = split.take([row for row in range(len(split)) if row not in faults]) if faults else split
-        return Split(
-            name=left.name,
-            role=left.role,
-            rows=ImagesInMemory(torch.stack(images)) if self.decoded else self._files(left, left.names, "RGB"),
-            labels=left.labels,
-            attributes=left.attributes,
-            attribute_names=left.attribute_names,
-            masks=None
-            if left.masks is None
-            else ImagesInMemory(torch.stack(masks))
-            if self.decoded
-            else self._files(left, left.masks, "L"),
-        )
+        images, masks = self._files(left, left.names, "RGB"), self._files(left, left.masks, "L")
+        if self.decoded:
+            images, *others = (ImagesInMemory(torch.stack(pictures)) for pictures in zip(*decoded, strict=True))
+            masks = others[0] if others else None
+        assert images is not None
+        return Split(left.name, left.role, images, left.labels, left.attributes, left.attribute_names, masks)
 
-    def _files(self, split: ListedSplit, names: Sequence[str], mode: str) -> ImageFiles:
+    def _files(self, split: ListedSplit, names: Sequence[str] | None, mode: str) -> ImageRows | None:
+        if names is None:
+            return None
         return ImageFiles(split.root.resolve(), tuple(names), self.image_size, self.resize, mode)
 
     def _decode(self, split: ListedSplit, row: int) -> tuple[Tensor, ...] | str:
@@ -217,9 +210,9 @@ class FolderImagesRecipe(Recipe[StoredImages]):
                 pictures.append(open_rgb(path).convert("L"))
         except PICTURE_ERRORS as error:
             return describe_fault(error, path)
-        sizes = [picture.size for picture in pictures]
+        sizes = [f"{picture.width} x {picture.height}" for picture in pictures]
         if sizes[0] != sizes[-1]:
-            return f"its mask has {_size(sizes[-1])} pixels instead of {_size(sizes[0])}"
+            return f"its mask has {sizes[-1]} pixels instead of {sizes[0]}"
         if not self.decoded:
             return ()
         return tuple(to_bytes(crop_centre(picture, self.image_size, self.resize)) for picture in pictures)
@@ -236,9 +229,8 @@ class FolderImagesRecipe(Recipe[StoredImages]):
             remedy = "Replace them, or leave them out with `skip_unreadable`."
             raise SettingError(split.setting, "readable images", f"{len(faults)} ({shown}) {where}", remedy)
         if len(faults) == len(split):
-            raise SettingError(
-                split.setting, "at least one usable image", f"none {where} ({shown})", "Give a sound folder."
-            )
+            got = f"none {where} ({shown})"
+            raise SettingError(split.setting, "at least one usable image", got, "Give a sound folder.")
         if faults:
             logger.warning("%s: %d unreadable images are left out: %s %s", split.name, len(faults), shown, where)
 
@@ -279,7 +271,3 @@ def check_images(images: Images, prepare: Prepare, variant: str, assets: str, se
     recipe = image_set_recipe(images, prepare, variant, assets, seed)
     if isinstance(recipe, BiasedImagesRecipe):
         recipe.asset_files()
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"

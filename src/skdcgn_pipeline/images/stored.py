@@ -118,26 +118,22 @@ class StoredImages:
             DamagedFileError: If its file is damaged.
         """
         card = self.artifact.read_json(f"splits/{name}/{SPLIT_CARD}")
-        size, resize = self.image_size, card["resize"]
         columns = read_columns(self.artifact.path(f"splits/{name}/{ROWS}"), card["columns"], card["num_rows"])
         values = {key: torch.from_numpy(column) for key, column in columns.items()}
-        root = Path(card["root"]) if card["root"] else None
-
-        def rows(key: str, mode: str) -> ImageRows | None:
+        rows: dict[str, ImageRows] = {}
+        for key, mode in (("images", "RGB"), ("masks", "L")):
             if key in values:
-                return ImagesInMemory(values[key])
-            return None if card[key] is None or root is None else ImageFiles(root, (*card[key],), size, resize, mode)
-
-        images = rows("images", "RGB")
-        assert images is not None
+                rows[key] = ImagesInMemory(values[key])
+            elif card[key] is not None:
+                rows[key] = ImageFiles(Path(card["root"]), (*card[key],), self.image_size, card["resize"], mode)
         return Split(
             name=name,
             role=self.roles[name],
-            rows=images,
+            rows=rows["images"],
             labels=values["labels"],
             attributes={key.removeprefix(ATTRIBUTE): v for key, v in values.items() if key.startswith(ATTRIBUTE)},
             attribute_names={key: tuple(names) for key, names in card["attribute_names"].items()},
-            masks=rows("masks", "L"),
+            masks=rows.get("masks"),
         )
 
 

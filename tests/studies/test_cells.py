@@ -19,7 +19,7 @@ from skdcgn_pipeline.parameters import (
 from skdcgn_pipeline.parameters.ablation import STUDIES as NAMES
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.studies.contract import Cell, CellData, Sources
-from skdcgn_pipeline.studies.registry import STUDIES, expand_cells, expand_study
+from skdcgn_pipeline.studies.registry import STUDIES, expand_cells
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 ROTATION = Transformation(kind="rotation", strength=10)
@@ -66,7 +66,12 @@ def make(**changes: Any) -> Ablation:
 
 
 def cells_of(study: str, **changes: Any) -> dict[str, Cell]:
-    return {cell.name: cell for cell in expand_study(study, make(**changes), STUDENTS)}
+    return {cell.name: cell for cell in STUDIES[study].cells(make(**changes), STUDENTS)}
+
+
+def trio_of(cell: Cell) -> dict[str, Distill]:
+    """Return how the students of a cell are distilled, by mechanism."""
+    return dict(zip(MECHANISMS, cell.data.students, strict=True))
 
 
 def with_shape(*added: Transformation) -> Composition:
@@ -185,9 +190,7 @@ def test_losses_leave_out_each_term_and_leave_each_alone_and_change_the_temperat
     none = dict.fromkeys(LossWeights.model_fields, 0.0)
 
     def weights(name: str, mechanism: str) -> dict[str, float]:
-        students = cells[name].data.students
-        assert students is not None
-        return getattr(students, mechanism).weights.model_dump()
+        return trio_of(cells[name])[mechanism].weights.model_dump()
 
     for mechanism in MECHANISMS:
         whole = STUDENTS[mechanism].weights.model_dump()
@@ -200,12 +203,10 @@ def test_losses_leave_out_each_term_and_leave_each_alone_and_change_the_temperat
     for mechanism in ("texture", "background"):  # which have no cross-entropy
         assert weights("only binary_cross_entropy", mechanism) == none | {"pixel": 1.0}
     for name, cell in cells.items():
-        students = cell.data.students
-        assert students is not None
-        own = [getattr(students, mechanism) for mechanism in MECHANISMS]
+        own = trio_of(cell).values()
         assert {one.kl_temperature for one in own} == {1.0 if name == "T = 1" else 8.0}
         assert {(one.num_steps, one.judge_every_steps) for one in own} == {(2, 1)}
-        assert cell.data.model_copy(update={"students": None}) == CellData(sources=OWN, composition=REFERENCE)
+        assert cell.data.model_copy(update={"students": ()}) == CellData(sources=OWN, composition=REFERENCE)
         assert changed(cell) == (
             "",
             "",
@@ -220,12 +221,11 @@ def test_size_distils_trios_of_one_architecture_and_refers_to_the_teacher():
     assert list(cells) == ["teacher", "students compact 2-2-2", "students tinygan 3"]
     assert cells["teacher"].data == CellData(sources=TEACHER, composition=REFERENCE)
     for name, student in zip(list(cells)[1:], make().size.students, strict=True):
-        students = cells[name].data.students
-        assert students is not None
+        students = trio_of(cells[name])
         for mechanism in MECHANISMS:
             changes = {"num_steps": 6, "student": student}
-            assert getattr(students, mechanism) == STUDENTS[mechanism].model_copy(update=changes)
-        assert cells[name].data == CellData(sources=OWN, composition=REFERENCE, students=students)
+            assert students[mechanism] == STUDENTS[mechanism].model_copy(update=changes)
+        assert cells[name].data == CellData(sources=OWN, composition=REFERENCE, students=(*students.values(),))
         assert cells[name].reference == "teacher"
 
 
@@ -269,12 +269,11 @@ def test_stage_transforms_when_composing_or_in_the_teachers_training():
 def test_monolith_is_one_student_at_the_budget_of_each_of_the_trio():
     cells = cells_of("monolith")
     assert list(cells) == ["trio", "monolith"]
-    trio = cells["trio"].data.students
-    assert trio is not None
+    trio = trio_of(cells["trio"])
     for mechanism in MECHANISMS:
-        assert getattr(trio, mechanism) == STUDENTS[mechanism].model_copy(update={"num_steps": 6})
+        assert trio[mechanism] == STUDENTS[mechanism].model_copy(update={"num_steps": 6})
     whole = STUDENTS["texture"].model_copy(update={"num_steps": 6, "student": Student(width=(4, 4, 4))})
-    assert cells["monolith"].data == CellData(sources=None, composition=REFERENCE, monolith=whole)
+    assert cells["monolith"].data == CellData(sources=None, composition=REFERENCE, students=(whole,))
     assert {cell.reference for cell in cells.values()} == {"trio"}
 
 
@@ -285,7 +284,7 @@ def test_the_source_of_the_reference_is_a_setting():
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_study_has_its_own_names_and_its_reference_comes_first(study):
-    cells = expand_study(study, make(), STUDENTS)
+    cells = STUDIES[study].cells(make(), STUDENTS)
     assert len({cell.name for cell in cells}) == len(cells)
     assert {cell.study for cell in cells} == {study}
     assert {cell.reference for cell in cells} == {cells[0].name}
@@ -297,11 +296,6 @@ def test_settings_know_the_studies_that_there_are():
     assert len({study.title for study in STUDIES.values()}) == len(STUDIES)
 
 
-def test_an_unknown_study_is_refused_with_the_nearest_name():
-    with pytest.raises(SettingError, match=r"ablation\.study: expected one of .* Did you mean 'stage'\?"):
-        expand_study("stages", make(), STUDENTS)
-
-
 # --- all of them ---------------------------------------------------------------------------------
 
 
@@ -310,7 +304,7 @@ def test_cells_come_in_the_order_in_which_studies_are_asked_for():
     cells = expand_cells(make(study=["source", "counts"]), STUDENTS)
     assert [cell.study for cell in cells] == ["source"] * 8 + ["counts"] * 5
     settings = make(study=["source", "counts"])
-    assert cells == [cell for study in settings.study for cell in expand_study(study, settings, STUDENTS)]
+    assert cells == [cell for study in settings.study for cell in STUDIES[study].cells(settings, STUDENTS)]
 
 
 def test_more_cells_than_confirmed_are_refused():

@@ -22,7 +22,7 @@ from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.samples.drawing import draw_samples
 from skdcgn_pipeline.studies import training_data
 from skdcgn_pipeline.studies.contract import Cell, Unit, UnitResult
-from skdcgn_pipeline.studies.registry import STUDIES, check_possible, expand_cells, expand_study
+from skdcgn_pipeline.studies.registry import STUDIES, check_possible, expand_cells
 from skdcgn_pipeline.studies.run import (
     CELL_COLUMNS,
     choose_engine,
@@ -75,7 +75,7 @@ def make(**changes: Any) -> Ablation:
 
 def cell(study: str, name: str, **changes: Any) -> Cell:
     """Return the cell of a study with a name."""
-    (found,) = [one for one in expand_study(study, make(**changes), STUDENTS) if one.name == name]
+    (found,) = [one for one in STUDIES[study].cells(make(**changes), STUDENTS) if one.name == name]
     return found
 
 
@@ -281,7 +281,7 @@ def test_examples_of_cells_show_the_same_draws(surroundings, workplace):
 
 
 def test_finished_units_are_not_computed_again(surroundings, monkeypatch):
-    units = units_of(expand_study("mixing", make(), STUDENTS), 2)
+    units = units_of(STUDIES["mixing"].cells(make(), STUDENTS), 2)
     told: list[UnitResult] = []
     first = run_units(units, surroundings, choose_engine(1), told.append)
     assert [result.unit for result in first] == [result.unit for result in told] == units
@@ -348,7 +348,7 @@ def test_a_unit_that_fails_leaves_the_others_alone(with_damaged_students, surrou
 
 
 def test_an_interrupted_study_keeps_what_is_done_and_goes_on(surroundings, tmp_path):
-    units = units_of(expand_study("mixing", make(), STUDENTS), 2)
+    units = units_of(STUDIES["mixing"].cells(make(), STUDENTS), 2)
     whole = run_units(units, replace(surroundings, stores=tmp_path / "whole"), choose_engine(1), ignore)
 
     def stop(result: UnitResult) -> None:
@@ -469,7 +469,7 @@ def test_the_parameters_are_those_of_the_whole_generator(workplace):
 
 @pytest.mark.slow
 def test_the_teacher_is_trained_on_with_and_without_a_transformation(surroundings, workplace):
-    cells = expand_study("stage", make(), STUDENTS)
+    cells = STUDIES["stage"].cells(make(), STUDENTS)
     results = [workplace.run(Unit(one, 0)) for one in cells]
     assert all(result["accuracy"] for result in results)
     # The reference and the cell that transforms when composing share their teacher.
@@ -529,7 +529,7 @@ def test_a_plan_is_told_by_study_and_by_cell(surroundings, workers):
 
 def test_a_plan_can_be_made_before_anything_is_there(surroundings):
     missing = replace(surroundings, student_samples=None)
-    plan = plan_units(units_of(expand_study("mixing", make(), STUDENTS), 2), missing)
+    plan = plan_units(units_of(STUDIES["mixing"].cells(make(), STUDENTS), 2), missing)
     assert plan["done"].tolist() == [0, 0]
     assert describe_plan(plan, missing, 1, cells=False).endswith(
         "Teacher samples and students are not there yet; they come first and are not counted."

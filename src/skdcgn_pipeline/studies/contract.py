@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from skdcgn_pipeline.parameters import Ablation, Composition, Distill, Settings, Transformation, Transformations
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -23,7 +23,7 @@ LossChange = Literal["", "all terms", "without", "only", "temperature"]
 Students = Mapping[str, Distill]  # per mechanism, how students are distilled outside of the studies
 
 
-class Sources(Settings):
+class Sources(NamedTuple):
     """Whose images each mechanism has: `own` are those of students that the cell distils."""
 
     shape: SourceName
@@ -33,42 +33,27 @@ class Sources(Settings):
     @classmethod
     def all_of(cls, source: SourceName) -> Sources:
         """Return the same source for every mechanism."""
-        return cls(shape=source, texture=source, background=source)
+        return cls(source, source, source)
 
     def __str__(self) -> str:
         by_source: dict[str, list[str]] = {}
-        for mechanism in MECHANISMS:
-            by_source.setdefault(getattr(self, mechanism), []).append(mechanism)
+        for mechanism, source in zip(MECHANISMS, self, strict=True):
+            by_source.setdefault(source, []).append(mechanism)
         if len(by_source) == 1:
-            return next(iter(by_source)).replace(OWN, "students of the cell")
+            return self.shape.replace(OWN, "students of the cell")
         return ", ".join(f"{source} {' + '.join(names)}" for source, names in by_source.items())
-
-
-class StudentSettings(Settings):
-    """How a trio of students is distilled."""
-
-    shape: Distill
-    texture: Distill
-    background: Distill
-
-    @classmethod
-    def trio(cls, settings: Ablation, students: Students, **changes: Any) -> StudentSettings:
-        """Return how a cell's own trio is distilled: as outside of the studies, at their budget."""
-        budget = {"num_steps": settings.distill.num_steps} | changes
-        return cls(**{mechanism: students[mechanism].model_copy(update=budget) for mechanism in MECHANISMS})
 
 
 class CellData(Settings):
     """What the classifiers of a cell are trained on.
 
     Attributes:
-        sources: Whose mechanisms are composed; None for a monolith.
+        sources: Whose mechanisms are composed; None for a student of the finished image.
         composition: How.
         per_shape: Counterfactuals of each mask, where the training set has a fixed size.
         dataset_size: That size; None composes without end.
         originals_share: Share of biased originals in every batch.
-        students: How the cell's own students are distilled.
-        monolith: How a student of the finished image is distilled instead.
+        students: How the cell's own students are distilled: one per mechanism, or that of the finished image.
         teacher_transformations: What a teacher is trained on with; None takes the teacher as it is.
     """
 
@@ -77,20 +62,14 @@ class CellData(Settings):
     per_shape: int = 1
     dataset_size: int | None = None
     originals_share: float = 0.0
-    students: StudentSettings | None = None
-    monolith: Distill | None = None
+    students: tuple[Distill, ...] = ()
     teacher_transformations: Transformations | None = None
 
-    @classmethod
-    def composed(cls, settings: Ablation, **changes: Any) -> CellData:
-        """Return the data of the reference with changes."""
-        return cls(**{"sources": Sources.all_of(settings.source), "composition": settings.composition} | changes)
 
-    @property
-    def distilled(self) -> list[Distill]:
-        """How each student that the cell distils for itself is distilled."""
-        trio = [getattr(self.students, mechanism) for mechanism in MECHANISMS] if self.students else []
-        return [*trio, self.monolith] if self.monolith else trio
+def trio(settings: Ablation, students: Students, **changes: Any) -> tuple[Distill, ...]:
+    """Return how a cell's own trio is distilled: as outside of the studies, at their budget."""
+    budget = {"num_steps": settings.distill.num_steps} | changes
+    return tuple(students[mechanism].model_copy(update=budget) for mechanism in MECHANISMS)
 
 
 def with_added(composition: Composition, mechanism: str, *added: Transformation) -> Composition:
@@ -107,7 +86,7 @@ class Cell:
     Attributes:
         study: Name of the study.
         name: What tables and figures call it; unique in its study.
-        reference: The cell of the same study that it is compared with; the reference names itself.
+        reference: The cell of the same study, one for all, that it is compared with; the reference names itself.
         data: What its classifiers are trained on.
         mechanism, transformation, strength: What was changed, where the study changes it.
         loss_change: How the terms of the distillation differ, where the study changes them.
@@ -131,7 +110,7 @@ class Cell:
     def describe(self) -> dict[str, Any]:
         """Return the columns of the tidy table that say what the cell is, a factor each."""
         data, flags = self.data, self.data.composition.counterfactual
-        composed = data.monolith is None
+        sources = data.sources._asdict() if data.sources else {}
         return {
             "study": self.study,
             "cell": self.name,
@@ -140,14 +119,14 @@ class Cell:
             "transformation": self.transformation,
             "strength": self.strength,
             "source": str(data.sources) if data.sources else MONOLITH,
-            **{f"source_{m}": getattr(data.sources, m) if data.sources else "" for m in MECHANISMS},
-            **{f"counterfactual_{m}": composed and getattr(flags, m) for m in MECHANISMS},
+            **{f"source_{m}": sources.get(m, "") for m in MECHANISMS},
+            **{f"counterfactual_{m}": bool(sources) and getattr(flags, m) for m in MECHANISMS},
             "stage": self.stage,
             "per_shape": data.per_shape if data.dataset_size else None,
             "dataset_size": data.dataset_size,
             "originals_share": data.originals_share,
             "loss_change": self.loss_change,
-            "distillation_steps": data.distilled[0].num_steps if data.distilled else None,
+            "distillation_steps": data.students[0].num_steps if data.students else None,
         }
 
 
@@ -203,6 +182,13 @@ class Study(ABC):
             settings: The grids.
             students: Where cells that distil students of their own start from, at a budget of their own.
         """
+
+    def cell(
+        self, settings: Ablation, name: str, reference: str = REFERENCE, factors: Mapping[str, Any] = {}, **data: Any
+    ) -> Cell:
+        """Return a cell that changes `data` of what the settings compose; `factors` say what, see `Cell`."""
+        changed = {"sources": Sources.all_of(settings.source), "composition": settings.composition} | data
+        return Cell(self.name, name, reference, CellData(**changed), **factors)
 
     def figure(self, rows: pd.DataFrame) -> Figure:
         """Draw the cells of one split, summarised by `summarise_cells`; by default accuracy with intervals."""

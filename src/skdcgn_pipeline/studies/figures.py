@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,13 +16,14 @@ from matplotlib.patches import Rectangle
 from skdcgn_pipeline.metrics.statistics import SIGNIFICANCE
 from skdcgn_pipeline.reporting.pictures import COLOUR_OF
 from skdcgn_pipeline.studies.contract import OWN
-from skdcgn_pipeline.studies.words import records_of, signed
+from skdcgn_pipeline.studies.words import Row, signed
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
+STYLE = {"axes.labelsize": 8, "axes.titlesize": 9}
 MIXTURE_COLOUR, OTHER_COLOUR = "#6a9a5b", "#8e5ea2"
 
 
-def colour_of(row: Mapping[str, Any]) -> str:
+def colour_of(row: Row) -> str:
     """Return the colour of whoever draws a cell's mechanisms."""
     sources = {row[f"source_{mechanism}"] for mechanism in MECHANISMS}
     if len(sources) > 1:
@@ -51,24 +51,21 @@ def draw_frame(axis: Axes, column: float, row: float, colour: str) -> None:
 
 def draw_points(axis: Axes, rows: pd.DataFrame, colours: Sequence[str]) -> None:
     """Draw one row per cell: mean accuracy, its interval, and the difference at the right margin."""
-    several = rows["reference"].nunique() > 1
     means = 100 * rows["mean_accuracy"].to_numpy(dtype=float)
     for place, (cell, mean, half_width, colour) in enumerate(
-        zip(records_of(rows), means, half_widths(rows), colours, strict=True)
+        zip(rows.to_dict("records"), means, half_widths(rows), colours, strict=True)
     ):
         axis.errorbar(mean, place, xerr=half_width, fmt="o", color=colour, capsize=3, linewidth=1.5, zorder=3)
         text = f"{mean:.1f}"
         if not math.isnan(cell["difference"]):
             text += f"  ({signed(100 * cell['difference'])}{'*' if cell['p_holm'] < SIGNIFICANCE else ''})"
-            text += f"  to {cell['reference']}" if several else ""
         elif cell["cell"] == cell["reference"]:
             text += "  reference"
-            if not several:
-                axis.axvline(mean, color="#999999", linewidth=0.8, linestyle="--")
+            axis.axvline(mean, color="#999999", linewidth=0.8, linestyle="--")
         axis.text(1.02, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=8)
     axis.set_yticks(range(len(rows)), [textwrap.fill(str(cell), 44) for cell in rows["cell"]], fontsize=8)
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.set_xlabel("accuracy, % (95 % interval; *: Holm-adjusted p < 0.05)", fontsize=8)
+    axis.set_xlabel("accuracy, % (95 % interval; *: Holm-adjusted p < 0.05)")
     axis.grid(axis="x", alpha=0.25)
     axis.margins(x=0.08)
 
@@ -76,5 +73,5 @@ def draw_points(axis: Axes, rows: pd.DataFrame, colours: Sequence[str]) -> None:
 def draw_intervals(rows: pd.DataFrame) -> Figure:
     """Draw accuracy with intervals, the difference to the reference beside it."""
     figure, axis = plt.subplots(figsize=(9, 1.5 + 0.36 * len(rows)), layout="constrained")
-    draw_points(axis, rows, [colour_of(row) for row in records_of(rows)])
+    draw_points(axis, rows, [colour_of(row) for row in rows.to_dict("records")])
     return figure

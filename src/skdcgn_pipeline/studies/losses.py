@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from skdcgn_pipeline.parameters import Ablation, Distill, LossWeights
-from skdcgn_pipeline.studies.contract import Cell, CellData, LossChange, Sources, Students, StudentSettings, Study
+from skdcgn_pipeline.studies.contract import OWN, Cell, LossChange, Sources, Students, Study, trio
 from skdcgn_pipeline.studies.figures import draw_points
 from skdcgn_pipeline.studies.words import (
+    Row,
     adjusted,
     best_and_worst,
     compare_cells,
@@ -29,7 +30,6 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 
 ALL_TERMS: LossChange = "all terms"
 COLOUR_OF_CHANGE = {ALL_TERMS: "#333333", "without": "#d9822b", "only": "#3b6ea5", "temperature": "#6a9a5b"}
-OTHER_COLOUR = "#9a9a9a"
 DISTANCES = {"l1_foreground": "o", "l1_background": "x"}
 
 
@@ -42,73 +42,43 @@ class LossesStudy(Study):
     def cells(self, settings: Ablation, students: Students) -> list[Cell]:
         """Return the reference, two cells per term, and one per temperature."""
         grid = settings.losses
-        base = StudentSettings.trio(
-            settings, students, judge_every_steps=grid.judge_every_steps, num_steps=grid.num_steps
-        )
+        base = trio(settings, students, judge_every_steps=grid.judge_every_steps, num_steps=grid.num_steps)
 
         def cell(name: str, loss_change: LossChange, change: Callable[[str, Distill], dict[str, Any]]) -> Cell:
-            trio = {m: getattr(base, m).model_copy(update=change(m, getattr(base, m))) for m in MECHANISMS}
-            data = CellData.composed(settings, sources=Sources.all_of("own"), students=StudentSettings(**trio))
-            return Cell(self.name, name, ALL_TERMS, data, loss_change=loss_change)
-
-        def without(term: str) -> Cell:
-            return cell(
-                f"without {term}",
-                "without",
-                lambda mechanism, distill: {"weights": distill.weights.model_copy(update={term: 0.0})},
-            )
-
-        def only(term: str) -> Cell:
-            def change(mechanism: str, distill: Distill) -> dict[str, Any]:
-                # Images have no cross-entropy; their pixel term stands in for it.
-                left = "pixel" if term == "binary_cross_entropy" and mechanism != "shape" else term
-                return {"weights": LossWeights(**{name: float(name == left) for name in LossWeights.model_fields})}
-
-            return cell(f"only {term}", "only", change)
+            own = tuple(one.model_copy(update=change(m, one)) for m, one in zip(MECHANISMS, base, strict=True))
+            factors, sources = {"loss_change": loss_change}, Sources.all_of(OWN)
+            return self.cell(settings, name, ALL_TERMS, factors, sources=sources, students=own)
 
         return [
             cell(ALL_TERMS, ALL_TERMS, lambda mechanism, distill: {}),
-            *(without(term) for term in grid.terms),
-            *(only(term) for term in grid.terms),
+            *(cell(f"without {term}", "without", partial(_without, term)) for term in grid.terms),
+            *(cell(f"only {term}", "only", partial(_only, term)) for term in grid.terms),
             *(
                 cell(f"T = {value:g}", "temperature", lambda mechanism, distill, value=value: {"kl_temperature": value})  # type: ignore[misc]
                 for value in grid.kl_temperatures
-                if value != base.shape.kl_temperature
+                if value != base[0].kl_temperature
             ),
         ]
 
     def figure(self, rows: pd.DataFrame) -> Figure:
         """Draw accuracy and fidelity of the students of every choice of terms."""
-        known = [*COLOUR_OF_CHANGE, ""]
-        rows = rows.iloc[np.argsort([known.index(change) for change in rows["loss_change"]], kind="stable")]
-        colours = [COLOUR_OF_CHANGE.get(change, OTHER_COLOUR) for change in rows["loss_change"]]
-        distances = [name for name in DISTANCES if rows[name].notna().any()]
-        has_iou = bool(rows["mask_iou"].notna().any())
-        num_others = has_iou + bool(distances)
-        figure, axes = plt.subplots(
-            1,
-            1 + num_others,
-            figsize=(5.6 + 2.9 * num_others, 1.6 + 0.32 * len(rows)),
-            width_ratios=[1.5] + [1] * num_others,
-            sharey=True,
-            squeeze=False,
-            layout="constrained",
-        )
-        accuracy, *others = axes[0]
+        order = [*COLOUR_OF_CHANGE]
+        rows = rows.sort_values("loss_change", key=lambda changes: changes.map(order.index), kind="stable")
+        colours = [COLOUR_OF_CHANGE[change] for change in rows["loss_change"]]
+        size = {"figsize": (5.6 + 2.9 * 2, 1.6 + 0.32 * len(rows)), "width_ratios": [1.5, 1, 1]}
+        figure, axes = plt.subplots(1, 3, sharey=True, layout="constrained", **size)
+        accuracy, likeness, distance = axes
         draw_points(accuracy, rows, colours)
         places = range(len(rows))
-        if has_iou:
-            axis = others.pop(0)
-            axis.scatter(rows["mask_iou"], places, color=colours, zorder=3)
-            axis.set_xlabel("mask IoU, student to teacher (higher is better)", fontsize=8)
-        for name in distances:
+        likeness.scatter(rows["mask_iou"], places, color=colours, zorder=3)
+        likeness.set_xlabel("mask IoU, student to teacher (higher is better)")
+        for name, marker in DISTANCES.items():
             label = name.removeprefix("l1_")
-            others[0].scatter(rows[name], places, color=colours, marker=DISTANCES[name], label=label, zorder=3)
-        if distances:
-            others[0].set_xlabel("L1, student to teacher (lower is better)", fontsize=8)
-            others[0].legend(fontsize=7)
-        breaks = [place + 0.5 for place, (one, next_) in enumerate(pairwise(rows["loss_change"])) if one != next_]
-        for axis in axes[0]:
+            distance.scatter(rows[name], places, color=colours, marker=marker, label=label, zorder=3)
+        distance.set_xlabel("L1, student to teacher (lower is better)")
+        distance.legend(fontsize=7)
+        breaks = [place + 0.5 for place, (this, after) in enumerate(pairwise(rows["loss_change"])) if this != after]
+        for axis in axes:
             for place in breaks:
                 axis.axhline(place, color="#bbbbbb", linewidth=0.8)
             axis.margins(x=0.05)
@@ -136,14 +106,24 @@ class LossesStudy(Study):
         ]
 
 
-def _cost_in_iou(rows: Sequence[dict[str, Any]], cells: pd.DataFrame) -> list[str]:
+def _without(term: str, mechanism: str, distill: Distill) -> dict[str, Any]:
+    return {"weights": distill.weights.model_copy(update={term: 0.0})}
+
+
+def _only(term: str, mechanism: str, distill: Distill) -> dict[str, Any]:
+    # Images have no cross-entropy; their pixel term stands in for it.
+    left = "pixel" if term == "binary_cross_entropy" and mechanism != "shape" else term
+    return {"weights": LossWeights(**{name: float(name == left) for name in LossWeights.model_fields})}
+
+
+def _cost_in_iou(rows: Sequence[Row], cells: pd.DataFrame) -> list[str]:
     """Say whose removal costs most and least mask IoU, seed by seed."""
     comparisons = {row["cell"]: compare_cells(cells, row["cell"], row["reference"], "mask_iou") for row in rows}
     order = sorted(adjusted(comparisons).items(), key=lambda item: item[1]["difference"])
     if not order:
         return []
 
-    def words(name: str, row: dict[str, float]) -> str:
+    def words(name: str, row: Row) -> str:
         text = f"{name} ({signed(row['difference'], 3)}"
         if math.isnan(row["p_holm"]):
             return f"{text})"

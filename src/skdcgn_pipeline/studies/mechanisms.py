@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from skdcgn_pipeline.metrics.statistics import factorial_effects, judge
 from skdcgn_pipeline.parameters import Ablation, Counterfactual
-from skdcgn_pipeline.studies.contract import Cell, CellData, Students, Study
+from skdcgn_pipeline.studies.contract import Cell, Students, Study
 from skdcgn_pipeline.studies.figures import half_widths
-from skdcgn_pipeline.studies.words import Row, difference_of, listed, percent, records_of, signed, verdict_of
+from skdcgn_pipeline.studies.words import Row, difference_of, listed, percent, signed, verdict_of
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 
@@ -31,29 +31,29 @@ class MechanismsStudy(Study):
 
     def cells(self, settings: Ablation, students: Students) -> list[Cell]:
         """Return the eight combinations."""
-        cells: list[Cell] = []
+        reference = f"counterfactual {' + '.join(MECHANISMS)}"
+        cells = []
         for flags in product((True, False), repeat=len(MECHANISMS)):
-            counterfactual = Counterfactual(**dict(zip(MECHANISMS, flags, strict=True)))
-            free = [mechanism for mechanism, flag in zip(MECHANISMS, flags, strict=True) if flag]
-            name = f"counterfactual {' + '.join(free)}" if free else "all factual"
-            composition = settings.composition.model_copy(update={"counterfactual": counterfactual})
-            reference = cells[0].name if cells else name
-            cells.append(Cell(self.name, name, reference, CellData.composed(settings, composition=composition)))
+            by_name = dict(zip(MECHANISMS, flags, strict=True))
+            free = " + ".join(name for name, flag in by_name.items() if flag)
+            composition = settings.composition.model_copy(update={"counterfactual": Counterfactual(**by_name)})
+            name = f"counterfactual {free}" if free else "all factual"
+            cells.append(self.cell(settings, name, reference, composition=composition))
         return cells
 
     def figure(self, rows: pd.DataFrame) -> Figure:
         """Draw a bar per combination above dots that show which mechanisms are counterfactual."""
-        cells = records_of(rows)
-        flags = [[not row[f"counterfactual_{mechanism}"] for mechanism in MECHANISMS] for row in cells]
-        order = sorted(range(len(cells)), key=lambda place: (-sum(flags[place]), flags[place]))
-        rows, cells = rows.iloc[order], [cells[place] for place in order]
+        factual = ~rows[[f"counterfactual_{mechanism}" for mechanism in MECHANISMS]].to_numpy(dtype=bool)
+        # From the fewest counterfactual mechanisms to all.
+        order = sorted(range(len(rows)), key=lambda place: (-factual[place].sum(), *factual[place]))
+        rows = rows.iloc[order]
         figure, (top, bottom) = plt.subplots(
             2, 1, figsize=(1.8 + 0.85 * max(len(rows), 5), 5), height_ratios=[3.4, 1], sharex=True, layout="constrained"
         )
         heights, errors = 100 * rows["mean_accuracy"].to_numpy(dtype=float), half_widths(rows)
-        shades = plt.get_cmap("Oranges")(0.25 + 0.18 * np.array([len(_free_mechanisms(cell)) for cell in cells]))
+        shades = plt.get_cmap("Oranges")(0.25 + 0.18 * (~factual[order]).sum(axis=1))
         top.bar(range(len(rows)), heights, yerr=errors, capsize=3, color=shades, width=0.75, error_kw={"linewidth": 1})
-        for place, (cell, height, error) in enumerate(zip(cells, heights, errors, strict=True)):
+        for place, (cell, height, error) in enumerate(zip(rows.to_dict("records"), heights, errors, strict=True)):
             text = f"{height:.1f}"
             if not math.isnan(cell["difference"]):
                 text += f"\n({signed(100 * cell['difference'])})"
@@ -61,32 +61,27 @@ class MechanismsStudy(Study):
                 text += "\nreference"
             top.text(place, height + error + 1, text, ha="center", va="bottom", fontsize=8)
             _draw_dots(bottom, place, _free_mechanisms(cell))
-        top.set_ylim(0, max(100, (heights + errors).max() + 14))
-        top.set_ylabel("accuracy, % (points to the reference)", fontsize=8)
+        top.set(ylim=(0, max(100, (heights + errors).max() + 14)), ylabel="accuracy, % (points to the reference)")
         top.tick_params(axis="x", bottom=False)
         top.spines[["top", "right"]].set_visible(False)
         bottom.set_yticks(range(3), MECHANISMS, fontsize=8)
-        bottom.set_ylim(2.6, -0.6)
-        bottom.set_xticks([])
-        bottom.set_xlabel("dark: counterfactual, light: factual", fontsize=8)
+        bottom.set(ylim=(2.6, -0.6), xticks=[], xlabel="dark: counterfactual, light: factual")
         bottom.spines[:].set_visible(False)
         bottom.tick_params(length=0)
         return figure
 
     def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
         """Say which combination is best, what each mechanism adds and which need each other."""
-        ordered = records_of(rows.sort_values("mean_accuracy", ascending=False, kind="stable"))
+        ordered = rows.sort_values("mean_accuracy", ascending=False, kind="stable").to_dict("records")
         sentences = [
             f"{word}, counterfactual {' + '.join(_free_mechanisms(row)) or 'none'}: {percent(row['mean_accuracy'])}, "
             + ("the reference." if row["cell"] == row["reference"] else f"{verdict_of(row)}.")
-            for word, row in (("Highest", ordered[0]), ("Lowest", ordered[-1]))
-        ][: len(ordered)]
-        effects = records_of(factorial_effects(cells, "counterfactual", True, False))
+            for word, row in (("Highest", ordered[0]), ("Lowest", ordered[-1]))[: len(ordered)]
+        ]
+        effects = factorial_effects(cells, "counterfactual", True, False).to_dict("records")
         if not effects:
-            return [
-                *sentences,
-                "Main effects need all eight combinations of at least one seed; they are not all there.",
-            ]
+            need = "Main effects need all eight combinations of at least one seed; they are not all there."
+            return [*sentences, need]
         sentences += [
             f"Making {effect['effect']} counterfactual, averaged over the other two: {verdict_of(effect)}."
             for effect in effects
@@ -96,7 +91,6 @@ class MechanismsStudy(Study):
 
 
 def _draw_dots(axis: Axes, place: int, free: list[str]) -> None:
-    """Draw which mechanisms are counterfactual."""
     colours = ["#333333" if mechanism in free else "#dddddd" for mechanism in MECHANISMS]
     axis.scatter([place] * 3, range(3), s=90, color=colours, zorder=2)
     if len(free) > 1:
@@ -104,14 +98,15 @@ def _draw_dots(axis: Axes, place: int, free: list[str]) -> None:
         axis.plot([place, place], ends, color="#333333", linewidth=2, zorder=1)
 
 
-def _interactions(effects: list[dict]) -> str:
+def _interactions(effects: Sequence[Row]) -> str:
     """Say which mechanisms need or hinder each other."""
-    significant = [effect for effect in effects if judge(effect) in ("raises", "lowers")]
-    rest = [str(effect["effect"]) for effect in effects if judge(effect) not in ("raises", "lowers")]
-    if not significant:
+    words, rest = [], []
+    for effect in effects:
+        if judge(effect) in ("raises", "lowers"):
+            how = "more" if effect["difference"] > 0 else "less"
+            words.append(f"{effect['effect']} {difference_of(effect)}, {how} together")
+        else:
+            rest.append(str(effect["effect"]))
+    if not words:
         return "No interaction is significant."
-    words = [
-        f"{effect['effect']} {difference_of(effect)}, {'more' if effect['difference'] > 0 else 'less'} together"
-        for effect in significant
-    ]
     return f"Interactions: {'; '.join(words)}." + (f" Not significant: {listed(rest)}." if rest else "")

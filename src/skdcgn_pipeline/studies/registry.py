@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from skdcgn_pipeline.parameters import Ablation
-from skdcgn_pipeline.runtime.errors import SettingError, check_choice
+from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.studies.contract import Cell, Students, Study
 from skdcgn_pipeline.studies.counts import CountsStudy
 from skdcgn_pipeline.studies.losses import LossesStudy
@@ -33,24 +33,15 @@ _STUDIES: tuple[type[Study], ...] = (
 STUDIES: dict[str, Study] = {study.name: study() for study in _STUDIES}
 
 
-def expand_study(study: str, settings: Ablation, students: Students) -> list[Cell]:
-    """Return the cells of one study, the reference first, see `Study.cells`.
-
-    Raises:
-        SettingError: If the study is unknown.
-    """
-    cells = STUDIES[check_choice("ablation.study", study, STUDIES)].cells(settings, students)
-    assert len({cell.name for cell in cells}) == len(cells)
-    return cells
-
-
 def expand_cells(settings: Ablation, students: Students) -> list[Cell]:
-    """Return the cells of all studies that are asked for.
+    """Return the cells of all studies that are asked for, see `Study.cells`.
 
     Raises:
         SettingError: If they are more than `max_cells`.
     """
-    cells = [cell for study in settings.study for cell in expand_study(study, settings, students)]
+    by_study = [STUDIES[study].cells(settings, students) for study in settings.study]
+    assert all(len({cell.name for cell in cells}) == len(cells) for cells in by_study)
+    cells = [cell for cells in by_study for cell in cells]
     if len(cells) > settings.max_cells:
         raise SettingError(
             "ablation.max_cells",

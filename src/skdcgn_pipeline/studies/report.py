@@ -8,37 +8,29 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping
-from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from skdcgn_pipeline.metrics.statistics import DESCRIPTION, FIDELITY
 from skdcgn_pipeline.reporting.pictures import DOTS_PER_INCH, PIXELS_PER_PIXEL, Picture, draw_sheet, rasterise
-from skdcgn_pipeline.studies.contract import Study
-from skdcgn_pipeline.studies.figures import draw_notice
+from skdcgn_pipeline.studies.figures import STYLE, draw_notice
 from skdcgn_pipeline.studies.registry import STUDIES
-from skdcgn_pipeline.studies.words import listed, percent, records_of, signed
+from skdcgn_pipeline.studies.words import listed, percent, signed
 
-TEXTS = [
-    name for name in DESCRIPTION if name in ("mechanism", "transformation", "loss_change", "stage") or "source" in name
-]
 TALLEST = 2000  # pixels of a picture
 LARGEST_EXAMPLE = 64  # pixels; larger examples are scaled down
 Findings = list[tuple[str, list[str]]]
 
 
 def part_of(frame: pd.DataFrame, study: str, split: str) -> pd.DataFrame:
-    """Return the rows of one study and split, of all images, with every descriptive column."""
+    """Return the rows of one study and split, of all images."""
     if frame.empty:
         return frame
-    rows = frame[(frame["study"] == study) & (frame["split"] == split) & (frame["subset"] == "all")]
-    rows = rows.reindex(columns=list(dict.fromkeys([*frame.columns, *DESCRIPTION, *FIDELITY])))
-    # An empty text comes back from a CSV file as NaN.
-    return rows.assign(**{name: rows[name].astype(object).fillna("") for name in TEXTS})
+    return frame[(frame["study"] == study) & (frame["split"] == split) & (frame["subset"] == "all")]
 
 
 def _range(frame: pd.DataFrame, name: str) -> str:
@@ -52,39 +44,22 @@ def _range(frame: pd.DataFrame, name: str) -> str:
 
 def _budget_of(rows: pd.DataFrame) -> str:
     """Say how many seeds and images are behind the figures of a study."""
-    seeds, trained, batches = (_range(rows, name) for name in ("num_seeds", "num_training_images", "batch_size"))
-    parts = [
-        f"{seeds} {'seed' if seeds == '1' else 'seeds'} per cell",
-        f"{_range(rows, 'num_images')} test images",
-    ]
-    if trained:
-        parts.append(f"{trained} training images" + (f" in batches of {batches}" if batches else ""))
-    if steps := _range(rows, "distillation_steps"):
-        parts.append(f"{steps} distillation steps")
-    return ", ".join(parts)
+    names = ("num_seeds", "num_images", "num_training_images", "batch_size", "distillation_steps")
+    seeds, measured, trained, batches, steps = (_range(rows, name) for name in names)
+    return (
+        f"{seeds} {'seed' if seeds == '1' else 'seeds'} per cell, {measured} test images, "
+        f"{trained} training images in batches of {batches}" + (f", {steps} distillation steps" if steps else "")
+    )
 
 
-def _references_of(rows: pd.DataFrame) -> str:
-    """Name the references and their accuracy."""
-    accuracies = dict(zip(rows["cell"], rows["mean_accuracy"], strict=True))
-    words = [
-        f"{name}, {percent(accuracies[name]) if name in accuracies else 'missing'}"
-        for name in dict.fromkeys(rows["reference"])
-    ]
-    if len(words) > 2:
-        return f"{len(words)} references, one per group of cells"
-    return ("reference: " if len(words) == 1 else "references: ") + "; ".join(words)
+def _reference_of(rows: pd.DataFrame) -> str:
+    """Name the reference and its accuracy."""
+    name = rows["reference"].iloc[0]
+    accuracy = rows.loc[rows["cell"] == name, "mean_accuracy"]
+    return f"reference: {name}, {percent(accuracy.iloc[0]) if len(accuracy) else 'missing'}"
 
 
 # --- pictures ----------------------------------------------------------------------------------------
-
-
-def study_of(name: str) -> Study:
-    """Return a study by name; one that was made by hand has the defaults of figure and claims."""
-    if name in STUDIES:
-        return STUDIES[name]
-    made_by_hand: type[Study] = type("ByHand", (Study,), {"name": name, "title": name, "cells": lambda *_: []})
-    return made_by_hand()
 
 
 def draw_study(study: str, summary: pd.DataFrame, split: str = "test") -> Picture:
@@ -98,11 +73,12 @@ def draw_study(study: str, summary: pd.DataFrame, split: str = "test") -> Pictur
     Returns:
         The picture; it says so where there is no cell to draw.
     """
-    rows, title = part_of(summary, study, split), study_of(study).title
+    rows, title = part_of(summary, study, split), STUDIES[study].title
     if rows.empty:
         return rasterise(draw_notice(f"{title}\nno cell on the split '{split}'", 0.5))
-    figure = study_of(study).figure(rows)
-    subtitle = f"{split} split · {_references_of(rows)} · {_budget_of(rows)}"
+    with plt.rc_context(STYLE):
+        figure = STUDIES[study].figure(rows)
+    subtitle = f"{split} split · {_reference_of(rows)} · {_budget_of(rows)}"
     figure.suptitle(f"{title}\n{textwrap.fill(subtitle, int(figure.get_figwidth() * 15))}", fontsize=9)
     return rasterise(figure)
 
@@ -116,12 +92,7 @@ def draw_examples(images: Mapping[str, Tensor], title: str) -> Picture:
 
     Returns:
         The picture.
-
-    Raises:
-        ValueError: There is no cell.
     """
-    if not images:
-        raise ValueError("images: expected at least one cell with images, got none; leave the picture out")
     most = max(len(examples) for examples in images.values())
     rows = [(textwrap.fill(name, 20), _fitted(examples, most)) for name, examples in images.items()]
     tallest = max(examples.shape[2] for _, examples in rows)
@@ -156,9 +127,7 @@ def _white_to(picture: Picture, height: int, width: int) -> Picture:
 # --- findings ----------------------------------------------------------------------------------------
 
 
-def write_findings(
-    summary: pd.DataFrame, cells: pd.DataFrame, failures: pd.DataFrame | None = None, split: str = "test"
-) -> Findings:
+def write_findings(summary: pd.DataFrame, cells: pd.DataFrame, failures: pd.DataFrame, split: str = "test") -> Findings:
     """Say in sentences what each study found, from its figures alone.
 
     Nothing is said to raise or to lower the accuracy unless its Holm-adjusted p is below 0.05.
@@ -166,26 +135,24 @@ def write_findings(
     Args:
         summary: What `summarise_cells` returns.
         cells: What it was made of: a row per study, cell, seed, split and subset.
-        failures: Rows with `study`, `cell`, `seed`, `error`; none is the same as empty.
+        failures: Rows with `study`, `cell`, `seed`, `error`.
         split: Which split is spoken of.
 
     Returns:
         Title and sentences of every study that was measured or failed.
     """
-    if failures is None or failures.empty:
-        failures = pd.DataFrame(columns=["study", "cell", "seed", "error"])
     present = {*(summary["study"] if len(summary) else ()), *failures["study"]}
     findings = []
-    for name in [*(name for name in STUDIES if name in present), *sorted(present - STUDIES.keys())]:
-        study, rows = study_of(name), part_of(summary, name, split)
+    for name in [name for name in STUDIES if name in present]:
+        study, rows = STUDIES[name], part_of(summary, name, split)
         if rows.empty:
             sentences = [f"No cell of this study was measured on the split '{split}'."]
         else:
-            sentences = [
-                f"Split '{split}', {_budget_of(rows)}; {_references_of(rows)}.",
-                *_missing_references(rows),
-                *study.claims(rows, part_of(cells, name, split)),
-            ]
+            sentences = [f"Split '{split}', {_budget_of(rows)}; {_reference_of(rows)}."]
+            if (reference := rows["reference"].iloc[0]) not in set(rows["cell"]):
+                cut_off = listed(list(rows["cell"]))
+                sentences.append(f"The reference '{reference}' is missing, so there is no difference for {cut_off}.")
+            sentences += study.claims(rows, part_of(cells, name, split))
         findings.append((study.title, sentences + _failed(failures[failures["study"] == name])))
     return findings
 
@@ -194,24 +161,15 @@ def _failed(failures: pd.DataFrame) -> list[str]:
     """Name the trainings that failed."""
     if failures.empty:
         return []
-    words = "; ".join(f"{row['cell']}, seed {row['seed']}: {row['error']}" for row in records_of(failures))
+    words = "; ".join(f"{row.cell}, seed {row.seed}: {row.error}" for row in failures.itertuples())
     number = "1 training failed and is" if len(failures) == 1 else f"{len(failures):,} trainings failed and are"
     return [f"{number} left out: {words}."]
 
 
-def _missing_references(rows: pd.DataFrame) -> list[str]:
-    """Name the references that are not there, and what therefore is not compared."""
-    return [
-        f"The reference '{name}' is missing, so there is no difference for {listed(list(part['cell']))}."
-        for name, part in rows.groupby("reference", sort=False)
-        if name not in set(rows["cell"])
-    ]
-
-
 def findings_as_markdown(findings: Findings, summary: pd.DataFrame) -> str:
     """Write findings as Markdown, each study followed by a table of its cells, all images of every split."""
-    name_of = {study.title: name for name, study in STUDIES.items()}
     lines = ["# What the ablation found", ""]
+    name_of = {study.title: name for name, study in STUDIES.items()}
     for title, sentences in findings:
         lines += [f"## {title}", "", *(f"- {sentence}" for sentence in sentences), ""]
         if len(summary) and (summary["study"] == name_of[title]).any():
@@ -223,10 +181,8 @@ def _table(rows: pd.DataFrame) -> list[str]:
     """Write cells as a Markdown table, in percent and points."""
     names = ["cell", "split", "accuracy", "95 % interval", "difference", "its interval", "p (Holm)", "g", "seeds"]
     lines = [names, ["---"] * len(names)]
-    for row in records_of(rows):
-        entries: list[Any] = [
-            row["cell"].replace("|", "\\|"),
-            row["split"],
+    for row in rows.to_dict("records"):
+        entries = [
             percent(row["mean_accuracy"]),
             f"{100 * row['interval_low']:.1f} to {100 * row['interval_high']:.1f}",
             signed(100 * row["difference"]),
@@ -235,5 +191,6 @@ def _table(rows: pd.DataFrame) -> list[str]:
             signed(row["effect_size"], 2),
             str(int(row["num_seeds"])),
         ]
-        lines.append([*entries[:2], *("–" if "nan" in entry else entry for entry in entries[2:])])
+        figures = ("–" if "nan" in entry else entry for entry in entries)
+        lines.append([row["cell"].replace("|", "\\|"), row["split"], *figures])
     return [*(f"| {' | '.join(line)} |" for line in lines), ""]

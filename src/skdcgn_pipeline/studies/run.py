@@ -109,7 +109,7 @@ def _kind_of(unit: Unit, surroundings: Surroundings) -> str:
     """Return a word for units that take about the same time."""
     data, fit = unit.cell.data, surroundings.fit
     parts = [f"{fit.num_images} images of {fit.batch_size}"]
-    parts += [f"student {distill.model_dump_json()}" for distill in data.distilled]
+    parts += [f"student {distill.model_dump_json()}" for distill in data.students]
     if data.teacher_transformations is not None:
         parts.append(f"teacher {surroundings.num_teacher_images}")
     return ", ".join(parts)
@@ -135,7 +135,7 @@ def estimate_seconds(unit: Unit, surroundings: Surroundings, known: Mapping[str,
     num_teacher_images = 0 if data.teacher_transformations is None else surroundings.num_teacher_images
     return (
         surroundings.fit.num_images / CLASSIFIER_IMAGES_PER_SECOND
-        + sum(distill.num_steps for distill in data.distilled) / DISTILLATION_STEPS_PER_SECOND
+        + sum(distill.num_steps for distill in data.students) / DISTILLATION_STEPS_PER_SECOND
         + num_teacher_images / TEACHER_IMAGES_PER_SECOND
     )
 

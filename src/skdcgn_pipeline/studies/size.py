@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -10,19 +11,9 @@ from matplotlib.figure import Figure
 
 from skdcgn_pipeline.metrics.statistics import MARGIN
 from skdcgn_pipeline.parameters import Ablation, Student
-from skdcgn_pipeline.studies.contract import Cell, CellData, Sources, Students, StudentSettings, Study
-from skdcgn_pipeline.studies.figures import colour_of, draw_notice, half_widths
-from skdcgn_pipeline.studies.words import (
-    Row,
-    compare_cells,
-    judged,
-    named,
-    parameters_of,
-    percent,
-    ranked,
-    records_of,
-    signed,
-)
+from skdcgn_pipeline.studies.contract import OWN, Cell, Sources, Students, Study, trio
+from skdcgn_pipeline.studies.figures import colour_of, half_widths
+from skdcgn_pipeline.studies.words import Row, compare_cells, judged, outcomes, parameters_of, percent, ranked, signed
 
 
 class SizeStudy(Study):
@@ -33,19 +24,15 @@ class SizeStudy(Study):
 
     def cells(self, settings: Ablation, students: Students) -> list[Cell]:
         """Return the teacher, and a trio per architecture."""
-        teacher = CellData.composed(settings, sources=Sources.all_of("teacher"))
-        cells = [Cell(self.name, "teacher", "teacher", teacher)]
+        cells = [self.cell(settings, "teacher", "teacher", sources=Sources.all_of("teacher"))]
         for student in settings.size.students:
-            trio = StudentSettings.trio(settings, students, student=student)
-            data = CellData.composed(settings, sources=Sources.all_of("own"), students=trio)
-            cells.append(Cell(self.name, f"students {_architecture(student)}", "teacher", data))
+            data = {"sources": Sources.all_of(OWN), "students": trio(settings, students, student=student)}
+            cells.append(self.cell(settings, f"students {_architecture(student)}", "teacher", **data))
         return cells
 
     def figure(self, rows: pd.DataFrame) -> Figure:
         """Draw accuracy and mask IoU over the generator's parameters."""
-        rows = rows.dropna(subset=["num_parameters"]).sort_values("num_parameters")
-        if rows.empty:
-            return draw_notice("no cell has a number of parameters")
+        rows = rows.sort_values("num_parameters")
         num_panels = 2 if rows["mask_iou"].notna().any() else 1
         figure, axes = plt.subplots(
             1,
@@ -57,10 +44,10 @@ class SizeStudy(Study):
         )
         axis = axes[0, 0]
         for source, line in rows.groupby("source", sort=False):
-            colour, parameters = colour_of(records_of(line)[0]), line["num_parameters"]
+            colour, parameters = colour_of(line.iloc[0]), line["num_parameters"]
             means, widths, marker = 100 * line["mean_accuracy"], half_widths(line), "D" if source == "teacher" else "o"
             axis.errorbar(parameters, means, widths, marker=marker, capsize=3, color=colour, label=source)
-            if source == "teacher" and len(line) == 1:
+            if source == "teacher":
                 axis.axhline(means.iloc[0], color=colour, linewidth=0.8, linestyle="--")
             for place, low, cell in zip(parameters, means - widths, line["cell"], strict=True):
                 style = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 7}
@@ -69,17 +56,16 @@ class SizeStudy(Study):
                 axes[0, 1].plot(parameters, line["mask_iou"], marker="o", color=colour, label=source)
         axis.legend(fontsize=8)
         for panel, label in zip(axes[0], ("accuracy, % (95 % interval)", "mask IoU, student to teacher"), strict=False):
-            panel.set_ylabel(label, fontsize=8)
-            panel.set_xscale("log")
+            panel.set(xscale="log", xlabel="parameters of the generator (logarithmic)", ylabel=label)
             panel.margins(x=0.12, y=0.15)
-            panel.set_xlabel("parameters of the generator (logarithmic)", fontsize=8)
             panel.grid(alpha=0.25, which="both")
         return figure
 
     def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
         """Say how small students may be."""
-        sized = rows.dropna(subset=["num_parameters"]).sort_values("num_parameters", kind="stable")
-        teachers, students = (records_of(sized[(sized["source"] == "teacher") == flag]) for flag in (True, False))
+        sized = rows.sort_values("num_parameters", kind="stable")
+        is_teacher = sized["source"] == "teacher"
+        teachers, students = (sized[rows_of].to_dict("records") for rows_of in (is_teacher, ~is_teacher))
         if not students:
             return ["No students with a number of parameters are there."]
         sentences, goals = [], {}
@@ -94,8 +80,8 @@ class SizeStudy(Study):
             goals["the teacher"] = teachers[-1]
         sentences += [_smallest_within(students, what, goal, cells) for what, goal in goals.items()]
         parts = {word: judged(ranked(rows), word) for word in ("raises", "lowers", "no difference", "undecided")}
-        words = [f"{word}: {named(part)}" for word, part in parts.items() if part]
-        return [*sentences, f"Against the reference: {'; '.join(words)}."] if words else sentences
+        words = outcomes(parts, ":")
+        return [*sentences, f"Against the reference: {words}."] if words else sentences
 
 
 def _architecture(student: Student) -> str:
@@ -103,7 +89,7 @@ def _architecture(student: Student) -> str:
     return f"{student.architecture} {width}"
 
 
-def _smallest_within(students: list[dict], what: str, goal: Row, cells: pd.DataFrame) -> str:
+def _smallest_within(students: Sequence[Row], what: str, goal: Row, cells: pd.DataFrame) -> str:
     """Name the smallest students within one point of a goal, and say how sure that is."""
     text = f"{what}, {parameters_of(goal)} and {percent(goal['mean_accuracy'])}"
     near = [row for row in students if row["mean_accuracy"] >= goal["mean_accuracy"] - MARGIN]

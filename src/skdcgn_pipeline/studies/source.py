@@ -8,18 +8,9 @@ import pandas as pd
 
 from skdcgn_pipeline.metrics.statistics import factorial_effects, judge
 from skdcgn_pipeline.parameters import Ablation
-from skdcgn_pipeline.studies.contract import Cell, CellData, SourceName, Sources, Students, Study
-from skdcgn_pipeline.studies.words import (
-    adjusted,
-    compare_cells,
-    compared_with_reference,
-    records_of,
-    signed,
-    verdict_of,
-)
+from skdcgn_pipeline.studies.contract import Cell, SourceName, Sources, Students, Study
+from skdcgn_pipeline.studies.words import Row, adjusted, compare_cells, compared_with_reference, signed, verdict_of
 from skdcgn_pipeline.vocabulary import MECHANISMS
-
-COLUMNS = [f"source_{mechanism}" for mechanism in MECHANISMS]
 
 
 class SourceStudy(Study):
@@ -31,44 +22,39 @@ class SourceStudy(Study):
     def cells(self, settings: Ablation, students: Students) -> list[Cell]:
         """Return the eight mixtures."""
         names: tuple[SourceName, SourceName] = ("teacher", "students")
-        mixtures = [Sources(**dict(zip(MECHANISMS, mixture, strict=True))) for mixture in product(names, repeat=3)]
-        return [Cell(self.name, str(own), "teacher", CellData.composed(settings, sources=own)) for own in mixtures]
+        mixtures = [Sources(*mixture) for mixture in product(names, repeat=3)]
+        return [self.cell(settings, str(sources), "teacher", sources=sources) for sources in mixtures]
 
     def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
         """Say what it costs to let a student draw each mechanism."""
-        sentences = compared_with_reference(rows)
-        effects = factorial_effects(cells, "source", "students", "teacher")
-        if len(effects):
-            how = "averaged over who draws the others"
-            swaps = {str(row["effect"]): row for row in records_of(effects[effects["order"] == 1])}
-        else:
-            how = "the others as they are"
-            swaps = _swaps(rows, cells)
-        if not swaps:
-            return sentences
+        effects = factorial_effects(cells, self.name, "students", "teacher")
+        how = "averaged over who draws the others" if len(effects) else "the others as they are"
+        main = effects[effects["order"] == 1].to_dict("records")
+        swaps: dict[str, Row] = {row["effect"]: row for row in main} or _swaps(rows, cells)
         order = sorted(swaps, key=lambda name: swaps[name]["difference"])
-        sentences += [
+        sentences = compared_with_reference(rows) + [
             f"{name.capitalize()} by a student instead of the teacher, {how}: {verdict_of(swaps[name])}."
             for name in order
         ]
-        most = swaps[order[0]]
-        if judge(most) == "lowers":
+        if order and judge(most := swaps[order[0]]) == "lowers":
             lost = signed(100 * most["difference"])
-            return [*sentences, f"Most is lost by distilling the {order[0]} mechanism ({lost})."]
-        return [*sentences, "No mechanism is shown to lose by distillation."]
+            sentences.append(f"Most is lost by distilling the {order[0]} mechanism ({lost}).")
+        elif order:
+            sentences.append("No mechanism is shown to lose by distillation.")
+        return sentences
 
 
-def _swaps(rows: pd.DataFrame, cells: pd.DataFrame) -> dict[str, dict[str, float]]:
+def _swaps(rows: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Row]:
     """Compare a student with the teacher in one mechanism alone: the others by the teacher, or else by students."""
-    cell_of = {tuple(row[column] for column in COLUMNS): row["cell"] for row in records_of(rows)}
+    columns = [f"source_{mechanism}" for mechanism in MECHANISMS]
+    cell_of = dict(zip(rows[columns].itertuples(index=False, name=None), rows["cell"], strict=True))
     comparisons = {}
-    for place, name in enumerate(MECHANISMS):
-        for others in ("teacher", "students"):
-            with_student, with_teacher = (
-                tuple(source if number == place else others for number in range(3))
-                for source in ("students", "teacher")
+    for mechanism in MECHANISMS:
+        for others in ("students", "teacher"):
+            student, teacher = (
+                cell_of.get(tuple(name if m == mechanism else others for m in MECHANISMS))
+                for name in ("students", "teacher")
             )
-            if with_student in cell_of and with_teacher in cell_of:
-                comparisons[name] = compare_cells(cells, cell_of[with_student], cell_of[with_teacher])
-                break
-    return adjusted(comparisons)
+            if student and teacher:
+                comparisons[mechanism] = compare_cells(cells, student, teacher)
+    return dict(adjusted(comparisons))

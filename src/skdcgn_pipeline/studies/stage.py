@@ -7,17 +7,9 @@ from typing import Any
 import pandas as pd
 
 from skdcgn_pipeline.parameters import Ablation, Transformations
-from skdcgn_pipeline.studies.contract import Cell, CellData, Sources, Students, Study, with_added
+from skdcgn_pipeline.studies.contract import Cell, Sources, Students, Study, with_added
 from skdcgn_pipeline.studies.transformations import against_paper
-from skdcgn_pipeline.studies.words import (
-    adjusted,
-    called,
-    compare_cells,
-    compared_with_reference,
-    ranked,
-    records_of,
-    verdict_of,
-)
+from skdcgn_pipeline.studies.words import adjusted, called, compare_cells, compared_with_reference, ranked, verdict_of
 
 
 class StageStudy(Study):
@@ -30,32 +22,32 @@ class StageStudy(Study):
     def cells(self, settings: Ablation, students: Students) -> list[Cell]:
         """Return the reference, and two cells per transformation of the shape."""
         reference = "trained on without transformation"
-        plain = CellData.composed(
-            settings, sources=Sources.all_of("teacher"), teacher_transformations=Transformations()
-        )
-        cells = [Cell(self.name, reference, reference, plain)]
-        for transformation in settings.stage.transformations:
-            kind, strength = transformation.kind, transformation.strength
+        plain: dict[str, Any] = {
+            "sources": Sources.all_of("teacher"),
+            "teacher_transformations": Transformations(),
+        }
+        cells = [self.cell(settings, reference, reference, **plain)]
+        for added in settings.stage.transformations:
             places: dict[str, dict[str, Any]] = {
-                "when composing": {"composition": with_added(settings.composition, "shape", transformation)},
-                "in the teacher's training": {"teacher_transformations": Transformations(shape=(transformation,))},
+                "when composing": {"composition": with_added(settings.composition, "shape", added)},
+                "in the teacher's training": {"teacher_transformations": Transformations(shape=(added,))},
             }
+            factors = {"mechanism": "shape", "transformation": added.kind, "strength": added.strength}
             for place, change in places.items():
-                name, data = f"{kind} {strength:g} {place}", plain.model_copy(update=change)
-                cells.append(Cell(self.name, name, reference, data, "shape", kind, strength))
+                name = f"{added.kind} {added.strength:g} {place}"
+                cells.append(self.cell(settings, name, reference, factors, **plain | change))
         return cells
 
     def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
         """Compare both with the reference, with each other and with what the paper expects."""
-        comparisons = {}
-        for _, group in rows.groupby(["mechanism", "transformation", "strength"], sort=False, dropna=False):
-            by_stage = {row["stage"]: row for row in records_of(group)}
-            if {"compose", "teacher"} <= set(by_stage):
-                trained, composed = by_stage["teacher"], by_stage["compose"]
-                if trained["reference"] == composed["cell"]:
-                    continue  # is said of the cells already
-                name = f"{trained['mechanism']} {called(trained)}" if trained["transformation"] else trained["cell"]
-                comparisons[name] = compare_cells(cells, trained["cell"], composed["cell"])
+        by_stage = {(row["transformation"], row["strength"], row["stage"]): row for row in rows.to_dict("records")}
+        comparisons = {
+            f"{row['mechanism']} {called(row)}": compare_cells(
+                cells, row["cell"], by_stage[kind, strength, "compose"]["cell"]
+            )
+            for (kind, strength, stage), row in by_stage.items()
+            if stage == "teacher" and (kind, strength, "compose") in by_stage
+        }
         return [
             *compared_with_reference(rows),
             *(

@@ -162,7 +162,7 @@ class Workplace:
         data = unit.cell.data
         if data.sources is None:
             return self._monolith_set(unit)
-        names = {mechanism: getattr(data.sources, mechanism) for mechanism in MECHANISMS}
+        names = data.sources._asdict()
         sources = {name: self._source(name, data, unit.number) for name in dict.fromkeys(names.values())}
         inputs = {
             "sources": {mechanism: sources[name].inputs for mechanism, name in names.items()},
@@ -205,7 +205,7 @@ class Workplace:
 
     def _distilled_students(self, data: CellData, number: int) -> _Source:
         """Return what a trio draws that the cell distils for itself."""
-        settings = dict(zip(MECHANISMS, data.distilled, strict=True))
+        settings = dict(zip(MECHANISMS, data.students, strict=True))
         teacher_samples, store = self.samples["teacher"], self.store("student")
         seed = derive_seed(self.surroundings.seed, "ablation-students", number)
 
@@ -286,8 +286,7 @@ class Workplace:
 
     def _monolith_set(self, unit: Unit) -> tuple[TrainingSet, Callable[[], dict[str, Any]]]:
         """Return the images of a student of the finished image."""
-        place, settings = self.surroundings, unit.cell.data.monolith
-        assert settings is not None
+        place, (settings,) = self.surroundings, unit.cell.data.students
         seed = derive_seed(place.seed, "ablation-students", unit.number)
         build = partial(self._student, COMPOSITE, settings, seed)
 

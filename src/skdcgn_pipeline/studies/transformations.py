@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from skdcgn_pipeline.metrics.statistics import SIGNIFICANCE
 from skdcgn_pipeline.parameters import Ablation, Composition, Transformation
-from skdcgn_pipeline.studies.contract import REFERENCE, Cell, CellData, Students, Study, with_added
+from skdcgn_pipeline.studies.contract import REFERENCE, Cell, Students, Study, with_added
 from skdcgn_pipeline.studies.figures import draw_frame, draw_notice
 from skdcgn_pipeline.studies.words import (
     Row,
@@ -25,7 +25,6 @@ from skdcgn_pipeline.studies.words import (
     named,
     outcomes,
     ranked,
-    records_of,
     same_and_unsure,
     signed,
     verdict_of,
@@ -44,12 +43,12 @@ class TransformationsStudy(Study):
     def cells(self, settings: Ablation, students: Students) -> list[Cell]:
         """Return a cell per strength, per combination and per mechanism without patch shift."""
         grid, base = settings.transformations, settings.composition
-        cells = [Cell(self.name, REFERENCE, REFERENCE, CellData.composed(settings))]
+        cells = [self.cell(settings, REFERENCE)]
 
         def add(mechanism: str, kind: str, strength: float | None, composition: Composition) -> None:
             name = f"{mechanism} {kind}" + ("" if strength is None else f" {strength:g}")
-            data = CellData.composed(settings, composition=composition)
-            cells.append(Cell(self.name, name, REFERENCE, data, mechanism, kind, strength))
+            factors = {"mechanism": mechanism, "transformation": kind, "strength": strength}
+            cells.append(self.cell(settings, name, factors=factors, composition=composition))
 
         for mechanism in MECHANISMS:
             for row in getattr(grid, mechanism):
@@ -71,10 +70,7 @@ class TransformationsStudy(Study):
         rows = rows[~is_reference(rows)]
         if rows.empty:
             return draw_notice("only the reference is there")
-        panels = [
-            name for name in dict.fromkeys([*MECHANISMS, *rows["mechanism"]]) if (rows["mechanism"] == name).any()
-        ]
-        grids = {panel: _grid_of(rows[rows["mechanism"] == panel]) for panel in panels}
+        grids = {mechanism: _by_strength(part) for mechanism, part in _by_mechanism(rows).items()}
         widths = [max(len(cells) for cells in grid.values()) for grid in grids.values()]
         tallest = max(len(grid) for grid in grids.values())
         figure, axes = plt.subplots(
@@ -89,7 +85,7 @@ class TransformationsStudy(Study):
         limit = max([2.0, *np.abs(differences[np.isfinite(differences)])])
         # Logarithmic beyond one point: one cell that fails must not bleach all others.
         norm = SymLogNorm(linthresh=1, vmin=-limit, vmax=limit, base=10)
-        for axis, (panel, grid), width in zip(axes[0], grids.items(), widths, strict=True):
+        for axis, (mechanism, grid), width in zip(axes[0], grids.items(), widths, strict=True):
             table = np.full((tallest, width), math.nan)
             for row, cells in enumerate(grid.values()):
                 table[row, : len(cells)] = [100 * cell["difference"] for cell in cells]
@@ -98,11 +94,12 @@ class TransformationsStudy(Study):
             image = axis.imshow(table, cmap="RdBu", norm=norm, aspect="auto")
             axis.set_xticks([])
             axis.set_yticks(range(len(grid)), list(grid), fontsize=8)
-            axis.set_title(panel or "whole composition", fontsize=10)
+            axis.set_title(mechanism, fontsize=10)
             axis.spines[:].set_visible(False)
             axis.tick_params(length=0)
         ticks = sorted({sign * tick for tick in (0, 1, 3, 10, 30, 100) if tick <= limit for sign in (-1, 1)})
-        bar = figure.colorbar(image, ax=axes, ticks=ticks, label="points to the reference", pad=0.01, fraction=0.03)
+        bar = figure.colorbar(image, ax=axes, ticks=ticks, pad=0.01, fraction=0.03)
+        bar.set_label("points to the reference", fontsize=10)
         bar.ax.set_yticklabels([signed(tick, 0) for tick in ticks], fontsize=8)
         bar.ax.minorticks_off()
         legend = "columns: rising strength (small) · bold: points to the reference · framed: Holm-adjusted p < 0.05"
@@ -123,9 +120,8 @@ class TransformationsStudy(Study):
                 f"{lowered} lower it, {same} make no difference (interval within 1 point) and {unsure} are undecided."
             )
         ]
-        for mechanism in dict.fromkeys([*MECHANISMS, *(row["mechanism"] for row in compared)]):
-            part = [row for row in compared if row["mechanism"] == mechanism]
-            name = (mechanism or "whole composition").capitalize()
+        for mechanism, rows_of in _by_mechanism(rows).items():
+            part, name = ranked(rows_of), mechanism.capitalize()
             if len(part) == 1:
                 sentences.append(f"{name}, {called(part[0])}: {verdict_of(part[0])}.")
             elif part:
@@ -135,16 +131,18 @@ class TransformationsStudy(Study):
         return sentences + against_paper(compared)
 
 
-def _grid_of(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """Return the cells of each transformation by rising strength; further sources get a row of their own."""
-    several = rows["source"].nunique() > 1
-    keys = [
-        (name or cell) + (f"\n{source}" if several else "")
-        for name, cell, source in zip(rows["transformation"], rows["cell"], rows["source"], strict=True)
-    ]
-    groups = rows.sort_values("strength", kind="stable").groupby(pd.Series(keys, index=rows.index), sort=False)
-    order = {key: records_of(group) for key, group in groups}
-    return {key: order[key] for key in dict.fromkeys(keys)}
+def _by_mechanism(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the cells of each mechanism, then those of several at a time."""
+    names = dict.fromkeys([*MECHANISMS, *rows["mechanism"]])
+    return {name: part for name in names if len(part := rows[rows["mechanism"] == name])}
+
+
+def _by_strength(rows: pd.DataFrame) -> dict[str, list[Row]]:
+    """Return the cells of each transformation by rising strength."""
+    rising = rows.sort_values("strength", kind="stable")
+    return {
+        kind: rising[rising["transformation"] == kind].to_dict("records") for kind in rows["transformation"].unique()
+    }
 
 
 def _write_cell(axis: Axes, column: float, row: float, cell: Row, norm: Normalize) -> None:
@@ -168,7 +166,7 @@ def _is_in_paper(row: Row) -> bool:
     return row["mechanism"] == "shape" and tried
 
 
-def against_paper(compared: Sequence[dict[str, Any]]) -> list[str]:
+def against_paper(compared: Sequence[Row]) -> list[str]:
     """Hold transformations against what the SKDCGN paper expects of them."""
     tried = [row for row in compared if _is_in_paper(row)]
     others = judged([row for row in compared if not _is_in_paper(row)], "raises")

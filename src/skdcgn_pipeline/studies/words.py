@@ -17,12 +17,7 @@ SAID = {
     "undecided": ": undecided",
     "not compared": "",
 }
-Row = Mapping[str, Any]
-
-
-def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as dictionaries."""
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+Row = Mapping[Any, Any]
 
 
 # --- numbers and lists -------------------------------------------------------------------------------
@@ -51,7 +46,7 @@ def p_of(value: float) -> str:
 
 def parameters_of(row: Row) -> str:
     """Write the size of a cell's generator."""
-    number = row.get("num_parameters", math.nan)
+    number = row["num_parameters"]
     return "an unknown number of parameters" if math.isnan(number) else f"{number:,.0f} parameters"
 
 
@@ -63,45 +58,38 @@ def is_reference(rows: pd.DataFrame) -> pd.Series:
     return rows["cell"] == rows["reference"]
 
 
-def ranked(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def ranked(rows: pd.DataFrame) -> list[dict[Any, Any]]:
     """Return the cells that were compared, the largest gain first."""
     compared = rows[~is_reference(rows)].dropna(subset=["difference"])
-    return records_of(compared.sort_values("difference", ascending=False, kind="stable"))
+    return compared.sort_values("difference", ascending=False, kind="stable").to_dict("records")
 
 
-def judged(rows: Sequence[dict[str, Any]], verdict: str) -> list[dict[str, Any]]:
+def judged(rows: Sequence[Row], verdict: str) -> list[Row]:
     """Return the cells of one verdict."""
     return [row for row in rows if judge(row) == verdict]
 
 
 def called(row: Row) -> str:
     """Name a cell: by transformation and strength where it has one."""
-    if not row.get("transformation"):
+    if not row["transformation"]:
         return str(row["cell"])
-    strength = row.get("strength", math.nan)
-    return row["transformation"] + ("" if math.isnan(strength) else f" {strength:g}")
+    return row["transformation"] + ("" if math.isnan(row["strength"]) else f" {row['strength']:g}")
 
 
 def named(rows: Sequence[Row], with_mechanism: bool = False) -> str:
     """List cells with their differences in points."""
     return listed(
         [
-            (f"{row['mechanism']} " if with_mechanism and row.get("mechanism") else "")
-            + f"{called(row)} ({signed(100 * row['difference'])})"
+            (f"{row['mechanism']} " if with_mechanism else "") + f"{called(row)} ({signed(100 * row['difference'])})"
             for row in rows
         ]
     )
 
 
-def values_of(cells: pd.DataFrame, cell: str, name: str = "accuracy") -> pd.Series:
-    """Return one column of a cell by seed; empty where it has none."""
-    rows = cells[cells["cell"] == cell]
-    return pd.Series(rows[name].to_numpy(dtype=float), index=rows["seed"].to_numpy())
-
-
 def compare_cells(cells: pd.DataFrame, cell: str, other: str, name: str = "accuracy") -> dict[str, float]:
     """Compare one column of two cells seed by seed, see `compare_pairs`."""
-    return compare_pairs(values_of(cells, cell, name), values_of(cells, other, name))
+    first, second = (cells[cells["cell"] == which].set_index("seed")[name] for which in (cell, other))
+    return compare_pairs(first, second)
 
 
 def adjusted(comparisons: Mapping[str, dict[str, float]]) -> dict[str, dict[str, float]]:
@@ -137,15 +125,13 @@ def compared_with_reference(rows: pd.DataFrame) -> list[str]:
     return [f"{row['cell']} against {row['reference']}: {verdict_of(row)}." for row in ranked(rows)]
 
 
-def best_and_worst(what: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+def best_and_worst(what: str, rows: Sequence[Row]) -> list[str]:
     """Give the first and the last of ranked cells."""
     ends = {"Best": rows[:1], "Worst": rows[1:][-1:]}
     return [f"{word} {what}: {row['cell']}, {verdict_of(row)}." for word, part in ends.items() for row in part]
 
 
-def same_and_unsure(
-    rows: Sequence[dict[str, Any]], same: str = "No difference", unsure: str = "Undecided"
-) -> list[str]:
+def same_and_unsure(rows: Sequence[Row], same: str = "No difference", unsure: str = "Undecided") -> list[str]:
     """Name the cells without a difference, and those of which nothing can be said."""
     parts = {same: judged(rows, "no difference"), unsure: judged(rows, "undecided")}
     return [f"{what}: {named(part)}." for what, part in parts.items() if part]

@@ -17,7 +17,7 @@ from skdcgn_pipeline.reporting.report import render_chapter, render_report
 from skdcgn_pipeline.runtime.errors import StudyFailedError
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.studies.contract import Unit
-from skdcgn_pipeline.studies.registry import STUDIES, expand_cells, expand_study
+from skdcgn_pipeline.studies.registry import STUDIES, expand_cells
 from skdcgn_pipeline.studies.report import draw_examples, draw_study, findings_as_markdown, write_findings
 from skdcgn_pipeline.studies.run import (
     CELL_COLUMNS,
@@ -94,7 +94,7 @@ def run_study(study: str) -> Callable[..., pd.DataFrame]:
         units: list[Unit] = []
         if study in ablation.study:
             students = {"shape": shape, "texture": texture, "background": background}
-            units = units_of(expand_study(study, ablation, students), ablation.num_seeds)
+            units = units_of(STUDIES[study].cells(ablation, students), ablation.num_seeds)
         results = run_units(units, surroundings, choose_engine(ablation.workers), log_unit, f"study {study}")
         return tabulate(results, ablation.fit)
 
@@ -123,7 +123,7 @@ def show_study(study: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         examples = draw_examples(
             {
                 cell.name: workplace.draw_examples(Unit(cell, 0), report.num_examples)
-                for cell in expand_study(study, ablation, students)
+                for cell in STUDIES[study].cells(ablation, students)
                 if cell.name in there
             },
             f"What the classifiers of the study '{study}' are trained on",

@@ -142,6 +142,11 @@ class Interpolation(Settings):
     num_steps: Annotated[int, Field(ge=2, le=64)] = 10
     num_examples: Annotated[int, Field(gt=0, le=16)] = 6
 
+    @property
+    def changing(self) -> tuple[str, ...]:
+        """The mechanisms whose class changes."""
+        return MECHANISMS if self.mechanism == "all" else (self.mechanism,)
+
     def ends(self, num_classes: int) -> tuple[int, int]:
         """Return the first and the last class.
 

@@ -22,21 +22,6 @@ from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 FRAMES_AT_ENDS = 3
 
 
-def changing_mechanisms(settings: Interpolation) -> tuple[str, ...]:
-    """Return the mechanisms whose class changes."""
-    return MECHANISMS if settings.mechanism == "all" else (settings.mechanism,)
-
-
-def mix_classes(generator: MixesClasses, noise: Tensor, share: float, settings: Interpolation) -> MechanismImages:
-    """Render noise [N, noise_dim] with a share of the last class, in [0, 1], and the rest of the first."""
-    first, last = settings.ends(generator.num_classes)
-    ends = torch.eye(generator.num_classes, device=noise.device)[[first, last]]
-    mixed = torch.lerp(ends[0], ends[1], share)
-    changing = changing_mechanisms(settings)
-    weights = {m: (mixed if m in changing else ends[0]).expand(len(noise), -1) for m in MECHANISMS}
-    return generator.render_mixtures(noise, weights)
-
-
 def turned(noise: Tensor, other: Tensor, share: float) -> Tensor:
     """Return noise [N, noise_dim] turned to another, all the way for a share of 1: cos(a) noise + sin(a) other.
 
@@ -44,22 +29,6 @@ def turned(noise: Tensor, other: Tensor, share: float) -> Tensor:
     """
     angle = share * math.pi / 2
     return math.cos(angle) * noise + math.sin(angle) * other
-
-
-def turn_noise(
-    generator: CounterfactualGenerator, noise: Tensor, other: Tensor, share: float, settings: Interpolation
-) -> MechanismImages:
-    """Render the first class with noise that turns from one vector to another, for a share in [0, 1].
-
-    Mechanisms that do not change keep the noise.
-    """
-    first, _ = settings.ends(generator.num_classes)
-    labels = torch.full((len(noise),), first, device=noise.device)
-    moved = generator.render(turned(noise, other, share), labels)
-    kept = generator.render(noise, labels)
-    changing = changing_mechanisms(settings)
-    images = {IMAGE_OF_MECHANISM[m]: (moved if m in changing else kept).of(m) for m in MECHANISMS}
-    return MechanismImages(**images)
 
 
 def render_steps(
@@ -85,12 +54,19 @@ def render_steps(
         generator.to(device)
     shape = (2, settings.num_examples, generator.noise_dim)
     noise, other = torch.randn(shape, generator=torch_generator(seed, "interpolation")).to(device)
+    first, last = settings.ends(generator.num_classes)
+    labels = torch.full((settings.num_examples,), first, device=device)
+    first_weights, last_weights = torch.eye(generator.num_classes, device=device)[[first, last]]
     steps = []
     for share in torch.linspace(0, 1, settings.num_steps).tolist():
         if isinstance(generator, MixesClasses) and not turning:
-            images = mix_classes(generator, noise, share, settings)
+            mixed = torch.lerp(first_weights, last_weights, share)
+            weights = {m: (mixed if m in settings.changing else first_weights) for m in MECHANISMS}
+            images = generator.render_mixtures(noise, {m: own.expand(len(noise), -1) for m, own in weights.items()})
         else:
-            images = turn_noise(generator, noise, other, share, settings)
+            moved, still = (generator.render(start, labels) for start in (turned(noise, other, share), noise))
+            sources = {m: moved if m in settings.changing else still for m in MECHANISMS}
+            images = MechanismImages(**{IMAGE_OF_MECHANISM[m]: source.of(m) for m, source in sources.items()})
         steps.append(images.to("cpu"))
     return steps
 
@@ -127,20 +103,17 @@ def draw_interpolation(
     steps = {name: render_steps(generator, settings, seed, compute) for name, generator in generators.items()}
     rows = []
     for name, images in steps.items():
-        for mechanism in (*changing_mechanisms(settings), COMPOSITE):
-            shown = [
-                compose(one[:1]) if mechanism == COMPOSITE else signed_images(one[:1], mechanism) for one in images
-            ]
-            rows += [(f"{name}, {mechanism}", torch.cat(shown))]
+        firsts = [step[:1] for step in images]
+        rows += [(f"{name}, {m}", torch.cat([signed_images(first, m) for first in firsts])) for m in settings.changing]
+        rows.append((f"{name}, {COMPOSITE}", torch.cat([compose(first) for first in firsts])))
     for name, generator in generators.items():
         if isinstance(generator, MixesClasses):
             turning = render_steps(generator, settings, seed, compute, turning=True)
-            rows += [(f"{name}, noise", torch.cat([compose(one[:1]) for one in turning]))]
-    told = {name: describe(generator, settings) for name, generator in generators.items()}
-    if len({*told.values()}) == 1:
-        title = next(iter(told.values()))
-    else:
-        title = "; ".join(f"{name}: {what}" for name, what in told.items())
+            rows.append((f"{name}, noise", torch.cat([compose(step[:1]) for step in turning])))
+    changes = {name: describe(generator, settings) for name, generator in generators.items()}
+    title, *others = dict.fromkeys(changes.values())
+    if others:
+        title = "; ".join(f"{name}: {what}" for name, what in changes.items())
     frames = [
         np.concatenate([tile(compose(images[step])) for images in steps.values()]) for step in range(settings.num_steps)
     ]

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from skdcgn_pipeline.benchmark.frame import BEST
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
@@ -112,53 +113,52 @@ def draw_biased_sheet(splits: dict[str, Tensor], num_examples: int) -> Picture:
 
 def draw_loss_curves(histories: dict[str, list[dict[str, float]]]) -> Picture:
     """Draw every loss term of every mechanism over the steps."""
-    figure, axes = plt.subplots(1, len(histories), figsize=(11, 3), sharey=True, layout="constrained")
-    for axis, (mechanism, history) in zip(np.atleast_1d(axes), histories.items(), strict=True):
+    figure, axes = _panels(len(histories), 11 / len(histories), 3, sharey=True)
+    for axis, (mechanism, history) in zip(axes, histories.items(), strict=True):
         frame = pd.DataFrame(history).set_index("step")
         for name in frame.columns:
             values = frame[name].dropna().abs()
             axis.plot(values.index, values, label=name, linewidth=1)
-        axis.set_yscale("log")
+        axis.set(yscale="log", xlabel="step")
         axis.set_title(mechanism, fontsize=10)
-        axis.set_xlabel("step")
         axis.legend(fontsize=7)
-    np.atleast_1d(axes)[0].set_ylabel("unweighted term (absolute)")
+    axes[0].set_ylabel("unweighted term (absolute)")
     return rasterise(figure)
 
 
-def _grouped_bars(axis: Axes, table: pd.DataFrame, by: Sequence[str], value: str, colour: str | None = None) -> None:
-    """Draw a share per group and training set, in %, with its number; `interval_high`, where it is there, as an error.
+def _panels(number: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """Return a figure of panels side by side, each of a size in inches."""
+    size = (width * number, height)
+    figure, axes = plt.subplots(1, number, figsize=size, layout="constrained", squeeze=False, **options)
+    return figure, [*axes[0]]
 
-    Args:
-        axis: Where.
-        table: With `trained_on`, the columns `by`, and `value` in [0, 1]; NaN is told as a dash.
-        by: Columns that make up a group.
-        value: The column that is drawn.
-        colour: Of numbers in the middle of the bars; None puts them on top.
+
+def _grouped_bars(axis: Axes, table: pd.DataFrame, by: Sequence[str], value: str, colour: str | None = None) -> None:
+    """Draw a share in [0, 1] per group and training set, in %, its number in a colour within the bar or on top of it.
+
+    NaN is told as a dash; `interval_high`, where it is there, is drawn as an error.
     """
-    groups, sources = list(dict.fromkeys(zip(*(table[name] for name in by), strict=True))), table["trained_on"].unique()
-    keys = groups if len(by) > 1 else [name for (name,) in groups]
+    table = table.assign(group=table[list(by)].agg("\n".join, axis=1))
+    groups, sources = table["group"].unique(), table["trained_on"].unique()
     width = 0.8 / len(sources)
     for number, source in enumerate(sources):
-        part = table[table["trained_on"] == source].set_index(list(by)).reindex(keys)
-        heights = 100 * part[value].to_numpy()
-        errors = 100 * part["interval_high"].to_numpy() - heights if "interval_high" in part else None
+        part = 100 * table[table["trained_on"] == source].set_index("group").select_dtypes("number").reindex(groups)
+        errors = part["interval_high"] - part[value] if "interval_high" in part else None
         positions = np.arange(len(groups)) + (number - (len(sources) - 1) / 2) * width
         bars = axis.bar(
-            positions, heights, width * 0.95, yerr=errors, capsize=3, label=source, color=COLOUR_OF[str(source)]
+            positions, part[value], width * 0.95, yerr=errors, capsize=3, label=source, color=COLOUR_OF[source]
         )
-        told = ["–" if np.isnan(height) else f"{height:.1f}" for height in heights]
-        placed: dict[str, Any] = {"label_type": "center", "color": colour} if colour else {}
-        axis.bar_label(bars, told, fontsize=7, **placed)
-    axis.set_xticks(range(len(groups)), ["\n".join(map(str, group)) for group in groups], fontsize=8)
+        numbers = ["–" if np.isnan(height) else f"{height:.1f}" for height in part[value]]
+        options: dict[str, Any] = {"label_type": "center", "color": colour} if colour else {}
+        axis.bar_label(bars, numbers, fontsize=7, **options)
+    axis.set_xticks(range(len(groups)), groups, fontsize=8)
 
 
 def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
     """Draw mean accuracy by what the classifiers were trained on, with 95 % intervals."""
     figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
     _grouped_bars(axis, summary, ["split", "subset"], "mean_accuracy", "white")
-    axis.set_ylabel("accuracy, %")
-    axis.set_ylim(0, 100)
+    axis.set(ylabel="accuracy, %", ylim=(0, 100))
     axis.set_title("Unbiased accuracy by training images (mean over seeds, 95 % interval)", fontsize=10)
     axis.legend(title="trained on", fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return rasterise(figure)
@@ -180,14 +180,14 @@ def draw_invariance(invariance: pd.DataFrame) -> Picture:
         ("top-1 by head on counterfactuals", "prediction", (images == "counterfactuals") & (measure == "top_1")),
     ]
     shown = [(title, by, invariance[rows]) for title, by, rows in panels if rows.any()]
-    figure, axes = plt.subplots(1, len(shown), figsize=(4.2 * len(shown), 3.4), layout="constrained", squeeze=False)
-    for axis, (title, by, rows) in zip(axes[0], shown, strict=True):
+    figure, axes = _panels(len(shown), 4.2, 3.4)
+    for axis, (title, by, rows) in zip(axes, shown, strict=True):
         _grouped_bars(axis, rows.assign(**{by: rows[by].str.replace("_", "\n")}), [by], "value")
         axis.set_title(title, fontsize=10)
         axis.axhline(0, color="black", linewidth=0.8)
         axis.margins(y=0.12)
-    axes[0, 0].set_ylabel("%")
-    axes[0, -1].legend(title="counterfactuals of", fontsize=8, title_fontsize=8)
+    axes[0].set_ylabel("%")
+    axes[-1].legend(title="counterfactuals of", fontsize=8, title_fontsize=8)
     return rasterise(figure)
 
 
@@ -225,9 +225,8 @@ def draw_releases(cards: Sequence[dict[str, Any]]) -> Picture:
         # Labels of neighbours move apart.
         lowest = max(height, lowest + LABEL_POINTS)
         axis.annotate(text, (speed, height), (speed * 1.15, lowest), va="center", fontsize=8)
-    axis.set_xscale("log")
+    axis.set(xscale="log", xlabel="images per second, all three mechanisms, CPU")
     axis.set_xlim(right=axis.get_xlim()[1] * 4.5)
-    axis.set_xlabel("images per second, all three mechanisms, CPU")
     axis.set_ylabel("accuracy of the invariant classifier, %")
     handles = [plt.Line2D([], [], color=COLOUR_OF[name], marker="o", linestyle="") for name in ("teacher", "students")]
     axis.legend(handles, ["teacher", "students"], fontsize=8, loc="lower right")
@@ -242,22 +241,18 @@ def draw_confusions(confusions: Mapping[str, np.ndarray], split: str) -> Picture
         confusions: What was trained on -> images by true class (rows) and predicted class (columns).
         split: The split that they were measured on.
     """
-    figure, axes = plt.subplots(
-        1, len(confusions), figsize=(4.2 * len(confusions), 4.2), layout="constrained", squeeze=False
-    )
-    for axis, (name, counts) in zip(axes[0], confusions.items(), strict=True):
+    figure, axes = _panels(len(confusions), 4.2, 4.2)
+    for axis, (name, counts) in zip(axes, confusions.items(), strict=True):
         shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (label, predicted), share in np.ndenumerate(shares):
             if share >= 0.01:
                 colour = "white" if share > 0.5 else "black"
                 axis.text(predicted, label, f"{100 * share:.0f}", ha="center", va="center", fontsize=6, color=colour)
-        axis.set_xticks(range(counts.shape[1]))
-        axis.set_yticks(range(counts.shape[0]))
+        axis.set(xticks=range(counts.shape[1]), yticks=range(counts.shape[0]), xlabel="predicted class")
         axis.tick_params(labelsize=7)
-        axis.set_xlabel("predicted class")
         axis.set_title(f"trained on {name}", fontsize=10)
-    axes[0, 0].set_ylabel("class of the shape")
+    axes[0].set_ylabel("class of the shape")
     figure.suptitle(f"Split {split}: share of each class's images, in %, over all seeds", fontsize=9)
     return rasterise(figure)
 
@@ -284,13 +279,8 @@ def draw_attention(images: Tensor, maps: Mapping[str, tuple[Tensor, Tensor]], la
         labels: True classes [N].
     """
     columns = len(images)
-    figure, axes = plt.subplots(
-        1 + len(maps),
-        columns,
-        figsize=(1.05 * columns + 1.2, 1.2 * (1 + len(maps))),
-        layout="constrained",
-        squeeze=False,
-    )
+    size = (1.05 * columns + 1.2, 1.2 * (1 + len(maps)))
+    figure, axes = plt.subplots(1 + len(maps), columns, figsize=size, layout="constrained", squeeze=False)
     shown = ((images + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     for column in range(columns):
         axes[0, column].imshow(shown[column], interpolation="nearest")
@@ -302,8 +292,7 @@ def draw_attention(images: Tensor, maps: Mapping[str, tuple[Tensor, Tensor]], la
             axis.imshow(heat[column].numpy(), cmap="inferno", vmin=0, vmax=1, alpha=0.6)
             axis.set_title(f"says {int(predicted[column])}", fontsize=8, color="black" if right else "#c0504d")
     for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set(xticks=[], yticks=[])
     for axis, name in zip(axes[:, 0], ["test images", *maps], strict=True):
         axis.set_ylabel(name, fontsize=8)
     return rasterise(figure)
@@ -315,15 +304,15 @@ def draw_benchmark(table: pd.DataFrame) -> Picture:
     Args:
         table: As `benchmark.frame.tabulate` returns it; groups may be missing.
     """
-    rates = table[(table["group"] == "throughput") & ~table["what"].str.contains("best batch size")]
+    rates = table[(table["group"] == "throughput") & ~table["what"].str.contains(BEST)]
     ratios = table[(table["group"] != "throughput") & table["ratio"].notna()]
     height = max(3.4, 1.2 + 0.3 * len(ratios))
-    figure, axes = plt.subplots(1, 2, figsize=(14, height), width_ratios=[1, 1.1], layout="constrained", squeeze=False)
-    _draw_rates(axes[0, 0], rates, table[table["what"] == "students, best batch size"])
-    _draw_ratios(axes[0, 1], ratios)
+    figure, axes = _panels(2, 7, height, width_ratios=[1, 1.1])
+    _draw_rates(axes[0], rates, table[table["what"] == f"students, {BEST}"])
+    _draw_ratios(axes[1], ratios)
     threads = [f"{int(n)} thread{'s' if n > 1 else ''}" for n in table["threads"].dropna().unique()]
-    said = " · ".join([*table["machine"].unique(), *threads])
-    figure.suptitle(f"{said}\n{' · '.join(table['versions'].unique())}", fontsize=8, color="#555555")
+    machine = " · ".join([*table["machine"].unique(), *threads])
+    figure.suptitle(f"{machine}\n{' · '.join(table['versions'].unique())}", fontsize=8, color="#555555")
     return rasterise(figure)
 
 
@@ -335,10 +324,8 @@ def _draw_rates(axis: Axes, rates: pd.DataFrame, headline: pd.DataFrame) -> None
         axis.plot(rows["batch_size"].astype(int), rows["value"], style, marker="o", color=colour, label=name)
     sizes = sorted(int(size) for size in rates["batch_size"].dropna().unique())
     axis.set_xscale("log", base=2)
-    axis.set_yscale("log")
     axis.set_xticks(sizes, [str(size) for size in sizes])
-    axis.set_xlabel("batch size")
-    axis.set_ylabel("images/s, all three mechanisms")
+    axis.set(yscale="log", xlabel="batch size", ylabel="images/s, all three mechanisms")
     title = "Throughput"
     for row in headline.itertuples():
         title += f": best students / best teacher {row.ratio:.1f}x (target {row.target})"

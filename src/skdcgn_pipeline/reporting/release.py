@@ -15,14 +15,13 @@ import torch
 from skdcgn_pipeline import __version__
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
+from skdcgn_pipeline.benchmark.frame import BEST
 from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.parameters import Parameters
 from skdcgn_pipeline.reporting.templates import template
 from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.students.released import RELEASE_PREFIX
 from skdcgn_pipeline.vocabulary import MECHANISMS
-
-BEST = "best batch size"  # the rows of the benchmark that go on a card
 
 
 def release_name(parameters: Parameters) -> str:

@@ -71,13 +71,13 @@ def _shown(picture: np.ndarray) -> dict[str, Any]:
     return {"kind": "png", "data": embed(picture), "width": picture.shape[1]}
 
 
-def versions_of(packages: Sequence[str] = PACKAGES) -> str:
+def _versions() -> str:
     """Say which versions of packages are installed; those that are not are left out."""
-    told = [f"Python {platform.python_version()}"]
-    for package in packages:
+    versions = [f"Python {platform.python_version()}"]
+    for package in PACKAGES:
         with suppress(PackageNotFoundError):
-            told.append(f"{package} {version(package)}")
-    return ", ".join(told)
+            versions.append(f"{package} {version(package)}")
+    return ", ".join(versions)
 
 
 def command_of(this_run: Mapping[str, Any], pipeline: str = "", outputs: Sequence[str] = ()) -> str:
@@ -88,16 +88,10 @@ def command_of(this_run: Mapping[str, Any], pipeline: str = "", outputs: Sequenc
         pipeline: The pipeline; empty for the whole chain.
         outputs: Datasets to stop at.
     """
-    words = ["kedro run"]
-    if this_run.get("env"):
-        words.append(f"--env {this_run['env']}")
-    if pipeline:
-        words.append(f"--pipelines {pipeline}")
-    if outputs:
-        words.append(f"--to-outputs {','.join(outputs)}")
-    if overrides := flatten(this_run.get("params") or {}):
-        words.append("--params " + shlex.quote(",".join(f"{name}={value}" for name, value in overrides.items())))
-    return " ".join(words)
+    params = ",".join(f"{name}={value}" for name, value in flatten(this_run.get("params") or {}).items())
+    options = {"env": this_run.get("env"), "pipelines": pipeline, "to-outputs": ",".join(outputs)}
+    options["params"] = params and shlex.quote(params)
+    return " ".join(["kedro run", *(f"--{name} {value}" for name, value in options.items() if value)])
 
 
 def render_report(
@@ -130,7 +124,7 @@ def render_report(
         headline=headline,
         chapter=chapter,
         settings={name: str(value) for name, value in flatten(without_anchors(settings)).items()},
-        facts={**(facts or {}), "versions": versions_of(), "machine": machine},
+        facts={**(facts or {}), "versions": _versions(), "machine": machine},
         commands=commands,
         pictures=[
             {"title": title, "caption": caption, **_shown(picture)} for title, (caption, picture) in pictures.items()

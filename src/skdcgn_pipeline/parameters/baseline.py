@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from skdcgn_pipeline.parameters.base import Count, Fraction, Positive, Settings, Weight
+from skdcgn_pipeline.parameters.base import Bounds, Count, Decay, Positive, Settings, Weight
 from skdcgn_pipeline.parameters.distill import Student
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
@@ -77,13 +77,13 @@ class Baseline(Settings):
     num_steps: Count
     batch_size: Count = 32
     learning_rates: LearningRates = LearningRates()
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.999)
+    betas: tuple[Decay, Decay] = (0.5, 0.999)
     weights: BaselineWeights = BaselineWeights()
-    mask_bounds: tuple[Fraction, Fraction] = (0.1, 0.9)
+    mask_bounds: Bounds = (0.1, 0.9)
     style_network: Literal["feature_network", "vgg16"] = "feature_network"
     style_weights: tuple[Weight, Weight, Weight, Weight] = (1.0, 1.0, 1.0, 1.0)
     patch_size: Count = 8
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    ema_decay: Decay = 0.99
     num_measured_images: Annotated[int, Field(ge=2)] = 500
     measure_every_steps: Count = 200
     checkpoint_every_steps: Count = 250
@@ -98,8 +98,6 @@ class Baseline(Settings):
 
     @model_validator(mode="after")
     def _possible(self) -> Baseline:
-        if self.mask_bounds[0] >= self.mask_bounds[1]:
-            raise ValueError(f"the lower of 'mask_bounds' must be below the upper one, got {list(self.mask_bounds)}")
         if not self.weights.reconstruction and not self.weights.style:
             raise ValueError("one of the weights 'reconstruction' and 'style' must be above 0: nothing else is taught")
         return self

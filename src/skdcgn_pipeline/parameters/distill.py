@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from skdcgn_pipeline.parameters.base import Count, Positive, Settings, Weight
+from skdcgn_pipeline.parameters.base import Count, Decay, Positive, Settings, Weight
 
 
 class Student(Settings):
@@ -107,13 +107,13 @@ class Distill(Settings):
     matrix_learning_rate: Positive = 4e-3
     discriminator_learning_rate: Positive = 2e-4
     discriminator_width: Count = 16
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.99)
+    betas: tuple[Decay, Decay] = (0.5, 0.99)
     judge_every_steps: Count = 1
     adversarial_every_judgements: Count = 5
     weights: LossWeights = LossWeights()
     pixel_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     kl_temperature: Positive = 8.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    ema_decay: Decay = 0.995
     checkpoint_every_steps: Count = 500
     log_every_steps: Count = 20
     fetch_threads: Annotated[int, Field(ge=0, le=256)] = 0

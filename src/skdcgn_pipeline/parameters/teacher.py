@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from skdcgn_pipeline.parameters.base import Count, Fraction, Positive, Settings, Weight
+from skdcgn_pipeline.parameters.base import Bounds, Count, Decay, Fraction, Positive, Settings, Weight
 
 
 class TeacherFit(Settings):
@@ -42,10 +42,10 @@ class TeacherFit(Settings):
     decay_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     mask_entropy_weight: Weight = 0.3
     mask_bounds_weight: Weight = 0.0
-    mask_bounds: tuple[Fraction, Fraction] = (0.05, 0.5)
+    mask_bounds: Bounds = (0.05, 0.5)
     mode_seeking_weight: Weight = 0.0
     mode_seeking_floor: Fraction = 0.12
-    style_weights: tuple[Weight, ...] = (0.0, 0.05, 0.0, 0.05)
+    style_weights: tuple[Weight, Weight, Weight, Weight] = (0.0, 0.05, 0.0, 0.05)
     style_network: Literal["vgg16", "digit_classifier"] = "digit_classifier"
     style_initialisation: Literal["kaiming_normal", "torch"] = "kaiming_normal"
     discriminator: Literal["linear", "convolutional"] = "linear"
@@ -53,27 +53,13 @@ class TeacherFit(Settings):
     spectral_norm: bool = False
     init: Literal["orthogonal", "normal"] = "orthogonal"
     init_gain: Positive = 0.2
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    ema_decay: Decay = 0.999
     checkpoint_every_steps: Count = 500
 
     @property
     def num_steps(self) -> int:
         """Generator steps: images over batch size, at least one."""
         return max(1, self.num_images // self.batch_size)
-
-    @field_validator("style_weights")
-    @classmethod
-    def _four_layers(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if len(value) != 4:
-            raise ValueError(f"needs 4 weights, one per layer of the style network, got {len(value)}")
-        return value
-
-    @field_validator("mask_bounds")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] >= value[1]:
-            raise ValueError(f"the lower bound must be below the upper one, got {list(value)}")
-        return value
 
 
 class Teacher(Settings):

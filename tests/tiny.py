@@ -14,6 +14,7 @@ from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLab
 
 if TYPE_CHECKING:
     from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
+    from skdcgn_pipeline.samples.shards import RowGroups
 
 
 class TinyTeacher:
@@ -61,6 +62,12 @@ def tree_of(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.suffix != ".lock"
     }
+
+
+def num_rows_kept(groups: RowGroups) -> int:
+    """Return the rows of the groups that are kept, read or being read."""
+    sizes = groups.shards.group_sizes()
+    return sum(int(sizes[group]) for group in list(groups._kept))
 
 
 def untrained_classifiers() -> dict[str, InvariantClassifier]:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -21,7 +22,6 @@ from skdcgn_pipeline.images.assets import (
     BY_HAND,
     DOWNLOADED,
     THERE,
-    AssetState,
     fetch_assets,
     main,
     names_below,
@@ -29,8 +29,6 @@ from skdcgn_pipeline.images.assets import (
     read_table,
     refuse_missing,
     require_assets,
-    states_as_table,
-    states_of_table,
     variant_of_published_teacher,
 )
 from skdcgn_pipeline.images.download import part_of
@@ -264,8 +262,10 @@ def write_table(folder: Path, entries: dict[str, dict[str, object]]) -> Path:
     return path
 
 
-def fetch(tmp_path: Path, table: Path, mirror: object = None) -> list[AssetState]:
-    return fetch_assets(tmp_path / "assets", ["own"], None if mirror is None else str(mirror), table)
+def fetch(tmp_path: Path, table: Path, mirror: object = None) -> list[Any]:
+    """Return the rows of the table of assets."""
+    frame = fetch_assets(tmp_path / "assets", ["own"], None if mirror is None else str(mirror), table)
+    return [*frame.itertuples(index=False)]
 
 
 def files_in(folder: Path) -> list[str]:
@@ -607,8 +607,8 @@ BY_HAND_ENTRY = {"url": None, "by_hand": "Sign in, and put the file at {folder}/
 
 def test_what_needs_an_account_is_told_and_the_rest_is_fetched(server, tmp_path):
     table = write_table(tmp_path, {"account.tar": entry(server, **BY_HAND_ENTRY), NAME: entry(server)})
-    states = fetch(tmp_path, table)
-    assert [state.state for state in states] == [BY_HAND, DOWNLOADED]
+    states = fetch_assets(tmp_path / "assets", ["own"], None, table)
+    assert states["state"].tolist() == [BY_HAND, DOWNLOADED]
     with pytest.raises(SettingError) as caught:
         refuse_missing(states)
     message = str(caught.value)
@@ -672,7 +672,7 @@ def test_a_folder_is_there_when_its_subfolders_are(tmp_path):
 def test_the_packaged_instructions_name_the_folder_and_the_source(tmp_path):
     groups = ["imagenet", "imagenet9", "cue_conflict", "imagenet_tables"]
     states = fetch_assets(tmp_path, groups)
-    assert {state.state for state in states} == {BY_HAND}
+    assert set(states["state"]) == {BY_HAND}
     with pytest.raises(SettingError) as caught:
         refuse_missing(states)
     for words in ("https://image-net.org", str(tmp_path / "imagenet" / "ilsvrc2012"), "texture-vs-shape"):
@@ -683,12 +683,10 @@ def test_the_packaged_instructions_name_the_folder_and_the_source(tmp_path):
 
 
 def test_the_states_are_a_table(server, table, tmp_path):
-    states = fetch(tmp_path, table)
-    frame = states_as_table(states)
-    assert states_of_table(frame) == states
+    frame = fetch_assets(tmp_path / "assets", ["own"], None, table)
     assert {"name", "size", "licence", "sha256", "state"} <= set(frame.columns)
     assert frame["size"].tolist() == [len(CONTENT)]
-    assert list(states_as_table([]).columns) == list(frame.columns)
+    assert list(fetch_assets(tmp_path / "assets", [], None, table).columns) == list(frame.columns)
 
 
 def test_the_command_fetches_and_tells(server, table, tmp_path, monkeypatch, capsys):

@@ -59,9 +59,9 @@ def test_biased_images_keep_order_size_and_labels(variant):
 @pytest.mark.parametrize("variant", ["colored", "double_colored"])
 def test_colours_of_the_training_split_follow_the_class(variant):
     split = colour(variant, biased=True)
-    assert torch.equal(split.foreground_index, split.labels)
+    assert torch.equal(split.attributes["foreground_index"], split.labels)
     if variant == "double_colored":
-        assert torch.equal(split.background_index, split.labels)
+        assert torch.equal(split.attributes["background_index"], split.labels)
     assert not split.collision.any()
 
 
@@ -69,7 +69,7 @@ def test_colours_of_the_training_split_follow_the_class(variant):
 def test_colours_of_the_test_split_are_independent_of_the_class(variant):
     split = colour(variant, biased=False)
     counts = torch.zeros(10, 10)
-    counts.index_put_((split.labels, split.foreground_index), torch.ones(NUM_DIGITS), accumulate=True)
+    counts.index_put_((split.labels, split.attributes["foreground_index"]), torch.ones(NUM_DIGITS), accumulate=True)
     expected = NUM_DIGITS / 100
     chi_square = ((counts - expected).square() / expected).sum().item()
     assert chi_square < 150  # 81 degrees of freedom; a dependence gives thousands
@@ -79,7 +79,11 @@ def test_colours_of_the_test_split_are_independent_of_the_class(variant):
 def test_both_colours_of_the_test_split_are_independent_of_each_other():
     split = colour("double_colored", biased=False)
     counts = torch.zeros(10, 10)
-    counts.index_put_((split.background_index, split.foreground_index), torch.ones(NUM_DIGITS), accumulate=True)
+    counts.index_put_(
+        (split.attributes["background_index"], split.attributes["foreground_index"]),
+        torch.ones(NUM_DIGITS),
+        accumulate=True,
+    )
     expected = NUM_DIGITS / 100
     assert ((counts - expected).square() / expected).sum().item() < 150
 
@@ -135,7 +139,7 @@ def test_colored_keeps_the_background_black_and_grey_levels():
     assert background_colours(split).max() == 0
     half = split.images[:, :, 10, 10].double()
     assert (half - object_colours(split) / 2).abs().max() <= 1
-    assert (split.background_index == -1).all()
+    assert (split.attributes["background_index"] == -1).all()
 
 
 def test_the_threshold_decides_which_pixels_belong_to_the_digit():
@@ -167,8 +171,8 @@ def test_the_same_seed_gives_the_same_colours_and_another_others(variant, biased
 def test_wildlife_images_are_windows_of_the_textures_of_their_classes(assets):
     split = colour("wildlife", biased=True, num_digits=10, assets=assets)
     for part, index, region in (
-        ("object", split.foreground_index, (slice(8, 24), slice(8, 24))),
-        ("background", split.background_index, (slice(0, 8), slice(0, 32))),
+        ("object", split.attributes["foreground_index"], (slice(8, 24), slice(8, 24))),
+        ("background", split.attributes["background_index"], (slice(0, 8), slice(0, 32))),
     ):
         textures = read_textures(assets, part)
         for image, label in zip(split.images.numpy(), index.tolist(), strict=True):
@@ -183,9 +187,9 @@ def test_wildlife_images_are_windows_of_the_textures_of_their_classes(assets):
 def test_wildlife_textures_of_the_test_split_are_independent(assets):
     split = colour("wildlife", biased=False, num_digits=1000, assets=assets)
     for own, other in (
-        (split.labels, split.foreground_index),
-        (split.labels, split.background_index),
-        (split.foreground_index, split.background_index),
+        (split.labels, split.attributes["foreground_index"]),
+        (split.labels, split.attributes["background_index"]),
+        (split.attributes["foreground_index"], split.attributes["background_index"]),
     ):
         assert (own == other).float().mean().item() == pytest.approx(0.1, abs=0.04)
     assert not split.collision.any()

@@ -32,7 +32,7 @@ def test_only_unbiased_splits_of_unseen_digits_are_reported(biased_images):
 def test_only_the_training_split_is_biased(biased_images):
     for name in biased_images.splits:
         split = biased_images.split(name)
-        share = (split.labels == split.foreground_index).float().mean().item()
+        share = (split.labels == split.attributes["foreground_index"]).float().mean().item()
         assert share == 1 if name == "train" else share < 0.25
 
 

@@ -183,13 +183,13 @@ def test_large_images_are_read_a_few_at_a_time(tmp_path):
 
 
 @pytest.mark.parametrize("make", [make_columns, encoded_columns], ids=["raw", "encoded"])
-@pytest.mark.parametrize("rows", [range(ROW_GROUP_ROWS), range(1000, 1090), range(990, 1010)])
-def test_stored_rows_are_taken_in_the_order_asked_for(tmp_path, make, rows):
+@pytest.mark.parametrize(("group", "rows"), [(0, range(ROW_GROUP_ROWS)), (1, range(1000, 1090))])
+def test_stored_rows_are_taken_in_the_order_asked_for(tmp_path, make, group, rows):
     num_rows = ROW_GROUP_ROWS + 90
     path = tmp_path / "part.parquet"
     write_columns(path, make(num_rows))
     assert rows_of_first_group(path) == ROW_GROUP_ROWS
-    stored = read_stored(path, ["mask", "row"], rows, num_rows)
+    stored = read_stored(path, ["mask", "row"], group, num_rows)
     within = np.array([7, 3, len(rows) - 1, 3, 0])
     taken = stored.take(within)
     assert len(stored) == len(rows)
@@ -200,7 +200,7 @@ def test_stored_rows_are_taken_in_the_order_asked_for(tmp_path, make, rows):
 def test_stored_images_take_the_memory_of_their_encoding(tmp_path):
     images = np.zeros((20, 3, 64, 64), np.uint8)
     write_columns(tmp_path / "part.parquet", {"images": encode(images, ImageEncoding(encoding="png"))})
-    assert read_stored(tmp_path / "part.parquet", ["images"], range(20)).nbytes < images.nbytes / 10
+    assert read_stored(tmp_path / "part.parquet", ["images"], 0).table.nbytes < images.nbytes / 10
 
 
 def test_damage_is_named_by_every_way_of_reading(tmp_path):
@@ -212,6 +212,6 @@ def test_damage_is_named_by_every_way_of_reading(tmp_path):
     with pytest.raises(DamagedFileError, match=r"part\.parquet"):
         list(read_groups(path, list(make_columns())))
     with pytest.raises(DamagedFileError, match=r"part\.parquet"):
-        read_stored(path, list(make_columns()), range(3, 4))
+        read_stored(path, list(make_columns()), 0)
     with pytest.raises(DamagedFileError, match="expected 41 rows, got 40"):
-        read_stored(path, ["row"], range(3, 4), 41)
+        read_stored(path, ["row"], 0, 41)

@@ -24,7 +24,7 @@ from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK
 from skdcgn_pipeline.samples.shards import BlockRows, ahead
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
-from tiny import TinyTeacher, tree_of
+from tiny import TinyTeacher, num_rows_kept, tree_of
 
 CPU = Compute(device="cpu")
 PNG = ImageEncoding(encoding="png")
@@ -202,16 +202,16 @@ def test_row_groups_that_were_read_last_are_kept(tmp_path, monkeypatch):
     samples, read = draw(tmp_path), []
     read_stored = shards.read_stored
 
-    def reading(path, names, rows, num_rows):
+    def reading(path, names, group, num_rows):
         read.append(path.name)
-        return read_stored(path, names, rows, num_rows)
+        return read_stored(path, names, group, num_rows)
 
     monkeypatch.setattr(shards, "read_stored", reading)
     groups = samples.groups_of("shape", 2)
     for row, number, num_kept in ((0, 0, 40), (80, 2, 80), (39, None, 80), (149, 3, 70), (41, 1, 70), (0, 0, 80)):
         samples.rows("shape", [row], groups)
         assert [name[6:11] for name in read] == ([] if number is None else [f"{number:05}"])
-        assert groups.num_rows_kept == num_kept
+        assert num_rows_kept(groups) == num_kept
         read.clear()
 
 
@@ -226,7 +226,7 @@ def test_a_row_group_that_could_not_be_read_is_read_again(tmp_path, monkeypatch)
         patch.setattr(shards, "read_stored", fail)
         with pytest.raises(DamagedFileError, match="is away"):
             samples.rows("shape", [100], groups)
-    assert groups.num_rows_kept == 0
+    assert num_rows_kept(groups) == 0
     assert torch.equal(samples.rows("shape", [100], groups)[2], samples.read_images().mask[[100]])
 
 

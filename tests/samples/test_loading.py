@@ -13,7 +13,7 @@ from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
 from skdcgn_pipeline.samples.loading import BatchLoader, PairsInMemory, StreamedPairs, fetch_by_epochs, open_pairs
 from skdcgn_pipeline.training.parallel import Processes
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
-from tiny import TinyTeacher
+from tiny import TinyTeacher, num_rows_kept
 
 
 def pairs() -> PairsInMemory:
@@ -165,7 +165,7 @@ def test_memory_stays_bounded_while_every_row_is_seen_once_per_epoch(samples, li
     with BatchLoader(fetch_by_epochs(source, 6, 0, "test"), 80, num_threads=num_threads, num_ahead=2) as load:
         for step in range(80):
             seen += [noise.index(tuple(row)) for row in load(step)[0].tolist()]
-            most = max(most, source.groups.num_rows_kept)
+            most = max(most, num_rows_kept(source.groups))
     assert sorted(seen[:NUM_ROWS]) == sorted(seen[NUM_ROWS:]) == list(range(NUM_ROWS))
     assert most <= 10 * GROUP
     # Two epochs read every group twice, and few once more: far fewer than one for each row.

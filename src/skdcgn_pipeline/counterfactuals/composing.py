@@ -62,16 +62,7 @@ class CounterfactualBatch(CounterfactualRecord):
 
 
 class _RowsByClass:
-    """Which rows of a pool are of which class.
-
-    Args:
-        labels: [N] the class of each row.
-        num_classes: Number of classes.
-        classes: Those that rows are drawn of.
-
-    Raises:
-        SettingError: If one of these has no row.
-    """
+    """Which rows of a pool are of which class; refuses labels [N] without one of the classes that are drawn."""
 
     def __init__(self, labels: Tensor, num_classes: int, classes: Tensor) -> None:
         self._rows = labels.argsort(stable=True)
@@ -112,10 +103,8 @@ class CounterfactualPool:
         self.image_size = images.mask.shape[-1]
         self.classes = torch.tensor(range(num_classes) if classes is None else classes)
         if isinstance(labels, Tensor):
-            shared = _RowsByClass(labels, num_classes, self.classes)
-            self._rows_by_class = dict.fromkeys(MECHANISMS, shared)
-        else:
-            self._rows_by_class = {m: _RowsByClass(labels[m], num_classes, self.classes) for m in MECHANISMS}
+            labels = dict.fromkeys(MECHANISMS, labels)
+        self._rows_by_class = {m: _RowsByClass(labels[m], num_classes, self.classes) for m in MECHANISMS}
 
     @classmethod
     def of(cls, samples: SampleShards) -> CounterfactualPool:
@@ -177,14 +166,7 @@ class CounterfactualPool:
     def draw_records(
         self, num_images: int, per_shape: int, composition: Composition, generator: torch.Generator
     ) -> CounterfactualRecord:
-        """Draw what counterfactuals are made of, several from each mask, without composing them.
-
-        Args:
-            num_images: How many.
-            per_shape: Counterfactuals of each mask, one after the other.
-            composition: Which mechanisms are counterfactual, and the patch shift.
-            generator: Source of every random choice.
-        """
+        """Draw what counterfactuals are made of, `per_shape` from each mask one after the other; composes none."""
         return self._draw_record(num_images, per_shape, composition, generator, None)
 
     def _draw_record(
@@ -271,10 +253,9 @@ class CounterfactualPool:
 
     def draw_batch(self, composition: Composition, seed: int, purpose: str) -> DrawBatch:
         """Return a function that composes fresh training batches, labelled by their shape."""
-        draw_labelled = self.draw_labelled_batch(composition, seed, purpose)
 
         def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-            images, labels = draw_labelled(step, batch_size)
+            images, labels = self.draw_labelled_batch(composition, seed, purpose)(step, batch_size)
             return images, labels[:, 0]
 
         return draw

@@ -148,6 +148,7 @@ class CounterfactualsRecipe(ShardsRecipe[CounterfactualShards]):
     """
 
     kind: ClassVar[str] = "counterfactuals"
+    reader: ClassVar[Any] = CounterfactualShards
 
     samples: SampleShards
     composition: Composition
@@ -173,10 +174,6 @@ class CounterfactualsRecipe(ShardsRecipe[CounterfactualShards]):
         """Return what composes the images."""
         pool = open_pool(store.parent / "mapped", self.samples)
         return BlockRows(partial(compose_block, pool, self.composition, self.seed), ROWS_PER_BLOCK)
-
-    def read(self, artifact: Artifact) -> CounterfactualShards:
-        """Return the shards."""
-        return CounterfactualShards(artifact)
 
 
 def store_counterfactuals(

@@ -17,7 +17,7 @@ import tomllib
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ DEFAULT_GROUPS = ("mnist", "cgn_mnist", "textures")
 PACKAGED_TABLE = Path(__file__).with_name("assets.toml")
 GZIP = "gzip"
 THERE, DOWNLOADED, BY_HAND = "there", "downloaded", "by hand"
+COLUMNS = ("name", "group", "size", "licence", "sha256", "state", "verified", "source", "to_do")
 REPLACED = ".replaced"  # of a file that was in the way of a verified one
 _LOCK = ".fetch.lock"
 
@@ -79,30 +80,6 @@ class Asset:
             "no licence": not self.licence,
         }
         return next((words for words, is_so in problems.items() if is_so), None)
-
-
-@dataclass(frozen=True)
-class AssetState:
-    """How it stands with one asset; `name`, `group` and `licence` as in the table.
-
-    Attributes:
-        size: Bytes in place, or None where it is not known.
-        sha256: Of the content in place, or None where nobody publishes it.
-        state: `there`, `downloaded` or `by hand` (it is missing, and somebody must get it).
-        verified: Whether the content was compared with its SHA-256.
-        source: Where it comes from: an address, the mirror, or nothing for what is got by hand.
-        to_do: For `by hand`: what to do.
-    """
-
-    name: str
-    group: str
-    size: int | None
-    licence: str
-    sha256: str | None
-    state: str
-    verified: bool = False
-    source: str = ""
-    to_do: str = ""
 
 
 def read_table(path: Path | str | None = None) -> dict[str, Asset]:
@@ -176,7 +153,7 @@ def fetch_assets(
     groups: Sequence[str] = DEFAULT_GROUPS,
     mirror: str | None = None,
     table: Path | str | None = None,
-) -> list[AssetState]:
+) -> pd.DataFrame:
     """Bring every asset of some groups into the asset folder, and check it before it is put in place.
 
     A file that is there with the right content is left alone, without a request. Otherwise it is taken
@@ -191,7 +168,14 @@ def fetch_assets(
         table: Another table than the packaged one.
 
     Returns:
-        One state per asset, in the order of the table. What must be got by hand is told, never an error here.
+        One row per asset, in the order of the table:
+
+        - `name`, `group`, `licence`, `sha256`: as in the table;
+        - `size`: bytes in place, or missing where it is not known;
+        - `state`: `there`, `downloaded` or `by hand` (it is missing, and somebody must get it, which is no error here);
+        - `verified`: whether the content was compared with its SHA-256;
+        - `source`: an address, the mirror, or nothing for what is got by hand;
+        - `to_do`: for `by hand`, what to do.
 
     Raises:
         SettingError: Naming the asset, what was expected and what came. What was brought before is in place.
@@ -205,8 +189,8 @@ def fetch_assets(
         raise SettingError(
             f"fetch.mirror ({MIRROR_VARIABLE})", "a folder or an http(s) address", repr(mirror), "Correct or unset it."
         )
-    states = {name: _inspect(root, asset) for name, asset in entries.items() if asset.group in groups}
-    missing = [entries[name] for name, state in states.items() if state.state != THERE]
+    rows = {name: _inspect(root, asset) for name, asset in entries.items() if asset.group in groups}
+    missing = [entries[name] for name, row in rows.items() if row["state"] != THERE]
     wanted = [asset for asset in missing if asset.url is not None or (mirror is not None and not asset.contains)]
     if wanted:
         check_writable(root, sum(asset.size or 0 for asset in wanted))
@@ -217,44 +201,51 @@ def fetch_assets(
                         f"fetch: stopped after {number} of {len(wanted)} files, which are in place. "
                         "Repeat the same command to go on from here."
                     )
-                source = _bring(asset, root, mirror)
-                if source is not None:
-                    size, verified = _size_of(root / asset.name), asset.sha256 is not None
-                    states[asset.name] = replace(
-                        states[asset.name], state=DOWNLOADED, verified=verified, size=size, source=source, to_do=""
-                    )
-    return list(states.values())
+                if (source := _bring(asset, root, mirror)) is not None:
+                    row = rows[asset.name]
+                    row |= _row(asset, DOWNLOADED, size=_size_of(root / asset.name), source=source)
+    import pandas as pd
+
+    return pd.DataFrame(list(rows.values()), columns=list(COLUMNS)).astype({"size": "Int64"})
 
 
-def _inspect(root: Path, asset: Asset) -> AssetState:
+def _row(asset: Asset, state: str, *, size: int | None = None, source: str = "", to_do: str = "") -> dict[str, Any]:
+    verified = asset.sha256 is not None and state in (THERE, DOWNLOADED)
+    values = asset.name, asset.group, size, asset.licence, asset.sha256, state, verified, source, to_do
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _inspect(root: Path, asset: Asset) -> dict[str, Any]:
     """Say whether an asset is in place with the right content; what can be downloaded has an empty state."""
-    state = AssetState(asset.name, asset.group, asset.size, asset.licence, asset.sha256, "", source=asset.url or "")
-    path = root / asset.name
+    path, source = root / asset.name, asset.url or ""
     wrong = _wrong_folder(path, asset.contains) if asset.contains else _wrong_content(path, asset)
     if wrong is None:
-        size = _size_of(path) if path.is_file() else None
-        return replace(state, state=THERE, verified=asset.sha256 is not None, size=size)
+        return _row(asset, THERE, size=_size_of(path) if path.is_file() else None, source=source)
     if path.exists():
         wanted = "a complete folder" if asset.contains else asset.describe()
         logger.warning("%s: expected %s, got %s", path, wanted, wrong)
     if asset.by_hand is None:
-        return state
+        return _row(asset, "", size=asset.size, source=source)
     other = f"(There is something at {path}, but it has {wrong}.)\n" if path.exists() else ""
-    return replace(state, state=BY_HAND, to_do=other + asset.by_hand.strip().replace("{folder}", str(root)))
+    to_do = other + asset.by_hand.strip().replace("{folder}", str(root))
+    return _row(asset, BY_HAND, size=asset.size, source=source, to_do=to_do)
 
 
-def refuse_missing(states: Sequence[AssetState]) -> None:
+def refuse_missing(assets: pd.DataFrame) -> None:
     """Refuse when something must be got by hand and is not there.
+
+    Args:
+        assets: What `fetch_assets` returned.
 
     Raises:
         SettingError: With the instructions for each of them.
     """
-    missing = [state for state in states if state.state == BY_HAND]
-    if missing:
-        lines = "".join(f"\n\n- {state.name} ({state.licence})\n{state.to_do}" for state in missing)
+    missing = assets[assets["state"] == BY_HAND]
+    if len(missing):
+        lines = "".join(f"\n\n- {row.name} ({row.licence})\n{row.to_do}" for row in missing.itertuples(index=False))
         raise SettingError(
             "assets",
-            f"{', '.join(state.name for state in missing)}, which must be got by hand",
+            f"{', '.join(missing['name'])}, which must be got by hand",
             "nothing usable there",
             f"All others are in place. Follow these instructions, then repeat the command:{lines}",
         )
@@ -403,24 +394,11 @@ def _one_at_a_time(root: Path) -> Any:
         ) from error
 
 
-def count_states(states: Sequence[AssetState]) -> str:
+def count_states(assets: pd.DataFrame) -> str:
     """Return how many assets are in which state, in words."""
-    counted = Counter(state.state for state in states)
+    counted = Counter(assets["state"])
     words = [f"{counted[state]} {state}" for state in (THERE, DOWNLOADED, BY_HAND) if counted[state]]
     return ", ".join(words) or "nothing is asked for"
-
-
-def states_as_table(states: Sequence[AssetState]) -> pd.DataFrame:
-    """Return states as a table with one row per asset."""
-    import pandas as pd
-
-    table = pd.DataFrame([asdict(state) for state in states], columns=[field.name for field in fields(AssetState)])
-    return table.astype({"size": "Int64"})  # unknown ones would turn the others into fractions
-
-
-def states_of_table(table: pd.DataFrame) -> list[AssetState]:
-    """Return the states that `states_as_table` made a table of."""
-    return [AssetState(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records")]
 
 
 def main() -> int:
@@ -434,9 +412,9 @@ def main() -> int:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        states = fetch_assets(options.folder, options.groups, options.mirror)
-        sys.stdout.write(f"{count_states(states)}, in {options.folder}\n")
-        refuse_missing(states)
+        assets = fetch_assets(options.folder, options.groups, options.mirror)
+        sys.stdout.write(f"{count_states(assets)}, in {options.folder}\n")
+        refuse_missing(assets)
     except (SettingError, InterruptedRunError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -55,7 +55,7 @@ def draw_crops_from_split(split: Split, image_size: int, seed: int, purpose: str
         return crop_randomly_from(draw_from_split(split, seed, purpose), image_size, seed, purpose)
     files = replace(split.rows, image_size=image_size)
     return _draw_rows(
-        split.labels, seed, purpose, lambda *of_batch: from_bytes(files.take_crops(*of_batch, seed, purpose))
+        split.labels, seed, purpose, lambda rows, epochs: from_bytes(files.take_crops(rows, epochs, seed, purpose))
     )
 
 
@@ -92,7 +92,11 @@ def draw_ahead(draw_batch: DrawBatch, num_steps: int) -> DrawBatch:
         # One thread draws everything, so that what is drawn from need not be safe for several.
         return BatchLoader(lambda step: draw_batch(step, batch_size), num_steps, num_threads=1, num_ahead=1)
 
-    return lambda step, batch_size: load(batch_size)(step)
+    def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+        images, labels = load(batch_size)(step)
+        return images, labels
+
+    return draw
 
 
 def batches_in_order(split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

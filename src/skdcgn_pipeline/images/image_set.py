@@ -85,16 +85,6 @@ class Split:
         return self.rows.take(torch.arange(len(self)))
 
     @property
-    def foreground_index(self) -> Tensor:
-        """[N] class whose colour or texture the object has, where a bias protocol gave it one."""
-        return self.attributes["foreground_index"]
-
-    @property
-    def background_index(self) -> Tensor:
-        """[N] the same for the background; -1 where it is always black."""
-        return self.attributes["background_index"]
-
-    @property
     def collision(self) -> Tensor:
         """[N] bool, whether the object cannot be seen against its background; nowhere where it is not known."""
         return self.attributes.get("collision", torch.zeros(len(self))).bool()

@@ -76,11 +76,7 @@ def _check_indices(path: Path, indices: Iterable[object], num_classes: int) -> l
 
 
 def read_wnids(path: Path) -> tuple[str, ...]:
-    """Read WordNet ids in class order: a JSON list such as ["n01440764", ...].
-
-    Raises:
-        SettingError: If the file holds anything else, or an id twice.
-    """
+    """Read WordNet ids in class order: a JSON list such as ["n01440764", ...], refusing anything else."""
     wnids = _read_json(path)
     sound = isinstance(wnids, list) and all(isinstance(w, str) and re.fullmatch(r"n\d{8}", w) for w in wnids)
     if not sound or not wnids or len(set(wnids)) != len(wnids):
@@ -89,14 +85,7 @@ def read_wnids(path: Path) -> tuple[str, ...]:
 
 
 def read_in9(path: Path, num_classes: int, num_groups: int) -> Tensor:
-    """Read the ImageNet-9 class of each class: a JSON object such as {"151": 0, ..., "0": -1}.
-
-    Returns:
-        [num_classes], -1 where there is none.
-
-    Raises:
-        SettingError: If a class is missing, or an index is out of range.
-    """
+    """Read the ImageNet-9 class of each class, [num_classes]: a JSON object such as {"151": 0, ..., "0": -1}."""
     table = _read_json(path)
     if not isinstance(table, dict):
         _refuse(path, "an object of class indices", type(table).__name__)
@@ -112,11 +101,7 @@ def read_in9(path: Path, num_classes: int, num_groups: int) -> Tensor:
 
 
 def read_categories(path: Path, num_classes: int) -> dict[str, Tensor]:
-    """Read the classes of each entry-level category: a JSON object such as {"airplane": [404], ...}.
-
-    Raises:
-        SettingError: If a category is empty, an index is out of range, or a class is in two categories.
-    """
+    """Read the classes of each entry-level category, none of them in two: a JSON object {"airplane": [404], ...}."""
     table = _read_json(path)
     if not isinstance(table, dict) or not all(isinstance(classes, list) and classes for classes in table.values()):
         _refuse(path, "a list of classes for each category", "something else")
@@ -144,11 +129,7 @@ def read_tables(assets: Path | str) -> ImageNetTables:
 
 
 def check_wordnet_names(root: Path | str, wnids: tuple[str, ...], setting: str) -> None:
-    """Refuse a folder with class folders that the index table does not know, without a look into them.
-
-    Raises:
-        SettingError: If there is no such folder, or one in it is no class.
-    """
+    """Refuse a folder with class folders that the index table does not know, without a look into them."""
     names = [folder.name for folder in folders_in(Path(root), setting)]
     if unknown := sorted(set(names) - set(wnids)):
         raise SettingError(
@@ -162,13 +143,7 @@ def check_wordnet_names(root: Path | str, wnids: tuple[str, ...], setting: str) 
 def list_wordnet(
     root: Path | str, wnids: tuple[str, ...], setting: str = "image folder", complete: bool = False
 ) -> ListedSplit:
-    """List a folder whose class folders are named by WordNet ids.
-
-    Args:
-        root: The folder.
-        wnids: The WordNet id of each class, in class order.
-        setting: What errors call the folder.
-        complete: Whether every class must be there.
+    """List a folder whose class folders are named by WordNet ids; all of them must be there where it is `complete`.
 
     Raises:
         SettingError: If the folder is empty, has a folder that is no class, or lacks a class it must have.
@@ -213,12 +188,7 @@ def list_in9(root: Path | str, names: tuple[str, ...], setting: str = "ImageNet-
 
 
 def parse_cue_conflict_name(name: str, categories: Iterable[str], setting: str = "cue-conflict folder") -> list[int]:
-    """Return the category of shape and texture that a name such as `cat7-bottle2.png` tells.
-
-    Args:
-        name: Name of a file, without folders.
-        categories: The categories, in the order that indices refer to.
-        setting: What errors call the folder.
+    """Return the numbers of the categories of shape and texture that a name such as `cat7-bottle2.png` tells.
 
     Raises:
         SettingError: If the name is of another form, or names another category.
@@ -292,11 +262,7 @@ class ImageNetFolders:
         return {name: path for name, path in folders.items() if IMAGENET9_FOLDERS[name] or path.is_dir()}
 
     def check(self, wnids: tuple[str, ...]) -> None:
-        """Refuse absent folders, or those of other classes, without a look into them.
-
-        Raises:
-            SettingError: Naming the setting, and what is missing or of another kind.
-        """
+        """Refuse absent folders, or those of other classes, without a look into them; raises `SettingError`."""
         for setting, folder in self.of_classes.items():
             check_wordnet_names(folder, wnids, setting)
         if self.cue_conflict is not None:

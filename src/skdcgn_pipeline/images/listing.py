@@ -319,7 +319,7 @@ def _with_attributes(
         columns[split.name] = table.reindex(names, fill_value="")
     numbers: dict[str, dict[str, int]] = {}  # of each value of a column: its own, where all are numbers from 0 on
     named: dict[str, tuple[str, ...]] = {}
-    for column in dict.fromkeys(chain(*columns.values())):
+    for column in dict.fromkeys(map(str, chain(*columns.values()))):
         values = sorted({value for table in columns.values() for value in table.get(column, ()) if value})
         if all(value.isascii() and value.isdigit() for value in values):
             numbers[column] = {value: int(value) for value in values}
@@ -329,6 +329,7 @@ def _with_attributes(
     result = []
     for split in splits:
         table, of_split = columns[split.name], masks[split.root.name]
+        known = [str(column) for column in table]
         paths = [of_split.get(_normal(name)) for name in split.names]
         complete = bool(of_split) and None not in paths
         if of_split and not complete:
@@ -336,8 +337,8 @@ def _with_attributes(
         result.append(
             replace(
                 split,
-                attributes={c: torch.tensor([numbers[c].get(value, -1) for value in table[c]]) for c in table},
-                attribute_names={column: named[column] for column in table if column in named},
+                attributes={c: torch.tensor([numbers[c].get(value, -1) for value in table[c]]) for c in known},
+                attribute_names={c: named[c] for c in known if c in named},
                 masks=tuple(os.path.relpath(path, split.root) for path in paths if path) if complete else None,
             )
         )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from skdcgn_pipeline.artifacts.recipe import Recipe
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
+from skdcgn_pipeline.artifacts.store import ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.images.assets import names_below, require_assets
 from skdcgn_pipeline.images.bias import apply_bias
 from skdcgn_pipeline.images.grey import CLASS_NAMES, IMAGE_SIZE, SOURCES, GreyImages, read_grey_images, source_files
@@ -50,6 +50,7 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
     """
 
     kind: ClassVar[str] = "images"
+    reader: ClassVar[Any] = StoredImages
 
     source: str
     variant: str
@@ -110,10 +111,6 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
             write_split(writer, replace(split, name=name, role=roles[name]))
         write_card(writer, self.source, IMAGE_SIZE, CLASS_NAMES[self.source], roles)
 
-    def read(self, artifact: Artifact) -> StoredImages:
-        """Return the image set."""
-        return StoredImages(artifact)
-
 
 @dataclass(frozen=True)
 class FolderImagesRecipe(Recipe[StoredImages]):
@@ -127,6 +124,7 @@ class FolderImagesRecipe(Recipe[StoredImages]):
     """
 
     kind: ClassVar[str] = "images"
+    reader: ClassVar[Any] = StoredImages
 
     listing: ListedImages
     image_size: int
@@ -164,10 +162,6 @@ class FolderImagesRecipe(Recipe[StoredImages]):
                 write_split(writer, images, split.fingerprint, len(split) - len(images))
         roles = {split.name: split.role for split in self.listing.splits}
         write_card(writer, self.listing.name, self.image_size, self.listing.class_names, roles)
-
-    def read(self, artifact: Artifact) -> StoredImages:
-        """Return the image set."""
-        return StoredImages(artifact)
 
     def _read(self, split: ListedSplit) -> Split:
         """Return a split without its unreadable images."""

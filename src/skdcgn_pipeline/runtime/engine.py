@@ -61,19 +61,14 @@ class Outcome(Generic[ResultT]):
 
 
 def _attempt(work: Callable[[UnitT], ResultT], unit: UnitT) -> Outcome[ResultT]:
-    """Work on one unit.
-
-    Raises:
-        InterruptedRunError: If a stop was requested.
-    """
+    """Work on one unit; only a stop ends the others too."""
     start = time.perf_counter()
     try:
-        result = work(unit)
+        return Outcome(work(unit), time.perf_counter() - start)
     except InterruptedRunError:
         raise
     except Exception as error:  # noqa: BLE001  (whatever it is, the other units go on)
         return Outcome(None, time.perf_counter() - start, f"{type(error).__name__}: {error}", error)
-    return Outcome(result, time.perf_counter() - start)
 
 
 @dataclass(frozen=True)
@@ -139,12 +134,7 @@ class ProcessEngine(Engine):
     def outcomes(
         self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
     ) -> Generator[tuple[int, Outcome[ResultT]], None, None]:
-        """Work on the units, see `Engine.outcomes`.
-
-        Raises:
-            InterruptedRunError: If a stop was requested.
-            SettingError: If a process was killed.
-        """
+        """Work on the units, see `Engine.outcomes`; raises `SettingError` if a process was killed."""
         if not units:
             return
         context = multiprocessing.get_context("spawn")
@@ -156,12 +146,9 @@ class ProcessEngine(Engine):
             futures = {executor.submit(_work_in_process, unit): number for number, unit in enumerate(units)}
             yield from _completed(futures, stopping.set)
         except BrokenProcessPool as error:
-            raise SettingError(
-                self.setting,
-                "processes that live as long as their work",
-                "one that was killed, perhaps for want of memory",
-                "Use fewer workers and repeat the same command; what is done is kept.",
-            ) from error
+            remedy = "Use fewer workers and repeat the same command; what is done is kept."
+            got = "one that was killed, perhaps for want of memory"
+            raise SettingError(self.setting, "processes that live as long as their work", got, remedy) from error
         finally:
             stopping.set()
             executor.shutdown(wait=True, cancel_futures=True)

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -173,11 +174,9 @@ def _opened(path: Path, names: Sequence[str] = (), num_rows: int | None = None) 
             yield file
 
 
-def _arrays(
-    table: pa.Table, schema: pa.Schema, names: Sequence[str], num_threads: int | None = None
-) -> dict[str, np.ndarray]:
+def _arrays(table: pa.Table, num_threads: int | None = None) -> dict[str, np.ndarray]:
     threads = decoding_threads() if num_threads is None else num_threads
-    return {name: _to_numpy(table.column(name), schema.field(name), threads) for name in names}
+    return {field.name: _to_numpy(table.column(field.name), field, threads) for field in table.schema}
 
 
 def read_columns(path: Path, names: Sequence[str], num_rows: int | None = None) -> dict[str, np.ndarray]:
@@ -193,30 +192,25 @@ def read_columns(path: Path, names: Sequence[str], num_rows: int | None = None) 
             count is wrong.
     """
     with _opened(path, names, num_rows) as file:
-        return _arrays(file.read(columns=list(names), use_threads=False), file.schema_arrow, names)
+        return _arrays(file.read(columns=list(names), use_threads=False).select(names))
 
 
 def read_groups(path: Path, names: Sequence[str], num_rows: int | None = None) -> Iterator[dict[str, np.ndarray]]:
     """Read columns row group by row group, a few MiB at a time; as `read_columns` otherwise."""
     with _opened(path, names, num_rows) as file:
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=list(names), use_threads=False)
-            yield _arrays(table, file.schema_arrow, names)
+            yield _arrays(file.read_row_group(group, columns=list(names), use_threads=False).select(names))
 
 
+@dataclass(frozen=True)
 class StoredRows:
-    """Rows in memory as they are stored: encoded images stay encoded until they are taken.
+    """Rows in memory as they are stored: encoded images stay encoded until they are taken."""
 
-    Attributes:
-        nbytes: What they occupy.
-    """
-
-    def __init__(self, path: Path, table: pa.Table, schema: pa.Schema) -> None:
-        self._path, self._table, self._schema = path, table, schema
-        self.nbytes: int = table.nbytes
+    path: Path
+    table: pa.Table
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return self.table.num_rows
 
     def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return some rows, by number within these, as arrays; decodes in the calling thread.
@@ -224,9 +218,8 @@ class StoredRows:
         Raises:
             DamagedFileError: If an image cannot be decoded.
         """
-        with _named_damage(self._path):
-            taken = self._table.take(pa.array(rows)).combine_chunks()
-            return _arrays(taken, self._schema, self._table.column_names, 1)
+        with _named_damage(self.path):
+            return _arrays(self.table.take(pa.array(rows)).combine_chunks(), 1)
 
 
 def rows_of_first_group(path: Path) -> int:
@@ -235,17 +228,7 @@ def rows_of_first_group(path: Path) -> int:
         return file.metadata.row_group(0).num_rows
 
 
-def read_stored(path: Path, names: Sequence[str], rows: range, num_rows: int | None = None) -> StoredRows:
-    """Read some neighbouring rows without decoding them; as `read_columns` otherwise.
-
-    The row groups that hold them are read. Several threads may do so at once.
-
-    Args:
-        rows: Row numbers within the file.
-    """
+def read_stored(path: Path, names: Sequence[str], group: int, num_rows: int | None = None) -> StoredRows:
+    """Read a row group without decoding it; as `read_columns` otherwise. Several threads may do so at once."""
     with _opened(path, names, num_rows) as file:
-        lasts = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
-        first, last = np.searchsorted(lasts, [rows.start, rows.stop - 1], side="right")
-        table = file.read_row_groups([*range(first, last + 1)], columns=list(names), use_threads=False)
-        before = int(lasts[first - 1]) if first else 0
-        return StoredRows(path, table.slice(rows.start - before, len(rows)), file.schema_arrow)
+        return StoredRows(path, file.read_row_group(group, columns=list(names), use_threads=False))

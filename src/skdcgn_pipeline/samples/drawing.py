@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -160,6 +160,7 @@ class SamplesRecipe(ShardsRecipe[SampleShards]):
     """
 
     kind: ClassVar[str] = "samples"
+    reader: ClassVar[Any] = SampleShards
 
     generator: CounterfactualGenerator
     generator_identity: dict[str, Any]
@@ -213,10 +214,6 @@ class SamplesRecipe(ShardsRecipe[SampleShards]):
         finish = None if self.storing.encoding == "raw" else self._encode
         return BlockRows(partial(self._render, device), ROWS_PER_BLOCK, finish, self.storing.encoding_threads)
 
-    def read(self, artifact: Artifact) -> SampleShards:
-        """Return the shards."""
-        return SampleShards(artifact)
-
     def _render(self, device: torch.device, block: int) -> dict[str, np.ndarray]:
         """Draw the records of a block and render its images."""
         generator = self.generator
@@ -248,24 +245,6 @@ def draw_samples(
     return build_in(store, SamplesRecipe(generator, generator_identity, *numbers, compute, purpose, **options))
 
 
-# --- images of a student without mechanisms -------------------------------------------------------
-
-
-class StoredStudent(Protocol):
-    """A student on disk, as `students.distillation.StudentArtifact` is."""
-
-    artifact: Artifact
-
-    @property
-    def card(self) -> dict:
-        """Its mechanism and the interface it was made for."""
-        ...
-
-    def open(self) -> nn.Module:
-        """Load it: noise [N, noise_dim], labels [N] -> images [N, C, H, W]."""
-        ...
-
-
 @dataclass(frozen=True)
 class CompositesRecipe(ShardsRecipe[LabelledShards]):
     """Images of a student without mechanisms, streamed into shards.
@@ -274,7 +253,7 @@ class CompositesRecipe(ShardsRecipe[LabelledShards]):
     third column, `noise` [N, noise_dim], is what an image is regenerated from.
 
     Attributes:
-        student: A student of `COMPOSITE`; opened only if images are missing.
+        student: A `students.recipes.StudentArtifact` of `COMPOSITE`; opened only if images are missing.
         num_images_per_class: Rows per class.
         rows_per_shard: Rows of one Parquet file.
         seed: Base seed.
@@ -286,8 +265,9 @@ class CompositesRecipe(ShardsRecipe[LabelledShards]):
     """
 
     kind: ClassVar[str] = "composites"
+    reader: ClassVar[Any] = LabelledShards
 
-    student: StoredStudent
+    student: Any
     num_images_per_class: int
     rows_per_shard: int
     seed: int = 0
@@ -318,10 +298,6 @@ class CompositesRecipe(ShardsRecipe[LabelledShards]):
         noise_dim, num_classes, image_size = self.size
         bytes_per_row = 3 * image_size**2 + 4 * noise_dim + 8
         return Plan(self.kind, self.num_images_per_class * num_classes, bytes_per_row, {"num_classes": num_classes})
-
-    def read(self, artifact: Artifact) -> LabelledShards:
-        """Return the shards."""
-        return LabelledShards(artifact)
 
     def open_rows(self, store: Path) -> BlockRows:
         """Return what renders the images."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby
 from operator import itemgetter
@@ -68,10 +69,11 @@ def ahead(items: Iterable[T], count: int) -> Generator[T]:
             thread.shutdown(cancel_futures=True)
 
 
+@dataclass(frozen=True)
 class BlockRows:
     """Any ranges of rows, computed by whole blocks whose content depends on the block's number alone.
 
-    Args:
+    Attributes:
         compute_block: Block number -> columns of `rows_per_block` rows.
         rows_per_block: Rows of every block.
         finish: What is done to each row's columns by itself, such as encoding images. With it, blocks are
@@ -79,15 +81,10 @@ class BlockRows:
         num_threads: Threads that finish.
     """
 
-    def __init__(
-        self,
-        compute_block: Callable[[int], Block],
-        rows_per_block: int,
-        finish: Callable[[Block], Block] | None = None,
-        num_threads: int = 1,
-    ) -> None:
-        self.compute_block, self.rows_per_block = compute_block, rows_per_block
-        self.finish, self.num_threads = finish, num_threads
+    compute_block: Callable[[int], Block]
+    rows_per_block: int
+    finish: Callable[[Block], Block] | None = None
+    num_threads: int = 1
 
     def rows(self, spans: Sequence[range]) -> Generator[tuple[int, Block]]:
         """Yield the rows of ascending spans in parts, each with the number of its span."""
@@ -276,8 +273,8 @@ class Shards:
         """Return the rows of every row group, in order: as many as the first one's, fewer where a shard ends."""
         shards = self.index["shards"]
         size = rows_of_first_group(self.artifact.path(shards[0]["name"]))
-        starts = (np.arange(0, shard["num_rows"], size) for shard in shards)
-        return np.concatenate([np.minimum(size, s["num_rows"] - own) for s, own in zip(shards, starts, strict=True)])
+        left = (shard["num_rows"] - np.arange(0, shard["num_rows"], size) for shard in shards)
+        return np.minimum(size, np.concatenate([*left]))
 
     def take(self, rows: np.ndarray, *names: str) -> Columns:
         """Read some rows, in the order asked for, without decoding others' images; see `RowGroups.take`."""
@@ -311,40 +308,33 @@ class RowGroups:
         self._kept: dict[int, Future[StoredRows]] = {}
         self._lock = Lock()
 
-    @property
-    def num_rows_kept(self) -> int:
-        """Rows of the groups that are kept."""
-        return sum(int(self._lasts[group]) - self._first_row(group) for group in list(self._kept))
-
     def _first_row(self, group: int) -> int:
         return int(self._lasts[group - 1]) if group else 0
 
     def _read(self, group: int) -> StoredRows:
-        first = self._first_row(group)
-        place = int(np.searchsorted(self._last_of_shards, first, side="right"))
-        shard, num_rows = self.shards.index["shards"][place], int(self._lasts[group]) - first
-        first -= int(self._last_of_shards[place]) - shard["num_rows"]
-        rows = range(first, first + num_rows)
-        return read_stored(self.shards.artifact.path(shard["name"]), self.names, rows, shard["num_rows"])
+        shard_number = int(np.searchsorted(self._last_of_shards, self._first_row(group), side="right"))
+        shard = self.shards.index["shards"][shard_number]
+        first = int(self._last_of_shards[shard_number]) - shard["num_rows"]
+        within = group - int(np.searchsorted(self._lasts, first, side="right"))
+        return read_stored(self.shards.artifact.path(shard["name"]), self.names, within, shard["num_rows"])
 
     def _stored(self, group: int) -> StoredRows:
         """Return a group, which one thread reads while others that ask for it wait."""
         with self._lock:
-            kept = self._kept.get(group)
-            if kept is None:
-                own: Future[StoredRows] = Future()
-                self._kept[group] = own
+            if (known := self._kept.get(group)) is None:
+                stored: Future[StoredRows] = Future()
+                self._kept[group] = stored
                 while len(self._kept) > self.most:
                     del self._kept[next(iter(self._kept))]  # the one that was read first
-        if kept is not None:
-            return kept.result()
+        if known is not None:
+            return known.result()
         try:
-            own.set_result(self._read(group))
+            stored.set_result(self._read(group))
         except BaseException as error:  # noqa: BLE001 - all who wait for it are told, this thread too
             with self._lock:
                 self._kept.pop(group, None)
-            own.set_exception(error)
-        return own.result()
+            stored.set_exception(error)
+        return stored.result()
 
     def take(self, rows: np.ndarray) -> Columns:
         """Return some rows, in the order asked for; in the calling thread, and several may do so at once.
@@ -362,9 +352,9 @@ class RowGroups:
         groups = np.searchsorted(self._lasts, rows, side="right")
         columns: Columns = {}
         for group in np.unique(groups):
-            own = groups == group
-            for name, values in self._stored(int(group)).take(rows[own] - self._first_row(group)).items():
+            places = groups == group
+            for name, values in self._stored(int(group)).take(rows[places] - self._first_row(group)).items():
                 if name not in columns:
                     columns[name] = np.empty((len(rows), *values.shape[1:]), values.dtype)
-                columns[name][own] = values
+                columns[name][places] = values
         return columns

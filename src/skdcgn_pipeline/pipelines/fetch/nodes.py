@@ -15,13 +15,12 @@ logger = logging.getLogger(__name__)
 
 def fetch_assets(assets: str, fetch: Fetch) -> pd.DataFrame:
     """Bring all assets of the environment; returns one row per asset."""
-    states = core.fetch_assets(assets, fetch.groups, fetch.mirror, fetch.table)
-    table = core.states_as_table(states)
-    logger.info("assets in %s: %s", assets, core.count_states(states))
+    table = core.fetch_assets(assets, fetch.groups, fetch.mirror, fetch.table)
+    logger.info("assets in %s: %s", assets, core.count_states(table))
     log_table("assets", table)
     return table
 
 
 def refuse_missing_assets(assets_table: pd.DataFrame) -> None:
     """End the run with what must be got by hand, if anything; the table is saved by now."""
-    core.refuse_missing(core.states_of_table(assets_table))
+    core.refuse_missing(assets_table)

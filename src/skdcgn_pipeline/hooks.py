@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 from kedro.framework.hooks import hook_impl
 from kedro.io import MemoryDataset
 
@@ -150,11 +151,14 @@ class ProjectHooks:
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Link and log what the run makes, and keep what is told of it at its end."""
+        """Link, log and print what the run makes as the catalog's metadata say, and keep what is told at its end."""
         from skdcgn_pipeline.io.tracking import log_saved
 
         self._link(dataset_name, data)
-        log_saved(dataset_name, data, getattr(self._catalog.get(dataset_name), "metadata", None))
+        metadata = getattr(self._catalog.get(dataset_name), "metadata", None) or {}
+        log_saved(dataset_name, data, metadata)
+        if metadata.get("echo"):
+            click.echo(data)
         if dataset_name in TOLD_AT_THE_END:
             self._results[dataset_name] = data
 

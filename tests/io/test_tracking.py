@@ -225,7 +225,7 @@ def test_saved_datasets_are_logged_as_the_catalog_says(run: str) -> None:
 
     tracking.log_saved("sheet", np.zeros((2, 2, 3), np.uint8), {"mlflow": {}})
     tracking.log_saved("unwanted", table, {"kedro-viz": {}})
-    tracking.log_saved("unwanted", table, None)
+    tracking.log_saved("unwanted", table, {})
     tracking.log_saved("comparison", table, {"mlflow": {**ways, "note": "Students", "columns": ["mechanism", "l1"]}})
     tracking.log_saved("page", "<p>", {"mlflow": {"name": "page.html"}})
 

@@ -181,7 +181,7 @@ def test_catalog_names_everything_that_is_kept(context: KedroContext, registered
         and name != "parameters"
         and not name.startswith("params:")
     }
-    assert in_memory == {"run", "teacher", "surroundings", "image_folders", "this_run"}
+    assert in_memory == {"run", "teacher", "surroundings", "image_folders", "this_run", "pruning"}
 
 
 def test_everything_is_kept_below_the_data_root(context: KedroContext, registered: dict[str, Pipeline]) -> None:

@@ -61,5 +61,7 @@ def test_classifiers_and_benchmark_compose_at_the_same_stage(monkeypatch, stage,
     others = [Anything()] * 7
     learnt_from = [*others[:3], settings(stage), {}, 0, None, *others[:4]]
     assert handed_on(classify_nodes.train_classifiers, *learnt_from) == expected
-    arguments = [*others[:7], settings(stage), {}, *others[:4], "colored", "absent", 0, None]
-    assert handed_on(benchmark_nodes.measure_costs, *arguments) == expected
+    parameters = Anything()
+    parameters.compose, parameters.class_lists = settings(stage), {}
+    monkeypatch.setattr(benchmark_nodes, "check_parameters", lambda raw: parameters)
+    assert handed_on(benchmark_nodes.measure_costs, *others[:6]) == expected

@@ -186,7 +186,8 @@ def log_use(name: str, data: Any) -> None:
         return
     _linked.add((run.info.run_id, name))
     if not isinstance(data, BiasedImages | Shards):
-        log_tags({f"made.{name}": artifact.identity})
+        release = artifact.inputs.get("released")
+        log_tags({f"made.{name}": artifact.identity} | ({"students": f"released {release}"} if release else {}))
         return
     source = json.dumps({"uri": str(artifact.directory)})
     profile = json.dumps({"kind": str(artifact.inputs.get("kind", "")), "files": len(artifact.manifest["files"])})
@@ -256,24 +257,27 @@ def recorded_losses() -> Iterator[LossLog]:
         log.flush()
 
 
-def log_saved(dataset: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
+def log_saved(dataset: str, data: Any, metadata: Mapping[str, Any]) -> None:
     """Log a saved dataset where the catalog's metadata has `mlflow`.
 
     It is a mapping, perhaps empty, of
 
     - `name`, in place of the dataset's: a picture becomes `pictures/<name>.png`, a table `tables/<name>.csv`, a text
       the file `<name>`;
+    - `file`, a pattern of the text of an artifact that is logged;
     - `metrics`, a function of the core (`module.function`) from a table to numbers by name, and their `prefix`;
     - `note`, the title of a section of the run's description that shows a table, and the `columns` that it shows.
     """
-    if "mlflow" not in (metadata or {}) or active_run() is None:
+    if "mlflow" not in metadata or active_run() is None:
         return
-    wishes: dict[str, Any] = dict((metadata or {})["mlflow"] or {})
+    wishes: dict[str, Any] = dict(metadata["mlflow"])
     name = wishes.get("name", dataset)
     if isinstance(data, np.ndarray):
         log_picture(name, data)
     elif isinstance(data, str):
         log_text(name, data)
+    elif isinstance(data, Artifact):
+        log_text(name, next(data.directory.glob(wishes["file"])).read_text(encoding="utf-8"))
     elif isinstance(data, pd.DataFrame):
         log_table(name, data)
         if "metrics" in wishes:

@@ -14,7 +14,7 @@ from skdcgn_pipeline.parameters.classes import ClassLists
 from skdcgn_pipeline.parameters.classify import Classify
 from skdcgn_pipeline.parameters.compose import Compose
 from skdcgn_pipeline.parameters.compute import Compute
-from skdcgn_pipeline.parameters.distill import MechanismParameters
+from skdcgn_pipeline.parameters.distill import Distill, MechanismParameters
 from skdcgn_pipeline.parameters.ensemble import Ensemble
 from skdcgn_pipeline.parameters.export import Export
 from skdcgn_pipeline.parameters.fetch import Fetch
@@ -65,6 +65,11 @@ class Parameters(Settings):
     keep_last: Count = 3
     prune: Prune = Prune()
     export: Export = Export()
+
+    @property
+    def students(self) -> dict[str, Distill]:
+        """How the student of each mechanism is distilled."""
+        return {"shape": self.shape.distill, "texture": self.texture.distill, "background": self.background.distill}
 
     @field_validator("variant")
     @classmethod

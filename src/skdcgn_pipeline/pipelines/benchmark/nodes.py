@@ -1,15 +1,16 @@
 """Nodes of the benchmark stage."""
 
 import sys
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from skdcgn_pipeline.benchmark import networks, run
-from skdcgn_pipeline.benchmark.frame import benchmark_metrics, tabulate
-from skdcgn_pipeline.benchmark.run import Workload
-from skdcgn_pipeline.io.tracking import log_metrics, log_picture, log_table
-from skdcgn_pipeline.parameters import Benchmark, Classify, Compose, Compute, Distill, Images, Prepare
+from skdcgn_pipeline.artifacts.recipe import Run
+from skdcgn_pipeline.benchmark import networks
+from skdcgn_pipeline.benchmark.frame import tabulate
+from skdcgn_pipeline.benchmark.run import MEASURES, Workload
+from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.reporting.pictures import draw_benchmark
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.recipes import StudentsArtifact
@@ -17,61 +18,44 @@ from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 
 
 def measure_costs(
+    run: Run,
     teacher: IdentifiedTeacher,
     students: StudentsArtifact,
     teacher_samples: SampleShards,
     student_samples: SampleShards,
-    benchmark: Benchmark,
-    images: Images,
-    prepare: Prepare,
-    compose: Compose,
-    class_lists: dict[str, list[int]],
-    classify: Classify,
-    shape: Distill,
-    texture: Distill,
-    background: Distill,
-    variant: str,
-    assets: str,
-    seed: int,
-    compute: Compute,
+    parameters: dict[str, Any],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Measure the run's own networks and data paths, in one process and in turns."""
+    settings = check_parameters(parameters)
     workload = Workload(
         teacher=teacher.generator,
         students=students.open(),
         teacher_samples=teacher_samples,
         student_samples=student_samples,
-        settings=benchmark,
-        images=images,
-        prepare=prepare,
-        variant=variant,
-        assets=assets,
-        composition=compose.resolved(teacher_samples.num_classes, class_lists),
-        fit=classify.fit,
-        num_classifiers=classify.num_classifiers,
-        distill={"shape": shape, "texture": texture, "background": background},
-        seed=seed,
-        compute=compute,
+        settings=settings.benchmark,
+        images=settings.images,
+        prepare=settings.prepare,
+        variant=settings.variant,
+        assets=run.assets,
+        composition=settings.compose.resolved(teacher_samples.num_classes, settings.class_lists),
+        fit=settings.classify.fit,
+        num_classifiers=settings.classify.num_classifiers,
+        distill=settings.students,
+        seed=run.seed,
+        compute=run.compute,
     )
-    table = tabulate(run.MEASURES, workload, sys.argv)
-    log_metrics(benchmark_metrics(table))
-    log_table("benchmark", table)
+    table = tabulate(MEASURES, workload, sys.argv)
     return table, table
 
 
-def measure_random_networks(
-    benchmark: Benchmark, shape: Distill, texture: Distill, background: Distill, seed: int, compute: Compute
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def measure_random_networks(run: Run, parameters: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Measure networks of full size with random weights, which need nothing upstream."""
-    distill = {"shape": shape, "texture": texture, "background": background}
-    table = tabulate(networks.MEASURES, networks.make_networks(benchmark, distill, seed, compute), sys.argv)
-    log_metrics(benchmark_metrics(table))
-    log_table("benchmark", table)
+    settings = check_parameters(parameters)
+    random_networks = networks.make_networks(settings.benchmark, settings.students, run.seed, run.compute)
+    table = tabulate(networks.MEASURES, random_networks, sys.argv)
     return table, table
 
 
 def show_benchmark(benchmark: pd.DataFrame) -> np.ndarray:
     """Draw throughput by batch size, and what everything else gains."""
-    picture = draw_benchmark(benchmark)
-    log_picture("benchmark", picture)
-    return picture
+    return draw_benchmark(benchmark)

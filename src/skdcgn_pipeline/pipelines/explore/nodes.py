@@ -1,11 +1,10 @@
 """Nodes of the explore stage."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.classification import take_classifier
 from skdcgn_pipeline.explorer.bundle import CLASSIFIER_NUMBER, TRAINED_ON, explorer_of_run
@@ -17,9 +16,7 @@ from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 
 
 def write_explorer(
-    store: Path,
-    classifier_store: Path,
-    counterfactual_store: Path,
+    run: Run,
     teacher: IdentifiedTeacher,
     students: StudentsArtifact,
     student_samples: SampleShards,
@@ -29,16 +26,9 @@ def write_explorer(
 ) -> Artifact:
     """Put teacher, students and the first classifier of originals and of counterfactuals into one folder."""
     settings = check_parameters(parameters)
+    folders = run.store.folder("classifier"), run.store.folder("counterfactual")
     classifiers = {
-        name: take_classifier(
-            classifier_store,
-            counterfactual_store,
-            name,
-            student_samples,
-            biased_images,
-            settings,
-            CLASSIFIER_NUMBER,
-        )
+        name: take_classifier(*folders, name, student_samples, biased_images, settings, CLASSIFIER_NUMBER)
         for name in TRAINED_ON
     }
-    return build_in(store, explorer_of_run(teacher, students, classifiers, student_comparison, settings))
+    return run.make(explorer_of_run(teacher, students, classifiers, student_comparison, settings))

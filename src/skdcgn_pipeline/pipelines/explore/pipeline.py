@@ -12,9 +12,7 @@ def create_pipeline() -> Pipeline:
             node(
                 nodes.write_explorer,
                 [
-                    "explorer_store",
-                    "classifier_store",
-                    "counterfactual_store",
+                    "run",
                     "teacher",
                     "students",
                     "student_samples",

@@ -1,18 +1,16 @@
 """Nodes of the export stage."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.artifacts.recipe import Run, build_in
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.classification import take_classifier
 from skdcgn_pipeline.export.classifier import ClassifierExport
 from skdcgn_pipeline.export.students import StudentsExport, origin_of_release, origin_of_run
 from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.io.serving import log_classifier, log_students
-from skdcgn_pipeline.io.tracking import log_tags
 from skdcgn_pipeline.parameters import Export, check_parameters
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.recipes import ReleasedStudentsRecipe, StudentsArtifact
@@ -26,21 +24,19 @@ def take_run_students(
     return students, origin_of_run(check_parameters(parameters), student_comparison)
 
 
-def take_released_students(store: Path, export: Export) -> tuple[StudentsArtifact, dict[str, Any]]:
+def take_released_students(run: Run, export: Export) -> tuple[StudentsArtifact, dict[str, Any]]:
     """Take students that come with the package, and tell what they come from."""
-    log_tags({"students": f"released {export.students}"})
-    return build_in(store, ReleasedStudentsRecipe(export.students)), origin_of_release(export.students)
+    students = build_in(run.store.folder("student"), ReleasedStudentsRecipe(export.students))
+    return students, origin_of_release(export.students)
 
 
-def export_students(store: Path, students: StudentsArtifact, origin: dict[str, Any]) -> Artifact:
+def export_students(run: Run, students: StudentsArtifact, origin: dict[str, Any]) -> Artifact:
     """Write the students as safetensors, ONNX and `torch.export`, with a card."""
-    return build_in(store, StudentsExport(students, origin))
+    return build_in(run.store.folder("export"), StudentsExport(students, origin))
 
 
 def export_classifier(
-    store: Path,
-    classifier_store: Path,
-    counterfactual_store: Path,
+    run: Run,
     samples: SampleShards,
     biased_images: BiasedImages,
     origin: dict[str, Any],
@@ -48,9 +44,9 @@ def export_classifier(
 ) -> Artifact:
     """Write a classifier trained on the students' counterfactuals likewise."""
     settings = check_parameters(parameters)
-    number = settings.export.classifier
-    taken = take_classifier(classifier_store, counterfactual_store, STUDENTS, samples, biased_images, settings, number)
-    return build_in(store, ClassifierExport(*taken, origin))
+    folders = run.store.folder("classifier"), run.store.folder("counterfactual")
+    taken = take_classifier(*folders, STUDENTS, samples, biased_images, settings, settings.export.classifier)
+    return build_in(run.store.folder("export"), ClassifierExport(*taken, origin))
 
 
 def register_students(student_export: Artifact, origin: dict[str, Any], export: Export) -> dict[str, str]:

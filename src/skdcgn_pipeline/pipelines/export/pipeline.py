@@ -14,16 +14,14 @@ def create_pipeline(released: bool = False) -> Pipeline:
     """
     taken = ["exported_students", "export_origin"]
     if released:
-        take = node(
-            nodes.take_released_students, ["student_store", "params:export"], taken, name="take_released_students"
-        )
+        take = node(nodes.take_released_students, ["run", "params:export"], taken, name="take_released_students")
     else:
         inputs = ["students", "student_comparison", "parameters"]
         take = node(nodes.take_run_students, inputs, taken, name="take_run_students")
     return pipeline(
         [
             take,
-            node(nodes.export_students, ["export_store", *taken], "student_export", name="export_students"),
+            node(nodes.export_students, ["run", *taken], "student_export", name="export_students"),
             node(
                 draw_student_samples,
                 ["run", "exported_students", "params:compose", "params:sample", "params:class_lists"],
@@ -32,15 +30,7 @@ def create_pipeline(released: bool = False) -> Pipeline:
             ),
             node(
                 nodes.export_classifier,
-                [
-                    "export_store",
-                    "classifier_store",
-                    "counterfactual_store",
-                    "exported_samples",
-                    "biased_images",
-                    "export_origin",
-                    "parameters",
-                ],
+                ["run", "exported_samples", "biased_images", "export_origin", "parameters"],
                 "classifier_export",
                 name="export_classifier",
             ),

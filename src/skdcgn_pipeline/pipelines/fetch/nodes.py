@@ -6,18 +6,17 @@ import logging
 
 import pandas as pd
 
+from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.images import assets as core
-from skdcgn_pipeline.io.tracking import log_table
 from skdcgn_pipeline.parameters import Fetch
 
 logger = logging.getLogger(__name__)
 
 
-def fetch_assets(assets: str, fetch: Fetch) -> pd.DataFrame:
+def fetch_assets(run: Run, fetch: Fetch) -> pd.DataFrame:
     """Bring all assets of the environment; returns one row per asset."""
-    table = core.fetch_assets(assets, fetch.groups, fetch.mirror, fetch.table)
-    logger.info("assets in %s: %s", assets, core.count_states(table))
-    log_table("assets", table)
+    table = core.fetch_assets(run.assets, fetch.groups, fetch.mirror, fetch.table)
+    logger.info("assets in %s: %s", run.assets, core.count_states(table))
     return table
 
 

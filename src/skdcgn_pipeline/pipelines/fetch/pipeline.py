@@ -9,7 +9,7 @@ def create_pipeline() -> Pipeline:
     """Download and check the assets of the environment."""
     return pipeline(
         [
-            node(nodes.fetch_assets, ["params:assets", "params:fetch"], "assets_table", name="fetch_assets"),
+            node(nodes.fetch_assets, ["run", "params:fetch"], "assets_table", name="fetch_assets"),
             node(nodes.refuse_missing_assets, "assets_table", None, name="refuse_missing_assets"),
         ],
         tags="fetch",

@@ -9,7 +9,7 @@ def create_pipeline() -> Pipeline:
     """The image set and the feature network."""
     feature_network = node(
         nodes.fit_feature_network,
-        ["classifier_store", "biased_images", "params:prepare", "params:seed", "params:compute"],
+        ["run", "biased_images", "params:prepare"],
         "feature_network",
         name="fit_feature_network",
     )
@@ -22,7 +22,7 @@ def create_images() -> Pipeline:
         [
             node(
                 nodes.prepare_images,
-                ["images_store", "params:images", "params:prepare", "params:variant", "params:assets", "params:seed"],
+                ["run", "params:images", "params:prepare", "params:variant"],
                 "biased_images",
                 name="prepare_biased_images",
             ),

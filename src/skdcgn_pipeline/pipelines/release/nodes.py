@@ -1,21 +1,19 @@
 """Nodes of the release stage."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import Artifact
-from skdcgn_pipeline.io.tracking import log_text
 from skdcgn_pipeline.parameters import check_parameters
-from skdcgn_pipeline.reporting.release import Release, release_card, render_model_card
+from skdcgn_pipeline.reporting.release import Release, release_card
 from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 
 
 def release_students(
-    store: Path,
+    run: Run,
     teacher: IdentifiedTeacher,
     students: StudentsArtifact,
     student_comparison: pd.DataFrame,
@@ -26,5 +24,4 @@ def release_students(
     """Write the students' weights, card and page."""
     settings = check_parameters(parameters)
     card = release_card(settings, students, teacher.identity, student_comparison, accuracy_summary, benchmark)
-    log_text("model_card.md", render_model_card(card))
-    return build_in(store, Release(students, card))
+    return run.make(Release(students, card))

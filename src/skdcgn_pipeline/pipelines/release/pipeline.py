@@ -12,7 +12,7 @@ def create_pipeline() -> Pipeline:
             node(
                 nodes.release_students,
                 [
-                    "release_store",
+                    "run",
                     "teacher",
                     "students",
                     "student_comparison",

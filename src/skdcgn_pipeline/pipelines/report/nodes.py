@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from skdcgn_pipeline.classifiers.ensemble_study import invariance_in_a_sentence
-from skdcgn_pipeline.io.tracking import log_text
 from skdcgn_pipeline.metrics.generation import distances_by_class, measures_of_all
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.reporting.report import command_of, render_report, summarise_in_a_sentence
@@ -78,7 +77,7 @@ def write_report(
     ]
     teacher = heldout_samples.artifact.inputs["generator"]
     facts = tell_facts(teacher, this_run, check_parameters(parameters), _num_classifiers(data))
-    page = render_report(
+    return render_report(
         parameters,
         {title: (caption, data[name]) for title, (_, name, caption) in PICTURES.items() if name in data},
         shown_tables(data),
@@ -87,8 +86,6 @@ def write_report(
         facts,
         {title: command_of(this_run, stage, [name]) for title, (stage, name, _) in sections.items()},
     )
-    log_text("report.html", page)
-    return page
 
 
 def shown_tables(data: Mapping[str, Any]) -> dict[str, tuple[str, pd.DataFrame]]:

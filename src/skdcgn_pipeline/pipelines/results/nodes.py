@@ -1,12 +1,10 @@
 """Nodes of the results stage."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from skdcgn_pipeline.artifacts.recipe import build_in
-from skdcgn_pipeline.io.tracking import log_picture, log_tags
+from skdcgn_pipeline.artifacts.recipe import Run, build_in
 from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.reporting.pictures import draw_releases
 from skdcgn_pipeline.reporting.release import release_name
@@ -14,15 +12,12 @@ from skdcgn_pipeline.students.recipes import ReleasedStudentsRecipe, StudentsArt
 from skdcgn_pipeline.students.released import released_card, released_students
 
 
-def adopt_released_students(store: Path, parameters: dict[str, Any]) -> StudentsArtifact:
+def adopt_released_students(run: Run, parameters: dict[str, Any]) -> StudentsArtifact:
     """Take the released students of the run's source and variant in place of newly distilled ones."""
-    name = release_name(check_parameters(parameters))
-    log_tags({"students": f"released {name}"})
-    return build_in(store, ReleasedStudentsRecipe(name))
+    recipe = ReleasedStudentsRecipe(release_name(check_parameters(parameters)))
+    return build_in(run.store.folder("student"), recipe)
 
 
 def show_releases() -> np.ndarray:
     """Draw speed, size and accuracy of everything that is released, from the cards."""
-    picture = draw_releases([released_card(name) for name in released_students()])
-    log_picture("releases", picture)
-    return picture
+    return draw_releases([released_card(name) for name in released_students()])

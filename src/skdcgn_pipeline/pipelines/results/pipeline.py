@@ -1,20 +1,16 @@
 """Wiring of the results stage."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline, node
 
 from skdcgn_pipeline.pipelines.results import nodes
 
 
 def create_pipeline() -> Pipeline:
     """Give the released students to the stages that compare, compose, classify and time."""
-    return pipeline(
+    adopt = nodes.adopt_released_students
+    return Pipeline(
         [
-            node(
-                nodes.adopt_released_students,
-                ["student_store", "parameters"],
-                "students",
-                name="adopt_released_students",
-            ),
+            node(adopt, ["run", "parameters"], "students", name="adopt_released_students"),
             node(nodes.show_releases, None, "releases_chart", name="show_releases"),
         ],
         tags="results",

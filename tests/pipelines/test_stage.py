@@ -25,8 +25,8 @@ class Reached(Exception):  # noqa: N818
     """Carries the composition that a node handed on."""
 
 
-def hand_back(*arguments: Any) -> None:
-    raise Reached(next(one for one in arguments if isinstance(one, Composition)))
+def hand_back(*arguments: Any, **named: Any) -> None:
+    raise Reached(next(one for one in (*arguments, *named.values()) if isinstance(one, Composition)))
 
 
 def handed_on(node: Any, *arguments: Any) -> Composition:

@@ -10,8 +10,8 @@ import torch
 
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.runtime import progress
-from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
-from tiny import TinyTeacher
+from skdcgn_pipeline.samples.drawing import SampleShards
+from tiny import TinyTeacher, draw_samples
 
 pytest_plugins = ["pipelines.chain"]
 

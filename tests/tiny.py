@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards, CounterfactualsRecipe
+from skdcgn_pipeline.images.recipes import image_set_recipe
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
+from skdcgn_pipeline.parameters import Images, Prepare
+from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
 
 if TYPE_CHECKING:
     from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
@@ -62,6 +68,21 @@ def tree_of(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.suffix != ".lock"
     }
+
+
+def draw_samples(store: Path, *of_recipe: Any, **options: Any) -> SampleShards:
+    """Make a `SamplesRecipe` in a folder."""
+    return build_in(store, SamplesRecipe(*of_recipe, **options))
+
+
+def store_counterfactuals(store: Path, *of_recipe: Any) -> CounterfactualShards:
+    """Make a `CounterfactualsRecipe` in a folder."""
+    return build_in(store, CounterfactualsRecipe(*of_recipe))
+
+
+def build_biased_images(store: Path, assets: str, settings: Prepare, variant: str, seed: int) -> StoredImages:
+    """Make the biased digits in a folder."""
+    return build_in(store, image_set_recipe(Images(), settings, variant, assets, seed))
 
 
 def num_rows_kept(groups: RowGroups) -> int:

@@ -32,10 +32,9 @@ from skdcgn_pipeline.metrics import cost
 from skdcgn_pipeline.parameters import Benchmark, ClassifierFit, Composition, Compute, Distill, Images, Prepare, Student
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
-from skdcgn_pipeline.samples.drawing import draw_samples
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
-from tiny import TinyTeacher
+from tiny import TinyTeacher, draw_samples
 
 CPU = Compute(device="cpu")
 FIT = ClassifierFit(num_images=8, batch_size=4)

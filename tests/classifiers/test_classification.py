@@ -18,20 +18,21 @@ from skdcgn_pipeline.classifiers.classification import (
     train_and_measure,
     training_sets,
 )
-from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, store_counterfactuals
-from skdcgn_pipeline.images.biased import BiasedImages, build_biased_images
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import ClassifierFit, Composition, Compute, Prepare
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError
-from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.teachers.cgn import MnistCGN
+from tiny import build_biased_images, draw_samples, store_counterfactuals
 
 CPU = Compute(device="cpu")
 FIT = ClassifierFit(num_images=16, batch_size=8)
 
 
 @pytest.fixture(scope="module")
-def biased_images(tmp_path_factory) -> BiasedImages:
+def biased_images(tmp_path_factory) -> StoredImages:
     prepare = Prepare(validation_fraction=0.02, feature_network=FIT)
     return build_biased_images(tmp_path_factory.mktemp("images"), "absent", prepare, "double_colored", 0)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from skdcgn_pipeline.classifiers.feature_network import build_feature_network
-from skdcgn_pipeline.images.biased import build_biased_images
 from skdcgn_pipeline.parameters import ClassifierFit, Prepare
+from tiny import build_biased_images
 
 
 def test_the_feature_network_learns_from_the_randomised_split_and_is_built_once(tmp_path, cpu):

@@ -15,18 +15,17 @@ from skdcgn_pipeline.counterfactuals.pools import (
     CounterfactualPool,
     compose_in_memory,
     open_pool,
-    store_counterfactuals,
 )
 from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.parameters import Composition, Counterfactual, Transformation, Transformations
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
-from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.transformations import transform_mechanism
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
-from tiny import tree_of
+from tiny import draw_samples, store_counterfactuals, tree_of
 
 FACTUAL = Counterfactual(shape=False, texture=False, background=False)
 

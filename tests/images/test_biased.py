@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skdcgn_pipeline.images.biased import BiasedImages, build_biased_images
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import ClassifierFit, Prepare
+from tiny import build_biased_images
 
 SETTINGS = Prepare(copies=1, binarise_threshold=0.4, feature_network=ClassifierFit(num_images=1))
 
 
 @pytest.fixture(scope="module")
-def biased_images(tmp_path_factory) -> BiasedImages:
+def biased_images(tmp_path_factory) -> StoredImages:
     return build_biased_images(tmp_path_factory.mktemp("images"), "absent", SETTINGS, "double_colored", 0)
 
 

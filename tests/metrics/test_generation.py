@@ -31,11 +31,11 @@ from skdcgn_pipeline.metrics.generation import (
 from skdcgn_pipeline.metrics.likeness import StreamedGaussian, frechet_distance
 from skdcgn_pipeline.parameters import GenerationMetrics
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import MECHANISMS
-from tiny import TinyTeacher
+from tiny import TinyTeacher, draw_samples
 
 SETTINGS = GenerationMetrics(num_subsets=3, subset_size=10, num_splits=2)
 

@@ -480,15 +480,15 @@ def test_run_goes_on_when_the_server_dies_in_the_middle(place: Place, monkeypatc
         raise mlflow.MlflowException("the server went away")
 
     def die(*args: Any, **kwargs: Any) -> Any:
-        samples = draw_samples(*args, **kwargs)
+        samples = build_in(*args, **kwargs)
         for name in ("log_batch", "log_param", "log_metric", "set_tag", "get_run", "create_run", "log_artifact"):
             monkeypatch.setattr(mlflow.MlflowClient, name, fail)
         return samples
 
     from skdcgn_pipeline.pipelines.sample import nodes
 
-    draw_samples = nodes.draw_samples
-    monkeypatch.setattr(nodes, "draw_samples", die)
+    build_in = nodes.build_in
+    monkeypatch.setattr(nodes, "build_in", die)
 
     place.run(namespaces=["shape"])
 

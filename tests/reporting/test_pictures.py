@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 
-from skdcgn_pipeline.counterfactuals.pools import store_counterfactuals
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.reporting.pictures import (
     PIXELS_PER_PIXEL,
@@ -22,6 +21,7 @@ from skdcgn_pipeline.reporting.pictures import (
     draw_teacher_sheet,
     tile,
 )
+from tiny import store_counterfactuals
 
 
 def assert_is_a_picture(picture: np.ndarray) -> None:

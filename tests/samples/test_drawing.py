@@ -21,13 +21,12 @@ from skdcgn_pipeline.samples import drawing as module
 from skdcgn_pipeline.samples.drawing import (
     CompositesRecipe,
     SampleShards,
-    draw_samples,
 )
 from skdcgn_pipeline.samples.pixels import decode_images, encode_images
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK
 from skdcgn_pipeline.samples.shards import LabelledShards
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
-from tiny import TinyTeacher, tree_of
+from tiny import TinyTeacher, draw_samples, tree_of
 
 CPU = Compute(device="cpu")
 RECORD = ("row", "labels", "noise", "foreground_offset", "background_offset")

@@ -20,11 +20,11 @@ from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import DamagedFileError, InterruptedRunError, SettingError
 from skdcgn_pipeline.samples import drawing as module
 from skdcgn_pipeline.samples import shards
-from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK
 from skdcgn_pipeline.samples.shards import BlockRows, ahead
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
-from tiny import TinyTeacher, num_rows_kept, tree_of
+from tiny import TinyTeacher, draw_samples, num_rows_kept, tree_of
 
 CPU = Compute(device="cpu")
 PNG = ImageEncoding(encoding="png")

@@ -9,11 +9,11 @@ import torch
 
 from skdcgn_pipeline.parameters import Compute, ImageEncoding
 from skdcgn_pipeline.samples import loading
-from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.samples.loading import BatchLoader, PairsInMemory, StreamedPairs, fetch_by_epochs, open_pairs
 from skdcgn_pipeline.training.parallel import Processes
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
-from tiny import TinyTeacher, num_rows_kept
+from tiny import TinyTeacher, draw_samples, num_rows_kept
 
 
 def pairs() -> PairsInMemory:

@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from skdcgn_pipeline.images.biased import BiasedImages, build_biased_images
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import Ablation, ClassifierFit, Compute, Distill, LossWeights, Prepare, Teacher
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.engine import LocalEngine, ProcessEngine
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
-from skdcgn_pipeline.samples.drawing import draw_samples
 from skdcgn_pipeline.studies import training_data
 from skdcgn_pipeline.studies.contract import Cell, Unit, UnitResult
 from skdcgn_pipeline.studies.registry import STUDIES, check_possible, expand_cells
@@ -37,7 +36,7 @@ from skdcgn_pipeline.studies.run import (
 from skdcgn_pipeline.studies.training_data import Surroundings, Workplace, mix_batches
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
-from tiny import TinyTeacher
+from tiny import TinyTeacher, build_biased_images, draw_samples
 
 CPU = Compute(device="cpu")
 FIT = ClassifierFit(num_images=16, batch_size=8, checkpoint_every_steps=1)
@@ -80,7 +79,7 @@ def cell(study: str, name: str, **changes: Any) -> Cell:
 
 
 @pytest.fixture(scope="module")
-def biased_images(tmp_path_factory) -> BiasedImages:
+def biased_images(tmp_path_factory) -> StoredImages:
     prepare = Prepare(validation_fraction=0.02, feature_network=FIT)
     return build_biased_images(tmp_path_factory.mktemp("images"), "absent", prepare, "double_colored", 0)
 

@@ -18,7 +18,6 @@ from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages,
 from skdcgn_pipeline.parameters import Compute, ImageEncoding
 from skdcgn_pipeline.runtime.compute import autocast, place
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.samples.drawing import draw_samples
 from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.teachers import imagenet_cgn
 from skdcgn_pipeline.teachers.imagenet_cgn import (
@@ -34,7 +33,7 @@ from skdcgn_pipeline.teachers.imagenet_cgn import (
 )
 from skdcgn_pipeline.teachers.teacher import check_teacher, identify_teacher, load_teacher
 from skdcgn_pipeline.vocabulary import MECHANISMS
-from tiny import tree_of
+from tiny import draw_samples, tree_of
 
 biggan = pytest.importorskip(
     "pytorch_pretrained_biggan", reason="needs pytorch-pretrained-biggan (the imagenet extra), which is absent"

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from skdcgn_pipeline.artifacts.recipe import Run, Store, build_in
 from skdcgn_pipeline.images.bias import biased_split
-from skdcgn_pipeline.images.biased import BiasedImages, build_biased_images
 from skdcgn_pipeline.images.image_set import Split
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import (
     ClassifierFit,
     Compose,
@@ -33,7 +33,7 @@ from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher
 from skdcgn_pipeline.teachers.training import TeacherRecipe, fit_style_network, open_vgg16_features
 from skdcgn_pipeline.training.task import train
-from tiny import TinyTeacher
+from tiny import TinyTeacher, build_biased_images
 
 CPU = Compute(device="cpu")
 
@@ -296,7 +296,7 @@ STYLE = ClassifierFit(num_images=8, batch_size=4)
 
 
 @pytest.fixture(scope="module")
-def biased_images(tmp_path_factory) -> BiasedImages:
+def biased_images(tmp_path_factory) -> StoredImages:
     prepare = Prepare(feature_network=STYLE)
     return build_biased_images(tmp_path_factory.mktemp("images"), "absent", prepare, "double_colored", 0)
 

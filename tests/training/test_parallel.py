@@ -21,6 +21,7 @@ from skdcgn_pipeline.training.parallel import (
     joined_processes,
     launched_processes,
 )
+from tiny import draw_samples
 from two_processes import CPU, STOPPED, STREAMED_BEYOND_BYTES, TRAININGS, recipe_of, take_part
 
 
@@ -37,7 +38,6 @@ def stores(tmp_path_factory: pytest.TempPathFactory, samples_directory: Path) ->
 
 @pytest.fixture(scope="module")
 def samples_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from skdcgn_pipeline.samples.drawing import draw_samples
     from tiny import TinyTeacher
 
     store = tmp_path_factory.mktemp("samples")

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.benchmark.frame import (
     PUBLISHED,
     Networks,
@@ -40,7 +41,7 @@ from skdcgn_pipeline.parameters import ClassifierFit, Composition, Distill, Imag
 from skdcgn_pipeline.runtime.engine import num_side_by_side, run_side_by_side
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.runtime.seeding import numpy_generator, seeded, torch_generator
-from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
 from skdcgn_pipeline.samples.pixels import from_bytes, take_decoded_images
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK
 from skdcgn_pipeline.students.distillation import Distillation, distil_student
@@ -114,7 +115,8 @@ def _sampling_rows(role: str, generator: CounterfactualGenerator, workload: Work
 
     def draw() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            draw_samples(Path(folder), generator, {"name": role}, per_class, 2000, workload.seed, workload.compute)
+            recipe = SamplesRecipe(generator, {"name": role}, per_class, 2000, workload.seed, workload.compute)
+            build_in(Path(folder), recipe)
 
     seconds = seconds_of({"bare": render, "stored": draw})
     common: dict[str, Any] = {"unit": "rows/s", "batch_size": ROWS_PER_BLOCK, "precision": precision}

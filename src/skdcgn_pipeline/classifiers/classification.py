@@ -18,11 +18,11 @@ from skdcgn_pipeline.classifiers.accuracy import measure_classifier as measure_b
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.classifiers.training import ClassifierRecipe
-from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, CounterfactualShards, store_counterfactuals
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, CounterfactualShards, CounterfactualsRecipe
 from skdcgn_pipeline.images.batches import draw_from_images, draw_from_split
-from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.images.image_set import Split
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute, Parameters
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.engine import run_side_by_side
@@ -52,7 +52,7 @@ class TrainingSet:
     source: Callable[[int], DrawBatch]
 
 
-def originals(biased_images: BiasedImages) -> TrainingSet:
+def originals(biased_images: StoredImages) -> TrainingSet:
     """Return the training images, which may be biased."""
     split = once(partial(biased_images.split, "train"))
     inputs = {"biased_images": biased_images.artifact.identity, "split": "train"}
@@ -93,7 +93,7 @@ def classifier_seed(seed: int, number: int) -> int:
 def train_and_measure(
     store: Path,
     sets: Sequence[TrainingSet],
-    biased_images: BiasedImages,
+    biased_images: StoredImages,
     splits: Mapping[str, Any],
     settings: ClassifierFit,
     num_seeds: int,
@@ -157,7 +157,7 @@ def measure_classifier(
     store: Path,
     artifact: Artifact,
     classifier: DigitClassifier,
-    biased_images: BiasedImages,
+    biased_images: StoredImages,
     splits: Mapping[str, Any],
     compute: Compute,
 ) -> list[dict[str, Any]]:
@@ -180,13 +180,13 @@ def measure_classifier(
     return build_json(store.parent / "accuracy", inputs, measure)
 
 
-def splits_of(biased_images: BiasedImages) -> dict[str, Callable[[], Any]]:
+def splits_of(biased_images: StoredImages) -> dict[str, Callable[[], Any]]:
     """Return the splits to measure on: name -> function that reads it once."""
     return {name: once(partial(biased_images.split, name)) for name in biased_images.reported_splits}
 
 
 def training_sets(
-    biased_images: BiasedImages,
+    biased_images: StoredImages,
     samples: Mapping[str, SampleShards],
     stored: Mapping[str, CounterfactualShards],
     counterfactuals: str,
@@ -208,7 +208,7 @@ def take_classifier(
     counterfactual_store: Path,
     trained_on: str,
     samples: SampleShards,
-    biased_images: BiasedImages,
+    biased_images: StoredImages,
     parameters: Parameters,
     number: int = 0,
 ) -> tuple[Artifact, InvariantClassifier, list[dict[str, Any]]]:
@@ -230,7 +230,7 @@ def take_classifier(
     stored = {}
     if classify.counterfactuals == "stored":
         amount = compose.num_images, compose.rows_per_shard
-        stored[STUDENTS] = store_counterfactuals(counterfactual_store, samples, composition, *amount, seed)
+        stored[STUDENTS] = build_in(counterfactual_store, CounterfactualsRecipe(samples, composition, *amount, seed))
     sets = training_sets(biased_images, {STUDENTS: samples}, stored, classify.counterfactuals, composition)
     (own_set,) = [one for one in sets if one.name == trained_on]
     compute = parameters.compute
@@ -243,7 +243,7 @@ def take_classifier(
 def tabulate_confusions(
     store: Path,
     sets: list[TrainingSet],
-    biased_images: BiasedImages,
+    biased_images: StoredImages,
     split: str,
     settings: Classify,
     seed: int,

@@ -10,8 +10,8 @@ from skdcgn_pipeline.classifiers.ensemble import InvariantEnsemble
 from skdcgn_pipeline.classifiers.ensemble_training import WEIGHTS_FILE, open_ensemble, sha256_of_weights
 from skdcgn_pipeline.classifiers.training import build_classifier, open_classifier
 from skdcgn_pipeline.images.batches import draw_from_split
-from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.images.image_set import splits_with_role
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, GivenFeatures
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded
@@ -53,7 +53,7 @@ class FeatureNetwork:
 
 
 def build_feature_network(
-    store: Path, biased_images: BiasedImages, settings: ClassifierFit, seed: int, compute: Compute
+    store: Path, biased_images: StoredImages, settings: ClassifierFit, seed: int, compute: Compute
 ) -> FeatureNetwork:
     """Return the feature network: train it, continue it, or reuse it.
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.artifacts.recipe import Recipe, build_in
+from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, check_writable
 from skdcgn_pipeline.counterfactuals.composing import IMAGES_PER_PASS, CounterfactualPool
 from skdcgn_pipeline.parameters import Composition
@@ -111,7 +111,7 @@ def compose_block(pool: CounterfactualPool, composition: Composition, seed: int,
 def compose_in_memory(
     pool: CounterfactualPool, composition: Composition, num_images: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compose the counterfactuals that `store_counterfactuals` would store, into memory.
+    """Compose the counterfactuals that a `CounterfactualsRecipe` stores, into memory.
 
     Memory beyond the result stays at one block.
 
@@ -174,10 +174,3 @@ class CounterfactualsRecipe(ShardsRecipe[CounterfactualShards]):
         """Return what composes the images."""
         pool = open_pool(store.parent / "mapped", self.samples)
         return BlockRows(partial(compose_block, pool, self.composition, self.seed), ROWS_PER_BLOCK)
-
-
-def store_counterfactuals(
-    store: Path, samples: SampleShards, composition: Composition, num_images: int, rows_per_shard: int, seed: int
-) -> CounterfactualShards:
-    """Make a `CounterfactualsRecipe` in a folder of counterfactuals."""
-    return build_in(store, CounterfactualsRecipe(samples, composition, num_images, rows_per_shard, seed))

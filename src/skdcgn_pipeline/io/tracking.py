@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NAME, ML
 from PIL import Image
 
 from skdcgn_pipeline.artifacts.store import Artifact, identity_of
-from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import flatten
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.recording import listening
@@ -185,7 +185,7 @@ def log_use(name: str, data: Any) -> None:
             log_tags(_tags_of(data))
         return
     _linked.add((run.info.run_id, name))
-    if not isinstance(data, BiasedImages | Shards):
+    if not isinstance(data, StoredImages | Shards):
         release = artifact.inputs.get("released")
         log_tags({f"made.{name}": artifact.identity} | ({"students": f"released {release}"} if release else {}))
         return

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
-from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.losses.mechanism import mask_entropy_loss
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
 from skdcgn_pipeline.metrics.features import FeatureSpace
@@ -316,7 +316,7 @@ class GenerationRecipe(Recipe[Generation]):
     students: CounterfactualGenerator
     students_identity: str
     heldout: SampleShards
-    biased_images: BiasedImages | None
+    biased_images: StoredImages | None
     space: FeatureSpace | None
     settings: GenerationMetrics
     seed: int
@@ -383,7 +383,7 @@ class GenerationRecipe(Recipe[Generation]):
                 fidelity[ALL]["frechet_ratio"] = fidelity[ALL]["frechet"] / of_teacher[0]["value"]
         return [row | {"num_images": differences.num_images} for row in fidelity.values()], rows
 
-    def _training_images(self, biased_images: BiasedImages) -> ImageStatistics:
+    def _training_images(self, biased_images: StoredImages) -> ImageStatistics:
         """Look at as many training images as there are composites: distances of samples depend on their sizes."""
         split = biased_images.split("train")
         images, labels = split.images[: self.heldout.num_rows], split.labels[: self.heldout.num_rows]

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import Artifact, find_artifacts
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, check_images, compose
 from skdcgn_pipeline.networks.interface import GeneratorSize
@@ -227,22 +226,6 @@ class SamplesRecipe(ShardsRecipe[SampleShards]):
     def _encode(self, block: Block) -> Block:
         images = {name: encode(np.asarray(block[name]), self.storing) for name in IMAGE_OF_MECHANISM.values()}
         return {**block, **images}
-
-
-def draw_samples(
-    store: Path,
-    generator: CounterfactualGenerator,
-    generator_identity: dict[str, Any],
-    num_images_per_class: int,
-    rows_per_shard: int,
-    seed: int,
-    compute: Compute,
-    purpose: str = "samples",
-    **options: Any,
-) -> SampleShards:
-    """Make a `SamplesRecipe` in a folder of samples."""
-    numbers = num_images_per_class, rows_per_shard, seed
-    return build_in(store, SamplesRecipe(generator, generator_identity, *numbers, compute, purpose, **options))
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ from skdcgn_pipeline.classifiers.ensemble_study import (
 from skdcgn_pipeline.classifiers.training import build_classifier
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
 from skdcgn_pipeline.images.batches import draw_from_images, draw_from_split
-from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.images.epochs import DrawBatch
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.metrics.cost import count_parameters
 from skdcgn_pipeline.metrics.generation import measure_likeness
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, Distill, Ensemble, Teacher, Transformations
 from skdcgn_pipeline.runtime.seeding import derive_seed
-from skdcgn_pipeline.samples.drawing import CompositesRecipe, SampleShards, draw_samples
+from skdcgn_pipeline.samples.drawing import CompositesRecipe, SampleShards, SamplesRecipe
 from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsArtifact, StudentsRecipe
 from skdcgn_pipeline.studies.contract import OWN, CellData, Unit
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher, open_identified_teacher
@@ -126,7 +126,7 @@ class Workplace:
         self.surroundings = surroundings
         self.ensemble = surroundings.fit_of_ensemble
         if self.ensemble is None:
-            self.biased_images = BiasedImages(_opened(surroundings.biased_images))
+            self.biased_images = StoredImages(_opened(surroundings.biased_images))
             self.splits = splits_of(self.biased_images)
         self.samples = {
             "teacher": SampleShards(_opened(surroundings.teacher_samples)),
@@ -270,9 +270,8 @@ class Workplace:
         place = self.surroundings
         sizes = place.num_pool_images_per_class, ROWS_PER_SHARD
         classes = self.samples["teacher"].classes
-        return draw_samples(
-            self.store("sample"), generator, identity, *sizes, seed, place.compute, "pool", classes=classes
-        )
+        recipe = SamplesRecipe(generator, identity, *sizes, seed, place.compute, "pool", classes=classes)
+        return build_in(self.store("sample"), recipe)
 
     def _pool(self, samples: Mapping[str, SampleShards]) -> CounterfactualPool:
         key = tuple(shards.artifact.identity for shards in samples.values())

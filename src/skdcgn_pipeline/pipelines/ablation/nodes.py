@@ -9,7 +9,7 @@ import click
 import numpy as np
 import pandas as pd
 
-from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.io.tracking import log_metrics, log_note, log_picture, log_table, log_text, log_unit
 from skdcgn_pipeline.metrics.statistics import summarise_cells, tidy_cells
 from skdcgn_pipeline.parameters import Ablation, Compute, Distill, Ensemble, Prepare, Report, Teacher
@@ -33,7 +33,7 @@ from skdcgn_pipeline.studies.training_data import Surroundings, Workplace
 
 def name_surroundings(
     store: Path,
-    biased_images: BiasedImages | None,
+    biased_images: StoredImages | None,
     teacher_samples: SampleShards | None,
     student_samples: SampleShards | None,
     heldout_samples: SampleShards | None,
@@ -48,7 +48,7 @@ def name_surroundings(
 ) -> Surroundings:
     """Say where everything is that cells need."""
 
-    def place_of(data: BiasedImages | SampleShards | None) -> Path | None:
+    def place_of(data: StoredImages | SampleShards | None) -> Path | None:
         return None if data is None else data.artifact.directory
 
     return Surroundings(

@@ -20,8 +20,8 @@ from skdcgn_pipeline.classifiers.classification import (
 )
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
-from skdcgn_pipeline.images.biased import BiasedImages
 from skdcgn_pipeline.images.image_set import splits_with_role
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.io.tracking import as_markdown, log_metrics, log_note, log_picture, log_table
 from skdcgn_pipeline.parameters import Classify, Compose, Compute, Report
 from skdcgn_pipeline.reporting.pictures import (
@@ -36,7 +36,7 @@ from skdcgn_pipeline.vocabulary import STUDENTS
 
 def train_classifiers(
     store: Path,
-    biased_images: BiasedImages,
+    biased_images: StoredImages,
     classify: Classify,
     compose: Compose,
     class_lists: dict[str, list[int]],
@@ -63,7 +63,7 @@ def train_classifiers(
 
 def look_into_classifiers(
     store: Path,
-    biased_images: BiasedImages,
+    biased_images: StoredImages,
     classify: Classify,
     compose: Compose,
     class_lists: dict[str, list[int]],
@@ -103,7 +103,7 @@ def _sets_of(
     classify: Classify,
     compose: Compose,
     class_lists: dict[str, list[int]],
-    biased_images: BiasedImages,
+    biased_images: StoredImages,
     samples: dict[str, SampleShards | None],
     stored: dict[str, CounterfactualShards | None],
     of: str = STUDENTS,

@@ -1,13 +1,15 @@
 """Nodes of the compose stage."""
 
+from typing import Any
+
 import numpy as np
 
-from skdcgn_pipeline.artifacts.recipe import Run
-from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards, store_counterfactuals
+from skdcgn_pipeline.artifacts.recipe import Run, build_in
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards, CounterfactualsRecipe
 from skdcgn_pipeline.parameters import Compose, Report, Sample, choose_classes
 from skdcgn_pipeline.reporting.interpolation import draw_interpolation
 from skdcgn_pipeline.reporting.pictures import draw_counterfactual_sheet
-from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
 from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import STUDENTS
@@ -18,19 +20,11 @@ def draw_student_samples(
 ) -> SampleShards:
     """Draw the students' pool, as samples are drawn from a teacher: the classes they learnt, stored alike."""
     identity, generator = {"students": students.artifact.identity}, students.open()
-    per_class, per_shard = compose.num_pool_images_per_class, compose.rows_per_shard
+    sizes = compose.num_pool_images_per_class, compose.rows_per_shard
     classes = choose_classes("sample.classes", sample.classes, generator.num_classes, class_lists)
-    return draw_samples(
-        run.store.folder("sample"),
-        generator,
-        identity,
-        per_class,
-        per_shard,
-        run.seed,
-        run.compute,
-        "pool",
-        storing=sample,
-        classes=classes,
+    how: dict[str, Any] = {"purpose": "pool", "storing": sample, "classes": classes}
+    return build_in(
+        run.store.folder("sample"), SamplesRecipe(generator, identity, *sizes, run.seed, run.compute, **how)
     )
 
 
@@ -39,8 +33,8 @@ def compose_counterfactuals(
 ) -> CounterfactualShards:
     """Compose counterfactuals from a pool and store them."""
     composition = compose.resolved(samples.num_classes, class_lists)
-    folder = run.store.folder("counterfactual")
-    return store_counterfactuals(folder, samples, composition, compose.num_images, compose.rows_per_shard, run.seed)
+    recipe = CounterfactualsRecipe(samples, composition, compose.num_images, compose.rows_per_shard, run.seed)
+    return build_in(run.store.folder("counterfactual"), recipe)
 
 
 def show_interpolation(

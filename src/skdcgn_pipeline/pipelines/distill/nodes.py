@@ -7,7 +7,7 @@ import pandas as pd
 
 from skdcgn_pipeline.artifacts.recipe import Run, build_in
 from skdcgn_pipeline.classifiers.feature_network import FeatureNetwork
-from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.metrics.cost import measure_costs
 from skdcgn_pipeline.metrics.features import FeatureSpace, open_inception, space_of_network
 from skdcgn_pipeline.metrics.generation import Generation, GenerationRecipe
@@ -46,7 +46,7 @@ def compare_students(
     teacher: IdentifiedTeacher,
     students: StudentsArtifact,
     heldout_samples: SampleShards,
-    biased_images: BiasedImages | None,
+    biased_images: StoredImages | None,
     feature_network: FeatureNetwork | None,
     report: Report,
 ) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def measure_generation(
     teacher: IdentifiedTeacher,
     students: StudentsArtifact,
     heldout_samples: SampleShards,
-    biased_images: BiasedImages | None,
+    biased_images: StoredImages | None,
     feature_network: FeatureNetwork | None,
     report: Report,
     of: str = STUDENTS,
@@ -75,7 +75,7 @@ def _measure(
     teacher: IdentifiedTeacher,
     students: StudentsArtifact,
     heldout: SampleShards,
-    biased_images: BiasedImages | None,
+    biased_images: StoredImages | None,
     feature_network: FeatureNetwork | None,
     report: Report,
 ) -> Generation:

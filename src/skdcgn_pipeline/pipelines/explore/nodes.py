@@ -8,7 +8,7 @@ from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.classification import take_classifier
 from skdcgn_pipeline.explorer.bundle import CLASSIFIER_NUMBER, TRAINED_ON, explorer_of_run
-from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.recipes import StudentsArtifact
@@ -20,7 +20,7 @@ def write_explorer(
     teacher: IdentifiedTeacher,
     students: StudentsArtifact,
     student_samples: SampleShards,
-    biased_images: BiasedImages,
+    biased_images: StoredImages,
     student_comparison: pd.DataFrame,
     parameters: dict[str, Any],
 ) -> Artifact:

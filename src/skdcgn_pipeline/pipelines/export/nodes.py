@@ -9,7 +9,7 @@ from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.classification import take_classifier
 from skdcgn_pipeline.export.classifier import ClassifierExport
 from skdcgn_pipeline.export.students import StudentsExport, origin_of_release, origin_of_run
-from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.io.serving import log_classifier, log_students
 from skdcgn_pipeline.parameters import Export, check_parameters
 from skdcgn_pipeline.samples.drawing import SampleShards
@@ -38,7 +38,7 @@ def export_students(run: Run, students: StudentsArtifact, origin: dict[str, Any]
 def export_classifier(
     run: Run,
     samples: SampleShards,
-    biased_images: BiasedImages,
+    biased_images: StoredImages,
     origin: dict[str, Any],
     parameters: dict[str, Any],
 ) -> Artifact:

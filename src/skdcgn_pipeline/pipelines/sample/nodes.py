@@ -1,8 +1,8 @@
 """Nodes of the sample stage."""
 
-from skdcgn_pipeline.artifacts.recipe import Run
+from skdcgn_pipeline.artifacts.recipe import Run, build_in
 from skdcgn_pipeline.parameters import Sample, Teacher, choose_classes
-from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, open_identified_teacher
 
 
@@ -34,8 +34,7 @@ def _draw(
     purpose: str,
 ) -> SampleShards:
     classes = choose_classes("sample.classes", sample.classes, teacher.generator.num_classes, class_lists)
-    return draw_samples(
-        run.store.folder("sample"),
+    recipe = SamplesRecipe(
         teacher.generator,
         teacher.identity,
         per_class,
@@ -47,3 +46,4 @@ def _draw(
         classes=classes,
         shard_range=sample.shard_range,
     )
+    return build_in(run.store.folder("sample"), recipe)

@@ -4,7 +4,7 @@ import numpy as np
 
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import Artifact
-from skdcgn_pipeline.images.biased import BiasedImages
+from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import Compose, Prepare, Report, Teacher
 from skdcgn_pipeline.reporting.pictures import draw_teacher_sheet
 from skdcgn_pipeline.teachers.teacher import load_teacher
@@ -12,7 +12,7 @@ from skdcgn_pipeline.teachers.training import WEIGHTS_FILE, TeacherRecipe
 
 
 def fit_teacher(
-    run: Run, biased_images: BiasedImages, teacher: Teacher, prepare: Prepare, compose: Compose
+    run: Run, biased_images: StoredImages, teacher: Teacher, prepare: Prepare, compose: Compose
 ) -> Artifact:
     """Train a CGN on the biased training images, through the composition's transformations if that is their stage."""
     recipe = TeacherRecipe(

@@ -82,13 +82,15 @@ def tiny_settings(assets: Path) -> dict[str, Any]:
             "log_every_steps": 1,
         },
         "compose": {"num_pool_images_per_class": 2, "num_images": 12, "rows_per_shard": 10},
-        "ensemble": {
+        "images": {
             "folders": {"sketch": str(assets / "sketch")},
+            "image_size": SIZE,
+            "resize": SIZE,
+        },
+        "classify": {
             "num_counterfactuals": 6,
-            "evaluation_batch_size": 16,
-            "reading": {"image_size": SIZE, "resize": SIZE},
+            "network": {"architecture": ARCHITECTURE},
             "fit": {
-                "architecture": ARCHITECTURE,
                 "num_images": 8,
                 "batch_size": 4,
                 "counterfactual_batch_size": 4,
@@ -99,7 +101,7 @@ def tiny_settings(assets: Path) -> dict[str, Any]:
         "ablation": {
             "study": "transformations",
             "transformations": {"shape": [{"kind": "opacity", "strengths": [0.75]}]},
-            "fit": {"num_images": 4, "batch_size": 4},
+            "fit": {"num_images": 4, "batch_size": 4, "counterfactual_batch_size": 4, "learning_rate": 1e-5},
         },
         "report": {"num_examples": 2, "benchmark_batch_size": 2},
     }

@@ -122,15 +122,10 @@ def test_the_settings_of_imagenet_are_accepted(raw_of_imagenet):
     assert 256 % parameters.baseline.patch_size == 0
 
 
-@pytest.mark.parametrize("name", ["cue_conflict", "imagenet9"])
-def test_an_empty_folder_is_none(raw_of_imagenet, name):
-    raw_of_imagenet["ensemble"][name] = ""
-    assert getattr(check_parameters(raw_of_imagenet).ensemble, name) is None
-
-
 @pytest.mark.parametrize(("variant", "source"), [("imagenet", "digits"), ("colored", "imagenet")])
 def test_a_bias_belongs_to_digits(raw, variant, source):
-    raw["variant"], raw["images"]["source"] = variant, source
+    folders = {"train": "a", "validation": "b"} if source == "imagenet" else {}
+    raw["variant"], raw["images"] = variant, {"source": source, "folders": folders}
     wanted = "one of colored, double_colored, wildlife" if source == "digits" else "any word but the bias protocols"
     assert f"variant: expected {wanted}" in message_of(raw)
     assert f"got '{variant}'" in message_of(raw)
@@ -139,14 +134,18 @@ def test_a_bias_belongs_to_digits(raw, variant, source):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"folders": {"validation": "a"}}, "'folders' must have other names than the evaluations that are there"),
-        ({"folders": {"a/b": "a"}}, "ensemble.folders.a/b"),
-        ({"trained_on": ["students", "students"]}, "'trained_on' names each source once"),
-        ({"trained_on": ["student"]}, "Did you mean 'students'?"),
+        ({"images": {"source": "imagenet"}}, "'folders' names those of the source 'imagenet'"),
+        ({"images": {"source": "imagenet", "folders": {"train": "a"}}}, "'folders' needs 'train' and 'validation'"),
+        ({"images": {"source": "digits", "folders": {"train": "a"}}}, "got 'digits'"),
+        ({"images": {"source": "imagenet", "folders": {"a/b": "a"}}}, "images.folders.a/b"),
+        ({"classify": {"trained_on": ["students", "students"]}}, "'trained_on' names each training set once"),
+        ({"classify": {"trained_on": ["student"]}}, "Did you mean 'students'?"),
+        ({"classify": {"network": {"heads": "mechanisms"}}}, "'digit_cnn' starts from nothing and has one head"),
     ],
 )
-def test_an_impossible_ensemble_is_refused(raw, changes, told):
-    raw["ensemble"] |= changes
+def test_images_and_classifiers_that_do_not_fit_are_refused(raw, changes, told):
+    for section, settings in changes.items():
+        raw[section] = (raw[section] | settings) if section == "classify" else settings
     assert told in message_of(raw)
 
 
@@ -259,7 +258,7 @@ def test_a_size_is_a_whole_number_above_zero(raw, name, value):
         ("texture.distill.betas", [0.5, 1.0]),
         ("shape.distill.pixel_decay", 1.5),
         ("shape.distill.ema_decay", 1),
-        ("classify.num_seeds", 1),
+        ("classify.num_seeds", 0),
         ("report.num_examples", 41),
         ("classify.fit.label_smoothing", 1),
     ],

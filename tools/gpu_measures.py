@@ -22,12 +22,13 @@ from torchvision import models
 from skdcgn_pipeline.benchmark import networks as network_benchmark
 from skdcgn_pipeline.benchmark.frame import render_batch
 from skdcgn_pipeline.benchmark.networks import MEASURED, measure_steps
-from skdcgn_pipeline.classifiers import ensemble_training, training
+from skdcgn_pipeline.classifiers import training
+from skdcgn_pipeline.classifiers.torchvision_classifier import TORCHVISION_CLASSES
 from skdcgn_pipeline.metrics import cost
 from skdcgn_pipeline.metrics.cost import measure_rates, peak_gpu_bytes, wait_for_device
 from skdcgn_pipeline.metrics.likeness import mask_iou, mean_absolute_difference
 from skdcgn_pipeline.networks.interface import GeneratorSize
-from skdcgn_pipeline.parameters import Compute, EnsembleFit, ImageEncoding, Precision
+from skdcgn_pipeline.parameters import ClassifierFit, Compute, ImageEncoding, Precision
 from skdcgn_pipeline.runtime import compute as computing
 from skdcgn_pipeline.runtime.compute import choose_device, compiled, place
 from skdcgn_pipeline.runtime.recording import listening
@@ -160,7 +161,7 @@ def _stored_wait(run: Run) -> float:
 
 
 def measure_ensemble(run: Run, part: Part) -> None:
-    """Measure images/s of training an ensemble on images that are on the device, fp32 against bf16."""
+    """Measure images/s of training a classifier with a head per mechanism, images on the device, fp32 and bf16."""
     name, size, batch = ("shufflenet_v2_x0_5", 32, 2) if run.miniature else ("resnet50", 224, 128)
     generator = torch_generator(SEED, "gpu-check-ensemble")
     images = (torch.rand(batch, 3, size, size, generator=generator) * 2 - 1).to(run.device)
@@ -171,22 +172,25 @@ def measure_ensemble(run: Run, part: Part) -> None:
         with seeded(SEED, "gpu-check-ensemble"):
             trunk = models.get_model(name, weights=None, **({} if run.miniature else {"zero_init_residual": True}))
         torch.save(trunk.state_dict(), weights := Path(folder) / "trunk.pth")
-        settings = run.imagenet.ensemble.fit.model_dump() | {"architecture": name, "weights": str(weights)}
-        settings |= {
+        changes = {"architecture": name, "weights": str(weights)}
+        settings = run.imagenet.classify.fit.model_dump() | {
             "batch_size": batch,
             "counterfactual_batch_size": batch,
             "num_images": (4 if run.miniature else 60) * batch,
         }
+        of_network = run.imagenet.classify.network.model_copy(update=changes)
         for precision in ("fp32", "bf16"):
             noted: list[tuple[int, float]] = []
             with listening(lambda _, step, losses, noted=noted: noted.append((step, time.perf_counter()))):
-                ensemble_training.fit_ensemble(
-                    lambda step, size: (images, labels),
-                    lambda step, size: (images, labels[:, None].expand(-1, len(MECHANISMS))),
-                    EnsembleFit(**settings | {"precision": precision}),
-                    SEED,
-                    run.compute(),
-                )
+                fit = ClassifierFit(**settings | {"precision": precision})
+                lessons = [
+                    training.real_lesson(lambda step, size: (images, labels), fit),
+                    training.counterfactual_lesson(
+                        lambda step, size: (images, labels[:, None].expand(-1, len(MECHANISMS))), fit
+                    ),
+                ]
+                network = training.initial_classifier(of_network, TORCHVISION_CLASSES, SEED)
+                training.fit_network(network, lessons, fit, SEED, run.compute())
             (first, start), (last, end) = noted[0], noted[-1]
             rates[precision] = (last - first) * 2 * batch / (end - start)
             what = f"{name}, {size} px" + (", channels last" if precision == "bf16" else "")

@@ -34,15 +34,13 @@ OPTIONAL_INPUTS = {
     "heldout_samples",
     "ablation_chapter",
     "this_run",
-    # Of these, the report shows what there is at the run's scale.
+    # Of these, the report shows what there is.
     "biased_images_sheet",
     "generation_metrics",
     "accuracy_chart",
     "accuracy_summary",
     "confusion_chart",
     "attention_sheet",
-    "invariance",
-    "invariance_chart",
 }
 TOLD_AT_THE_END = {"student_comparison", "accuracy_summary"}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -8,18 +8,13 @@ from kedro.pipeline import Pipeline
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Return all pipelines by name; `__default__` is the whole chain that ends in the report.
-
-    At ImageNet's scale the session leaves out what is made for digits, and the report's ensembles take the
-    place of its classifiers, see `pipelines.scale`.
-    """
+    """Return all pipelines by name; `__default__` is the whole chain that ends in the report."""
     from skdcgn_pipeline.pipelines.ablation import pipeline as ablation
     from skdcgn_pipeline.pipelines.baseline import pipeline as baseline
     from skdcgn_pipeline.pipelines.benchmark import pipeline as benchmark
     from skdcgn_pipeline.pipelines.classify import pipeline as classify
     from skdcgn_pipeline.pipelines.compose import pipeline as compose
     from skdcgn_pipeline.pipelines.distill import pipeline as distill
-    from skdcgn_pipeline.pipelines.ensemble import pipeline as ensemble
     from skdcgn_pipeline.pipelines.explore import pipeline as explore
     from skdcgn_pipeline.pipelines.export import pipeline as export
     from skdcgn_pipeline.pipelines.fetch import pipeline as fetch
@@ -49,8 +44,8 @@ def register_pipelines() -> dict[str, Pipeline]:
         "compose": composed,
         "classify": classified,
         # What `classify` becomes where `classify.trained_on` names the originals alone, see `session`.
-        "classify_originals": prepare.create_images() + classify.create_originals(),
-        "ensemble": composed + ensemble.create_pipeline(),
+        "classify_originals": prepare.create_images() + classify.create_pipeline(generated=False),
+        "ensemble": classified,  # what ImageNet's classifiers are called
         "ablation": composed + ablation.create_pipeline(),
         "baseline": prepared + sampled + baseline.create_pipeline(),
         "benchmark": composed + benchmark.create_pipeline(),

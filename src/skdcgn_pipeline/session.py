@@ -21,6 +21,9 @@ from skdcgn_pipeline.runtime.errors import (
 from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS
 
 NAMESPACES = (*MECHANISMS, BASELINE)
+# Where the feature network is given, these pipelines need no images, and what makes and shows them is left out.
+WITHOUT_IMAGES = {"sample", "distill", "compose", "benchmark"}
+OF_IMAGES = {"prepare_biased_images", "show_biased_images"}
 
 
 def environments(conf_source: str | Path) -> list[str]:
@@ -75,9 +78,9 @@ class ProjectSession(KedroSession):
             if not found:
                 _told(lambda namespace=namespace: _refuse_namespace(namespace, names))
             wanted += found
-        names, at_this_scale = _told(lambda: self._at_scale(names))
-        if at_this_scale is not None:
-            kwargs["node_names"] = _told(lambda: _narrowed(kwargs.get("node_names"), at_this_scale))
+        if self._parameter("prepare").get("given_features") and names and {*names} <= WITHOUT_IMAGES:
+            there = {node.name for name in names for node in pipelines[name].nodes} - OF_IMAGES
+            kwargs["node_names"] = _told(lambda: _narrowed(kwargs.get("node_names"), sorted(there)))
         if [*self._parameter("classify").get("trained_on", ())] == ["originals"]:
             names = ["classify_originals" if name == "classify" else name for name in names]
         if "ablation" in names and self._parameter("ablation").get("plan"):
@@ -90,29 +93,6 @@ class ProjectSession(KedroSession):
         """Return the settings of one stage, not yet checked."""
         value = self._get_config_loader()["parameters"].get(name)
         return value if isinstance(value, dict) else {}
-
-    def _at_scale(self, names: list[str]) -> tuple[list[str], list[str] | None]:
-        """Return the pipelines to run and their nodes, None for all, at the scale of the settings.
-
-        Raises:
-            SettingError: If a pipeline is named after a stage that has no use at this scale.
-        """
-        from skdcgn_pipeline.pipelines.scale import applicable_nodes, is_imagenet, is_without_its_stage, with_ensembles
-
-        parameters = self._get_config_loader()["parameters"]
-        for name in names:
-            if is_without_its_stage(name, pipelines[name], parameters):
-                raise SettingError(
-                    "--pipelines",
-                    f"a stage that serves images.source={(parameters.get('images') or {}).get('source')}",
-                    f"'{name}', which does not",
-                    "Choose another stage or --env: 'ensemble' is ImageNet's, 'classify' that of the digits.",
-                )
-        if not is_imagenet(parameters):
-            return names, None
-        names = with_ensembles(names)
-        found = [node for name in names for node in applicable_nodes(pipelines[name], parameters)]
-        return names, list(dict.fromkeys(found))  # pipelines share what they need upstream
 
 
 def _narrowed(wanted: Iterable[str] | None, there: list[str]) -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional as F
 
 from skdcgn_pipeline.classifiers.attention import grad_cam
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
+from skdcgn_pipeline.classifiers.torchvision_classifier import TorchvisionClassifier
+from skdcgn_pipeline.parameters import ClassifierNetwork
 
 
 def test_heat_is_the_weighted_sum_of_the_last_maps() -> None:
@@ -14,7 +17,9 @@ def test_heat_is_the_weighted_sum_of_the_last_maps() -> None:
     classifier = DigitClassifier().requires_grad_(False).eval()
     images, classes = torch.rand(5, 3, 32, 32) * 2 - 1, torch.tensor([0, 3, 3, 9, 5])
 
-    heat = grad_cam(classifier, images, classes)
+    asked, heat = grad_cam(classifier, images, classes)
+
+    assert torch.equal(asked, classes)
 
     maps = classifier.layer_features(images)[-1]
     expected = torch.einsum("nk,nkhw->nhw", classifier.head.weight[classes], maps).relu()
@@ -31,4 +36,21 @@ def test_heat_is_zero_where_nothing_speaks_for_the_class() -> None:
     classifier = DigitClassifier().requires_grad_(False).eval()
     classifier.head.weight.fill_(-1)
 
-    assert grad_cam(classifier, torch.rand(2, 3, 32, 32), torch.tensor([1, 2])).count_nonzero() == 0
+    _, heat = grad_cam(classifier, torch.rand(2, 3, 32, 32), torch.tensor([1, 2]))
+    assert heat.count_nonzero() == 0
+
+
+@pytest.mark.parametrize("heads", ["class", "mechanisms"])
+def test_any_network_is_looked_into_by_what_it_predicts(heads: str) -> None:
+    torch.manual_seed(0)
+    settings = ClassifierNetwork(architecture="resnet18", heads=heads)
+    classifier = TorchvisionClassifier(settings, 4).requires_grad_(False).eval()
+    images = torch.rand(3, 3, 64, 64) * 2 - 1
+
+    predicted, heat = grad_cam(classifier, images)
+
+    logits = classifier(images)
+    assert torch.equal(predicted, (logits if heads == "class" else logits.mean).argmax(1))
+    assert heat.shape == (3, 64, 64)
+    assert heat.max() <= 1
+    assert heat.min() >= 0

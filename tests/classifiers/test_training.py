@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.classifiers import training as module
-from skdcgn_pipeline.classifiers.training import build_classifier, fit_classifier, open_classifier
+from skdcgn_pipeline.classifiers.training import ClassifierRecipe, class_lesson, fit_classifier, open_classifier
 from skdcgn_pipeline.images.batches import draw_from_images
 from skdcgn_pipeline.parameters import ClassifierFit, Compute
 from skdcgn_pipeline.runtime import progress
@@ -116,9 +117,10 @@ def build(store: Path, calls: list[int] | None = None, seed: int = 0, data: str 
     def source():
         if calls is not None:
             calls.append(1)
-        return draw_toy()
+        return [class_lesson(draw_toy(), options)]
 
-    return build_classifier(store, {"data": data}, source, settings(3, **changes), seed, CPU, 3)
+    options = settings(3, **changes)
+    return build_in(store, ClassifierRecipe({"data": data}, source, options, seed, CPU, 3))
 
 
 def test_a_classifier_is_built_once_and_opened_as_it_was(tmp_path):

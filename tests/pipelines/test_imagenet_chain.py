@@ -13,7 +13,6 @@ from imagenet_assets import ARCHITECTURE, WNIDS, make_assets, tiny_settings, wri
 from pipelines.chain import TIMING
 from pipelines.running import Finished, Place, artifacts_in, state_of
 from skdcgn_pipeline.artifacts.store import Artifact
-from skdcgn_pipeline.classifiers.invariance import PREDICTIONS
 from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.students.baseline import BaselineArtifact
@@ -38,50 +37,55 @@ def chain(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str, assets: P
         return place, place.run(env="imagenet", params=tiny_settings(assets), assets=assets, pipeline_names=names)
 
 
-def test_every_stage_of_imagenet_leaves_its_work_and_none_of_the_digits(chain: tuple[Place, Finished]) -> None:
+def test_every_stage_leaves_its_work(chain: tuple[Place, Finished]) -> None:
     place, _ = chain
     counts = {path.name: len(artifacts_in(path)) for path in (place.data / "stores").iterdir() if path.is_dir()}
 
     assert counts == {
+        "accuracy": 2 * 6,  # of the students' and the baseline's classifier, on five splits and on counterfactuals
         "baseline": 1,
         "cell": 4,  # the reference and one cell, two seeds each
-        "classifier": 1,  # the given feature network
+        "classifier": 1 + 2 + 4,  # the given feature network, the classifiers, and the cells'
+        "confusion": 1,
         "counterfactual": 3,  # of the teacher, the students and the baseline
-        "ensemble": 2 + 4,  # one ensemble, the file that names it, and the cells'
         "images": 1,
         "mapped": 1,
-        "measure": 7,
+        "measure": 2,  # students and baseline against their teacher
         "sample": 4,
         "student": 4,
     }
 
 
-def test_the_table_of_the_ensemble_is_tidy_and_whole(chain: tuple[Place, Finished]) -> None:
+def test_the_table_of_accuracy_tells_every_prediction(chain: tuple[Place, Finished]) -> None:
     place, _ = chain
-    table = pd.read_parquet(place.saved("07_tables/imagenet/invariance.parquet"))
+    table = pd.read_parquet(place.saved("07_tables/imagenet/accuracy.parquet"))
 
-    assert list(table.columns) == ["trained_on", "images", "prediction", "measure", "value", "num_images"]
     assert set(table["trained_on"]) == {"students"}
-    assert not table.duplicated(["trained_on", "images", "prediction", "measure"]).any()
-    measures = table.groupby("images")["measure"].agg(set).to_dict()
-    assert measures == {
-        "validation": {"top_1", "top_5"},
-        "sketch": {"top_1", "top_5"},
-        "cue_conflict": {"shape_bias"},
-        "imagenet9": {"mixed_same", "mixed_rand", "background_gap"},
-        "counterfactuals": {"top_1", "top_5"},
+    assert not table.duplicated(["trained_on", "split", "subset"]).any()
+    heads = {f"{mechanism} head" for mechanism in MECHANISMS}
+    predictions = {"without background", *heads}
+    subsets = table.groupby("split")["subset"].agg(set).to_dict()
+    assert subsets == {
+        "validation": {"all", *predictions},
+        "sketch": {"all", *predictions},
+        "cue_conflict": {"shape bias", *(f"shape bias, {name}" for name in predictions)},
+        "imagenet9/mixed_same": {"all", *predictions},
+        "imagenet9/mixed_rand": {"all", *predictions},
+        "imagenet9": {"background gap", *(f"background gap, {name}" for name in predictions)},
+        "counterfactuals": heads,
     }
-    predictions = table.groupby("images")["prediction"].agg(set).to_dict()
-    assert predictions.pop("counterfactuals") == set(MECHANISMS)
-    assert all(own == set(PREDICTIONS) for own in predictions.values())
-    counts = table.groupby("images")["num_images"].first().to_dict()
+    counts = table[table["split"] != "cue_conflict"].groupby("split")["num_images"].first().to_dict()
+    assert counts == {
+        "validation": 20, "sketch": 3, "imagenet9/mixed_same": 6, "imagenet9/mixed_rand": 6, "imagenet9": 6,
+        "counterfactuals": 6,
+    }  # fmt: skip
     # Three of the nine cue-conflict images have no conflict.
-    assert counts == {"validation": 20, "sketch": 3, "cue_conflict": 6, "imagenet9": 6, "counterfactuals": 6}
-    shares = table[table["measure"] != "background_gap"]["value"].dropna()
-    assert shares.between(0, 1).all()
-    gap = table.pivot_table(index="prediction", columns="measure", values="value")
-    difference = gap["mixed_same"] - gap["mixed_rand"] - gap["background_gap"]
-    assert difference.dropna().abs().max() < 1e-12
+    assert table.loc[table["split"] == "cue_conflict", "num_images"].max() <= 6
+    value = table.set_index(["split", "subset"])["accuracy"]
+    assert value.drop("imagenet9", level="split").dropna().between(0, 1).all()
+    for name in predictions:
+        difference = value["imagenet9/mixed_same", name] - value["imagenet9/mixed_rand", name]
+        assert value["imagenet9", f"background gap, {name}"] == pytest.approx(difference)
 
 
 def test_students_are_compared_in_the_features_of_the_given_network(chain: tuple[Place, Finished]) -> None:
@@ -94,14 +98,14 @@ def test_students_are_compared_in_the_features_of_the_given_network(chain: tuple
     assert (table["num_images"] == 10).all()
 
 
-def test_a_cell_is_judged_by_an_ensemble_on_the_validation_folder(chain: tuple[Place, Finished]) -> None:
+def test_a_cell_is_measured_on_the_validation_folder(chain: tuple[Place, Finished]) -> None:
     place, _ = chain
     table = pd.read_parquet(place.saved("07_tables/imagenet/ablation_cells.parquet"))
 
     assert set(table["cell"]) == {"reference", "shape opacity 0.75"}
-    assert set(table["subset"]) == {"all", "shape head"}
+    assert set(table["subset"]) == {"all", "without background", *(f"{mechanism} head" for mechanism in MECHANISMS)}
     assert set(table["split"]) == {"test"}
-    assert len(table) == 2 * 2 * 2
+    assert len(table) == 2 * 2 * 5
     assert (table["num_images"] == 20).all()
     assert table["accuracy"].between(0, 1).all()
     assert len(pd.read_csv(place.saved("07_tables/imagenet/ablation_failures.csv"))) == 0
@@ -127,17 +131,18 @@ def test_the_baseline_imitates_the_biggan_and_is_compared_as_students_are(chain:
 
 def test_folders_report_and_metrics_tell_of_the_run(chain: tuple[Place, Finished], assets: Path) -> None:
     place, finished = chain
-    folders = pd.read_csv(place.saved("07_tables/imagenet/image_folders.csv")).set_index("images")
+    folders = pd.read_csv(place.saved("07_tables/imagenet/images.csv")).set_index("split")
     assert folders["num_images"].to_dict() == {
         "train": 30, "validation": 20, "sketch": 3, "cue_conflict": 9, "imagenet9/mixed_same": 6,
         "imagenet9/mixed_rand": 6,
     }  # fmt: skip
     page = place.saved("08_reporting/imagenet/report.html").read_text(encoding="utf-8")
-    assert "Invariant ensembles" in page
+    assert "Accuracy on validation: " in page
+    assert "shape bias of the shape head" in page
     assert "Unbiased test accuracy" not in page
     run = place.run_of(finished)
-    assert "ensemble/students/validation/mean/top_1" in run.data.metrics
-    assert "ensemble/students/loss/shape" in run.data.metrics
+    assert "accuracy/students/validation/all" in run.data.metrics
+    assert "classifier/students/seed_0/loss/shape" in run.data.metrics
     assert run.data.tags["source"] == "imagenet"
     assert len(run.data.tags["teacher_sha256"]) == 64
 
@@ -168,16 +173,16 @@ def test_absent_weights_and_folders_are_named(place: Place, assets: Path, tmp_pa
     told = refusal(place, assets, "sample", teacher={"weights": absent})
     assert told.startswith("teacher.weights: expected a file, got nothing at ")
     for setting in ("train", "validation", "cue_conflict"):
-        told = refusal(place, assets, "ensemble", ensemble={setting: absent})
+        told = refusal(place, assets, "classify", images={"folders": {setting: absent}})
         assert told.startswith(
-            f"ensemble.{setting}: expected a folder with a folder per class, got nothing at {absent}"
+            f"images.folders.{setting}: expected a folder with a folder per class, got nothing at {absent}"
         )
-    told = refusal(place, assets, "ensemble", ensemble={"imagenet9": absent})
-    assert told.startswith("ensemble.imagenet9 (mixed_same): expected a folder")
-    told = refusal(place, assets, "ensemble", ensemble={"folders": {"imagenet_a": absent}})
-    assert told.startswith("ensemble.folders.imagenet_a: expected a folder")
-    told = refusal(place, assets, "ensemble", ensemble={"fit": {"num_images": 8, "weights": absent}})
-    assert told.startswith("ensemble.weights: ")
+    told = refusal(place, assets, "classify", images={"folders": {"imagenet9": absent}})
+    assert told.startswith("images.folders.imagenet9 (mixed_same): expected a folder")
+    told = refusal(place, assets, "classify", images={"folders": {"imagenet_a": absent}})
+    assert told.startswith("images.folders.imagenet_a: expected a folder")
+    told = refusal(place, assets, "classify", classify={"network": {"architecture": ARCHITECTURE, "weights": absent}})
+    assert told.startswith("classify.network.weights: ")
     assert absent in told
     weights = {"weights": {"style": 4.0}}
     told = refusal(place, assets, "baseline", baseline=weights)
@@ -190,24 +195,36 @@ def test_absent_weights_and_folders_are_named(place: Place, assets: Path, tmp_pa
 
 def test_folders_of_other_classes_are_refused(place: Place, assets: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "other", [f"{WNIDS[0]}/a.png", "dogs/a.png"])
-    told = refusal(place, assets, "ensemble", ensemble={"validation": str(tmp_path / "other")})
-    assert told.startswith("ensemble.validation: expected class folders named by the 10 WordNet ids")
+    told = refusal(place, assets, "classify", images={"folders": {"validation": str(tmp_path / "other")}})
+    assert told.startswith("images.folders.validation: expected class folders named by the 10 WordNet ids")
     assert "the first 'dogs'" in told
 
 
-def test_stages_of_the_other_scale_are_refused(place: Place, assets: Path) -> None:
-    told = refusal(place, assets, "classify")
-    assert told.startswith("--pipelines: expected a stage that serves images.source=imagenet, got 'classify'")
+def test_stages_that_need_coloured_digits_are_refused(place: Place, assets: Path) -> None:
+    for stage in ("teacher", "results"):
+        told = refusal(place, assets, stage)
+        assert told.startswith("images.source: expected one of digits, mnist, fashion_mnist"), told
+        assert "'imagenet'" in told
+    told = refusal(place, assets, "export")
+    assert told.startswith("classify.network.architecture: expected 'digit_cnn'")
     told = refusal(place, assets, "ablation", ablation={"study": "counts"})
     assert told.startswith("ablation.study: expected studies whose training images have a class for every mechanism")
-    with pytest.raises(SettingError, match=r"serves images\.source=digits, got 'ensemble'"):
-        place.run(env="test", pipeline_names=["ensemble"])
+
+
+def test_images_are_not_looked_at_where_nothing_needs_them(place: Place, assets: Path, tmp_path: Path) -> None:
+    """Distilling a given teacher needs neither ImageNet nor its index tables."""
+    params = tiny_settings(assets)
+    params["images"] = {"folders": {name: str(tmp_path / "absent") for name in ("train", "validation")}}
+    place.run(env="imagenet", params=params, assets=assets, pipeline_names=["distill"])
+    assert len(artifacts_in(place.store("student"))) == 4
+    assert not artifacts_in(place.store("images"))
 
 
 def test_an_evaluation_without_a_folder_is_left_out(chain: tuple[Place, Finished], assets: Path) -> None:
     place, _ = chain
     params = tiny_settings(assets)
-    params["ensemble"] |= {"cue_conflict": "", "imagenet9": "", "num_counterfactuals": 0}
+    params["images"]["folders"] |= {"cue_conflict": "", "imagenet9": ""}
+    params["classify"]["num_counterfactuals"] = 0
     place.run(env="imagenet", params=params, assets=assets, pipeline_names=["ensemble"])
-    table = pd.read_parquet(place.saved("07_tables/imagenet/invariance.parquet"))
-    assert set(table["images"]) == {"validation", "sketch"}
+    table = pd.read_parquet(place.saved("07_tables/imagenet/accuracy.parquet"))
+    assert set(table["split"]) == {"validation", "sketch"}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from kedro.framework.startup import bootstrap_project
+from skdcgn_pipeline.pipelines.scale import is_without_its_stage
 
 from pipelines.running import PROJECT, Place, artifacts_in, untouched_mlflow
 from skdcgn_pipeline.cli import cli
@@ -17,7 +18,6 @@ from skdcgn_pipeline.explorer import page
 from skdcgn_pipeline.explorer.bundle import Explorer, open_explorer
 from skdcgn_pipeline.explorer.scene import Choice
 from skdcgn_pipeline.pipeline_registry import register_pipelines
-from skdcgn_pipeline.pipelines.scale import is_without_its_stage
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.teachers.teacher import load_teacher
 

@@ -1,9 +1,24 @@
-"""Accuracy of classifiers, by split and with the interval of its mean over seeds."""
+"""What is measured of classifiers; which measures there are follows from what is known of the images.
+
+Everything is a share in [0, 1] of images in a subset of a split:
+
+- `all`: of the right class, with the expected calibration error;
+- `without collisions`: of the right class where the object can be seen against its background;
+- `worst group`: of the right class in the (class, background) group with the lowest (Sagawa et al. 2020, 1911.08731);
+- `top 5`, with more than ten classes: whose class is among the five most probable;
+- `shape bias`, of cue-conflict images: decided for the shape, of those decided for shape or texture (Geirhos et al.,
+  arXiv 1811.12231);
+- `background gap`, of ImageNet-9 (arXiv 2006.09994): by how much `all` is lower where backgrounds are of any class.
+
+A classifier with a head per mechanism is measured by all heads together, by those that do not look at the background
+(`without background`, as the gap is published), and by each alone (`shape head`, ...).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,80 +26,223 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from skdcgn_pipeline.images.image_set import ImageRows, Split
+from skdcgn_pipeline.classifiers.torchvision_classifier import ALL_HEADS, MechanismLogits
+from skdcgn_pipeline.images.batches import batches_in_order
+from skdcgn_pipeline.images.image_set import ClassGroups, Split
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, memory_format, place
-from skdcgn_pipeline.samples.pixels import from_bytes
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 CONFIDENCE = 0.95
 FEW_CLASSES = 10  # with more, the five most probable classes are looked at, too
+BATCH_SIZE = 500
+SHAPE_BIAS, BACKGROUND_GAP = "shape bias", "background gap"
+
+Row = dict[str, Any]
 
 
 @torch.no_grad()
-def predict_logits(classifier: nn.Module, images: ImageRows, compute: Compute, batch_size: int = 500) -> Tensor:
-    """Return the logits [N, K], in single precision, of images, read batch by batch."""
-    device = choose_device(compute.device)
-    classifier = place(classifier, device, memory_format(compute))
-    logits = []
-    for rows in torch.arange(len(images)).split(batch_size):
+def predict_logits(classifier: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], compute: Compute) -> Iterator[Any]:
+    """Yield the logits of every batch, in single precision on the CPU: [B, K], or `MechanismLogits`.
+
+    Args:
+        classifier: Is moved to the device and set to eval mode.
+        batches: Images [B, 3, H, W] in [-1, 1], and anything beside.
+        compute: Device and precision.
+    """
+    device, layout = choose_device(compute.device), memory_format(compute)
+    classifier = place(classifier, device, layout).eval()
+    for images, _ in batches:
         with autocast(compute, device):
-            logits.append(classifier(from_bytes(images.take(rows)).to(device)).float().cpu())
-    return torch.cat(logits)
+            logits = classifier(images.to(device, non_blocking=True))
+        if isinstance(logits, MechanismLogits):
+            yield MechanismLogits(*(head.float().cpu() for head in logits))
+        else:
+            yield logits.float().cpu()
+
+
+def predict_split(classifier: nn.Module, split: Split, compute: Compute) -> dict[str, Tensor]:
+    """Return the logits [N, K] of a split's images: those of `ALL_HEADS`, and of the others where there are several.
+
+    Raises:
+        InterruptedRunError: If a stop was requested.
+    """
+    found = [*predict_logits(classifier, batches_in_order(split, BATCH_SIZE), compute)]
+    if isinstance(found[0], MechanismLogits):
+        return MechanismLogits(*(torch.cat(head) for head in zip(*found, strict=True))).predictions
+    return {ALL_HEADS: torch.cat(found)}
 
 
 def measure_accuracy(
-    classifier: nn.Module, split: Split, compute: Compute, class_names: Sequence[str] = ()
-) -> list[dict[str, object]]:
-    """Measure one classifier on one split; what is measured follows from what is known of the images.
+    classifier: nn.Module,
+    split: Split,
+    compute: Compute,
+    class_names: Sequence[str] = (),
+    groups: ClassGroups | None = None,
+) -> list[Row]:
+    """Measure one classifier on one split.
 
     Args:
-        classifier: Gives logits [N, K].
+        classifier: Gives logits [N, K], or `MechanismLogits`.
         split: The images.
         compute: Device and precision.
         class_names: Name of each class; the worst group is called by them.
+        groups: Groups of classes by the attribute that names them, see `image_set.ImageSet`.
 
     Returns:
-        Rows of `subset`, `accuracy` in [0, 1] and `num_images`: for the subset `all`, with the `calibration_error`;
-        where some objects collide with their background, `without collisions`; where there are groups, `worst group`,
-        which `group` names (Sagawa et al. 2020, arXiv 1911.08731); and with more than ten classes `top 5`, the share
-        of images whose class is among the five most probable ones.
+        Rows of `subset`, `accuracy` and `num_images`, and perhaps `group` and `calibration_error`.
+
+    Raises:
+        SettingError: If labels or groups are of other classes.
     """
-    logits = predict_logits(classifier, split.rows, compute)
-    return _accuracy_of(logits, split, class_names)
+    return measure_predictions(predict_split(classifier, split, compute), split, class_names, groups)
+
+
+def measure_predictions(
+    predictions: Mapping[str, Tensor], split: Split, class_names: Sequence[str] = (), groups: ClassGroups | None = None
+) -> list[Row]:
+    """Measure the logits [N, K] that `predict_split` gives; the rest as in `measure_accuracy`."""
+    rows = []
+    for name, logits in predictions.items():
+        for row in _rows_of(logits, split, class_names, groups or {}, details=name == ALL_HEADS):
+            measure = row["subset"]
+            subset = measure if name == ALL_HEADS else name if measure == "all" else f"{measure}, {name}"
+            rows.append(row | {"subset": subset})
+    return rows
+
+
+def _rows_of(logits: Tensor, split: Split, class_names: Sequence[str], groups: ClassGroups, details: bool) -> list[Row]:
+    if {*MECHANISMS[:2]} <= {*split.attributes} & {*groups}:
+        return [_cue_decisions(logits, split, groups[MECHANISMS[0]])]
+    for attribute, of_class in groups.items():
+        if attribute in split.attributes:
+            return [_share("all", _in_group(logits, split.attributes[attribute], of_class))]
+    known = split.labels >= 0  # an image of no class says nothing
+    logits, labels = logits[known], split.labels[known]
+    check_classes(labels, logits.shape[1], "labels")
+    if split.classes is not None:
+        logits = logits.masked_fill(~torch.isin(torch.arange(logits.shape[1]), split.classes), -math.inf)
+    correct = logits.argmax(1) == labels
+    rows = [_share("all", correct)]
+    if details:
+        rows[0]["calibration_error"] = expected_calibration_error(logits, labels)
+        if split.collision.any():
+            rows.append(_share("without collisions", correct[~split.collision[known]]))
+        numbers = None if split.groups is None else split.groups[known]
+        if numbers is not None and (numbers >= 0).any():
+            by_group = {int(number): correct[numbers == number] for number in numbers.unique() if number >= 0}
+            worst = min(by_group, key=lambda number: by_group[number].float().mean().item())
+            names = class_names or [f"class {number}" for number in range(logits.shape[1])]
+            rows.append(_share("worst group", by_group[worst]) | {"group": split.group_name(worst, names)})
+    if logits.shape[1] > FEW_CLASSES:
+        rows.append(_share("top 5", (logits.topk(5, 1).indices == labels[:, None]).any(1)))
+    return rows
+
+
+def _share(subset: str, correct: Tensor) -> Row:
+    accuracy = float(correct.double().mean()) if len(correct) else math.nan
+    return {"subset": subset, "accuracy": accuracy, "num_images": len(correct)}
+
+
+def check_classes(values: Tensor, num_classes: int, what: str) -> None:
+    """Refuse indices that are no class.
+
+    Raises:
+        SettingError: With the first of them.
+    """
+    wrong = values[(values < 0) | (values >= num_classes)]
+    if len(wrong):
+        wanted = f"classes from 0 to {num_classes - 1}"
+        raise SettingError(what, wanted, f"{int(wrong[0])}", "Use the table that belongs to the classifier.")
+
+
+def decide_groups(logits: Tensor, groups: Sequence[Tensor]) -> Tensor:
+    """Return the group of classes [N] that logits [N, K] decide for.
+
+    Probabilities are averaged over the classes of each group (Geirhos et al., arXiv 1811.12231), so that a group of
+    many classes has no advantage; classes of no group do not count.
+
+    Raises:
+        SettingError: If a group has a class that there is not.
+    """
+    check_classes(torch.cat([*groups]), logits.shape[1], "groups of classes")
+    probabilities = logits.double().softmax(1)
+    return torch.stack([probabilities[:, classes].mean(1) for classes in groups], 1).argmax(1)
+
+
+def _cue_decisions(logits: Tensor, split: Split, groups: Sequence[Tensor]) -> Row:
+    """Return the shape bias; images whose shape and texture are of one group say nothing of it."""
+    shape, texture = (split.attributes[mechanism] for mechanism in MECHANISMS[:2])
+    decisions = decide_groups(logits, groups)
+    by_a_cue = (shape != texture) & ((decisions == shape) | (decisions == texture))
+    return _share(SHAPE_BIAS, (decisions == shape)[by_a_cue])
+
+
+def _in_group(logits: Tensor, wanted: Tensor, groups: Sequence[Tensor]) -> Tensor:
+    """Tell which of N images are taken for a class of the group wanted [N]; a class of no group is wrong."""
+    group_of_class = torch.full((logits.shape[1],), -1)
+    for number, classes in enumerate(groups):
+        check_classes(classes, logits.shape[1], "groups of classes")
+        group_of_class[classes] = number
+    check_classes(wanted, len(groups), "labels")
+    return group_of_class[logits.argmax(1)] == wanted
+
+
+def background_gap(rows: Sequence[Row], same: str, random: str) -> list[Row]:
+    """Return by how much accuracy is higher where backgrounds are of the object's class than where of any.
+
+    Args:
+        rows: As `measure_accuracy` gives them, with their `split`.
+        same, random: Names of the two splits.
+    """
+    found = {name: {row["subset"]: row for row in rows if row["split"] == name} for name in (same, random)}
+    return [
+        {
+            "split": same.partition("/")[0],
+            "subset": BACKGROUND_GAP if subset == "all" else f"{BACKGROUND_GAP}, {subset}",
+            "accuracy": row["accuracy"] - found[random][subset]["accuracy"],
+            "num_images": found[random][subset]["num_images"],
+        }
+        for subset, row in found[same].items()
+        if subset in found[random]
+    ]
+
+
+def measure_heads(classifier: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], compute: Compute) -> list[Row]:
+    """Measure how well each head names the class of its own mechanism in counterfactuals.
+
+    Args:
+        classifier: Gives `MechanismLogits`.
+        batches: Counterfactuals [B, 3, H, W] and labels [B, 3] of shape, texture and background.
+        compute: Device and precision.
+    """
+    labels: list[Tensor] = []
+
+    def noting() -> Iterator[tuple[Tensor, Tensor]]:
+        for images, classes in batches:
+            labels.append(classes)
+            yield images, classes
+
+    logits = [torch.cat(head) for head in zip(*predict_logits(classifier, noting(), compute), strict=True)]
+    heads = zip(MECHANISMS, logits, torch.cat(labels).unbind(1), strict=True)
+    return [_share(f"{mechanism} head", head.argmax(1) == classes) for mechanism, head, classes in heads]
 
 
 def measure_classifier(
     classifier: nn.Module, split: Split, compute: Compute, num_classes: int
-) -> tuple[list[dict[str, object]], list[list[int]]]:
+) -> tuple[list[Row], list[list[int]]]:
     """Measure one classifier on one split, class by class.
 
     Returns:
         The rows of `measure_accuracy`, and the confusion matrix: images by true class (rows) and
         predicted class (columns).
     """
-    logits = predict_logits(classifier, split.rows, compute)
-    pairs = torch.bincount(split.labels * num_classes + logits.argmax(1), minlength=num_classes**2)
-    return _accuracy_of(logits, split), pairs.view(num_classes, num_classes).tolist()
-
-
-def _accuracy_of(logits: Tensor, split: Split, class_names: Sequence[str] = ()) -> list[dict[str, object]]:
-    correct = logits.argmax(1) == split.labels
-    error = expected_calibration_error(logits, split.labels)
-    rows = [_share("all", correct) | {"calibration_error": error}]
-    if split.collision.any():
-        rows.append(_share("without collisions", correct[~split.collision]))
-    if (groups := split.groups) is not None and (groups >= 0).any():
-        by_group = {int(number): correct[groups == number] for number in groups.unique() if number >= 0}
-        worst = min(by_group, key=lambda number: by_group[number].float().mean().item())
-        names = class_names or [f"class {number}" for number in range(logits.shape[1])]
-        rows.append(_share("worst group", by_group[worst]) | {"group": split.group_name(worst, names)})
-    if logits.shape[1] > FEW_CLASSES:
-        rows.append(_share("top 5", (logits.topk(5, 1).indices == split.labels[:, None]).any(1)))
-    return rows
-
-
-def _share(subset: str, correct: Tensor) -> dict[str, object]:
-    return {"subset": subset, "accuracy": float(correct.double().mean()), "num_images": len(correct)}
+    predictions = predict_split(classifier, split, compute)
+    known = split.labels >= 0
+    predicted = predictions[ALL_HEADS].argmax(1)[known]
+    pairs = torch.bincount(split.labels[known] * num_classes + predicted, minlength=num_classes**2)
+    return measure_predictions(predictions, split), pairs.view(num_classes, num_classes).tolist()
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 15) -> float:
@@ -134,3 +292,11 @@ def summarise_accuracy(accuracy: pd.DataFrame, by: list[str]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def accuracy_metrics(summary: pd.DataFrame) -> dict[str, float]:
+    """Return mean accuracies of a summary by name: accuracy/<trained on>/<split>/<subset>."""
+    names = "accuracy/" + summary[["trained_on", "split", "subset"]].agg("/".join, axis=1).str.replace(
+        r"[ ,]+", "_", regex=True
+    )
+    return dict(zip(names, summary["mean_accuracy"], strict=True))

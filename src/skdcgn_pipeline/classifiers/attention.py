@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skdcgn_pipeline.classifiers.classifier import DigitClassifier
+from skdcgn_pipeline.classifiers.torchvision_classifier import MechanismLogits
 
 
-def grad_cam(classifier: DigitClassifier, images: Tensor, classes: Tensor) -> Tensor:
+def grad_cam(classifier: nn.Module, images: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return how much each place of an image speaks for a class.
 
     The last feature maps A_k are weighted by the mean gradient of the class's logit and summed,
     relu(sum_k mean(dy_c / dA_k) A_k), then enlarged to the image and divided by their largest value.
 
     Args:
-        classifier: In eval mode.
+        classifier: In eval mode; several heads speak by their mean.
         images: [N, 3, H, W] in [-1, 1].
-        classes: [N], the class asked for.
+        classes: [N], the class asked for; None asks for the predicted one.
 
     Returns:
-        [N, H, W] in [0, 1]; all zero where nothing speaks for the class.
+        The classes [N], and the heat [N, H, W] in [0, 1]: all zero where nothing speaks for the class, or the
+        network has no feature maps.
     """
-    with torch.no_grad():
-        maps = classifier.layer_features(images)[-1]
-    with torch.enable_grad():
-        maps = maps.detach().requires_grad_()
-        logits = classifier.head(maps.mean((2, 3)))
-        (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), maps)
-    heat = (gradient.mean((2, 3), keepdim=True) * maps.detach()).sum(1, keepdim=True).relu()
+    maps: list[Tensor] = []
+
+    def remember(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[-2:]) > 1:
+            maps.append(output)
+
+    hooks = [module.register_forward_hook(remember) for module in classifier.modules()]
+    try:
+        with torch.enable_grad():
+            logits = classifier(images.detach().requires_grad_())  # a frozen network keeps a graph for its images
+    finally:
+        for hook in hooks:
+            hook.remove()
+    logits = logits.mean if isinstance(logits, MechanismLogits) else logits
+    classes = logits.argmax(1) if classes is None else classes
+    if not maps:
+        return classes, torch.zeros_like(images[:, 0])
+    last = maps[-1]
+    (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), last)
+    heat = (gradient.mean((2, 3), keepdim=True) * last).detach().sum(1, keepdim=True).relu()
     heat = F.interpolate(heat, images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-    return heat / heat.amax((1, 2), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
+    return classes, heat / heat.amax((1, 2), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)

@@ -1,29 +1,48 @@
-"""Train digit classifiers on the originals, on the teacher's and on the students' counterfactuals."""
+"""Classifiers on originals and counterfactuals: train them, measure them, count what they confuse."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
-from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.artifacts.recipe import Run, build_in
 from skdcgn_pipeline.artifacts.store import Artifact, build_json
-from skdcgn_pipeline.classifiers.accuracy import measure_accuracy
-from skdcgn_pipeline.classifiers.accuracy import measure_classifier as measure_by_class
+from skdcgn_pipeline.classifiers.accuracy import (
+    Row,
+    background_gap,
+    measure_accuracy,
+    measure_classifier,
+    measure_heads,
+)
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
-from skdcgn_pipeline.classifiers.training import ClassifierRecipe
-from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, CounterfactualShards, CounterfactualsRecipe
-from skdcgn_pipeline.images.batches import draw_from_images, draw_from_split
+from skdcgn_pipeline.classifiers.training import (
+    Classifier,
+    ClassifierRecipe,
+    Lesson,
+    class_lesson,
+    counterfactual_lesson,
+    real_lesson,
+)
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards, CounterfactualsRecipe, open_pool
+from skdcgn_pipeline.images.batches import (
+    crop_randomly_from,
+    draw_ahead,
+    draw_crops_from_split,
+    draw_from_images,
+    draw_from_split,
+)
 from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.images.image_set import Split
+from skdcgn_pipeline.images.reading import crop_centre
 from skdcgn_pipeline.images.stored import StoredImages
-from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute, Parameters
+from skdcgn_pipeline.parameters import DIGIT_NETWORK, Classify, Compose, Composition
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.engine import run_side_by_side
 from skdcgn_pipeline.runtime.seeding import derive_seed
@@ -31,8 +50,11 @@ from skdcgn_pipeline.runtime.threads import on_one_thread, once
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.vocabulary import STUDENTS
 
-ORIGINALS = "originals"
+ORIGINALS, COUNTERFACTUALS = "originals", "counterfactuals"
 COLUMNS = ["trained_on", "seed", "split", "subset", "accuracy", "num_images", "group", "calibration_error"]
+# Of ImageNet-9: objects on backgrounds of their own class, and of any.
+BACKGROUND_SPLITS = "imagenet9/mixed_same", "imagenet9/mixed_rand"
+MEASURED_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -43,7 +65,7 @@ class TrainingSet:
         name: What the tables call it.
         inputs: What the images depend on, seeds aside.
         num_classes: Number of classes.
-        source: Seed -> function that draws batches.
+        source: Seed -> function that draws batches, with labels [B], or [B, 3] of shape, texture and background.
     """
 
     name: str
@@ -52,26 +74,16 @@ class TrainingSet:
     source: Callable[[int], DrawBatch]
 
 
-def originals(biased_images: StoredImages) -> TrainingSet:
-    """Return the training images, which may be biased."""
-    split = once(partial(biased_images.split, "train"))
-    inputs = {"biased_images": biased_images.artifact.identity, "split": "train"}
-    return TrainingSet(
-        ORIGINALS, inputs, biased_images.num_classes, lambda seed: draw_from_split(split(), seed, "classifier-rows")
-    )
-
-
 def counterfactuals_on_the_fly(
-    name: str, samples: SampleShards, composition: Composition, pool: Callable[[], CounterfactualPool]
+    name: str, samples: SampleShards, composition: Composition, pool: Callable[[], Any]
 ) -> TrainingSet:
     """Return fresh counterfactuals composed while training; `pool` gives the samples in memory."""
     inputs = {"samples": samples.artifact.identity, "composition": composition.identity()}
-    return TrainingSet(
-        name,
-        inputs,
-        samples.num_classes,
-        lambda seed: pool().draw_batch(composition, seed, "classifier-counterfactuals"),
-    )
+
+    def source(seed: int) -> DrawBatch:
+        return pool().draw_labelled_batch(composition, seed, "classifier-counterfactuals")
+
+    return TrainingSet(name, inputs, samples.num_classes, source)
 
 
 def stored_counterfactuals(name: str, shards: CounterfactualShards, num_classes: int) -> TrainingSet:
@@ -79,8 +91,7 @@ def stored_counterfactuals(name: str, shards: CounterfactualShards, num_classes:
     images = once(shards.read_labelled)
 
     def source(seed: int) -> DrawBatch:
-        composites, labels = images()
-        return draw_from_images(composites, labels[:, 0], seed, "classifier-rows")
+        return draw_from_images(*images(), seed, "classifier-rows")
 
     return TrainingSet(name, {"counterfactuals": shards.artifact.identity}, num_classes, source)
 
@@ -90,194 +101,236 @@ def classifier_seed(seed: int, number: int) -> int:
     return derive_seed(seed, "classifier", number)
 
 
-def train_and_measure(
-    store: Path,
-    sets: Sequence[TrainingSet],
-    biased_images: StoredImages,
-    splits: Mapping[str, Any],
-    settings: ClassifierFit,
-    num_seeds: int,
-    seed: int,
-    compute: Compute,
-) -> pd.DataFrame:
-    """Train one classifier per training set and seed, side by side, and measure them on unbiased splits.
+@dataclass(frozen=True)
+class Classification:
+    """The classifiers of a run: what they learn beside counterfactuals, and what they are measured on.
 
-    Finished classifiers and measures are reused; a killed training continues.
-
-    Args:
-        store: Directory of classifiers and their measures.
-        sets: What to train on.
-        biased_images: Where the splits come from.
-        splits: Split name -> function that reads it.
-        settings: Budget of each classifier.
-        num_seeds: How many classifiers of each training set.
-        seed: Base seed.
-        compute: Device and precision.
-
-    Returns:
-        Rows with `trained_on`, `seed`, `split`, and what `measure_accuracy` gives, in the order of the training sets
-        and their seeds.
+    Attributes:
+        run: Store, base seed, device.
+        images: The originals, and the splits to measure on.
+        settings: What classifies, its budget, and how many of each there are.
     """
 
-    def measured(training_set: TrainingSet, number: int) -> list[dict[str, Any]]:
-        artifact, classifier = train_classifier(store, training_set, settings, number, seed, compute)
-        rows = measure_classifier(store, artifact, classifier, biased_images, splits, compute)
-        return [{"trained_on": training_set.name, "seed": number} | row for row in rows]
+    run: Run
+    images: StoredImages
+    settings: Classify
 
-    calls = [partial(measured, training_set, number) for training_set in sets for number in range(num_seeds)]
-    rows = run_side_by_side(calls, choose_device(compute.device))
-    return pd.DataFrame([row for classifier_rows in rows for row in classifier_rows], columns=COLUMNS)
+    @cached_property
+    def _train_split(self) -> Callable[[], Split]:
+        return once(partial(self.images.split, "train"))
 
+    @cached_property
+    def splits(self) -> dict[str, Callable[[], Split]]:
+        """The splits to measure on: name -> function that reads it once."""
+        return {name: once(partial(self.images.split, name)) for name in self.images.reported_splits}
 
-def train_classifier(
-    store: Path,
-    training_set: TrainingSet,
-    settings: ClassifierFit,
-    number: int,
-    seed: int,
-    compute: Compute,
-) -> tuple[Artifact, DigitClassifier]:
-    """Return the classifier with this number of a training set, trained now or before; see `train_and_measure`."""
-    set_seed = classifier_seed(seed, number)
-    recipe = ClassifierRecipe(
-        training_set.inputs,
-        partial(training_set.source, set_seed),
-        settings,
-        set_seed,
-        compute,
-        training_set.num_classes,
-        name=f"classifier/{training_set.name}/seed_{number}",
-        title=f"classifier on {training_set.name}, seed {number}",
-    )
-    with on_one_thread(choose_device(compute.device)):
-        return build_in(store, recipe)
+    # --- what is learnt ---------------------------------------------------------------------------
 
+    def originals(self) -> TrainingSet:
+        """Return the training images, which may be biased."""
+        inputs = {"images": self.images.fingerprint_of("train"), "split": "train"}
+        return TrainingSet(ORIGINALS, inputs, self.images.num_classes, self._draw_originals)
 
-def measure_classifier(
-    store: Path,
-    artifact: Artifact,
-    classifier: DigitClassifier,
-    biased_images: StoredImages,
-    splits: Mapping[str, Any],
-    compute: Compute,
-) -> list[dict[str, Any]]:
-    """Return the accuracy of a classifier by `split` and `subset`, measured or as it was found before."""
-    inputs = {
-        "kind": "accuracy",
-        "version": 2,
-        "classifier": artifact.identity,
-        "biased_images": biased_images.artifact.identity,
-        "splits": sorted(splits),
-    }
+    def training_sets(
+        self,
+        samples: Mapping[str, SampleShards | None],
+        stored: Mapping[str, CounterfactualShards | None],
+        composition: Composition | None,
+    ) -> list[TrainingSet]:
+        """Return the originals and the counterfactuals of each source that there is, `on_the_fly` or `stored`."""
+        sets = [self.originals()]
+        for name, pool in samples.items():
+            shards = stored.get(name)
+            if pool is None or composition is None:
+                continue
+            if self.settings.counterfactuals == "stored" and shards is not None:
+                sets.append(stored_counterfactuals(name, shards, pool.num_classes))
+            else:
+                opened = once(partial(open_pool, self.run.store.folder("mapped"), pool))
+                sets.append(counterfactuals_on_the_fly(name, pool, composition, opened))
+        return sets
 
-    def measure() -> list[dict[str, object]]:
-        return [
-            {"split": name} | row
-            for name, read in splits.items()
-            for row in measure_accuracy(classifier, read(), compute, biased_images.class_names)
-        ]
+    @property
+    def _augments(self) -> bool:
+        return self.settings.network.architecture != DIGIT_NETWORK
 
-    return build_json(store.parent / "accuracy", inputs, measure)
+    def _draw_originals(self, seed: int) -> DrawBatch:
+        split, purpose = self._train_split(), "classifier-rows"
+        if self._augments:
+            return draw_crops_from_split(split, self.images.image_size, seed, purpose)
+        return draw_from_split(split, seed, purpose)
 
+    def lessons(self, training_set: TrainingSet, seed: int) -> list[Lesson]:
+        """Return what the classifiers of a training set learn from: with a head per mechanism, real images too."""
+        fit, by_mechanism = self.settings.fit, self.settings.network.by_mechanism
+        drawn = training_set.source(seed)
+        is_counterfactual = training_set.name != ORIGINALS
+        if self._augments:
+            if is_counterfactual:  # whatever is augmented alike differs by its content alone
+                drawn = crop_randomly_from(drawn, self.images.image_size, seed, "classifier-counterfactual")
+            drawn = draw_ahead(drawn, fit.num_steps)
+        if not by_mechanism:
+            return [class_lesson(drawn, fit)]
+        if not is_counterfactual:
+            return [real_lesson(drawn, fit)]
+        real = draw_ahead(self._draw_originals(seed), fit.num_steps)
+        return [real_lesson(real, fit), counterfactual_lesson(drawn, fit)]
 
-def splits_of(biased_images: StoredImages) -> dict[str, Callable[[], Any]]:
-    """Return the splits to measure on: name -> function that reads it once."""
-    return {name: once(partial(biased_images.split, name)) for name in biased_images.reported_splits}
+    def train(self, training_set: TrainingSet, number: int, title: str = "") -> tuple[Artifact, Classifier]:
+        """Return the classifier with this number of a training set, trained now or before.
 
+        Raises:
+            SettingError: If weights cannot be used, or the training diverges.
+            InterruptedRunError: If a stop was requested; the state is saved.
+        """
+        settings, seed = self.settings, classifier_seed(self.run.seed, number)
+        inputs = training_set.inputs
+        if settings.network.by_mechanism:
+            inputs = {"counterfactuals": inputs, "real": self.images.fingerprint_of("train")}
+        if self._augments:
+            inputs = inputs | {"image_size": self.images.image_size}
+        recipe = ClassifierRecipe(
+            inputs,
+            partial(self.lessons, training_set, seed),
+            settings.fit,
+            seed,
+            self.run.compute,
+            training_set.num_classes,
+            settings.network,
+            name=f"classifier/{training_set.name}/seed_{number}",
+            title=title or f"classifier on {training_set.name}, seed {number}",
+        )
+        with on_one_thread(choose_device(self.run.compute.device)):
+            return self.run.make(recipe)
 
-def training_sets(
-    biased_images: StoredImages,
-    samples: Mapping[str, SampleShards],
-    stored: Mapping[str, CounterfactualShards],
-    counterfactuals: str,
-    composition: Composition,
-) -> list[TrainingSet]:
-    """Return the originals and the counterfactuals of each source, `on_the_fly` or `stored`."""
-    sets = [originals(biased_images)]
-    for name, own in samples.items():
-        if counterfactuals == "stored":
-            sets.append(stored_counterfactuals(name, stored[name], own.num_classes))
-        else:
-            pool = once(partial(CounterfactualPool.of, own))
-            sets.append(counterfactuals_on_the_fly(name, own, composition, pool))
-    return sets
+    # --- what is measured -------------------------------------------------------------------------
 
+    def compare(
+        self, sets: Sequence[TrainingSet], heldout: SampleShards | None = None, composition: Composition | None = None
+    ) -> pd.DataFrame:
+        """Train classifiers of each training set, side by side, and measure them on unbiased splits.
 
-def take_classifier(
-    classifier_store: Path,
-    counterfactual_store: Path,
-    trained_on: str,
-    samples: SampleShards,
-    biased_images: StoredImages,
-    parameters: Parameters,
-    number: int = 0,
-) -> tuple[Artifact, InvariantClassifier, list[dict[str, Any]]]:
-    """Return a classifier to take away: the one that `train_and_measure` trained, or a new one.
+        Finished classifiers and measures are reused; a killed training continues.
 
-    Args:
-        classifier_store, counterfactual_store: Directories of classifiers and of stored counterfactuals.
-        trained_on: `originals` or `students`.
-        samples: The students' pool.
-        biased_images: The originals, and what it is measured on.
-        parameters: All settings.
-        number: Which of the classifiers of this training set.
+        Args:
+            sets: What to train on.
+            heldout: Samples of noise that nothing was trained on; with a head per mechanism, each is measured on
+                counterfactuals of these.
+            composition: How they are composed.
 
-    Returns:
-        Where it is stored, the classifier, and its accuracy by split and subset.
-    """
-    classify, compose, seed = parameters.classify, parameters.compose, parameters.seed
-    composition = compose.resolved(samples.num_classes, parameters.class_lists)
-    stored = {}
-    if classify.counterfactuals == "stored":
-        amount = compose.num_images, compose.rows_per_shard
-        stored[STUDENTS] = build_in(counterfactual_store, CounterfactualsRecipe(samples, composition, *amount, seed))
-    sets = training_sets(biased_images, {STUDENTS: samples}, stored, classify.counterfactuals, composition)
-    (own_set,) = [one for one in sets if one.name == trained_on]
-    compute = parameters.compute
-    artifact, network = train_classifier(classifier_store, own_set, classify.fit, number, seed, compute)
-    accuracy = measure_classifier(classifier_store, artifact, network, biased_images, splits_of(biased_images), compute)
-    labels = [str(label) for label in range(own_set.num_classes)]
-    return artifact, InvariantClassifier.of(network, labels, samples.image_size), accuracy
+        Returns:
+            Rows with `trained_on`, `seed`, `split`, and what `measure_accuracy` gives, in the order of the training
+            sets and their seeds.
+        """
 
+        def measured(training_set: TrainingSet, number: int) -> list[Row]:
+            artifact, classifier = self.train(training_set, number)
+            rows = self.measure(artifact, classifier)
+            if heldout is not None and composition is not None:
+                rows += self._measure_on_counterfactuals(artifact, classifier, heldout, composition)
+            return [{"trained_on": training_set.name, "seed": number} | row for row in rows]
 
-def tabulate_confusions(
-    store: Path,
-    sets: list[TrainingSet],
-    biased_images: StoredImages,
-    split: str,
-    settings: Classify,
-    seed: int,
-    compute: Compute,
-) -> pd.DataFrame:
-    """Count what the classifiers of `train_and_measure` take the images of a split for.
+        calls = [partial(measured, each, number) for each in sets for number in range(self.settings.num_seeds)]
+        rows = run_side_by_side(calls, choose_device(self.run.compute.device))
+        return pd.DataFrame([row for of_classifier in rows for row in of_classifier], columns=COLUMNS)
 
-    Returns:
-        A row per training set and class: `trained_on`, `split`, `label` and `predicted_<k>`, the images of
-        all seeds together.
-    """
-    read = once(partial(biased_images.split, split))
-    rows: list[dict[str, Any]] = []
-    for one in sets:
-        counts = np.zeros((one.num_classes, one.num_classes), int)
-        for number in range(settings.num_seeds):
-            artifact, classifier = train_classifier(store, one, settings.fit, number, seed, compute)
-            inputs = {
-                "kind": "confusion",
-                "classifier": artifact.identity,
-                "biased_images": biased_images.artifact.identity,
-                "split": split,
-            }
-            measure = partial(_count, classifier, read, compute, one.num_classes)
-            counts += np.array(build_json(store.parent / "confusion", inputs, measure))
-        rows += [
-            {"trained_on": one.name, "split": split, "label": label}
-            | {f"predicted_{k}": int(count) for k, count in enumerate(line)}
-            for label, line in enumerate(counts)
-        ]
-    return pd.DataFrame(rows)
+    def _kept(self, kind: str, artifact: Artifact, inputs: Mapping[str, Any], measure: Callable[[], Any]) -> Any:
+        """Return what was measured of a classifier, now or before."""
+        inputs = {"kind": kind, "version": 3, "classifier": artifact.identity, **inputs}
+        return build_json(self.run.store.folder(kind), inputs, measure)
 
+    def measure(self, artifact: Artifact, classifier: Classifier) -> list[Row]:
+        """Return what there is to say of a classifier, by `split` and `subset`."""
+        images, compute = self.images, self.settings.fit.computing(self.run.compute)
 
-def _count(
-    classifier: DigitClassifier, read: Callable[[], Split], compute: Compute, num_classes: int
-) -> list[list[int]]:
-    return measure_by_class(classifier, read(), compute, num_classes)[1]
+        def of_split(name: str) -> list[Row]:
+            rows = measure_accuracy(classifier, self.splits[name](), compute, images.class_names, images.class_groups)
+            return [{"split": name} | row for row in rows]
+
+        rows: list[Row] = []
+        for name in self.splits:
+            inputs = {"split": name, "images": images.artifact.identity}
+            rows += self._kept("accuracy", artifact, inputs, partial(of_split, name))
+        if {*BACKGROUND_SPLITS} <= {*self.splits}:
+            rows += background_gap(rows, *BACKGROUND_SPLITS)
+        return rows
+
+    def _measure_on_counterfactuals(
+        self, artifact: Artifact, classifier: Classifier, heldout: SampleShards, composition: Composition
+    ) -> list[Row]:
+        number = self.settings.num_counterfactuals
+        if not (self.settings.network.by_mechanism and number):
+            return []
+        size, seed = self.images.image_size, self.run.seed
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            pool = open_pool(self.run.store.folder("mapped"), heldout)
+            draw = pool.draw_labelled_batch(composition, seed, "classifier-measured")
+            for step, first in enumerate(range(0, number, MEASURED_BATCH)):
+                images, labels = draw(step, min(MEASURED_BATCH, number - first))
+                yield crop_centre(images, size, None), labels
+
+        compute = self.settings.fit.computing(self.run.compute)
+        inputs = {
+            "split": COUNTERFACTUALS,
+            "samples": heldout.artifact.identity,
+            "composition": composition.identity(),
+            "num_images": number,
+            "image_size": size,
+            "seed": seed,
+        }
+        rows = self._kept("accuracy", artifact, inputs, lambda: measure_heads(classifier, batches(), compute))
+        return [{"split": COUNTERFACTUALS} | row for row in rows]
+
+    def confusions(self, sets: Sequence[TrainingSet], split: str) -> pd.DataFrame:
+        """Count what the classifiers of training sets take the images of a split for.
+
+        Returns:
+            A row per training set and class: `trained_on`, `split`, `label` and `predicted_<k>`, the images of
+            all seeds together.
+        """
+        num_classes, compute = self.images.num_classes, self.settings.fit.computing(self.run.compute)
+        rows: list[Row] = []
+        for training_set in sets:
+            counts = np.zeros((num_classes, num_classes), int)
+            for number in range(self.settings.num_seeds):
+                artifact, classifier = self.train(training_set, number)
+
+                def count(classifier: Classifier = classifier) -> list[list[int]]:
+                    return measure_classifier(classifier, self.splits[split](), compute, num_classes)[1]
+
+                inputs = {"images": self.images.artifact.identity, "split": split}
+                counts += np.array(self._kept("confusion", artifact, inputs, count))
+            rows += [
+                {"trained_on": training_set.name, "split": split, "label": label}
+                | {f"predicted_{k}": int(count) for k, count in enumerate(line)}
+                for label, line in enumerate(counts)
+            ]
+        return pd.DataFrame(rows)
+
+    def take(
+        self, trained_on: str, samples: SampleShards, compose: Compose, composition: Composition, number: int = 0
+    ) -> tuple[Artifact, InvariantClassifier, list[Row]]:
+        """Return a classifier to take away: one that `compare` trained, or a new one.
+
+        Args:
+            trained_on: `originals` or `students`.
+            samples: The students' pool.
+            compose: How many counterfactuals are stored.
+            composition: How they are composed.
+            number: Which of the classifiers of this training set.
+
+        Returns:
+            Where it is stored, the classifier, and its accuracy by split and subset.
+        """
+        stored = {}
+        if self.settings.counterfactuals == "stored":
+            amount = compose.num_images, compose.rows_per_shard
+            recipe = CounterfactualsRecipe(samples, composition, *amount, self.run.seed)
+            stored[STUDENTS] = build_in(self.run.store.folder("counterfactual"), recipe)
+        sets = self.training_sets({STUDENTS: samples}, stored, composition)
+        (training_set,) = [each for each in sets if each.name == trained_on]
+        artifact, network = self.train(training_set, number)
+        assert isinstance(network, DigitClassifier)  # others are refused before work
+        classifier = InvariantClassifier.of(network, self.images.class_names, samples.image_size)
+        return artifact, classifier, self.measure(artifact, network)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
 
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, build_artifact
+from skdcgn_pipeline.artifacts.recipe import Recipe, Run
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
-from skdcgn_pipeline.classifiers.ensemble import InvariantEnsemble
-from skdcgn_pipeline.classifiers.ensemble_training import WEIGHTS_FILE, open_ensemble, sha256_of_weights
-from skdcgn_pipeline.classifiers.training import build_classifier, open_classifier
+from skdcgn_pipeline.classifiers.torchvision_classifier import TorchvisionClassifier
+from skdcgn_pipeline.classifiers.training import (
+    WEIGHTS_FILE,
+    Classifier,
+    ClassifierRecipe,
+    class_lesson,
+    identity_of_network,
+    open_classifier,
+    save_classifier,
+)
 from skdcgn_pipeline.images.batches import draw_from_split
 from skdcgn_pipeline.images.image_set import splits_with_role
 from skdcgn_pipeline.images.stored import StoredImages
-from skdcgn_pipeline.parameters import ClassifierFit, Compute, GivenFeatures
+from skdcgn_pipeline.parameters import ClassifierFit, ClassifierNetwork, GivenFeatures
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded
 
-GIVEN = "given feature network"
+SETTING = "prepare.given_features"
 
 
 class FeatureNetwork:
@@ -29,14 +39,14 @@ class FeatureNetwork:
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
 
+    def open(self) -> Classifier:
+        """Load the network, frozen and in eval mode."""
+        return open_classifier(self.artifact)
+
     @property
     def is_given(self) -> bool:
         """Tell whether it is a given network instead of the run's digit classifier."""
-        return self.artifact.inputs["kind"] == GIVEN
-
-    def open(self) -> DigitClassifier | InvariantEnsemble:
-        """Load the network, frozen and in eval mode."""
-        return (open_ensemble if self.is_given else open_classifier)(self.artifact)
+        return self.artifact.inputs["kind"] == GivenNetworkRecipe.kind
 
     def open_classifier(self) -> DigitClassifier:
         """Load the run's digit classifier, frozen and in eval mode.
@@ -46,50 +56,56 @@ class FeatureNetwork:
         """
         network = self.open()
         if not isinstance(network, DigitClassifier):
-            raise SettingError(
-                "prepare.given_features", "null, for a digit classifier", "a given network", "Choose another network."
-            )
+            raise SettingError(SETTING, "null, for a digit classifier", "a given network", "Choose another network.")
         return network
 
 
-def build_feature_network(
-    store: Path, biased_images: StoredImages, settings: ClassifierFit, seed: int, compute: Compute
-) -> FeatureNetwork:
+def fit_feature_network(run: Run, images: StoredImages, settings: ClassifierFit) -> FeatureNetwork:
     """Return the feature network: train it, continue it, or reuse it.
 
     It learns from the training shapes with random colours, where there are such, so that it knows both.
     """
-    name = [*splits_with_role(biased_images, "auxiliary"), "train"][0]
-    artifact, _ = build_classifier(
-        store,
-        {"biased_images": biased_images.artifact.identity, "split": name},
-        lambda: draw_from_split(biased_images.split(name), seed, "feature-network"),
+    name = [*splits_with_role(images, "auxiliary"), "train"][0]
+    recipe = ClassifierRecipe(
+        {"images": images.fingerprint_of(name), "split": name},
+        lambda: [class_lesson(draw_from_split(images.split(name), run.seed, "feature-network"), settings)],
         settings,
-        seed,
-        compute,
-        biased_images.num_classes,
+        run.seed,
+        run.compute,
+        images.num_classes,
         title="feature network",
     )
-    return FeatureNetwork(artifact)
+    return FeatureNetwork(run.make(recipe)[0])
 
 
-def read_given_network(settings: GivenFeatures) -> InvariantEnsemble:
+def read_given_network(settings: GivenFeatures) -> TorchvisionClassifier:
     """Return a torchvision network with its trained weights; its heads are not used.
 
     Raises:
         SettingError: If the architecture is unknown, or the file is missing or of another one.
     """
+    network = ClassifierNetwork(architecture=settings.architecture, weights=settings.weights)
     with seeded(0, "given-features"):
-        network = InvariantEnsemble(settings.architecture, num_classes=1)
-    return network.load_trunk(settings.weights)
+        return TorchvisionClassifier(network, num_classes=1, setting=SETTING).load_weights()
 
 
-def adopt_feature_network(store: Path, settings: GivenFeatures) -> FeatureNetwork:
-    """Return a given network as the feature network; raises like `read_given_network`."""
-    sha256 = sha256_of_weights(settings.weights)
+@dataclass(frozen=True)
+class GivenNetworkRecipe(Recipe[FeatureNetwork]):
+    """A given network as the feature network; raises like `read_given_network`."""
 
-    def write(writer: ArtifactWriter) -> None:
-        writer.write(WEIGHTS_FILE, read_given_network(settings).save)
+    kind: ClassVar[str] = "given feature network"
 
-    inputs = {"kind": GIVEN, "architecture": settings.architecture, "weights": sha256}
-    return FeatureNetwork(build_artifact(store, inputs, write))
+    settings: GivenFeatures
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the architecture, and the SHA-256 of the weights."""
+        network = ClassifierNetwork(architecture=self.settings.architecture, weights=self.settings.weights)
+        return {"network": identity_of_network(network, SETTING), "num_classes": 1}
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Copy the weights."""
+        writer.write(WEIGHTS_FILE, partial(save_classifier, read_given_network(self.settings)))
+
+    def read(self, artifact: Artifact) -> FeatureNetwork:
+        """Return the network."""
+        return FeatureNetwork(artifact)

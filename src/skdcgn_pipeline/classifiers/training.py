@@ -1,30 +1,36 @@
-"""Train classifiers: the one task of all, and the recipe of the digits'."""
+"""Train classifiers: what a step learns from, the one task of all, and the recipe."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skdcgn_pipeline.artifacts.recipe import Recipe, build_in
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
+from skdcgn_pipeline.artifacts.recipe import Recipe
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
+from skdcgn_pipeline.classifiers.torchvision_classifier import MechanismLogits, TorchvisionClassifier
 from skdcgn_pipeline.images.epochs import DrawBatch
-from skdcgn_pipeline.parameters import ClassifierFit, Compute, EnsembleFit
+from skdcgn_pipeline.parameters import DIGIT_NETWORK, ClassifierFit, ClassifierNetwork, Compute
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, memory_format, place
+from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded
 from skdcgn_pipeline.training.checkpointing import History, Stateful
 from skdcgn_pipeline.training.optimisers import make_optimisers
-from skdcgn_pipeline.training.schedules import Rates, one_cycle
+from skdcgn_pipeline.training.schedules import Rates, one_cycle, staircase
 from skdcgn_pipeline.training.task import train
+from skdcgn_pipeline.vocabulary import MECHANISMS
+
+Classifier = DigitClassifier | TorchvisionClassifier
 
 LOG_EVERY_STEPS = 20
 WARM_UP_SHARE = 0.25
@@ -51,14 +57,52 @@ class Lesson:
     weight: float = 1.0
 
 
-def one_cycle_optimisation(settings: ClassifierFit, fused: bool, network: nn.Module) -> Optimisation:
-    """Return AdamW, or Muon for matrices and AdamW for the rest, with one-cycle rates and first beta."""
-    adam = partial(torch.optim.AdamW, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused)
+def class_lesson(draw_batch: DrawBatch, settings: ClassifierFit) -> Lesson:
+    """Return what a classifier with one head learns: the class [B], or of the labels [B, 3] that of the shape."""
+
+    def loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        classes = labels if labels.ndim == 1 else labels[:, 0]
+        return {"loss": F.cross_entropy(logits.float(), classes, label_smoothing=settings.label_smoothing)}
+
+    return Lesson(draw_batch, settings.batch_size, loss)
+
+
+def real_lesson(draw_batch: DrawBatch, settings: ClassifierFit) -> Lesson:
+    """Return what real images teach heads of mechanisms: their mean logits the class [B] (arXiv 2101.06046, 4.2)."""
+
+    def loss(logits: MechanismLogits, labels: Tensor) -> dict[str, Tensor]:
+        return {"real": F.cross_entropy(logits.mean, labels)}
+
+    return Lesson(draw_batch, settings.batch_size, loss)
+
+
+def counterfactual_lesson(draw_batch: DrawBatch, settings: ClassifierFit) -> Lesson:
+    """Return what counterfactuals teach heads of mechanisms: each its own column of the labels [C, 3]; same source."""
+
+    def losses(logits: MechanismLogits, labels: Tensor) -> dict[str, Tensor]:
+        heads = zip(MECHANISMS, logits, labels.unbind(1), strict=True)
+        return {mechanism: F.cross_entropy(head, classes) for mechanism, head, classes in heads}
+
+    return Lesson(draw_batch, settings.counterfactual_batch_size, losses, settings.counterfactual_weight)
+
+
+def make_optimisation(settings: ClassifierFit, fused: bool, network: nn.Module) -> Optimisation:
+    """Return the optimisers of what of a network is learnt, and what sets their rates.
+
+    SGD's rate falls to a tenth, at equal distances; AdamW, or Muon for matrices and AdamW for the rest, have
+    one-cycle rates and first beta.
+    """
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimiser == "sgd":
+        learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        sgd = torch.optim.SGD(learnt, rate, momentum=settings.momentum, weight_decay=decay)
+        return {"optimiser": sgd}, Rates(staircase(settings.num_steps, settings.num_decays), [sgd])
+    adam = partial(torch.optim.AdamW, lr=rate, weight_decay=decay, fused=fused)
     matrix_learning_rate = settings.matrix_learning_rate if settings.optimiser == "muon" else None
     optimisers = make_optimisers(network, adam, matrix_learning_rate)
-    rate = one_cycle(settings.num_steps, WARM_UP_SHARE)
+    rates = one_cycle(settings.num_steps, WARM_UP_SHARE)
     first_beta = one_cycle(settings.num_steps, WARM_UP_SHARE, first=0.95, peak=0.85, last=0.95)
-    return dict(zip(("optimiser", "matrix_optimiser"), optimisers, strict=False)), Rates(rate, optimisers, first_beta)
+    return dict(zip(("optimiser", "matrix_optimiser"), optimisers, strict=False)), Rates(rates, optimisers, first_beta)
 
 
 class ClassifierTask:
@@ -69,10 +113,9 @@ class ClassifierTask:
     Args:
         network: The classifier, as training starts.
         lessons: What every step learns from.
-        settings: Number of steps, precision, and how often checkpoints are kept.
+        settings: Budget, optimiser, precision, and how often checkpoints are kept.
         seed: Seed of dropout; the lessons bring their own.
         compute: Device and precision.
-        optimise: Gives the network's optimisers and their rates.
         name: What the losses are recorded as.
         title: Shown in the progress.
 
@@ -82,23 +125,22 @@ class ClassifierTask:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Classifier,
         lessons: Sequence[Lesson],
-        settings: ClassifierFit | EnsembleFit,
+        settings: ClassifierFit,
         seed: int,
         compute: Compute,
         *,
-        optimise: Callable[[nn.Module], Optimisation],
         name: str,
         title: str,
     ) -> None:
         self.name, self.title, self.lessons, self.seed = name, title, lessons, seed
         self.num_steps, self.log_every_steps = settings.num_steps, LOG_EVERY_STEPS
-        self.checkpoint_every_steps = settings.checkpoint_every_steps
+        self.checkpoint_every_steps, self.learning_rate = settings.checkpoint_every_steps, settings.learning_rate
         self.compute = settings.computing(compute)
         self.device = choose_device(compute.device)
         self.network = place(network, self.device, memory_format(self.compute)).train()
-        self.optimisers, self.rates = optimise(self.network)
+        self.optimisers, self.rates = make_optimisation(settings, self.compute.precision == "bf16", self.network)
         self.objects: dict[str, Stateful] = {"network": self.network, **self.optimisers}
         # Only what draws while it computes needs the step's own numbers: `seeded` lets threads wait for each other.
         self._draws = not isinstance(network, DigitClassifier)
@@ -112,7 +154,11 @@ class ClassifierTask:
         return seeded(self.seed, "classifier-dropout", step) if self._draws else nullcontext()
 
     def update(self, step: int, batch: list[tuple[Tensor, Tensor]], noted: bool) -> dict[str, float]:
-        """Update the network; see `Task.update`. The losses are `loss`, their weighted sum, and all parts."""
+        """Update the network; see `Task.update`. The losses are `loss`, their weighted sum, and all parts.
+
+        Raises:
+            SettingError: If the training has diverged.
+        """
         self.rates.set(step)
         self.network.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
@@ -133,15 +179,55 @@ class ClassifierTask:
             optimiser.step()
         if not noted:
             return {}
+        if not math.isfinite(total.item()):
+            remedy = "Lower it; where `weights` are null, let batch norm learn too (`frozen_norm: none`)."
+            wanted = f"one, such as less than {self.learning_rate}, that keeps a finite loss"
+            raise SettingError("fit.learning_rate", wanted, f"{total.item()} at step {step + 1}", remedy)
         return {"loss": total.item()} | {name: part.item() for name, part in parts.items()}
 
-    def finished(self) -> nn.Module:
-        """Return the network in eval mode, on the CPU."""
-        return place(self.network, "cpu", torch.contiguous_format).eval()
+
+def initial_classifier(
+    settings: ClassifierNetwork, num_classes: int, seed: int, initialisation: str = INITIALISATION
+) -> Classifier:
+    """Return the classifier that a training starts from; `initialisation` is that of `DigitClassifier`.
+
+    Raises:
+        SettingError: If the architecture or its weights cannot be used.
+    """
+    with seeded(seed, "classifier-init"):
+        if settings.architecture == DIGIT_NETWORK:
+            return DigitClassifier(num_classes, initialisation)
+        return TorchvisionClassifier(settings, num_classes).load_weights()
 
 
-def _smoothed(logits: Tensor, labels: Tensor, label_smoothing: float) -> dict[str, Tensor]:
-    return {"loss": F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)}
+def fit_network(
+    network: Classifier,
+    lessons: Sequence[Lesson],
+    settings: ClassifierFit,
+    seed: int,
+    compute: Compute,
+    checkpoint_path: Path | None = None,
+    *,
+    name: str = "classifier",
+    title: str = "classifier",
+) -> History:
+    """Train a classifier, see `ClassifierTask`; it is in eval mode then, on the CPU.
+
+    Args:
+        network, lessons, settings, seed, compute, name, title: As in `ClassifierTask`.
+        checkpoint_path: Where the state is kept while training; None keeps nothing.
+
+    Returns:
+        The history of the losses.
+
+    Raises:
+        SettingError: If the training diverges.
+        InterruptedRunError: If a stop was requested; the state is saved.
+    """
+    task = ClassifierTask(network, lessons, settings, seed, compute, name=name, title=title)
+    history = train(task, checkpoint_path)
+    place(network, "cpu", torch.contiguous_format).eval()
+    return history
 
 
 def fit_classifier(
@@ -152,71 +238,54 @@ def fit_classifier(
     num_classes: int = 10,
     checkpoint_path: Path | None = None,
     *,
-    name: str = "classifier",
     title: str = "classifier",
     initialisation: str = INITIALISATION,
 ) -> tuple[DigitClassifier, History]:
-    """Train a classifier with AdamW, or Muon and AdamW, and one-cycle learning rates.
-
-    Args:
-        draw_batch: Gives the images and labels of a step.
-        settings: Budget and optimiser.
-        seed: Seed of the initial weights; `draw_batch` brings its own.
-        compute: Device and precision.
-        num_classes: Number of classes.
-        checkpoint_path: Where the state is kept while training; None keeps nothing.
-        name: What the losses are recorded as.
-        title: Shown in the progress.
-        initialisation: As in `DigitClassifier`.
+    """Train the digit classifier on images and classes that `draw_batch` gives; raises like `fit_network`.
 
     Returns:
         The classifier in eval mode, on the CPU, and the history of its loss.
-
-    Raises:
-        InterruptedRunError: If a stop was requested; the state is saved.
     """
-    with seeded(seed, "classifier-init"):
-        network = DigitClassifier(num_classes, initialisation)
-    lesson = Lesson(draw_batch, settings.batch_size, partial(_smoothed, label_smoothing=settings.label_smoothing))
-    fused = settings.computing(compute).precision == "bf16"
-    optimise = partial(one_cycle_optimisation, settings, fused)
-    task = ClassifierTask(network, [lesson], settings, seed, compute, optimise=optimise, name=name, title=title)
-    history = train(task, checkpoint_path)
-    task.finished()
-    return network, history
+    network = initial_classifier(ClassifierNetwork(), num_classes, seed, initialisation)
+    lessons = [class_lesson(draw_batch, settings)]
+    history = fit_network(network, lessons, settings, seed, compute, checkpoint_path, title=title)
+    return cast(DigitClassifier, network), history
 
 
 @dataclass(frozen=True)
-class ClassifierRecipe(Recipe[tuple[Artifact, DigitClassifier]]):
-    """A trained digit classifier and the losses of its training.
+class ClassifierRecipe(Recipe[tuple[Artifact, Classifier]]):
+    """A trained classifier and the losses of its training.
 
     Attributes:
         data: What the training data is made from.
-        source: Gives `draw_batch`; only called when there is something to train.
+        source: Gives the lessons; only called when there is something to train.
         settings: Budget and optimiser.
-        seed: Seed of the initial weights.
+        seed: Seed of the initial weights and of dropout.
         compute: Device and precision.
         num_classes: Number of classes.
-        name, title: As in `fit_classifier`.
+        network: What classifies; of the weights that it starts from, the content counts.
+        name, title: As in `ClassifierTask`.
     """
 
     kind: ClassVar[str] = "classifier"
 
     data: Mapping[str, Any]
-    source: Callable[[], DrawBatch]
+    source: Callable[[], Sequence[Lesson]]
     settings: ClassifierFit
     seed: int
     compute: Compute
     num_classes: int = 10
+    network: ClassifierNetwork = field(default_factory=ClassifierNetwork)
     name: str = "classifier"
     title: str = "classifier"
 
     def inputs(self) -> dict[str, Any]:
-        """Return data, settings, seed and precision; in bfloat16 gradients are summed in another order."""
+        """Return data, settings, network, seed and precision; in bfloat16 gradients are summed in another order."""
         return {
             "initialisation": INITIALISATION,
             "data": self.data,
-            "settings": self.settings.model_dump(exclude={"checkpoint_every_steps", "precision"}),
+            "settings": self.settings.identity(),
+            "network": identity_of_network(self.network),
             "seed": self.seed,
             "precision": self.settings.computing(self.compute).precision,
             "num_classes": self.num_classes,
@@ -224,40 +293,42 @@ class ClassifierRecipe(Recipe[tuple[Artifact, DigitClassifier]]):
 
     def build(self, writer: ArtifactWriter) -> None:
         """Train, or continue."""
-        classifier, history = fit_classifier(
-            self.source(),
-            self.settings,
-            self.seed,
-            self.compute,
-            self.num_classes,
-            writer.scratch("checkpoint.pt"),
-            name=self.name,
-            title=self.title,
+        network = initial_classifier(self.network, self.num_classes, self.seed)
+        lessons, checkpoint = self.source(), writer.scratch("checkpoint.pt")
+        history = fit_network(
+            network, lessons, self.settings, self.seed, self.compute, checkpoint, name=self.name, title=self.title
         )
-        writer.write(WEIGHTS_FILE, lambda path: save_file(classifier.state_dict(), path))
+        writer.write(WEIGHTS_FILE, partial(save_classifier, network))
         writer.write_json(HISTORY_FILE, history)
 
-    def read(self, artifact: Artifact) -> tuple[Artifact, DigitClassifier]:
+    def read(self, artifact: Artifact) -> tuple[Artifact, Classifier]:
         """Return where it is and the classifier, frozen and in eval mode."""
         return artifact, open_classifier(artifact)
 
 
-def build_classifier(
-    store: Path,
-    data_inputs: dict[str, Any],
-    source: Callable[[], DrawBatch],
-    settings: ClassifierFit,
-    seed: int,
-    compute: Compute,
-    num_classes: int = 10,
-    title: str = "classifier",
-) -> tuple[Artifact, DigitClassifier]:
-    """Make a `ClassifierRecipe` in the folder of classifiers."""
-    return build_in(store, ClassifierRecipe(data_inputs, source, settings, seed, compute, num_classes, title=title))
+def save_classifier(network: nn.Module, path: Path) -> None:
+    """Write the weights of a classifier."""
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
 
 
-def open_classifier(artifact: Artifact) -> DigitClassifier:
-    """Load a classifier that a `ClassifierRecipe` made, frozen and in eval mode."""
-    classifier = DigitClassifier(artifact.inputs["num_classes"])
-    classifier.load_state_dict(load_file(artifact.path(WEIGHTS_FILE)))
-    return classifier.requires_grad_(False).eval()
+def open_classifier(artifact: Artifact) -> Classifier:
+    """Load a classifier that a recipe made, frozen and in eval mode."""
+    settings = ClassifierNetwork(**artifact.inputs["network"] | {"weights": None, "heads_from_weights": False})
+    network = initial_classifier(settings, artifact.inputs["num_classes"], 0)
+    network.load_state_dict(load_file(artifact.path(WEIGHTS_FILE)))
+    return network.requires_grad_(False).eval()
+
+
+def identity_of_network(settings: ClassifierNetwork, setting: str = "classify.network") -> dict[str, Any]:
+    """Return what a network starts from, with the SHA-256 of its weights in place of their path.
+
+    Raises:
+        SettingError: If there is no such file.
+    """
+    identity = settings.model_dump()
+    if settings.weights is not None:
+        path = Path(settings.weights)
+        if not path.is_file():
+            raise SettingError(f"{setting}.weights", "a file", f"nothing at {path}", "Correct the path.")
+        identity["weights"] = sha256_of_file(path)
+    return identity

@@ -12,6 +12,8 @@ from torch import Tensor
 # `train` may be biased. `validation` is from the training side, for every choice. `auxiliary` belongs to the training
 # side, too, and is neither trained on by classifiers nor reported. `test` is only reported.
 Role = Literal["train", "auxiliary", "validation", "test"]
+# By the attribute that has them as its values: the classes of each group, such as those of ImageNet-9.
+ClassGroups = Mapping[str, Sequence[Tensor]]
 
 
 class ImageRows(Protocol):
@@ -57,6 +59,7 @@ class Split:
             -1 where it is not known of an image. `collision` tells (0 or 1) images whose object cannot be seen.
         attribute_names: By attribute, the names of its values, where they have names.
         masks: True masks of the object by row, uint8 [N, 1, S, S]; None where there are none.
+        classes: The only classes that may be predicted, of a benchmark that knows no others; None for all.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Split:
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
     attribute_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     masks: ImageRows | None = None
+    classes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -127,6 +131,7 @@ class ImageSet(Protocol):
         class_names: Name of each class, by number.
         fingerprint: Hash of everything that the images depend on, for identities.
         roles: Role by name of the split, in the order in which they are told.
+        class_groups: Groups of classes that attributes name instead of a class.
     """
 
     name: str
@@ -134,6 +139,7 @@ class ImageSet(Protocol):
     class_names: tuple[str, ...]
     fingerprint: str
     roles: Mapping[str, Role]
+    class_groups: ClassGroups
 
     @property
     def num_classes(self) -> int:

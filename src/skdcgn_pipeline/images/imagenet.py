@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from skdcgn_pipeline.images.assets import require_assets
+from skdcgn_pipeline.images.image_set import ClassGroups
 from skdcgn_pipeline.images.listing import ListedImages, ListedSplit, files_in_classes, folders_in, labelled
 from skdcgn_pipeline.runtime.errors import SettingError, nearest
 
@@ -52,6 +53,13 @@ class ImageNetTables:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.wnids)
+
+    @property
+    def class_groups(self) -> ClassGroups:
+        """The classes of each category and of each class of ImageNet-9, by the attributes that name these."""
+        in9 = [torch.nonzero(self.in9_of_class == number)[:, 0] for number in range(len(self.in9_names))]
+        categories = [*self.categories.values()]
+        return {"shape": categories, "texture": categories, "in9": in9}
 
 
 def _read_json(path: Path) -> Any:
@@ -227,65 +235,61 @@ def list_cue_conflict(root: Path | str, categories: Iterable[str], setting: str 
     return replace(split, name=CUE_CONFLICT, attributes={"shape": shape, "texture": texture}, attribute_names=names)
 
 
-@dataclass(frozen=True)
-class ImageNetFolders:
-    """Where ImageNet's images are.
+def _folders_of_imagenet9(folder: str) -> dict[str, Path]:
+    """Return the folders of ImageNet-9 that must be there, and those that are."""
+    folders = {name: Path(folder) / name for name in IMAGENET9_FOLDERS}
+    return {name: path for name, path in folders.items() if IMAGENET9_FOLDERS[name] or path.is_dir()}
 
-    Attributes:
-        train, validation: Folders with a folder per class.
-        cue_conflict: Folder of cue-conflict images; None leaves them out.
-        imagenet9: Folder with `mixed_same`, `mixed_rand` and perhaps `original`; None leaves them out.
-        others: Further folders with classes named by WordNet ids, by name.
-        setting: What errors call them.
+
+def _setting(name: str) -> str:
+    return f"images.folders.{name}"
+
+
+def check_imagenet(folders: Mapping[str, str | None], tables: ImageNetTables) -> None:
+    """Refuse absent folders, or those of other classes, without a look into them.
+
+    Raises:
+        SettingError: Naming the setting, and what is missing or of another kind.
     """
+    for name, folder in folders.items():
+        if not folder:
+            continue
+        if name == CUE_CONFLICT:
+            folders_in(Path(folder), _setting(name))
+        elif name == IMAGENET9:
+            for part, path in _folders_of_imagenet9(folder).items():
+                folders_in(path, f"{_setting(name)} ({part})")
+        else:
+            check_wordnet_names(folder, tables.wnids, _setting(name))
 
-    train: str
-    validation: str
-    cue_conflict: str | None
-    imagenet9: str | None
-    others: Mapping[str, str]
-    setting: str = "ensemble"
 
-    @property
-    def of_classes(self) -> dict[str, str]:
-        """Folders with classes named by WordNet ids, by what errors call them."""
-        others = {f"folders.{name}": folder for name, folder in self.others.items()}
-        named = {"train": self.train, "validation": self.validation, **others}
-        return {f"{self.setting}.{name}": folder for name, folder in named.items()}
+def list_imagenet(folders: Mapping[str, str | None], tables: ImageNetTables) -> ListedImages:
+    """List all images: `train` is trained on, everything else is only reported.
 
-    @property
-    def of_imagenet9(self) -> dict[str, Path]:
-        """Folders of ImageNet-9 that must be there, and those that are, by name."""
-        if self.imagenet9 is None:
-            return {}
-        folders = {name: Path(self.imagenet9) / name for name in IMAGENET9_FOLDERS}
-        return {name: path for name, path in folders.items() if IMAGENET9_FOLDERS[name] or path.is_dir()}
+    The published validation images are a test split, called `validation` as everywhere.
 
-    def check(self, wnids: tuple[str, ...]) -> None:
-        """Refuse absent folders, or those of other classes, without a look into them; raises `SettingError`."""
-        for setting, folder in self.of_classes.items():
-            check_wordnet_names(folder, wnids, setting)
-        if self.cue_conflict is not None:
-            folders_in(Path(self.cue_conflict), f"{self.setting}.cue_conflict")
-        for name, path in self.of_imagenet9.items():
-            folders_in(path, f"{self.setting}.imagenet9 ({name})")
+    Args:
+        folders: By name, see `parameters.Images`; null or empty ones are left out.
+        tables: How the classes are named and grouped.
 
-    def list(self, tables: ImageNetTables) -> ListedImages:
-        """List all images: `train` is trained on, everything else is only reported.
-
-        The published validation images are a test split, called `validation` as everywhere.
-
-        Raises:
-            SettingError: If a folder is absent, empty, or of other classes.
-        """
-        splits = []
-        for setting, folder in self.of_classes.items():
-            is_train = setting == f"{self.setting}.train"
-            split = list_wordnet(folder, tables.wnids, setting, complete=is_train)
-            splits.append(replace(split, name=setting.rpartition(".")[2], role="train" if is_train else "test"))
-        if self.cue_conflict is not None:
-            splits.append(list_cue_conflict(self.cue_conflict, tables.categories, f"{self.setting}.cue_conflict"))
-        for name, path in self.of_imagenet9.items():
-            split = list_in9(path, tables.in9_names, f"{self.setting}.imagenet9 ({name})")
-            splits.append(replace(split, name=f"{IMAGENET9}/{name}"))
-        return ListedImages("imagenet", tables.wnids, tuple(splits))
+    Raises:
+        SettingError: If a folder is absent, empty, or of other classes.
+    """
+    splits = []
+    for name, folder in folders.items():
+        if not folder:
+            continue
+        if name == CUE_CONFLICT:
+            splits.append(list_cue_conflict(folder, tables.categories, _setting(name)))
+        elif name == IMAGENET9:
+            for part, path in _folders_of_imagenet9(folder).items():
+                split = list_in9(path, tables.in9_names, f"{_setting(name)} ({part})")
+                splits.append(replace(split, name=f"{IMAGENET9}/{part}"))
+        else:
+            is_train = name == "train"
+            split = list_wordnet(folder, tables.wnids, _setting(name), complete=is_train)
+            classes = split.labels.unique()
+            # A folder of some classes is that of a benchmark that knows no others.
+            allowed = classes if len(classes) < tables.num_classes else None
+            splits.append(replace(split, name=name, role="train" if is_train else "test", classes=allowed))
+    return ListedImages("imagenet", tables.wnids, tuple(splits), tables.class_groups)

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from skdcgn_pipeline.images.image_set import Role
+from skdcgn_pipeline.images.image_set import ClassGroups, Role
 from skdcgn_pipeline.runtime.errors import SettingError, nearest
 from skdcgn_pipeline.runtime.seeding import numpy_generator
 
@@ -51,6 +51,7 @@ class ListedSplit:
         labels: [N] class of each image, -1 for none.
         attributes, attribute_names: As in `image_set.Split`.
         masks: Path of each image's mask; None where there are none.
+        classes: As in `image_set.Split`.
         setting: What errors call the folder.
     """
 
@@ -62,6 +63,7 @@ class ListedSplit:
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
     attribute_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     masks: tuple[str, ...] | None = None
+    classes: Tensor | None = None
     setting: str = "images.folder"
 
     def __len__(self) -> int:
@@ -100,16 +102,19 @@ class ListedImages:
     Attributes:
         name, class_names: As in `image_set.ImageSet`.
         splits: In the order in which they are told.
+        class_groups: As in `image_set.ImageSet`.
     """
 
     name: str
     class_names: tuple[str, ...]
     splits: tuple[ListedSplit, ...]
+    class_groups: ClassGroups = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the class names, and of all splits."""
         parts = [split.fingerprint for split in self.splits]
+        parts += [f"{name}: {[classes.tolist() for classes in groups]}" for name, groups in self.class_groups.items()]
         return hashlib.sha256(repr((self.class_names, parts)).encode()).hexdigest()
 
 

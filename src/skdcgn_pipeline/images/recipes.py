@@ -18,6 +18,7 @@ from skdcgn_pipeline.images.assets import names_below, require_assets
 from skdcgn_pipeline.images.bias import apply_bias
 from skdcgn_pipeline.images.grey import CLASS_NAMES, IMAGE_SIZE, SOURCES, GreyImages, read_grey_images, source_files
 from skdcgn_pipeline.images.image_set import ImageRows, ImagesInMemory, Role, Split
+from skdcgn_pipeline.images.imagenet import check_imagenet, list_imagenet, read_tables
 from skdcgn_pipeline.images.listing import ListedImages, ListedSplit, list_folder, logger, some_of
 from skdcgn_pipeline.images.reading import PICTURE_ERRORS, crop_centre, describe_fault, open_rgb, to_bytes
 from skdcgn_pipeline.images.stored import ImageFiles, StoredImages, has_split, write_card, write_split
@@ -109,7 +110,7 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
                 assets=self.assets,
             )
             write_split(writer, replace(split, name=name, role=roles[name]))
-        write_card(writer, self.source, IMAGE_SIZE, CLASS_NAMES[self.source], roles)
+        write_card(writer, self.source, IMAGE_SIZE, CLASS_NAMES[self.source], roles, {})
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,8 @@ class FolderImagesRecipe(Recipe[StoredImages]):
                 images = self._read(split)
                 write_split(writer, images, split.fingerprint, len(split) - len(images))
         roles = {split.name: split.role for split in self.listing.splits}
-        write_card(writer, self.listing.name, self.image_size, self.listing.class_names, roles)
+        listing = self.listing
+        write_card(writer, listing.name, self.image_size, listing.class_names, roles, listing.class_groups)
 
     def _read(self, split: ListedSplit) -> Split:
         """Return a split without its unreadable images."""
@@ -187,7 +189,8 @@ class FolderImagesRecipe(Recipe[StoredImages]):
             images, *others = (ImagesInMemory(torch.stack(pictures)) for pictures in zip(*decoded, strict=True))
             masks = others[0] if others else None
         assert images is not None
-        return Split(left.name, left.role, images, left.labels, left.attributes, left.attribute_names, masks)
+        known = left.labels, left.attributes, left.attribute_names
+        return Split(left.name, left.role, images, *known, masks, left.classes)
 
     def _files(self, split: ListedSplit, names: Sequence[str] | None, mode: str) -> ImageRows | None:
         if names is None:
@@ -232,7 +235,7 @@ class FolderImagesRecipe(Recipe[StoredImages]):
 def image_set_recipe(
     images: Images, prepare: Prepare, variant: str, assets: str, seed: int
 ) -> BiasedImagesRecipe | FolderImagesRecipe:
-    """Return how the image set of the settings is made; a folder is listed now.
+    """Return how the image set of the settings is made; folders are listed now.
 
     Raises:
         SettingError: If a folder is absent or laid out in another way.
@@ -247,21 +250,34 @@ def image_set_recipe(
             binarise_threshold=prepare.binarise_threshold,
             seed=seed,
         )
-    assert images.folder is not None
+    if images.folder is not None:
+        listing = list_folder(images.folder, prepare.validation_fraction, seed)
+    else:
+        listing = list_imagenet(images.folders, read_tables(assets))
     return FolderImagesRecipe(
-        list_folder(images.folder, prepare.validation_fraction, seed),
+        listing,
         image_size=images.image_size,
         resize=images.resize,
         skip_unreadable=images.skip_unreadable,
+        keep_files=images.folder is None,
     )
 
 
-def check_images(images: Images, prepare: Prepare, variant: str, assets: str, seed: int) -> None:
+def check_images(images: Images, prepare: Prepare, variant: str, assets: str, seed: int) -> int:
     """Refuse absent assets, or a folder that is no image set, without reading an image.
+
+    Returns:
+        The number of classes.
 
     Raises:
         SettingError: Naming what is missing or wrong.
     """
+    if images.folders:  # far too many to list twice
+        tables = read_tables(assets)
+        check_imagenet(images.folders, tables)
+        return tables.num_classes
     recipe = image_set_recipe(images, prepare, variant, assets, seed)
-    if isinstance(recipe, BiasedImagesRecipe):
-        recipe.asset_files()
+    if isinstance(recipe, FolderImagesRecipe):
+        return len(recipe.listing.class_names)
+    recipe.asset_files()
+    return len(CLASS_NAMES[recipe.source])

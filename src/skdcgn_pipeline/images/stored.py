@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, identity_of
-from skdcgn_pipeline.images.image_set import ImageRows, ImagesInMemory, Role, Split, splits_with_role
+from skdcgn_pipeline.images.image_set import ClassGroups, ImageRows, ImagesInMemory, Role, Split, splits_with_role
 from skdcgn_pipeline.images.reading import crop_centre, crop_randomly, read_picture, to_bytes
 from skdcgn_pipeline.runtime.seeding import numpy_generator
 from skdcgn_pipeline.samples.columns import read_columns, write_columns
@@ -86,6 +87,10 @@ class StoredImages:
         self.image_size: int = card["image_size"]
         self.class_names: tuple[str, ...] = tuple(card["class_names"])
         self.roles: Mapping[str, Role] = dict(card["roles"])
+        groups = card["class_groups"]
+        self.class_groups: ClassGroups = {
+            name: [torch.tensor(part) for part in parts] for name, parts in groups.items()
+        }
 
     @property
     def num_classes(self) -> int:
@@ -107,9 +112,24 @@ class StoredImages:
         files = self.artifact.manifest["files"]
         return identity_of({file: files[f"splits/{name}/{file}"] for file in (SPLIT_CARD, ROWS)})
 
-    def num_left_out(self, name: str) -> int:
-        """Return how many images of a split could not be read."""
-        return int(self.artifact.read_json(f"splits/{name}/{SPLIT_CARD}")["num_left_out"])
+    def describe(self) -> pd.DataFrame:
+        """Return a row per split: its role, how many images and classes, how many were left out, and a fingerprint."""
+        rows = []
+        for name, role in self.roles.items():
+            split = self.split(name)
+            classes = torch.stack([split.labels, *(split.attributes if self.class_groups else {}).values()], 1)
+            rows.append(
+                {
+                    "split": name,
+                    "role": role,
+                    "num_images": len(split),
+                    "num_classes": len(classes.unique(dim=0)),
+                    "num_left_out": int(self.artifact.read_json(f"splits/{name}/{SPLIT_CARD}")["num_left_out"]),
+                    "folder": str(split.rows.root) if isinstance(split.rows, ImageFiles) else "",
+                    "fingerprint": self.fingerprint_of(name),
+                }
+            )
+        return pd.DataFrame(rows)
 
     def split(self, name: str) -> Split:
         """Read one split.
@@ -134,6 +154,7 @@ class StoredImages:
             attributes={key.removeprefix(ATTRIBUTE): v for key, v in values.items() if key.startswith(ATTRIBUTE)},
             attribute_names={key: tuple(names) for key, names in card["attribute_names"].items()},
             masks=rows.get("masks"),
+            classes=None if card["classes"] is None else torch.tensor(card["classes"]),
         )
 
 
@@ -165,14 +186,26 @@ def write_split(writer: ArtifactWriter, split: Split, content: str = "", num_lef
         "columns": [*arrays],
         "num_rows": len(split),
         "attribute_names": split.attribute_names,
+        "classes": None if split.classes is None else split.classes.tolist(),
     }
     writer.write_json(f"splits/{split.name}/{SPLIT_CARD}", card)
     writer.write(f"splits/{split.name}/{ROWS}", partial(write_columns, columns=arrays))
 
 
 def write_card(
-    writer: ArtifactWriter, name: str, image_size: int, class_names: tuple[str, ...], roles: Mapping[str, Role]
+    writer: ArtifactWriter,
+    name: str,
+    image_size: int,
+    class_names: tuple[str, ...],
+    roles: Mapping[str, Role],
+    class_groups: ClassGroups,
 ) -> None:
     """Write what a `StoredImages` says of itself; the last of its files."""
-    card = {"name": name, "image_size": image_size, "class_names": class_names, "roles": [*roles.items()]}
+    card = {
+        "name": name,
+        "image_size": image_size,
+        "class_names": class_names,
+        "roles": [*roles.items()],
+        "class_groups": {attribute: [part.tolist() for part in parts] for attribute, parts in class_groups.items()},
+    }
     writer.write_json(CARD, card)

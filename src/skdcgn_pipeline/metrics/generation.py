@@ -386,7 +386,8 @@ class GenerationRecipe(Recipe[Generation]):
     def _training_images(self, biased_images: StoredImages) -> ImageStatistics:
         """Look at as many training images as there are composites: distances of samples depend on their sizes."""
         split = biased_images.split("train")
-        images, labels = split.images[: self.heldout.num_rows], split.labels[: self.heldout.num_rows]
+        rows = torch.arange(min(len(split), self.heldout.num_rows))
+        images, labels = split.rows.take(rows), split.labels[rows]
         statistics = self._statistics(len(images))
         for part, own in zip(images.split(BATCH), labels.split(BATCH), strict=True):
             statistics.update(ImageBatch(from_bytes(part), own))

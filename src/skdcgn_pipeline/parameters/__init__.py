@@ -30,7 +30,13 @@ from skdcgn_pipeline.parameters.base import (
 from skdcgn_pipeline.parameters.baseline import Baseline, BaselineWeights, LearningRates, MechanismName
 from skdcgn_pipeline.parameters.benchmark import Benchmark, BenchmarkGroup
 from skdcgn_pipeline.parameters.classes import Classes, ClassLists, choose_classes
-from skdcgn_pipeline.parameters.classify import ClassifierFit, Classify, TrainingSetName
+from skdcgn_pipeline.parameters.classify import (
+    DIGIT_NETWORK,
+    ClassifierFit,
+    ClassifierNetwork,
+    Classify,
+    TrainingSetName,
+)
 from skdcgn_pipeline.parameters.compose import (
     Compose,
     Composition,
@@ -42,10 +48,9 @@ from skdcgn_pipeline.parameters.compose import (
 )
 from skdcgn_pipeline.parameters.compute import Compute, Device
 from skdcgn_pipeline.parameters.distill import Distill, LossTerm, LossWeights, MechanismParameters, Student
-from skdcgn_pipeline.parameters.ensemble import CounterfactualSource, Ensemble, EnsembleFit, ImageReading
 from skdcgn_pipeline.parameters.export import Export
 from skdcgn_pipeline.parameters.fetch import Fetch
-from skdcgn_pipeline.parameters.images import Images
+from skdcgn_pipeline.parameters.images import BIASED_SOURCES, Images
 from skdcgn_pipeline.parameters.prepare import GivenFeatures, Prepare
 from skdcgn_pipeline.parameters.project import Parameters, check_parameters
 from skdcgn_pipeline.parameters.prune import Prune

@@ -186,8 +186,7 @@ class Ablation(Settings):
         transformations, counts, mixing, losses, size, stage, monolith: The grids; `mechanisms` and
             `source` have nothing to choose.
         distill: Budget of the students that cells distil for themselves.
-        fit: How each classifier is trained. At ImageNet's scale each is an ensemble, trained as `ensemble.fit`
-            says on `num_images` real images in batches of `batch_size`, and as many counterfactuals.
+        fit: How each classifier, a network as `classify.network` says, is trained.
     """
 
     study: Annotated[tuple[StudyName, ...], Field(min_length=1)] = STUDIES

@@ -4,43 +4,90 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from skdcgn_pipeline.parameters.base import Count, Positive, Precision, Settings, Weight
 from skdcgn_pipeline.parameters.compute import Compute
 
 TrainingSetName = Literal["originals", "teacher", "students"]
+DIGIT_NETWORK = "digit_cnn"
+
+
+class ClassifierNetwork(Settings):
+    """What classifies.
+
+    Attributes:
+        architecture: `digit_cnn`, the small network of CGN's digits, or the name of a torchvision classifier.
+        heads: `class`, one head; or `mechanisms`, of torchvision's, one for each of shape, texture and background
+            (CGN, arXiv 2101.06046, section 4.2): real images train their mean, counterfactuals each for itself.
+        weights: File with torchvision's state dict of the architecture; null starts from nothing.
+        heads_from_weights: Start every head from the last layer of `weights` too; the published heads are
+            learnt anew.
+        frozen_norm: What of batch norm stays as it is in torchvision's: `statistics`, `all` (scale and shift
+            too) or `none`.
+    """
+
+    architecture: str = DIGIT_NETWORK
+    heads: Literal["class", "mechanisms"] = "class"
+    weights: str | None = None
+    heads_from_weights: bool = False
+    frozen_norm: Literal["statistics", "all", "none"] = "statistics"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ClassifierNetwork:
+        if self.heads_from_weights and self.weights is None:
+            raise ValueError("'heads_from_weights' needs 'weights': torchvision's state dict of the architecture")
+        if self.architecture == DIGIT_NETWORK and (self.heads != "class" or self.weights is not None):
+            raise ValueError(f"'{DIGIT_NETWORK}' starts from nothing and has one head; name a torchvision classifier")
+        return self
+
+    @property
+    def by_mechanism(self) -> bool:
+        """Whether there is a head for each mechanism."""
+        return self.heads == "mechanisms"
 
 
 class ClassifierFit(Settings):
-    """How a digit classifier is trained, with one-cycle learning rates.
+    """How a classifier is trained.
 
     Attributes:
-        num_images: Training images seen in all.
-        batch_size: Images per step.
-        optimiser: `adamw`, or `muon` for filters and matrices and AdamW for the rest, which gets as far
-            with a fraction of the images.
-        learning_rate: Peak of AdamW's schedule.
+        num_images: Training images seen in all; where there is a head per mechanism, real ones.
+        batch_size: Of these, images per step.
+        optimiser: `adamw` with one-cycle learning rates; `muon` for filters and matrices and AdamW for the rest,
+            which gets as far with a fraction of the images; or `sgd` as in CGN's appendix.
+        learning_rate: Peak of AdamW's schedule; of SGD, at the beginning.
         matrix_learning_rate: Peak of Muon's.
-        weight_decay: Of AdamW.
-        label_smoothing: Of the cross-entropy.
+        momentum: Of SGD.
+        num_decays: How often SGD's learning rate falls to a tenth, at equal distances; 2 as published.
+        weight_decay: Of AdamW or SGD.
+        label_smoothing: Of the cross-entropy of classifiers with one head.
+        counterfactual_batch_size: Counterfactuals per step that train the heads of mechanisms.
+        counterfactual_weight: Of the mean of these heads' losses; 3 is their sum, as published.
         precision: Of this training; null takes `compute.precision`.
         checkpoint_every_steps: A killed training repeats at most this many steps.
     """
 
     num_images: Count
     batch_size: Count = 128
-    optimiser: Literal["adamw", "muon"] = "adamw"
+    optimiser: Literal["adamw", "muon", "sgd"] = "adamw"
     learning_rate: Positive = 3e-3
     matrix_learning_rate: Positive = 4e-2
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    num_decays: Annotated[int, Field(ge=0)] = 2
     weight_decay: Weight = 1e-2
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    counterfactual_batch_size: Count = 256
+    counterfactual_weight: Weight = 3.0
     precision: Precision | None = None
     checkpoint_every_steps: Count = 200
 
     def computing(self, compute: Compute) -> Compute:
         """Return where and how this training runs."""
         return compute if self.precision is None else compute.model_copy(update={"precision": self.precision})
+
+    def identity(self) -> dict[str, object]:
+        """Return what of the settings a trained classifier depends on; its precision is told beside."""
+        return self.model_dump(exclude={"checkpoint_every_steps", "precision"})
 
     @property
     def num_steps(self) -> int:
@@ -52,16 +99,28 @@ class Classify(Settings):
     """Training and measuring of the invariant classifiers.
 
     Attributes:
-        trained_on: The training sets that are compared.
-        num_seeds: Classifiers per training set.
+        trained_on: The training sets that are compared, each once. With a head per mechanism, counterfactuals are
+            learnt beside real images, and `originals` are real images alone.
+        num_seeds: Classifiers per training set; one has no interval.
         counterfactuals: `on_the_fly` composes fresh ones while training; `stored` uses the dataset.
+        num_counterfactuals: Counterfactuals of held-out samples that the heads of mechanisms are measured on; 0
+            leaves them out.
+        network: What classifies.
         fit: How each is trained.
     """
 
     trained_on: Annotated[tuple[TrainingSetName, ...], Field(min_length=1)] = ("originals", "teacher", "students")
-    num_seeds: Annotated[int, Field(ge=2)] = 3
+    num_seeds: Count = 3
     counterfactuals: Literal["on_the_fly", "stored"] = "on_the_fly"
+    num_counterfactuals: Annotated[int, Field(ge=0)] = 10_000
+    network: ClassifierNetwork = ClassifierNetwork()
     fit: ClassifierFit
+
+    @model_validator(mode="after")
+    def _sets_are_named_once(self) -> Classify:
+        if len(set(self.trained_on)) < len(self.trained_on):
+            raise ValueError(f"'trained_on' names each training set once, got {list(self.trained_on)}")
+        return self
 
     @property
     def num_classifiers(self) -> int:

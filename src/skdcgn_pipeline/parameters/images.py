@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from skdcgn_pipeline.parameters.base import Count, Settings
 
@@ -17,8 +17,13 @@ class Images(Settings):
 
     Attributes:
         source: `digits` (scikit-learn), `mnist` or `fashion_mnist`, which the bias protocol `variant` colours;
-            `folder`, any folder of images; or `imagenet`, whose folders the `ensemble` stage reads.
+            `folder`, any folder of images; or `imagenet`, folders of ImageNet's classes and their test sets.
         folder: Of the source `folder`: `<folder>/<split>/<class>/<image>`, and perhaps `<split>/metadata.csv`.
+        folders: Of the source `imagenet`: `train` and `validation`, a folder per class named by its WordNet id;
+            `cue_conflict` for the shape bias; `imagenet9` with `mixed_same`, `mixed_rand` and perhaps `original` for
+            the background gap; and further ones to measure accuracy on, by name, such as ImageNet-A or -Sketch.
+            Where one of these lacks classes, only those that it has may be predicted. What is null (empty on the
+            command line) is left out.
         image_size: Height and width to which images of a folder are brought.
         resize: Their shorter side before the middle is cut out; null takes `image_size`.
         skip_unreadable: Leave out files that cannot be read, rather than refuse the folder.
@@ -26,6 +31,7 @@ class Images(Settings):
 
     source: Literal["digits", "mnist", "fashion_mnist", "folder", "imagenet"] = "digits"
     folder: str | None = None
+    folders: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], str | None] = Field(default={})
     image_size: Count = 64
     resize: Count | None = None
     skip_unreadable: bool = False
@@ -35,6 +41,15 @@ class Images(Settings):
         if (self.source == "folder") != (self.folder is not None):
             got = f"source '{self.source}' with folder {self.folder!r}"
             raise ValueError(f"'folder' names the images of the source 'folder', and of no other; got {got}")
+        if (self.source == "imagenet") != bool(self.folders):
+            raise ValueError(f"'folders' names those of the source 'imagenet', and of no other; got '{self.source}'")
+        if self.folders and not (self.folders.get("train") and self.folders.get("validation")):
+            raise ValueError("'folders' needs 'train' and 'validation'")
         if self.resize is not None and self.resize < self.image_size:
             raise ValueError(f"'resize' must be at least 'image_size' ({self.image_size}), got {self.resize}")
         return self
+
+    @property
+    def are_coloured(self) -> bool:
+        """Whether a bias protocol colours grey shapes."""
+        return self.source in BIASED_SOURCES

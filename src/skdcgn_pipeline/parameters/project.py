@@ -15,7 +15,6 @@ from skdcgn_pipeline.parameters.classify import Classify
 from skdcgn_pipeline.parameters.compose import Compose
 from skdcgn_pipeline.parameters.compute import Compute
 from skdcgn_pipeline.parameters.distill import Distill, MechanismParameters
-from skdcgn_pipeline.parameters.ensemble import Ensemble
 from skdcgn_pipeline.parameters.export import Export
 from skdcgn_pipeline.parameters.fetch import Fetch
 from skdcgn_pipeline.parameters.images import BIASED_SOURCES, BIASES, Images
@@ -59,7 +58,6 @@ class Parameters(Settings):
     classify: Classify
     ablation: Ablation
     baseline: Baseline
-    ensemble: Ensemble
     benchmark: Benchmark
     report: Report
     keep_last: Count = 3

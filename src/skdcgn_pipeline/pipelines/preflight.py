@@ -6,13 +6,13 @@ from collections.abc import Set
 from pathlib import Path
 
 from skdcgn_pipeline.artifacts.store import check_writable
-from skdcgn_pipeline.classifiers.ensemble_study import check_folders, check_teacher_classes
 from skdcgn_pipeline.classifiers.feature_network import read_given_network
+from skdcgn_pipeline.classifiers.training import initial_classifier
 from skdcgn_pipeline.export.programs import check_libraries
 from skdcgn_pipeline.images.recipes import check_images
 from skdcgn_pipeline.metrics.features import inception_path
 from skdcgn_pipeline.networks.interface import GeneratorSize
-from skdcgn_pipeline.parameters import Distill, Parameters, choose_classes
+from skdcgn_pipeline.parameters import BIASED_SOURCES, DIGIT_NETWORK, Distill, Parameters, choose_classes
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.samples.drawing import count_shards
@@ -26,6 +26,9 @@ from skdcgn_pipeline.training.parallel import launched_processes
 from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS
 
 MINIMUM_FREE_BYTES = 200 * 2**20
+CLASSIFYING_NODES = {"train_classifiers", "plan_ablation", "export_classifier", "write_explorer"}
+COLOURED_NODES = {"fit_teacher", "release_students", "adopt_released_students"}
+DIGIT_NETWORK_NODES = {"export_classifier", "write_explorer"}
 SAMPLE_NODES = {"open_teacher", "draw_teacher_samples", "draw_heldout_samples"}
 
 
@@ -75,17 +78,33 @@ def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[
     if "export_students" in node_names:
         check_libraries()
         check_choice("export.students", parameters.export.students, ["run", *released_students()])
+    num_classes = None
     if "prepare_biased_images" in node_names:
-        check_images(parameters.images, parameters.prepare, parameters.variant, parameters.assets, parameters.seed)
+        images, prepare = parameters.images, parameters.prepare
+        num_classes = check_images(images, prepare, parameters.variant, parameters.assets, parameters.seed)
     measuring = any(name.endswith(("compare_students", "measure_generation")) for name in node_names)
     if measuring and parameters.report.generation_metrics.network == "inception":
         inception_path(parameters.assets)
     if "fit_feature_network" in node_names and parameters.prepare.given_features is not None:
         read_given_network(parameters.prepare.given_features)
-    tables = None
-    by_ensembles = parameters.images.source == "imagenet"
-    if "read_image_folders" in node_names or ("plan_ablation" in node_names and by_ensembles):
-        tables = check_folders(parameters.ensemble, parameters.assets, parameters.seed)
+    network = parameters.classify.network
+    if node_names & CLASSIFYING_NODES and num_classes is not None:
+        # Builds the architecture and reads its weights, the cheapest way to find out whether they fit.
+        initial_classifier(network, num_classes, parameters.seed)
+    if node_names & COLOURED_NODES and not parameters.images.are_coloured:
+        raise SettingError(
+            "images.source",
+            f"one of {', '.join(BIASED_SOURCES)} for what is made of digits in colour",
+            f"'{parameters.images.source}' with {', '.join(sorted(node_names & COLOURED_NODES))}",
+            "Choose another stage.",
+        )
+    if node_names & DIGIT_NETWORK_NODES and network.architecture != DIGIT_NETWORK:
+        raise SettingError(
+            "classify.network.architecture",
+            f"'{DIGIT_NETWORK}', the one that is taken away",
+            repr(network.architecture),
+            "Choose another stage.",
+        )
     if "open_teacher" in node_names:
         teacher = open_identified_teacher(parameters.teacher, parameters.variant, parameters.assets)
         generator = teacher.generator
@@ -95,10 +114,15 @@ def check_surroundings(parameters: Parameters, data_root: Path, node_names: Set[
                 size, num_processes = GeneratorSize.of(generator), launched_processes()
                 check_distillation(mechanism, size, distill, parameters.compute, parameters.assets, num_processes)
         if f"{BASELINE}.fit_baseline" in node_names:
-            has_digits = not by_ensembles and parameters.prepare.given_features is None
+            has_digits = parameters.prepare.given_features is None
             check_baseline(parameters.baseline, teacher, parameters.teacher, parameters.assets, has_digits)
-        if tables is not None:
-            check_teacher_classes(teacher.generator.num_classes, tables)
+        if node_names & CLASSIFYING_NODES and num_classes not in (None, generator.num_classes):
+            raise SettingError(
+                "teacher",
+                f"the {num_classes} classes of the images",
+                f"{generator.num_classes} classes",
+                "Give images of the teacher's classes, or another teacher.",
+            )
         if "plan_ablation" in node_names:
             cells = expand_cells(parameters.ablation, students_of(parameters))
-            check_possible(cells, teacher.generator, by_ensembles)
+            check_possible(cells, teacher.generator, network.by_mechanism)

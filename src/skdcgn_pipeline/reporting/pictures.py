@@ -36,6 +36,7 @@ LARGEST_ENLARGED = 64
 COLOUR_OF = {"originals": "#9a9a9a", "teacher": "#3b6ea5", "students": "#d9822b", "baseline": "#7a5195"}
 DOTS_PER_INCH = 110
 LABEL_POINTS = 1.3  # of accuracy, between two labels
+MOST_CLASSES = 20  # of a confusion matrix that can be read
 
 
 def tile(images: Tensor) -> np.ndarray:
@@ -155,39 +156,20 @@ def _grouped_bars(axis: Axes, table: pd.DataFrame, by: Sequence[str], value: str
 
 
 def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
-    """Draw mean accuracy by what the classifiers were trained on, with 95 % intervals."""
+    """Draw mean accuracy by what the classifiers were trained on, with 95 % intervals.
+
+    Of classifiers with several heads, what all heads together say, and by which invariance is told.
+    """
+    subset = summary["subset"]
+    shown = ~subset.str.contains("top 5|head$|without background$") | subset.str.contains(
+        "^(?:shape bias|background gap)"
+    )
+    summary = summary[shown | (summary["split"] == "counterfactuals")]
     figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
     _grouped_bars(axis, summary, ["split", "subset"], "mean_accuracy", "white")
-    axis.set(ylabel="accuracy, %", ylim=(0, 100))
-    axis.set_title("Unbiased accuracy by training images (mean over seeds, 95 % interval)", fontsize=10)
+    axis.set(ylabel="accuracy, %", ylim=(min(0, 105 * summary["mean_accuracy"].min()), 100))
+    axis.set_title("Accuracy by training images (mean over seeds, 95 % interval)", fontsize=10)
     axis.legend(title="trained on", fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    return rasterise(figure)
-
-
-def draw_invariance(invariance: pd.DataFrame) -> Picture:
-    """Draw what invariant ensembles reached: accuracy by folder, and by head what tells their invariance.
-
-    Args:
-        invariance: As `measure_ensembles` returns it; what was not measured has no panel.
-    """
-    images, prediction, measure = (invariance[name] for name in ("images", "prediction", "measure"))
-    mechanism = prediction.isin(MECHANISMS)
-    special = images.isin(["cue_conflict", "imagenet9", "counterfactuals"])
-    panels = [
-        ("top-1 on images", "images", ~special & (prediction == "mean") & (measure == "top_1")),
-        ("shape bias by head", "prediction", (images == "cue_conflict") & (mechanism | (prediction == "mean"))),
-        ("background gap by head", "prediction", measure == "background_gap"),
-        ("top-1 by head on counterfactuals", "prediction", (images == "counterfactuals") & (measure == "top_1")),
-    ]
-    shown = [(title, by, invariance[rows]) for title, by, rows in panels if rows.any()]
-    figure, axes = _panels(len(shown), 4.2, 3.4)
-    for axis, (title, by, rows) in zip(axes, shown, strict=True):
-        _grouped_bars(axis, rows.assign(**{by: rows[by].str.replace("_", "\n")}), [by], "value")
-        axis.set_title(title, fontsize=10)
-        axis.axhline(0, color="black", linewidth=0.8)
-        axis.margins(y=0.12)
-    axes[0].set_ylabel("%")
-    axes[-1].legend(title="counterfactuals of", fontsize=8, title_fontsize=8)
     return rasterise(figure)
 
 
@@ -237,6 +219,8 @@ def draw_releases(cards: Sequence[dict[str, Any]]) -> Picture:
 def draw_confusions(confusions: Mapping[str, np.ndarray], split: str) -> Picture:
     """Draw confusion matrices side by side, each row as shares of the images of its class.
 
+    Of more than `MOST_CLASSES` classes, those that are recognised worst.
+
     Args:
         confusions: What was trained on -> images by true class (rows) and predicted class (columns).
         split: The split that they were measured on.
@@ -244,12 +228,16 @@ def draw_confusions(confusions: Mapping[str, np.ndarray], split: str) -> Picture
     figure, axes = _panels(len(confusions), 4.2, 4.2)
     for axis, (name, counts) in zip(axes, confusions.items(), strict=True):
         shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
+        worst = np.sort(np.diagonal(shares).argsort(kind="stable")[:MOST_CLASSES])
+        shares = shares[np.ix_(worst, worst)]
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (label, predicted), share in np.ndenumerate(shares):
             if share >= 0.01:
                 colour = "white" if share > 0.5 else "black"
                 axis.text(predicted, label, f"{100 * share:.0f}", ha="center", va="center", fontsize=6, color=colour)
-        axis.set(xticks=range(counts.shape[1]), yticks=range(counts.shape[0]), xlabel="predicted class")
+        axis.set_xticks(range(len(worst)), worst)
+        axis.set_yticks(range(len(worst)), worst)
+        axis.set_xlabel("predicted class")
         axis.tick_params(labelsize=7)
         axis.set_title(f"trained on {name}", fontsize=10)
     axes[0].set_ylabel("class of the shape")

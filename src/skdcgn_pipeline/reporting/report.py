@@ -20,6 +20,16 @@ from skdcgn_pipeline.parameters import flatten, without_anchors
 from skdcgn_pipeline.reporting.animation import encode_gif
 from skdcgn_pipeline.reporting.templates import template
 
+LEARNT = {
+    "originals": "originals",
+    "teacher": "teacher's counterfactuals",
+    "students": "students' counterfactuals",
+}
+# Where and by which subset invariance is told as papers do, beside accuracy.
+INVARIANCE = (
+    ("cue_conflict", "shape bias, shape head", "shape bias of the shape head {} %"),
+    ("imagenet9", "background gap, without background", "background gap {} points"),
+)
 PACKAGES = ("skdcgn_pipeline", "torch", "numpy", "kedro", "mlflow")
 
 
@@ -134,16 +144,26 @@ def render_report(
 
 
 def summarise_in_a_sentence(summary: pd.DataFrame) -> str:
-    """Say what the classifiers reached on all images of the unbiased test split."""
-    part = summary[(summary["split"] == "test") & (summary["subset"] == "all")].set_index("trained_on")
+    """Say what the classifiers reached on all images of the first test split, and how invariant they are."""
+    keys = zip(summary["trained_on"], summary["split"], summary["subset"], strict=True)
+    rows = dict(zip(keys, summary.to_dict("records"), strict=True))
+    splits = [*dict.fromkeys(summary.loc[summary["subset"] == "all", "split"])]
+    split = "test" if "test" in splits else splits[0]
 
-    def told(source: str) -> str:
-        row = part.loc[source]
+    def percent(row: Mapping[Any, Any]) -> str:
         half_width = 100 * (row["interval_high"] - row["mean_accuracy"])
-        return f"{100 * row['mean_accuracy']:.1f} ± {half_width:.1f} %"
+        return f"{100 * row['mean_accuracy']:.1f}" + (f" ± {half_width:.1f}" if half_width >= 0 else "")
 
-    return (
-        f"Unbiased test accuracy: {told('originals')} trained on the originals, {told('teacher')} on the teacher's "
-        f"counterfactuals, {told('students')} on the students' (mean and 95 % interval over "
-        f"{int(part['num_seeds'].iloc[0])} seeds, {int(part['num_images'].iloc[0]):,} images)."
-    )
+    def of_set(name: str) -> str:
+        said = f"{percent(rows[name, split, 'all'])} % trained on the {LEARNT.get(name, name)}"
+        for at, subset, words in INVARIANCE:
+            if (name, at, subset) in rows:
+                said += f", {words.format(percent(rows[name, at, subset]))}"
+        return said
+
+    names = [*dict.fromkeys(summary["trained_on"])]
+    measure = "Unbiased test accuracy" if split == "test" else f"Accuracy on {split}"
+    number, images = int(summary["num_seeds"].iloc[0]), int(rows[names[0], split, "all"]["num_images"])
+    of_seeds = f"mean and 95 % interval over {number} seeds" if number > 1 else "one seed"
+    sets = "; ".join(map(of_set, names))
+    return f"{measure}: {sets} ({of_seeds}, {images:,} images)."

@@ -52,20 +52,20 @@ def expand_cells(settings: Ablation, students: Students) -> list[Cell]:
     return cells
 
 
-def check_possible(cells: Sequence[Cell], teacher: Any, by_ensembles: bool = False) -> None:
+def check_possible(cells: Sequence[Cell], teacher: Any, by_mechanism: bool = False) -> None:
     """Refuse cells that this teacher cannot serve, or this classifier not judge, before any work.
 
     Args:
         cells: What would be run.
         teacher: The teacher.
-        by_ensembles: Whether ensembles judge the cells; they need the labels of all mechanisms.
+        by_mechanism: Whether classifiers have a head per mechanism, and need the labels of all.
 
     Raises:
         SettingError: If a cell trains a teacher on that cannot be, or images that have one label are to be
-            judged by ensembles.
+            learnt by heads of mechanisms.
     """
     asked = {cell.study for cell in cells}
-    unfit = sorted(name for name in asked if STUDIES[name].single_label) if by_ensembles else []
+    unfit = sorted(name for name in asked if STUDIES[name].single_label) if by_mechanism else []
     if unfit:
         raise SettingError(
             "ablation.study",

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.artifacts.recipe import Run, Store, build_in
 from skdcgn_pipeline.artifacts.store import MANIFEST, Artifact, artifact_path, build_json
 from skdcgn_pipeline.classifiers.accuracy import measure_classifier
-from skdcgn_pipeline.classifiers.classification import TrainingSet, classifier_seed, splits_of
-from skdcgn_pipeline.classifiers.ensemble_study import (
-    EnsembleImages,
-    ensemble_cell_inputs,
-    judge_with_ensemble,
-    read_images,
-)
-from skdcgn_pipeline.classifiers.training import build_classifier
+from skdcgn_pipeline.classifiers.classification import Classification, TrainingSet
+from skdcgn_pipeline.classifiers.training import identity_of_network
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
 from skdcgn_pipeline.images.batches import draw_from_images, draw_from_split
 from skdcgn_pipeline.images.epochs import DrawBatch
+from skdcgn_pipeline.images.image_set import splits_with_role
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.metrics.cost import count_parameters
 from skdcgn_pipeline.metrics.generation import measure_likeness
-from skdcgn_pipeline.parameters import ClassifierFit, Compute, Distill, Ensemble, Teacher, Transformations
+from skdcgn_pipeline.parameters import (
+    ClassifierFit,
+    ClassifierNetwork,
+    Classify,
+    Compute,
+    Distill,
+    Teacher,
+    Transformations,
+)
 from skdcgn_pipeline.runtime.seeding import derive_seed
 from skdcgn_pipeline.samples.drawing import CompositesRecipe, SampleShards, SamplesRecipe
 from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsArtifact, StudentsRecipe
@@ -56,7 +59,7 @@ class Surroundings:
         num_teacher_images: Of a training of the teacher that goes on.
         seed: Base seed.
         compute: Device and precision.
-        ensemble: How ensembles are trained and what on, where these judge cells instead of digit classifiers.
+        network: What classifies.
     """
 
     stores: Path
@@ -73,26 +76,18 @@ class Surroundings:
     num_teacher_images: int
     seed: int
     compute: Compute
-    ensemble: Ensemble | None = None
+    network: ClassifierNetwork = field(default_factory=ClassifierNetwork)
 
     @property
     def complete(self) -> bool:
         """Whether everything is there."""
-        samples = (self.teacher_samples, self.student_samples, self.heldout_samples)
-        return None not in samples and (self.biased_images is not None or self.ensemble is not None)
+        needed = (self.biased_images, self.teacher_samples, self.student_samples, self.heldout_samples)
+        return None not in needed
 
     @property
-    def fit_of_ensemble(self) -> Ensemble | None:
-        """How a cell's ensemble is trained: as all are, at the budget of the study."""
-        if self.ensemble is None:
-            return None
-        budget = {
-            "num_images": self.fit.num_images,
-            "batch_size": self.fit.batch_size,
-            "counterfactual_batch_size": self.fit.batch_size,
-            "checkpoint_every_steps": self.fit.checkpoint_every_steps,
-        }
-        return self.ensemble.model_copy(update={"fit": self.ensemble.fit.model_copy(update=budget)})
+    def run(self) -> Run:
+        """What all computations share."""
+        return Run(Store(self.stores), self.seed, self.compute, self.assets)
 
 
 @dataclass(frozen=True)
@@ -124,10 +119,12 @@ class Workplace:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
-        self.ensemble = surroundings.fit_of_ensemble
-        if self.ensemble is None:
-            self.biased_images = StoredImages(_opened(surroundings.biased_images))
-            self.splits = splits_of(self.biased_images)
+        images = StoredImages(_opened(surroundings.biased_images))
+        settings = Classify(network=surroundings.network, fit=surroundings.fit)
+        self.classification = Classification(surroundings.run, images, settings)
+        self.images = images
+        # Choices are made on validation splits; of tests, the first is told.
+        self.splits = {role: splits_with_role(images, role)[:1] for role in ("validation", "test")}
         self.samples = {
             "teacher": SampleShards(_opened(surroundings.teacher_samples)),
             "students": SampleShards(_opened(surroundings.student_samples)),
@@ -135,17 +132,11 @@ class Workplace:
         self.heldout = SampleShards(_opened(surroundings.heldout_samples))
         self.num_classes = self.samples["teacher"].num_classes
         self._pools: dict[tuple[str, ...], CounterfactualPool] = {}
-        self._train_split = cache(lambda: self.biased_images.split("train"))
+        self._train_split = cache(lambda: images.split("train"))
 
     def store(self, kind: str) -> Path:
         """Return the directory of one kind of artifacts."""
         return self.surroundings.stores / kind
-
-    @cached_property
-    def images(self) -> EnsembleImages:
-        """The real images that ensembles learn from and are measured on."""
-        assert self.ensemble is not None
-        return read_images(self.store("measure"), self.ensemble, self.surroundings.assets)
 
     @cached_property
     def teacher(self) -> IdentifiedTeacher:
@@ -171,15 +162,15 @@ class Workplace:
         if data.dataset_size:
             inputs["fixed"] = {"num_images": data.dataset_size, "per_shape": data.per_shape}
         if data.originals_share:
-            inputs["originals"] = {"share": data.originals_share, "biased_images": self.biased_images.artifact.identity}
+            inputs["originals"] = {"share": data.originals_share, "biased_images": self.images.artifact.identity}
 
         def draw(seed: int) -> DrawBatch:
             pool = self._pool({mechanism: sources[name].samples() for mechanism, name in names.items()})
             purpose = "classifier-counterfactuals"
             if data.dataset_size:
                 batches = pool.draw_fixed_batch(data.composition, data.dataset_size, data.per_shape, seed, purpose)
-            elif self.ensemble is not None:  # whose heads learn the labels of all mechanisms
-                batches = pool.draw_labelled_batch(data.composition, seed, purpose)
+            elif not data.originals_share:
+                return pool.draw_labelled_batch(data.composition, seed, purpose)
             else:
                 batches = pool.draw_batch(data.composition, seed, purpose)
             if not data.originals_share:
@@ -242,7 +233,7 @@ class Workplace:
 
         def samples() -> SampleShards:
             recipe = TeacherRecipe(
-                self.biased_images,
+                self.images,
                 fit,
                 place.style_fit,
                 seed=seed,
@@ -256,7 +247,7 @@ class Workplace:
             return self._draw_pool(generator, {"trained teacher": trained.identity}, seed)
 
         inputs = {
-            "biased_images": self.biased_images.artifact.identity,
+            "biased_images": self.images.artifact.identity,
             "initial": self.teacher.identity,
             "fit": fit.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
             "style_fit": place.style_fit.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
@@ -308,18 +299,17 @@ class Workplace:
 
     def inputs_of(self, unit: Unit) -> dict[str, Any]:
         """Return everything that the result of a unit depends on."""
-        place, training = self.surroundings, self.training_set(unit)[0].inputs
-        seed = classifier_seed(place.seed, unit.number)
-        if self.ensemble is not None:
-            return ensemble_cell_inputs(self.images, training, self.ensemble, seed, place.compute)
+        place = self.surroundings
         return {
             "kind": "ablation cell",
-            "training": training,
-            "fit": place.fit.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
-            "seed": seed,
+            "training": self.training_set(unit)[0].inputs,
+            "network": identity_of_network(place.network),
+            "fit": place.fit.identity(),
+            "seed": place.seed,
+            "number": unit.number,
             "compute": place.fit.computing(place.compute).model_dump(),
-            "biased_images": self.biased_images.artifact.identity,
-            "splits": sorted(self.splits),
+            "images": self.images.artifact.identity,
+            "splits": [name for names in self.splits.values() for name in names],
         }
 
     def path_of(self, unit: Unit) -> Path:
@@ -346,22 +336,16 @@ class Workplace:
 
     def _train_and_measure(self, unit: Unit, training_set: TrainingSet) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Return accuracy by split and subset, and the confusion matrix by split where one is counted."""
-        place, inputs = self.surroundings, training_set.inputs
-        seed = classifier_seed(place.seed, unit.number)
         title = f"{unit.cell.study}, {unit.cell.name}, seed {unit.number}"
-        draw = partial(training_set.source, seed)
-        if self.ensemble is not None:
-            store = self.store("ensemble")
-            return judge_with_ensemble(store, self.images, inputs, draw, self.ensemble, seed, place.compute, title), {}
-        _, classifier = build_classifier(
-            self.store("classifier"), inputs, draw, place.fit, seed, place.compute, self.num_classes, title=title
-        )
-        computing = place.fit.computing(place.compute)
+        _, classifier = self.classification.train(training_set, unit.number, title)
+        computing = self.surroundings.fit.computing(self.surroundings.compute)
         accuracy: list[dict[str, Any]] = []
         confusion = {}
-        for name, read in self.splits.items():
-            rows, confusion[name] = measure_classifier(classifier, read(), computing, self.num_classes)
-            accuracy += [{"split": name, **row} for row in rows]
+        for role, names in self.splits.items():
+            for name in names:
+                split = self.classification.splits[name]()
+                rows, confusion[role] = measure_classifier(classifier, split, computing, self.num_classes)
+                accuracy += [{"split": role, **row} for row in rows]
         return accuracy, confusion
 
     def draw_examples(self, unit: Unit, num_images: int) -> torch.Tensor:

@@ -9,10 +9,11 @@ import click
 import numpy as np
 import pandas as pd
 
+from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.io.tracking import log_metrics, log_note, log_picture, log_table, log_text, log_unit
 from skdcgn_pipeline.metrics.statistics import summarise_cells, tidy_cells
-from skdcgn_pipeline.parameters import Ablation, Compute, Distill, Ensemble, Prepare, Report, Teacher
+from skdcgn_pipeline.parameters import Ablation, Classify, Distill, Prepare, Report, Teacher
 from skdcgn_pipeline.reporting.report import render_chapter, render_report
 from skdcgn_pipeline.runtime.errors import StudyFailedError
 from skdcgn_pipeline.samples.drawing import SampleShards
@@ -32,7 +33,7 @@ from skdcgn_pipeline.studies.training_data import Surroundings, Workplace
 
 
 def name_surroundings(
-    store: Path,
+    run: Run,
     biased_images: StoredImages | None,
     teacher_samples: SampleShards | None,
     student_samples: SampleShards | None,
@@ -41,10 +42,7 @@ def name_surroundings(
     prepare: Prepare,
     teacher: Teacher,
     variant: str,
-    assets: str,
-    ensemble: Ensemble,
-    seed: int,
-    compute: Compute,
+    classify: Classify,
 ) -> Surroundings:
     """Say where everything is that cells need."""
 
@@ -52,7 +50,7 @@ def name_surroundings(
         return None if data is None else data.artifact.directory
 
     return Surroundings(
-        stores=store.parent,
+        stores=run.store.root,
         biased_images=place_of(biased_images),
         teacher_samples=place_of(teacher_samples),
         student_samples=place_of(student_samples),
@@ -60,13 +58,13 @@ def name_surroundings(
         teacher=teacher,
         style_fit=prepare.feature_network,
         variant=variant,
-        assets=assets,
+        assets=run.assets,
         fit=ablation.fit,
         num_pool_images_per_class=ablation.distill.num_pool_images_per_class,
         num_teacher_images=ablation.stage.num_images,
-        seed=seed,
-        compute=compute,
-        ensemble=ensemble if variant == "imagenet" else None,
+        seed=run.seed,
+        compute=run.compute,
+        network=classify.network,
     )
 
 

@@ -36,16 +36,13 @@ def create_pipeline() -> Pipeline:
         node(
             nodes.name_surroundings,
             [
-                "cell_store",
+                "run",
                 *SAMPLES,
                 "params:ablation",
                 "params:prepare",
                 "params:teacher",
                 "params:variant",
-                "params:assets",
-                "params:ensemble",
-                "params:seed",
-                "params:compute",
+                "params:classify",
             ],
             "surroundings",
             name="name_surroundings",

@@ -79,6 +79,8 @@ def _measure(
     feature_network: FeatureNetwork | None,
     report: Report,
 ) -> Generation:
+    if biased_images is not None and biased_images.image_size != heldout.image_size:
+        biased_images = None  # images of another size are not what the teacher imitates
     recipe = GenerationRecipe(
         teacher=teacher,
         students=students.open(),

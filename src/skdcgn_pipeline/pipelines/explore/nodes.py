@@ -6,7 +6,7 @@ import pandas as pd
 
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import Artifact
-from skdcgn_pipeline.classifiers.classification import take_classifier
+from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.explorer.bundle import CLASSIFIER_NUMBER, TRAINED_ON, explorer_of_run
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import check_parameters
@@ -26,9 +26,10 @@ def write_explorer(
 ) -> Artifact:
     """Put teacher, students and the first classifier of originals and of counterfactuals into one folder."""
     settings = check_parameters(parameters)
-    folders = run.store.folder("classifier"), run.store.folder("counterfactual")
+    classification = Classification(run, biased_images, settings.classify)
+    composition = settings.compose.resolved(student_samples.num_classes, settings.class_lists)
     classifiers = {
-        name: take_classifier(*folders, name, student_samples, biased_images, settings, CLASSIFIER_NUMBER)
+        name: classification.take(name, student_samples, settings.compose, composition, CLASSIFIER_NUMBER)
         for name in TRAINED_ON
     }
     return run.make(explorer_of_run(teacher, students, classifiers, student_comparison, settings))

@@ -6,7 +6,7 @@ import pandas as pd
 
 from skdcgn_pipeline.artifacts.recipe import Run, build_in
 from skdcgn_pipeline.artifacts.store import Artifact
-from skdcgn_pipeline.classifiers.classification import take_classifier
+from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.export.classifier import ClassifierExport
 from skdcgn_pipeline.export.students import StudentsExport, origin_of_release, origin_of_run
 from skdcgn_pipeline.images.stored import StoredImages
@@ -44,8 +44,9 @@ def export_classifier(
 ) -> Artifact:
     """Write a classifier trained on the students' counterfactuals likewise."""
     settings = check_parameters(parameters)
-    folders = run.store.folder("classifier"), run.store.folder("counterfactual")
-    taken = take_classifier(*folders, STUDENTS, samples, biased_images, settings, settings.export.classifier)
+    classification = Classification(run, biased_images, settings.classify)
+    composition = settings.compose.resolved(samples.num_classes, settings.class_lists)
+    taken = classification.take(STUDENTS, samples, settings.compose, composition, settings.export.classifier)
     return build_in(run.store.folder("export"), ClassifierExport(*taken, origin))
 
 

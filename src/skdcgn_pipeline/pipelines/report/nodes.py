@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skdcgn_pipeline.classifiers.ensemble_study import invariance_in_a_sentence
 from skdcgn_pipeline.metrics.generation import distances_by_class, measures_of_all
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.reporting.report import command_of, render_report, summarise_in_a_sentence
@@ -16,8 +15,6 @@ from skdcgn_pipeline.samples.drawing import SampleShards
 PICTURES = {
     "Invariant classifiers": (
         "classify", "accuracy_chart", "Mean accuracy over seeds on unbiased images, 95 % interval."),
-    "Invariant ensembles": (
-        "ensemble", "invariance_chart", "By head; `mean` is the prediction of all heads together."),
     "Students next to their teacher": (
         "distill", "student_sheet", "The same held-out noise and classes through both, mechanism by mechanism."),
     "Counterfactuals": (
@@ -40,8 +37,6 @@ PICTURES = {
 }  # fmt: skip
 TABLES = {
     "Accuracy": ("classify", "accuracy_summary", "Accuracy in [0, 1] on unbiased images."),
-    "Invariance": (
-        "ensemble", "invariance", "Shares in [0, 1]; the published background gap is that of `without_background`."),
     "Students": (
         "distill", "student_comparison",
         "Held-out noise; L1 in units of the image range; both timed in one process."),
@@ -56,7 +51,7 @@ INPUTS = [*dict.fromkeys(dataset for _, dataset, _ in (*PICTURES.values(), *TABL
 SHOWN_AS = {"Images": measures_of_all, "Images by class": distances_by_class}
 MAX_ROWS = 100
 # As data flows; stages that are run by name alone follow.
-READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify", "ensemble")
+READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify")
 
 
 def write_report(
@@ -70,18 +65,14 @@ def write_report(
     data: dict[str, Any] = {name: one for name, one in zip(INPUTS, shown, strict=True) if one is not None}
     this_run = this_run or {}
     sections = PICTURES | TABLES
-    headline = [
-        tell(data[name])
-        for name, tell in (("accuracy_summary", summarise_in_a_sentence), ("invariance", invariance_in_a_sentence))
-        if name in data
-    ]
+    headline = summarise_in_a_sentence(data["accuracy_summary"]) if "accuracy_summary" in data else ""
     teacher = heldout_samples.artifact.inputs["generator"]
     facts = tell_facts(teacher, this_run, check_parameters(parameters), _num_classifiers(data))
     return render_report(
         parameters,
         {title: (caption, data[name]) for title, (_, name, caption) in PICTURES.items() if name in data},
         shown_tables(data),
-        " ".join(headline),
+        headline,
         ablation_chapter or "",
         facts,
         {title: command_of(this_run, stage, [name]) for title, (stage, name, _) in sections.items()},

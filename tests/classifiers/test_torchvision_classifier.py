@@ -1,4 +1,4 @@
-"""The invariant ensemble: any torchvision trunk, three heads, frozen norms, weights in and out."""
+"""Torchvision's classifiers: any trunk, one head or three, frozen norms, weights from files."""
 
 from __future__ import annotations
 
@@ -6,28 +6,35 @@ import socket
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models, transforms
 
-from skdcgn_pipeline.classifiers.ensemble import InvariantEnsemble, MechanismLogits, load_ensemble
+from skdcgn_pipeline.classifiers.torchvision_classifier import MechanismLogits, TorchvisionClassifier
+from skdcgn_pipeline.parameters import ClassifierNetwork
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.vocabulary import MECHANISMS
 
 TINY = "mobilenet_v3_small"
 
 
-def tiny(frozen_norm: str = "statistics", num_classes: int = 4, architecture: str = TINY) -> InvariantEnsemble:
+def network(
+    architecture: str = TINY, num_classes: int = 4, heads: str = "mechanisms", **settings: object
+) -> TorchvisionClassifier:
+    return TorchvisionClassifier(ClassifierNetwork(architecture=architecture, heads=heads, **settings), num_classes)
+
+
+def tiny(frozen_norm: str = "statistics", **settings: object) -> TorchvisionClassifier:
     torch.manual_seed(0)
-    return InvariantEnsemble(architecture, num_classes, frozen_norm)
+    return network(frozen_norm=frozen_norm, **settings)
 
 
 def images(num_images: int = 2, size: int = 32) -> torch.Tensor:
     return torch.rand(num_images, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def norms(network: nn.Module) -> list[nn.BatchNorm2d]:
-    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+def norms(module: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in module.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 @pytest.mark.parametrize(
@@ -46,22 +53,22 @@ def norms(network: nn.Module) -> list[nn.BatchNorm2d]:
 def test_any_family_of_torchvision_becomes_a_trunk(architecture, features):
     # On the meta device: shapes without arithmetic.
     with torch.device("meta"):
-        ensemble = InvariantEnsemble(architecture, 7).eval()
+        ensemble = network(architecture, 7).eval()
         logits = ensemble(torch.empty(2, 3, 224, 224))
     assert ensemble.feature_dim == features
-    assert [tuple(own.shape) for own in logits] == [(2, 7)] * 3
+    assert [tuple(head.shape) for head in logits] == [(2, 7)] * 3
     assert not [m for m in ensemble.trunk.modules() if isinstance(m, nn.Linear) and m.out_features == 1000]
 
 
 @pytest.mark.parametrize(("architecture", "found"), [("squeezenet1_0", 0), ("googlenet", 3)])
 def test_an_architecture_without_one_last_linear_layer_is_refused(architecture, found):
     with pytest.raises(SettingError, match=rf"ends in one linear layer.*'{architecture}' with {found} of them.*ResNet"):
-        InvariantEnsemble(architecture)
+        network(architecture)
 
 
 def test_an_unknown_architecture_is_refused_with_the_nearest_name():
     with pytest.raises(SettingError, match="Did you mean 'resnet50'"):
-        InvariantEnsemble("resnet500")
+        network("resnet500")
 
 
 def test_nothing_is_downloaded(monkeypatch):
@@ -70,14 +77,19 @@ def test_nothing_is_downloaded(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
-    InvariantEnsemble("resnet18", 3)
+    network("resnet18", 3)
 
 
 def test_means_are_of_all_heads_and_of_all_but_the_background():
     logits = MechanismLogits(torch.tensor([[3.0]]), torch.tensor([[6.0]]), torch.tensor([[30.0]]))
-    assert logits.mean.item() == 13
-    assert logits.without_background.item() == 4.5
-    assert [logits.of(mechanism).item() for mechanism in MECHANISMS] == [3, 6, 30]
+    values = {name: prediction.item() for name, prediction in logits.predictions.items()}
+    assert values == {"": 13, "without background": 4.5, "shape head": 3, "texture head": 6, "background head": 30}
+
+
+def test_one_head_gives_plain_logits():
+    classifier = tiny(heads="class").eval()
+    assert classifier(images()).shape == (2, 4)
+    assert [*classifier.heads] == ["class"]
 
 
 def test_the_trunk_sees_images_normalised_as_torchvision_does():
@@ -91,11 +103,14 @@ def test_logits_are_those_of_the_torchvision_network(tmp_path):
     torch.manual_seed(1)
     reference = models.resnet18().eval()
     torch.save(reference.state_dict(), tmp_path / "weights.pth")
-    ensemble = tiny(num_classes=1000, architecture="resnet18").load_trunk(tmp_path / "weights.pth", heads=True).eval()
+    ensemble = tiny(
+        num_classes=1000, architecture="resnet18", weights=str(tmp_path / "weights.pth"), heads_from_weights=True
+    )
+    ensemble = ensemble.load_weights().eval()
     normalise = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     expected = reference(normalise((images() + 1) / 2))
-    for own in ensemble(images()):
-        torch.testing.assert_close(own, expected)
+    for head in ensemble(images()):
+        torch.testing.assert_close(head, expected)
 
 
 def test_each_head_is_its_own(tmp_path):
@@ -112,16 +127,16 @@ def test_each_head_is_its_own(tmp_path):
 
 def test_heads_are_learnt_anew_unless_asked_otherwise(tmp_path):
     torch.save(models.mobilenet_v3_small().state_dict(), tmp_path / "weights.pth")
-    ensemble = tiny()
+    ensemble = tiny(weights=str(tmp_path / "weights.pth"))
     before = {name: tensor.clone() for name, tensor in ensemble.heads.state_dict().items()}
-    ensemble.load_trunk(tmp_path / "weights.pth")
+    ensemble.load_weights()
     assert all(torch.equal(tensor, before[name]) for name, tensor in ensemble.heads.state_dict().items())
 
 
 def test_the_trunk_is_loaded_from_safetensors_too(tmp_path):
     reference = models.mobilenet_v3_small()
     save_file(reference.state_dict(), tmp_path / "weights.safetensors")
-    ensemble = tiny().load_trunk(tmp_path / "weights.safetensors")
+    ensemble = tiny(weights=str(tmp_path / "weights.safetensors")).load_weights()
     assert torch.equal(ensemble.trunk.features[0][0].weight, reference.features[0][0].weight)
 
 
@@ -156,39 +171,35 @@ def test_frozen_norms_stay_in_eval_mode_while_the_rest_trains():
 
 
 def test_an_unknown_kind_of_frozen_norm_is_refused():
-    with pytest.raises(SettingError, match=r"ensemble\.frozen_norm.*one of statistics, all, none"):
+    with pytest.raises(ValidationError, match="frozen_norm"):
         tiny("statistic")
+
+
+def test_settings_that_do_not_fit_together_are_refused():
+    with pytest.raises(ValidationError, match="'heads_from_weights' needs 'weights'"):
+        ClassifierNetwork(architecture=TINY, heads_from_weights=True)
+    with pytest.raises(ValidationError, match="'digit_cnn' starts from nothing and has one head"):
+        ClassifierNetwork(heads="mechanisms")
 
 
 # --- files ---------------------------------------------------------------------------------------
 
 
-def test_an_ensemble_is_saved_and_loaded_as_it_was(tmp_path):
-    ensemble = tiny("all", 5).eval().to(memory_format=torch.channels_last)
-    ensemble.save(tmp_path / "ensemble.safetensors")
-    loaded = load_ensemble(tmp_path / "ensemble.safetensors")
-    assert loaded.config == {"architecture": TINY, "num_classes": 5, "frozen_norm": "all"}
-    assert not loaded.training
-    assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    expected = ensemble.state_dict()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.state_dict().items())
-
-
 def test_weights_of_another_architecture_are_refused(tmp_path):
     torch.save(models.resnet18().state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(SettingError, match=rf"ensemble\.weights: expected weights of '{TINY}'.*of another one"):
-        tiny().load_trunk(tmp_path / "weights.pth")
+    with pytest.raises(SettingError, match=rf"network\.weights: expected weights of '{TINY}'.*of another one"):
+        tiny(weights=str(tmp_path / "weights.pth")).load_weights()
 
 
 def test_heads_of_other_classes_are_refused(tmp_path):
     torch.save(models.mobilenet_v3_small().state_dict(), tmp_path / "weights.pth")
     with pytest.raises(SettingError, match=r"weight has shape \[4, 1024\].*got 'classifier.3.weight' of shape \[1000"):
-        tiny().load_trunk(tmp_path / "weights.pth", heads=True)
+        tiny(weights=str(tmp_path / "weights.pth"), heads_from_weights=True).load_weights()
 
 
 def test_a_missing_file_of_weights_is_named(tmp_path):
-    with pytest.raises(SettingError, match=r"ensemble\.weights.*nowhere\.pth"):
-        tiny().load_trunk(tmp_path / "nowhere.pth")
+    with pytest.raises(SettingError, match=r"classify\.network\.weights.*nowhere\.pth"):
+        tiny(weights=str(tmp_path / "nowhere.pth")).load_weights()
 
 
 class Evil:
@@ -200,22 +211,13 @@ def test_code_in_a_file_of_weights_is_not_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": Evil()}, tmp_path / "weights.pth")
     with pytest.raises(SettingError, match="nothing of it was executed"):
-        tiny().load_trunk(tmp_path / "weights.pth")
+        tiny(weights=str(tmp_path / "weights.pth")).load_weights()
     assert not (tmp_path / "evil").exists()
-
-
-def test_something_else_is_no_saved_ensemble(tmp_path):
-    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(SettingError, match="expected a saved invariant ensemble"):
-        load_ensemble(tmp_path / "other.safetensors")
-    (tmp_path / "broken.safetensors").write_bytes(b"broken")
-    with pytest.raises(SettingError, match=r"broken\.safetensors, which cannot be used"):
-        load_ensemble(tmp_path / "broken.safetensors")
 
 
 def test_a_transformer_refuses_images_of_another_size():
     with torch.device("meta"):
-        ensemble = InvariantEnsemble("vit_b_16", 2)
+        ensemble = network("vit_b_16", 2)
         with pytest.raises(SettingError, match=r"expected 224 x 224.*got 32 x 32"):
             ensemble(torch.empty(1, 3, 32, 32))
 
@@ -230,4 +232,4 @@ def test_every_parameter_gets_a_gradient():
 def test_logits_are_in_single_precision_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         logits = tiny().eval()(images())
-    assert all(own.dtype == torch.float32 for own in logits)
+    assert all(head.dtype == torch.float32 for head in logits)

@@ -1,0 +1,188 @@
+"""Torchvision's classifiers for images in [-1, 1], with one head or one for each of shape, texture and background.
+
+Source of the heads of mechanisms: CGN (arXiv 2101.06046, section 4.2 and appendix). Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from skdcgn_pipeline.networks.weights_file import first_line, read_state
+from skdcgn_pipeline.parameters import ClassifierNetwork
+from skdcgn_pipeline.runtime.errors import SettingError, check_choice
+from skdcgn_pipeline.vocabulary import MECHANISMS
+
+# What torchvision's networks classify, and how its weights expect images in [0, 1] to be normalised.
+TORCHVISION_CLASSES = 1000
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SETTING = "classify.network"
+ALL_HEADS, WITHOUT_BACKGROUND = "", "without background"
+
+
+class MechanismLogits(NamedTuple):
+    """Logits [N, K] of the three heads, in the order of `MECHANISMS`."""
+
+    shape: Tensor
+    texture: Tensor
+    background: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The prediction for real images [N, K]: the mean of all three."""
+        return (self.shape + self.texture + self.background) / 3
+
+    @property
+    def predictions(self) -> dict[str, Tensor]:
+        """The logits [N, K] of all heads together, of those that do not look at the background, and of each alone."""
+        heads = {f"{mechanism} head": logits for mechanism, logits in zip(MECHANISMS, self, strict=True)}
+        return {ALL_HEADS: self.mean, WITHOUT_BACKGROUND: (self.shape + self.texture) / 2, **heads}
+
+
+def _build_trunk(architecture: str, setting: str) -> tuple[nn.Module, str, int]:
+    """Return a torchvision network without its last linear layer, that layer's name, and its inputs.
+
+    Raises:
+        SettingError: If torchvision has no such classifier, or it does not end in one linear layer.
+    """
+    from torchvision import models  # slow to import
+
+    known = models.list_models(module=models)
+    check_choice(f"{setting}.architecture", architecture, known)
+    # These two build auxiliary classifiers and return more than a tensor while they train.
+    options = {"init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
+    network = models.get_model(architecture, weights=None, **options)
+    last = [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == TORCHVISION_CLASSES
+    ]
+    if len(last) != 1:
+        raise SettingError(
+            f"{setting}.architecture",
+            f"a network that ends in one linear layer of {TORCHVISION_CLASSES} outputs",
+            f"'{architecture}' with {len(last)} of them",
+            "Choose for example a ResNet, ConvNeXt, EfficientNet, MobileNet or ViT.",
+        )
+    name, layer = last[0]
+    parent, _, own_name = name.rpartition(".")
+    setattr(network.get_submodule(parent), own_name, nn.Identity())
+    return network, name, layer.in_features
+
+
+class TorchvisionClassifier(nn.Module):
+    """Classify images [N, 3, H, W] in [-1, 1] by their class, or by shape, texture and background.
+
+    In training mode, batch norm keeps using the statistics it came with, unless `frozen_norm` is `none`:
+    counterfactuals look unlike real images and would spoil them. As in the published training, its scale
+    and shift are learnt like any weight; `all` freezes these too. Networks without batch norm are not
+    touched.
+
+    Args:
+        settings: Architecture, heads, and what of batch norm a training leaves alone; weights are not loaded.
+        num_classes: Outputs of each head.
+        setting: What errors call the settings.
+
+    Raises:
+        SettingError: If the architecture is unknown or does not end in one linear layer.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self, settings: ClassifierNetwork, num_classes: int = TORCHVISION_CLASSES, setting: str = SETTING
+    ) -> None:
+        super().__init__()
+        self.settings, self.setting = settings, setting
+        self.trunk, self.head_name, self.feature_dim = _build_trunk(settings.architecture, setting)
+        heads = MECHANISMS if settings.by_mechanism else ("class",)
+        self.heads = nn.ModuleDict({head: nn.Linear(self.feature_dim, num_classes) for head in heads})
+        # A vision transformer fits images of one size alone.
+        self.image_size: int | None = getattr(self.trunk, "image_size", None)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(DEVIATION).view(1, 3, 1, 1), persistent=False)
+        if settings.frozen_norm == "all":
+            for norm in self._norms():
+                norm.requires_grad_(False)
+
+    def _norms(self) -> list[_BatchNorm]:
+        return [module for module in self.modules() if isinstance(module, _BatchNorm)]
+
+    def train(self, mode: bool = True) -> TorchvisionClassifier:
+        """Set the mode; frozen batch norms stay in eval mode."""
+        super().train(mode)
+        if self.settings.frozen_norm != "none":
+            for norm in self._norms():
+                norm.eval()
+        return self
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the heads see [N, feature_dim], of images [N, 3, H, W] in [-1, 1].
+
+        Raises:
+            SettingError: If the architecture is made for images of another size.
+        """
+        if self.image_size is not None and tuple(images.shape[-2:]) != (self.image_size, self.image_size):
+            raise SettingError(
+                "images.image_size",
+                f"{self.image_size} x {self.image_size}, the only size '{self.settings.architecture}' knows",
+                " x ".join(map(str, images.shape[-2:])),
+                "Resize the images, or choose a convolutional architecture.",
+            )
+        return self.trunk(((images + 1) / 2 - self.mean) / self.deviation)
+
+    def forward(self, images: Tensor) -> Tensor | MechanismLogits:
+        """Return logits [N, K], of every head where there are several; in single precision whatever the trunk is."""
+        features = self.features(images)
+        logits = [head(features).float() for head in self.heads.values()]
+        return MechanismLogits(*logits) if self.settings.by_mechanism else logits[0]
+
+    def load_weights(self) -> TorchvisionClassifier:
+        """Load the file that the settings name, if any; returns the same network.
+
+        It is a .pth or .safetensors file of plain tensors; nothing in it is executed. The heads stay as they are and
+        are learnt anew, as published, unless `heads_from_weights`.
+
+        Raises:
+            SettingError: If the file is missing, damaged or belongs to another architecture.
+        """
+        if self.settings.weights is None:
+            return self
+        path, architecture, setting = Path(self.settings.weights), self.settings.architecture, f"{self.setting}.weights"
+        state = _read_state(path, setting)
+        last = {name: state.pop(f"{self.head_name}.{name}", None) for name in ("weight", "bias")}
+        remedy = f"Give torchvision's state dict of '{architecture}', or name the architecture that it is of."
+        try:
+            self.trunk.load_state_dict(state)
+        except RuntimeError as error:
+            cause = str(error).strip().splitlines()[-1].strip()[:160]  # torch says it last
+            got = f"{path}, which is of another one ({cause})"
+            raise SettingError(setting, f"weights of '{architecture}'", got, remedy) from error
+        for head in self.heads.values() if self.settings.heads_from_weights else ():
+            for name, parameter in head.named_parameters():
+                tensor = last[name]
+                if tensor is None or tensor.shape != parameter.shape:
+                    got = "none" if tensor is None else f"'{self.head_name}.{name}' of shape {list(tensor.shape)}"
+                    wanted = f"a last layer whose {name} has shape {list(parameter.shape)} in {path}"
+                    raise SettingError(setting, wanted, got, "Or let the heads be learnt anew.")
+                with torch.no_grad():
+                    parameter.copy_(tensor)
+        return self
+
+
+def _read_state(path: Path, setting: str) -> dict[str, Tensor]:
+    """Read the tensors of a file; its errors name the setting."""
+    try:
+        return dict(read_state(path)[0])
+    except SettingError as error:
+        raise SettingError(
+            setting,
+            "a file of plain tensors (safetensors or a state dict)",
+            f"{path}, which cannot be used ({first_line(error.__cause__ or error)}); nothing of it was executed",
+            "Correct the path, or get the file again.",
+        ) from error

@@ -1,1 +1,0 @@
-"""Train the invariant ensembles of ImageNet and measure them."""

@@ -13,7 +13,7 @@ from configuration import read_folder
 from skdcgn_pipeline import InvariantClassifier, StudentCGN, load_teacher
 from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import sha256_of_file
-from skdcgn_pipeline.classifiers.training import build_classifier
+from skdcgn_pipeline.classifiers.training import ClassifierRecipe, class_lesson
 from skdcgn_pipeline.export import programs
 from skdcgn_pipeline.export.classifier import ClassifierExport
 from skdcgn_pipeline.export.students import (
@@ -134,7 +134,9 @@ def exported_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return torch.rand(batch_size, 3, 32, 32) * 2 - 1, torch.arange(batch_size) % 3
 
     settings = ClassifierFit(num_images=12, batch_size=6)
-    trained, network = build_classifier(store, {"test": 1}, lambda: draw, settings, 0, Compute(device="cpu"), 3)
+    lessons = [class_lesson(draw, settings)]
+    recipe = ClassifierRecipe({"test": 1}, lambda: lessons, settings, 0, Compute(device="cpu"), 3)
+    trained, network = build_in(store, recipe)
     classifier = InvariantClassifier.of(network, ["a", "b", "c"])
     accuracy = [{"split": "test", "subset": "all", "accuracy": 0.5, "num_images": 1234}]
     return build_in(store / "export", ClassifierExport(trained, classifier, accuracy, ORIGIN)).directory

@@ -10,14 +10,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from kedro.framework.startup import bootstrap_project
-from skdcgn_pipeline.pipelines.scale import is_without_its_stage
 
 from pipelines.running import PROJECT, Place, artifacts_in, untouched_mlflow
 from skdcgn_pipeline.cli import cli
 from skdcgn_pipeline.explorer import page
 from skdcgn_pipeline.explorer.bundle import Explorer, open_explorer
 from skdcgn_pipeline.explorer.scene import Choice
-from skdcgn_pipeline.pipeline_registry import register_pipelines
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.teachers.teacher import load_teacher
 
@@ -61,12 +59,6 @@ def test_a_finished_run_is_opened_by_the_command(
     assert set(views["students"].opinions) == {"originals", "students"}
     assert explorer.scene.generators["students"].noise_dim == load_teacher("digits_cgn").noise_dim
     assert open_explorer(written_folder(place)).card == explorer.card
-
-
-def test_imagenet_has_no_such_classifiers() -> None:
-    explored = register_pipelines()["explore"]
-    assert is_without_its_stage("explore", explored, {"images": {"source": "imagenet"}})
-    assert not is_without_its_stage("explore", explored, {"images": {"source": "mnist"}})
 
 
 def test_the_command_tells_what_is_missing_before_any_work(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

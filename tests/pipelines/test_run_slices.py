@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 
 from pipelines.running import Finished, Place, artifacts_in, content_of, state_of
 from skdcgn_pipeline.artifacts.store import Artifact
+from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.runtime.errors import StudyFailedError
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.released import RELEASED
-from skdcgn_pipeline.studies import training_data
 from skdcgn_pipeline.studies.registry import STUDIES
 from skdcgn_pipeline.teachers.teacher import load_teacher
 
@@ -336,15 +336,15 @@ def test_a_cell_that_fails_ends_the_run_after_everything_is_saved(
 ) -> None:
     place = copied(studied[0], tmp_path)
     params = small_study(opacity=0.5)
-    real, tried = training_data.build_classifier, []
+    real, tried = Classification.train, []
 
-    def fail(*args: Any, **kwargs: Any) -> Any:
-        tried.append(kwargs["title"])
-        if kwargs["title"] == "transformations, shape opacity 0.5, seed 1":
+    def fail(*args: Any) -> Any:
+        tried.append(args[-1])
+        if args[-1] == "transformations, shape opacity 0.5, seed 1":
             raise RuntimeError("no such luck")
-        return real(*args, **kwargs)
+        return real(*args)
 
-    monkeypatch.setattr(training_data, "build_classifier", fail)
+    monkeypatch.setattr(Classification, "train", fail)
     known = {run.info.run_id for run in place.runs()}
     with pytest.raises(StudyFailedError) as caught:
         place.run(params=params, pipeline_names=["ablation"])
@@ -373,9 +373,7 @@ def test_a_cell_that_fails_ends_the_run_after_everything_is_saved(
 
     # Again, without the failure: only this one is computed.
     tried.clear()
-    monkeypatch.setattr(
-        training_data, "build_classifier", lambda *args, **own: tried.append(own["title"]) or real(*args, **own)
-    )
+    monkeypatch.setattr(Classification, "train", lambda *args: tried.append(args[-1]) or real(*args))
     place.run(params=params, pipeline_names=["ablation"])
     assert tried == ["transformations, shape opacity 0.5, seed 1"]
     assert len(pd.read_csv(place.saved("07_tables/*/ablation_failures.csv"))) == 0

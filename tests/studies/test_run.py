@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import Ablation, ClassifierFit, Compute, Distill, LossWeights, Prepare, Teacher
 from skdcgn_pipeline.runtime import progress
@@ -287,8 +288,8 @@ def test_finished_units_are_not_computed_again(surroundings, monkeypatch):
     assert all(result.seconds is not None and not result.error for result in first)
     before = {path: path.stat().st_mtime_ns for path in surroundings.stores.rglob("*") if path.suffix != ".lock"}
 
-    for name in ("build_classifier", "measure_classifier"):
-        monkeypatch.setattr(training_data, name, refuse)
+    monkeypatch.setattr(Classification, "train", refuse)
+    monkeypatch.setattr(training_data, "measure_classifier", refuse)
     told.clear()
     second = run_units(units, surroundings, choose_engine(1), told.append)
 
@@ -333,13 +334,13 @@ def test_a_unit_that_fails_leaves_the_others_alone(with_damaged_students, surrou
 
     # With the samples mended, only what failed is computed.
     computed: list[str] = []
-    real = training_data.build_classifier
+    real = Classification.train
 
-    def build(*args: Any, **kwargs: Any) -> Any:
-        computed.append(kwargs["title"])
-        return real(*args, **kwargs)
+    def train(*args: Any) -> Any:
+        computed.append(args[-1])
+        return real(*args)
 
-    monkeypatch.setattr(training_data, "build_classifier", build)
+    monkeypatch.setattr(Classification, "train", train)
     mended = run_units(units, surroundings, choose_engine(1), ignore)
     assert computed == [f"source, {name}, seed 0" for name in names[1:]]
     assert not any(result.error for result in mended)
@@ -442,7 +443,7 @@ def test_own_students_are_distilled_once_for_each_seed_and_measured(surroundings
         assert 0 < facts["l1_foreground"] < 2
     assert results[0]["facts"]["mask_iou"] != results[1]["facts"]["mask_iou"], "each seed has students of its own"
     # The study `size` has the same trio among its cells.
-    monkeypatch.setattr(training_data, "build_classifier", refuse)
+    monkeypatch.setattr(Classification, "train", refuse)
     same = workplace.run(Unit(cell("size", "students compact 2-2-2"), 0))
     assert same == results[0]
 

@@ -97,7 +97,7 @@ def explorer_of_run(
     Args:
         teacher: The teacher.
         students: Distilled from it.
-        classifiers: What `take_classifier` returns, by `TRAINED_ON`.
+        classifiers: What `Classification.take` returns, by `TRAINED_ON`.
         comparison: Fidelity and costs by mechanism.
         parameters: All settings.
     """

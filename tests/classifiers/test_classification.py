@@ -22,9 +22,9 @@ from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute, Prepare
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError
-from skdcgn_pipeline.samples.drawing import SampleShards, draw_samples
+from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.teachers.cgn import MnistCGN
-from tiny import build_biased_images
+from tiny import build_biased_images, draw_samples
 
 CPU = Compute(device="cpu")
 FIT = ClassifierFit(num_images=16, batch_size=8)

@@ -10,12 +10,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+from kedro.config import OmegaConfigLoader
 from kedro.framework.startup import bootstrap_project
 from mlflow.entities import Run
 
@@ -42,6 +45,27 @@ def untouched_mlflow() -> Iterator[None]:
             mlflow.end_run()
         mlflow.set_tracking_uri(None)
         os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+
+
+@cache
+def know_project() -> None:
+    """Tell Kedro of the project; each further time it would register all pipelines anew."""
+    bootstrap_project(PROJECT)
+
+
+@contextmanager
+def settings_read_once() -> Iterator[None]:
+    """Read every kind of settings once: Kedro resolves the files anew each of the dozen times that a run asks."""
+    read, settings = OmegaConfigLoader.__getitem__, {}
+
+    def remember(loader: OmegaConfigLoader, key: str) -> dict[str, Any]:
+        if key not in settings:
+            settings[key] = read(loader, key)
+        return deepcopy(settings[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConfigLoader, "__getitem__", remember)
+        yield
 
 
 @dataclass(frozen=True)
@@ -84,8 +108,8 @@ class Place:
         **options: Any,
     ) -> Finished:
         """Run in this process; errors come as they are raised."""
-        bootstrap_project(PROJECT)
-        with pytest.MonkeyPatch.context() as patch, untouched_mlflow():
+        know_project()
+        with pytest.MonkeyPatch.context() as patch, untouched_mlflow(), settings_read_once():
             patch.setenv("SKDCGN_DATA", str(self.data))
             patch.setenv("MLFLOW_TRACKING_URI", self.tracking_uri)
             if assets is not None:

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from kedro.framework.context import KedroContext
 from kedro.framework.project import pipelines
-from kedro.framework.startup import bootstrap_project
-from kedro.io import MemoryDataset
+from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
 
-from pipelines.running import PROJECT, untouched_mlflow
+from pipelines.running import PROJECT, know_project, settings_read_once, untouched_mlflow
 from skdcgn_pipeline.hooks import OPTIONAL_INPUTS
 from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.pipeline_registry import register_pipelines
@@ -155,9 +154,9 @@ def test_environments_are_known() -> None:
 
 @pytest.fixture(scope="module", params=ENVIRONMENTS)
 def context(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KedroContext]:
-    bootstrap_project(PROJECT)
+    know_project()
     folder = tmp_path_factory.mktemp(request.param)
-    with pytest.MonkeyPatch.context() as patch, untouched_mlflow():
+    with pytest.MonkeyPatch.context() as patch, untouched_mlflow(), settings_read_once():
         patch.setenv("SKDCGN_DATA", str(folder / "data"))
         # The database takes seconds to make and is not needed here.
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
@@ -168,10 +167,15 @@ def context(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             yield session.load_context()
 
 
-def test_catalog_names_everything_that_is_kept(context: KedroContext, registered: dict[str, Pipeline]) -> None:
+@pytest.fixture(scope="module")
+def catalog(context: KedroContext) -> DataCatalog:
+    """The catalog, which the context makes anew whenever it is asked."""
+    return context.catalog
+
+
+def test_catalog_names_everything_that_is_kept(catalog: DataCatalog, registered: dict[str, Pipeline]) -> None:
     """Few live in memory alone: the opened teacher, and where things are; any other would be lost silently."""
     names = sorted(set().union(*(pipe.datasets() for pipe in registered.values())))
-    catalog = context.catalog
     datasets = {name: catalog.get(name) for name in names}
 
     in_memory = {
@@ -184,21 +188,23 @@ def test_catalog_names_everything_that_is_kept(context: KedroContext, registered
     assert in_memory == {"run", "teacher", "surroundings", "image_folders", "this_run", "pruning"}
 
 
-def test_everything_is_kept_below_the_data_root(context: KedroContext, registered: dict[str, Pipeline]) -> None:
+def test_everything_is_kept_below_the_data_root(
+    context: KedroContext, catalog: DataCatalog, registered: dict[str, Pipeline]
+) -> None:
     names = sorted(set().union(*(pipe.datasets() for pipe in registered.values())))
     root = Path(context.config_loader["globals"]["data"])
-    kept = {n: Path(str(d._filepath)) for n in names if hasattr(d := context.catalog.get(n), "_filepath")}
+    kept = {n: Path(str(d._filepath)) for n in names if hasattr(d := catalog.get(n), "_filepath")}
 
     assert len(kept) > 25
     assert not {name: path for name, path in kept.items() if not path.is_relative_to(root)}
     assert len(set(kept.values())) == len(kept), "two datasets share a file"
 
 
-def test_every_parameter_of_a_node_is_there(context: KedroContext, registered: dict[str, Pipeline]) -> None:
+def test_every_parameter_of_a_node_is_there(catalog: DataCatalog, registered: dict[str, Pipeline]) -> None:
     needed = set().union(*(pipe.inputs() for pipe in registered.values()))
     needed = {name for name in needed if name.startswith("params:")}
 
-    assert needed <= set(context.catalog.keys())
+    assert needed <= set(catalog.keys())
 
 
 def test_kedro_knows_the_same_pipelines(context: KedroContext) -> None:

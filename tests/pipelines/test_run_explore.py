@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from kedro.framework.startup import bootstrap_project
 
-from pipelines.running import PROJECT, Place, artifacts_in, untouched_mlflow
+from pipelines.running import PROJECT, Place, artifacts_in, know_project, untouched_mlflow
 from skdcgn_pipeline.cli import cli
 from skdcgn_pipeline.explorer import page
 from skdcgn_pipeline.explorer.bundle import Explorer, open_explorer
@@ -43,7 +42,7 @@ def test_a_finished_run_is_opened_by_the_command(
     monkeypatch.setattr(page, "import_gradio", lambda: None)
     monkeypatch.setenv("SKDCGN_DATA", str(place.data))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", place.tracking_uri)
-    bootstrap_project(PROJECT)
+    know_project()
     monkeypatch.chdir(PROJECT)
     with untouched_mlflow():
         told = CliRunner().invoke(cli, ["explore", "--env", "test", "--no-browser", "--port", "7999"])

@@ -58,7 +58,7 @@ def together(stores: Path, samples: Path, mechanism: str, own: Distill) -> Stude
     """Return what two processes made; nothing is computed here."""
 
     recipe = recipe_of(samples, mechanism, own)
-    assert Store(stores).has(recipe), "two processes made a student of another identity"
+    assert Store(stores).path(recipe).is_dir(), "two processes made a student of another identity"
     return Store(stores).make(recipe)
 
 

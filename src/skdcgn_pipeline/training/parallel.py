@@ -172,7 +172,7 @@ class _SumOverProcesses(torch.autograd.Function):
         return total
 
 
-@torch.compiler.disable
+@torch._disable_dynamo  # `torch.compiler.disable` would import the compiler, which takes seconds, at once
 def _sum_over_processes(own: Tensor) -> Tensor:
     return _SumOverProcesses.apply(own)
 

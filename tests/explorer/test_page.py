@@ -9,7 +9,6 @@ import re
 import socket
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,41 +39,40 @@ def pixels_of(element: str) -> np.ndarray:
 
 
 def test_pictures_are_enlarged_without_smoothing():
-    image = torch.tensor([-1.0, 0.0, 0.5, 1.0]).view(1, 1, 2, 2)
-    shown = pixels_of(str(page.words().picture(page.encoded(image), "a 'mask' & more")))
+    mask = (torch.tensor([-1.0, 0.0, 0.5, 1.0]).view(1, 1, 2, 2) + 1) / 2
+    view = View(MechanismImages(mask, *(torch.zeros(1, 3, 2, 2) for _ in range(2))), {})
+    shown = pixels_of(page.tell("picture", page.encoded(view, "shape"), "a 'mask' & more"))
 
     assert shown.shape == (192, 192, 3)
     assert [int(shown[row, column, 0]) for row in (0, 95) for column in (0, 95)] == [0, 0, 0, 0]
     assert [int(shown[row, column, 2]) for row, column in ((0, 96), (96, 0), (191, 191))] == [128, 191, 255]
-    assert 'alt="a &#39;mask&#39; &amp; more"' in page.words().picture("", "a 'mask' & more")
+    assert 'alt="a &#39;mask&#39; &amp; more"' in page.tell("picture", "", "a 'mask' & more")
 
 
 def test_large_pictures_stay_as_they_are():
-    assert pixels_of(str(page.words().picture(page.encoded(torch.zeros(1, 3, 256, 256)), ""))).shape == (256, 256, 3)
+    view = View(MechanismImages(*(torch.zeros(1, n, 256, 256) for n in (1, 3, 3))), {})
+    assert pixels_of(page.tell("picture", page.encoded(view, "composite"), "")).shape == (256, 256, 3)
 
 
 def test_times_say_how_they_were_taken():
-    told = page.tell_times(TIMINGS)
+    told = page.tell("times", TIMINGS, torch.get_num_threads(), 50)
     assert f"{torch.get_num_threads()} thread" in told
     assert "median of five turns" in told
     for cell in ("not alone", "0.5 ms", "3.0 times", "16.0 times", "64", "all, composed"):
         assert f"<td>{cell}</td>" in told
-    assert "1 ms alone, 0.125 ms of 64 at once; 16.0 times faster" in page.tell_speed(TIMINGS, "students")
-    assert "faster" not in page.tell_speed(TIMINGS, "teacher")
+    assert "1 ms alone, 0.125 ms of 64 at once; 16.0 times faster" in page.tell("speed", "students", TIMINGS)
+    assert "faster" not in page.tell("speed", "teacher", TIMINGS)
 
 
 def test_what_a_bundle_names_is_escaped():
     opinion = Opinion({"<b>": 1.0}, "<b>", ())
-    assert "says &lt;b&gt;, reads none" in page.tell_opinion(opinion, "students")
-    view = View(
-        MechanismImages(*(torch.zeros(1, n, 4, 4) for n in (1, 3, 3))), torch.zeros(1, 3, 4, 4), {"students": opinion}
-    )
-    strip = page.tell_strip({"teacher": [view, view]}, "composite")
+    assert "says &lt;b&gt;, reads none" in page.tell("opinion", opinion, "students")
+    view = View(MechanismImages(*(torch.zeros(1, n, 4, 4) for n in (1, 3, 3))), {"students": opinion})
+    strip = page.tell("strip", {"teacher": [view, view]}, "composite")
     assert strip.count("&lt;b&gt;") == 2
     assert "<b>" not in strip
-    assert "&lt;i&gt;" in page.words().introduction({"source": "<i>", "variant": ""}, True)
-    classes = SimpleNamespace(classes={0: "<u>"})
-    assert "shape of &lt;u&gt;" in page.tell_view("teacher", view, Choice(0, 0, 0, 0), classes)
+    assert "&lt;i&gt;" in page.tell("introduction", {"source": "<i>", "variant": ""}, True)
+    assert "shape of &lt;u&gt;" in page.tell("view", "teacher", view, Choice(0, 0, 0, 0), {0: "<u>"})
 
 
 def test_the_whole_page_is_drawn():

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
 from html import escape
 from importlib.resources import files
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from skdcgn_pipeline.explorer import DEFAULT_PORT
 from skdcgn_pipeline.explorer.bundle import TRAINED_ON, Explorer
-from skdcgn_pipeline.explorer.scene import SECONDS_PER_TURN, TEACHER, Choice, Opinion, Scene, Timing, View, check_seed
+from skdcgn_pipeline.explorer.scene import SECONDS_PER_TURN, Choice, Scene, View, check_seed
 from skdcgn_pipeline.reporting.pictures import signed_images
 from skdcgn_pipeline.reporting.report import embed
 from skdcgn_pipeline.reporting.templates import template
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.pixels import encode_images
-from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS, STUDENTS
+from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 
 logger = logging.getLogger(__name__)
 
@@ -30,19 +30,30 @@ HOST, PORTS_TRIED = "127.0.0.1", 100
 NUM_STEPS = 9
 SHOWN_PIXELS = 192  # of small images, enlarged by whole pixels
 TOP_CLASSES = 3
-# What is shown at first: in double_colored, colours that differ.
-FIRST_SEED, FIRST_CLASSES = 0, (3, 0, 1)
-LAST_SEED, LAST_CLASSES = 1, (8, 4, 6)
-SHOWN = (*MECHANISMS, COMPOSITE)
+# Seed and classes of what is shown at first: in double_colored, colours that differ.
+FIRST, LAST = (0, (3, 0, 1)), (1, (8, 4, 6))
 TITLES = {**{mechanism: IMAGE_OF_MECHANISM[mechanism] for mechanism in MECHANISMS}, COMPOSITE: COMPOSITE}
 CLASSIFIERS = {TRAINED_ON[0]: "biased originals", TRAINED_ON[1]: "the students' counterfactuals"}
 
 PACKAGE = "skdcgn_pipeline.explorer"
 
 
-def words() -> Any:
-    """Return the macros of the page's template, which escape what they are given."""
-    return template("explorer/page.html.j2").module
+@cache
+def _macros() -> Any:
+    shared = {"encoded": encoded, "titles": TITLES, "classifiers": CLASSIFIERS, "mechanisms": MECHANISMS}
+    return template("explorer/page.html.j2").make_module(shared)
+
+
+def tell(macro: str, *values: Any) -> str:
+    """Return what a macro of the page's template makes of values, which it escapes."""
+    return str(getattr(_macros(), macro)(*values))
+
+
+def encoded(view: View, shown: str) -> str:
+    """Return a view's picture of a mechanism or the composite, as a PNG file in base64, enlarged without smoothing."""
+    pixels = encode_images(COMPOSITE, signed_images(view.images, shown).expand(-1, 3, -1, -1))[0].transpose(1, 2, 0)
+    scale = max(1, SHOWN_PIXELS // pixels.shape[0])
+    return embed(pixels.repeat(scale, 0).repeat(scale, 1), optimize=False)
 
 
 def import_gradio() -> Any:
@@ -61,105 +72,80 @@ def import_gradio() -> Any:
     return gradio
 
 
-# --- pictures and words ----------------------------------------------------------------------------
+class Handlers:
+    """What the page's controls call: each takes values of the controls and returns what is shown.
+
+    Args:
+        scene: What is shown.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    def draw(self, *values: Any) -> list[Any]:
+        """Draw a choice: for each generator its pictures, then for each classifier the verdict and probabilities."""
+        choice = Choice(*values)
+        shown: list[Any] = []
+        for name, view in self.scene.draw(choice).items():
+            shown.append(tell("view", name, view, choice, self.scene.classes))
+            for trained_on, opinion in view.opinions.items():
+                shown += [tell("opinion", opinion, trained_on), dict(opinion.probabilities)]
+        return shown
+
+    def interpolate(self, *values: Any) -> str:
+        """Draw what lies between two choices."""
+        return tell("strip", self.scene.interpolate(Choice(*values[:4]), Choice(*values[4:8]), NUM_STEPS), values[8])
+
+    def measure(self) -> list[str]:
+        """Time all generators: the table, then each one's in a few words."""
+        timings = self.scene.measure()
+        times = tell("times", timings, torch.get_num_threads(), round(1000 * SECONDS_PER_TURN))
+        return [times, *(tell("speed", name, timings) for name in self.scene.generators)]
 
 
-def encoded(image: Tensor) -> str:
-    """Return an image [1, 1 or 3, H, W] in [-1, 1] as a PNG file in base64, enlarged without smoothing."""
-    pixels = encode_images(COMPOSITE, image.expand(-1, 3, -1, -1))[0].transpose(1, 2, 0)
-    scale = max(1, SHOWN_PIXELS // pixels.shape[0])
-    return embed(pixels.repeat(scale, 0).repeat(scale, 1), optimize=False)
+def _inputs_of(scene: Scene, choice: Choice, suffix: str) -> list[Any]:
+    gr = import_gradio()
+    classes = [(name, number) for number, name in scene.classes.items()]
+    inputs = [gr.Number(choice.seed, label=f"Noise{suffix}", precision=0, min_width=110)]
+    for mechanism in MECHANISMS:
+        label = f"{mechanism.capitalize()}{suffix}"
+        inputs.append(gr.Dropdown(classes, value=choice.class_of(mechanism), label=label, min_width=110))
+    return inputs
 
 
-def image_of(view: View, shown: str) -> Tensor:
-    """Return a mechanism's image or the composite, in [-1, 1]."""
-    return view.composite if shown == COMPOSITE else signed_images(view.images, shown)
+def _html(text: str, **options: Any) -> Any:
+    return import_gradio().HTML(text, elem_classes="explorer", **options)
 
 
-def tell_view(name: str, view: View, choice: Choice, scene: Scene) -> str:
-    """Return the four pictures of a generator."""
-    pictures = []
-    for shown in SHOWN:
-        of_class = "" if shown == COMPOSITE else f": {shown} of {scene.classes[choice.class_of(shown)]}"
-        pictures.append((encoded(image_of(view, shown)), TITLES[shown] + of_class))
-    return str(words().view(name, pictures))
+def _generator(name: str, values: Iterator[Any], speed: str, num_classifiers: int) -> tuple[Any, list[Any]]:
+    """Lay out what a generator draws; returns where its speed is, and where what `Handlers.draw` gives of it."""
+    gr = import_gradio()
+    outputs = []
+    with gr.Column(elem_id=name, elem_classes="one-of-two"):
+        speed_output = _html(speed)
+        with gr.Row():
+            with gr.Column(scale=5, min_width=320):
+                outputs.append(_html(next(values)))
+            for _ in range(num_classifiers):
+                with gr.Column(scale=2, min_width=210):
+                    outputs.append(_html(next(values)))
+                    shown = {"num_top_classes": TOP_CLASSES, "show_heading": False, "show_label": False}
+                    outputs.append(gr.Label(next(values), **shown))
+    return speed_output, outputs
 
 
-def mark_of(opinion: Opinion) -> str:
-    """Return the class of the style that stands for what is read."""
-    return opinion.reads[0] if opinion.reads else "nothing"
+def _told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Tell on the page what is wrong with an input, and leave what is shown."""
+    gr = import_gradio()
 
+    def call(*values: Any) -> Any:
+        try:
+            return function(*values)
+        except SettingError as error:
+            gr.Warning(escape(str(error)), title="This cannot be drawn")
+            return gr.skip()
 
-def tell_opinion(opinion: Opinion, trained_on: str) -> str:
-    """Return in words what a classifier reads."""
-    return str(words().opinion(opinion, CLASSIFIERS[trained_on], mark_of(opinion)))
-
-
-def tell_strip(views: Mapping[str, Sequence[View]], shown: str) -> str:
-    """Return the pictures between two choices and what the classifiers say about each composite."""
-    num_steps = len(next(iter(views.values())))
-    rows = []
-    for name, steps in views.items():
-        opinions = {
-            CLASSIFIERS[trained_on]: [(mark_of(view.opinions[trained_on]), view.opinions[trained_on]) for view in steps]
-            for trained_on in steps[0].opinions
-        }
-        pictures = [encoded(image_of(view, shown)) for view in steps]
-        rows.append({"name": name, "shown": TITLES[shown], "pictures": pictures, "opinions": opinions})
-    return str(words().strip([step / (num_steps - 1) for step in range(num_steps)], rows))
-
-
-def tell_times(timings: Sequence[Timing]) -> str:
-    """Return the times per image as a table, with how they were taken."""
-    rows = []
-    for timing in timings:
-        what = "all, composed" if timing.what == COMPOSITE else TITLES[timing.what]
-        costs = [_milliseconds(timing.milliseconds[name]) for name in (TEACHER, STUDENTS)]
-        faster = "" if timing.ratio is None else f"{timing.ratio:.1f} times"
-        rows.append([what, timing.batch_size, *costs, faster])
-    return str(words().times(rows, torch.get_num_threads(), round(1000 * SECONDS_PER_TURN)))
-
-
-def _milliseconds(value: float | None) -> str:
-    return "not alone" if value is None else f"{value:.3g} ms"
-
-
-def tell_speed(timings: Sequence[Timing], name: str) -> str:
-    """Return in a few words what an image of a generator costs, alone and in the largest batch."""
-    whole = [timing for timing in timings if timing.what == COMPOSITE]
-    costs = ", ".join(
-        f"{_milliseconds(timing.milliseconds[name])} "
-        + ("alone" if timing.batch_size == 1 else f"of {timing.batch_size} at once")
-        for timing in whole
-    )
-    return str(words().speed(name, costs, whole[-1].ratio if name == STUDENTS else None))
-
-
-def tell_figures(card: Mapping[str, Any]) -> str:
-    """Return fidelity and size of the students, and accuracy of the classifiers, as the run measured them."""
-    rows = []
-    for row in card["fidelity_and_costs"]:
-        counts = [row[f"{role}_parameters"] for role in ("teacher", "student")]
-        rows.append(
-            [
-                TITLES.get(row["mechanism"], "all"),
-                *("unknown" if count is None else f"{count:,}" for count in counts),
-                f"{row['l1']:.3f}" if row["mechanism"] != "all" else "",
-                "" if row["mask_iou"] is None else f"{row['mask_iou']:.3f}",
-            ]
-        )
-    accuracies = [
-        (CLASSIFIERS[name], next(row["accuracy"] for row in classifier["accuracy"] if _is_whole_test(row)))
-        for name, classifier in card["classifiers"].items()
-    ]
-    return str(words().figures(rows, accuracies, card["seed"]))
-
-
-def _is_whole_test(row: Mapping[str, Any]) -> bool:
-    return row["split"] == "test" and row["subset"] == "all"
-
-
-# --- the page --------------------------------------------------------------------------------------
+    return call
 
 
 def draw_page(explorer: Explorer) -> Any:
@@ -169,104 +155,39 @@ def draw_page(explorer: Explorer) -> Any:
         SettingError: If gradio is not installed.
     """
     gr = import_gradio()
-    scene, timings = explorer.scene, explorer.scene.measure()
+    scene, handlers = explorer.scene, Handlers(explorer.scene)
     numbers = list(scene.classes)
-    choices = [(name, number) for number, name in scene.classes.items()]
-    first = Choice(FIRST_SEED, *(numbers[place % len(numbers)] for place in FIRST_CLASSES))
-    last = Choice(LAST_SEED, *(numbers[place % len(numbers)] for place in LAST_CLASSES))
-
-    def draw(*values: Any) -> list[Any]:
-        choice = Choice(*values)
-        views = scene.draw(choice)
-        shown: list[Any] = []
-        for name, view in views.items():
-            shown.append(tell_view(name, view, choice, scene))
-            for trained_on, opinion in view.opinions.items():
-                shown += [tell_opinion(opinion, trained_on), dict(opinion.probabilities)]
-        return shown
-
-    def interpolate(*values: Any) -> str:
-        here, there, shown = Choice(*values[:4]), Choice(*values[4:8]), values[8]
-        return tell_strip(scene.interpolate(here, there, NUM_STEPS), shown)
-
-    def measure() -> list[str]:
-        measured = scene.measure()
-        return [tell_times(measured), *(tell_speed(measured, name) for name in scene.generators)]
-
-    def told(function: Callable[..., Any]) -> Callable[..., Any]:
-        """Tell on the page what is wrong with an input, and leave what is shown."""
-
-        def call(*values: Any) -> Any:
-            try:
-                return function(*values)
-            except SettingError as error:
-                gr.Warning(escape(str(error)), title="This cannot be drawn")
-                return gr.skip()
-
-        return call
-
-    def html(value: Any, **options: Any) -> Any:
-        return gr.HTML(str(value), elem_classes="explorer", **options)
-
-    def inputs_of(choice: Choice, suffix: str) -> list[Any]:
-        seed = gr.Number(choice.seed, label=f"Noise{suffix}", precision=0, min_width=110)
-        return [
-            seed,
-            *(
-                gr.Dropdown(
-                    choices, value=choice.class_of(mechanism), label=f"{mechanism.capitalize()}{suffix}", min_width=110
-                )
-                for mechanism in MECHANISMS
-            ),
-        ]
-
-    drawn = draw(*vars(first).values())
+    first, last = (Choice(seed, *(numbers[n % len(numbers)] for n in classes)) for seed, classes in (FIRST, LAST))
+    drawn, (table, *speeds) = iter(handlers.draw(*vars(first).values())), handlers.measure()
     with gr.Blocks(title=f"Explorer: {explorer.card['name']}", analytics_enabled=False) as page:
-        html(words().introduction(explorer.card, all(scene.mixes_classes(name) for name in (TEACHER, STUDENTS))))
+        mixes_classes = all(scene.mixes_classes(name) for name in scene.generators)
+        _html(tell("introduction", explorer.card, mixes_classes))
         with gr.Row():
-            chosen = inputs_of(first, "")
+            chosen = _inputs_of(scene, first, "")
             new_noise = gr.Button("New noise", variant="primary", min_width=110, elem_classes="press")
-        outputs, speeds = [], []
-        values = iter(drawn)
-        for name in scene.generators:
-            with gr.Column(elem_id=name, elem_classes="one-of-two"):
-                speeds.append(html(tell_speed(timings, name)))
-                with gr.Row():
-                    with gr.Column(scale=5, min_width=320):
-                        outputs.append(html(next(values)))
-                    for _ in scene.classifiers:
-                        with gr.Column(scale=2, min_width=210):
-                            outputs.append(html(next(values)))
-                            outputs.append(
-                                gr.Label(
-                                    next(values), num_top_classes=TOP_CLASSES, show_heading=False, show_label=False
-                                )
-                            )
-        html(words().interpolation_title(MECHANISMS))
+        rows = [
+            _generator(name, drawn, speed, len(scene.classifiers))
+            for name, speed in zip(scene.generators, speeds, strict=True)
+        ]
+        _html(tell("interpolation_title"))
         with gr.Row():
-            target = inputs_of(last, " at the end")
-        shown = gr.Radio(
-            [(TITLES[one], one) for one in (COMPOSITE, *MECHANISMS)], value=COMPOSITE, label="Show", container=False
-        )
-        strip = html(interpolate(*vars(first).values(), *vars(last).values(), COMPOSITE), elem_id="strip")
-        html("<h2>What an image costs</h2>")
-        times = html(tell_times(timings), elem_id="times")
+            target = _inputs_of(scene, last, " at the end")
+        titles = [(TITLES[what], what) for what in (COMPOSITE, *MECHANISMS)]
+        shown = gr.Radio(titles, value=COMPOSITE, label="Show", container=False)
+        strip = _html(handlers.interpolate(*vars(first).values(), *vars(last).values(), COMPOSITE), elem_id="strip")
+        _html("<h2>What an image costs</h2>")
+        times = _html(table, elem_id="times")
         again = gr.Button("Measure again", size="sm", elem_classes="press")
-        html(tell_figures(explorer.card))
+        _html(tell("figures", explorer.card))
 
         quietly = {"show_progress": "hidden", "api_visibility": "private"}
-        new_noise.click(told(lambda seed: check_seed(seed) + 1), chosen[0], chosen[0], **quietly)
-        gr.on([one.change for one in chosen], told(draw), chosen, outputs, trigger_mode="always_last", **quietly)
-        everything = [*chosen, *target, shown]
-        gr.on(
-            [one.change for one in everything],
-            told(interpolate),
-            everything,
-            strip,
-            trigger_mode="always_last",
-            **quietly,
-        )
-        again.click(measure, None, [times, *speeds], api_visibility="private")
+        latest = {"trigger_mode": "always_last", **quietly}
+        new_noise.click(_told(lambda seed: check_seed(seed) + 1), chosen[0], chosen[0], **quietly)
+        outputs = [output for _, of_generator in rows for output in of_generator]
+        gr.on([control.change for control in chosen], _told(handlers.draw), chosen, outputs, **latest)
+        controls = [*chosen, *target, shown]
+        gr.on([control.change for control in controls], _told(handlers.interpolate), controls, strip, **latest)
+        again.click(handlers.measure, None, [times, *(speed for speed, _ in rows)], api_visibility="private")
     return page
 
 
@@ -278,18 +199,13 @@ def free_port(port: int) -> int:
     """
     if not 0 < port < 65536:
         raise SettingError("--port", "a number from 1 to 65535", port, f"Leave it out for {DEFAULT_PORT}.")
-    for one in range(port, min(port + PORTS_TRIED, 65536)):
-        with socket.socket() as probe:
+    for candidate in range(port, min(port + PORTS_TRIED, 65536)):
+        with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
-            try:
-                probe.bind((HOST, one))
-            except OSError as error:
-                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                    raise
-                continue
-        if one != port:
-            logger.warning("Port %d is taken or not ours to use: the explorer is on %d.", port, one)
-        return one
+            probe.bind((HOST, candidate))
+            if candidate != port:
+                logger.warning("Port %d is taken or not ours to use: the explorer is on %d.", port, candidate)
+            return candidate
     raise SettingError("--port", "a free port", f"{port} and the next, all taken", "Name another one.")
 
 

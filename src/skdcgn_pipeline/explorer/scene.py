@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,9 +63,12 @@ class Opinion:
     @property
     def verdict(self) -> str:
         """In words, what the classifier reads the class from."""
-        if not self.reads:
-            return "reads none of the three"
-        return "reads the " + " or the ".join(self.reads)
+        return "reads the " + " or the ".join(self.reads) if self.reads else "reads none of the three"
+
+    @property
+    def mark(self) -> str:
+        """The class of the style that stands for what is read."""
+        return self.reads[0] if self.reads else "nothing"
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,16 @@ class View:
 
     Attributes:
         images: Of the mechanisms; N = 1.
-        composite: [1, 3, H, W] in [-1, 1].
         opinions: By what the classifier was trained on.
     """
 
     images: MechanismImages
-    composite: Tensor
     opinions: Mapping[str, Opinion]
+
+    @property
+    def composite(self) -> Tensor:
+        """Their composite, [1, 3, H, W] in [-1, 1]."""
+        return compose(self.images)
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ class Scene:
         self.generators: dict[str, CounterfactualGenerator] = {TEACHER: teacher, STUDENTS: students.fused()}
         self.classifiers = dict(classifiers)
         self.num_classes = teacher.num_classes
-        labels = next((own.labels for own in self.classifiers.values()), [str(n) for n in range(self.num_classes)])
+        labels = next((c.labels for c in self.classifiers.values()), [str(n) for n in range(self.num_classes)])
         self.classes = {number: labels[number] for number in (range(self.num_classes) if classes is None else classes)}
 
     def mixes_classes(self, name: str) -> bool:
@@ -180,29 +187,26 @@ class Scene:
             SettingError: As `check`.
         """
         here, there = (noise_of(self.generators[TEACHER], self.check(choice).seed) for choice in (first, last))
-        shares = torch.linspace(0, 1, num_steps)
+        shares, one_hot = torch.linspace(0, 1, num_steps), torch.eye(self.num_classes)
         noise = torch.cat([turned(here, there, share) for share in shares.tolist()])
         views = {}
         for name, generator in self.generators.items():
             if isinstance(generator, MixesClasses):
-                images = generator.render_mixtures(noise, {m: self._mixed(m, first, last, shares) for m in MECHANISMS})
+                ends = {m: (one_hot[first.class_of(m)], one_hot[last.class_of(m)]) for m in MECHANISMS}
+                weights = {m: torch.lerp(*pair, shares[:, None]) for m, pair in ends.items()}
+                images = generator.render_mixtures(noise, weights)
             else:
-                ends = torch.tensor([[one.class_of(m) for m in MECHANISMS] for one in (first, last)])
-                images = generator.render(noise, MechanismLabels.of(ends[(shares >= 0.5).long()]))
+                labels = torch.tensor([[choice.class_of(m) for m in MECHANISMS] for choice in (first, last)])
+                images = generator.render(noise, MechanismLabels.of(labels[(shares >= 0.5).long()]))
             views[name] = self._look_at(images, [first, last])
         return views
-
-    def _mixed(self, mechanism: str, first: Choice, last: Choice, shares: Tensor) -> Tensor:
-        """Return weights [N, num_classes] of the classes of a mechanism."""
-        ends = torch.eye(self.num_classes)[[first.class_of(mechanism), last.class_of(mechanism)]]
-        return torch.lerp(ends[0], ends[1], shares[:, None])
 
     def _look_at(self, images: MechanismImages, choices: Sequence[Choice]) -> list[View]:
         """Compose images and ask the classifiers."""
         composites = compose(images)
-        said = {name: self._opinions(network, composites, choices) for name, network in self.classifiers.items()}
+        opinions = {name: self._opinions(network, composites, choices) for name, network in self.classifiers.items()}
         return [
-            View(images[row : row + 1], composites[row : row + 1], {name: own[row] for name, own in said.items()})
+            View(images[row : row + 1], {name: of_images[row] for name, of_images in opinions.items()})
             for row in range(len(composites))
         ]
 
@@ -212,10 +216,10 @@ class Scene:
         with torch.no_grad():
             probabilities = classifier((composites + 1) / 2)
         opinions = []
-        for own in probabilities:
-            says = classifier.labels[int(own.argmax())]
-            reads = tuple(m for m in MECHANISMS if any(self.classes[one.class_of(m)] == says for one in choices))
-            opinions.append(Opinion(dict(zip(classifier.labels, own.tolist(), strict=True)), says, reads))
+        for of_image in probabilities:
+            says = classifier.labels[int(of_image.argmax())]
+            reads = tuple(m for m in MECHANISMS if any(self.classes[c.class_of(m)] == says for c in choices))
+            opinions.append(Opinion(dict(zip(classifier.labels, of_image.tolist(), strict=True)), says, reads))
         return opinions
 
     def measure(self, batch_sizes: Sequence[int] = BATCH_SIZES, seconds: float = SECONDS_PER_TURN) -> list[Timing]:
@@ -234,19 +238,14 @@ class Scene:
             noise = torch.randn(shape, generator=torch_generator(0, "explorer-cost"))
             labels = torch.arange(batch_size) % self.num_classes
             for what in (*MECHANISMS, COMPOSITE):
-                calls: dict[str, Callable[[], Any]] = {}
-                for name, generator in self.generators.items():
-                    call = render_call(generator, None if what == COMPOSITE else what, noise, labels)
-                    if call is not None:
-                        calls[name] = composed(call) if what == COMPOSITE else call
-                rates = measure_rates(calls, batch_size, seconds)
-                rows.append(
-                    Timing(
-                        what,
-                        batch_size,
-                        {name: 1000 / rates[name] if name in rates else None for name in self.generators},
-                    )
-                )
+                mechanism = None if what == COMPOSITE else what
+                calls = {name: render_call(own, mechanism, noise, labels) for name, own in self.generators.items()}
+                known = {name: call for name, call in calls.items() if call is not None}
+                if what == COMPOSITE:
+                    known = {name: partial(_composed, call) for name, call in known.items()}
+                rates = measure_rates(known, batch_size, seconds)
+                costs = {name: 1000 / rates[name] if name in rates else None for name in self.generators}
+                rows.append(Timing(what, batch_size, costs))
         return rows
 
 
@@ -262,6 +261,5 @@ def check_seed(seed: Any) -> int:
     return seed
 
 
-def composed(render: Callable[[], MechanismImages]) -> Callable[[], Tensor]:
-    """Return a call that renders all mechanisms and composes them."""
-    return lambda: compose(render())
+def _composed(render: Callable[[], MechanismImages]) -> Tensor:
+    return compose(render())

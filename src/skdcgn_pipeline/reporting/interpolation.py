@@ -103,9 +103,10 @@ def draw_interpolation(
     steps = {name: render_steps(generator, settings, seed, compute) for name, generator in generators.items()}
     rows = []
     for name, images in steps.items():
-        firsts = [step[:1] for step in images]
-        rows += [(f"{name}, {m}", torch.cat([signed_images(first, m) for first in firsts])) for m in settings.changing]
-        rows.append((f"{name}, {COMPOSITE}", torch.cat([compose(first) for first in firsts])))
+        rows += [
+            (f"{name}, {what}", torch.cat([signed_images(step[:1], what) for step in images]))
+            for what in (*settings.changing, COMPOSITE)
+        ]
     for name, generator in generators.items():
         if isinstance(generator, MixesClasses):
             turning = render_steps(generator, settings, seed, compute, turning=True)

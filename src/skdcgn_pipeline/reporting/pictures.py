@@ -28,9 +28,10 @@ from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.samples.pixels import from_bytes
 from skdcgn_pipeline.students.trio import StudentCGN
-from skdcgn_pipeline.vocabulary import MECHANISMS
+from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
 
 Picture = np.ndarray
+SHOWN = (*MECHANISMS, COMPOSITE)
 PIXELS_PER_PIXEL = 2  # small images are shown at twice their size
 LARGEST_ENLARGED = 64
 COLOUR_OF = {"originals": "#9a9a9a", "teacher": "#3b6ea5", "students": "#d9822b", "baseline": "#7a5195"}
@@ -72,19 +73,18 @@ def rasterise(figure: Figure) -> Picture:
         return np.asarray(image.convert("RGB"))
 
 
-def signed_images(images: MechanismImages, mechanism: str) -> Tensor:
-    """Return the images of a mechanism in [-1, 1], masks too."""
-    return images.mask * 2 - 1 if mechanism == "shape" else images.of(mechanism)
+def signed_images(images: MechanismImages, shown: str) -> Tensor:
+    """Return the images of a mechanism, masks too, or the `COMPOSITE`, in [-1, 1]."""
+    if shown == COMPOSITE:
+        return compose(images)
+    return images.mask * 2 - 1 if shown == "shape" else images.of(shown)
 
 
 def draw_student_sheet(students: StudentCGN, heldout: SampleShards, num_examples: int) -> Picture:
     """Draw teacher above student for every mechanism and the composite, on held-out noise."""
     mine, theirs = first_images(students, heldout, num_examples)
-    rows = []
-    for mechanism in MECHANISMS:
-        rows.append((f"{mechanism}, teacher", signed_images(theirs, mechanism)))
-        rows.append((f"{mechanism}, student", signed_images(mine, mechanism)))
-    rows += [("composite, teacher", compose(theirs)), ("composite, student", compose(mine))]
+    pairs = (("teacher", theirs), ("student", mine))
+    rows = [(f"{what}, {role}", signed_images(images, what)) for what in SHOWN for role, images in pairs]
     return draw_sheet(rows, "The same noise through teacher and students, never trained on")
 
 
@@ -92,8 +92,7 @@ def draw_teacher_sheet(cgn: CounterfactualGenerator, num_examples: int, seed: in
     """Draw what a trained teacher makes of random noise, class by class."""
     noise = torch.randn(num_examples, cgn.noise_dim, generator=torch_generator(seed, "teacher-sheet"))
     images = cgn.render(noise, torch.arange(num_examples) % cgn.num_classes)
-    rows = [(mechanism, signed_images(images, mechanism)) for mechanism in MECHANISMS]
-    return draw_sheet([*rows, ("composite", compose(images))], "The trained teacher")
+    return draw_sheet([(what, signed_images(images, what)) for what in SHOWN], "The trained teacher")
 
 
 def draw_counterfactual_sheet(sets: dict[str, CounterfactualShards], num_examples: int) -> Picture:

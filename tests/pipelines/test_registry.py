@@ -22,7 +22,6 @@ from skdcgn_pipeline.studies.registry import STUDIES
 BY_NAME_ONLY = [
     "fetch",
     "teacher",
-    "ensemble",
     "ablation",
     "baseline",
     "benchmark",
@@ -44,7 +43,11 @@ def registered() -> dict[str, Pipeline]:
 
 
 def test_every_stage_is_registered(registered: dict[str, Pipeline]) -> None:
-    assert set(registered) == {*STAGES, "classify_originals", "__default__"}
+    assert set(registered) == {*STAGES, "classify_originals", "ensemble", "__default__"}
+
+
+def test_classifiers_of_imagenet_are_those_of_every_image_set(registered: dict[str, Pipeline]) -> None:
+    assert registered["ensemble"].describe() == registered["classify"].describe()
 
 
 def test_originals_alone_are_classified_without_a_teacher(registered: dict[str, Pipeline]) -> None:
@@ -185,7 +188,7 @@ def test_catalog_names_everything_that_is_kept(catalog: DataCatalog, registered:
         and name != "parameters"
         and not name.startswith("params:")
     }
-    assert in_memory == {"run", "teacher", "surroundings", "image_folders", "this_run", "pruning"}
+    assert in_memory == {"run", "teacher", "surroundings", "this_run", "pruning"}
 
 
 def test_everything_is_kept_below_the_data_root(
@@ -208,4 +211,4 @@ def test_every_parameter_of_a_node_is_there(catalog: DataCatalog, registered: di
 
 
 def test_kedro_knows_the_same_pipelines(context: KedroContext) -> None:
-    assert set(pipelines.keys()) == {*STAGES, "classify_originals", "__default__"}
+    assert set(pipelines.keys()) == {*STAGES, "classify_originals", "ensemble", "__default__"}

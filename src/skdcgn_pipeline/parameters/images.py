@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from skdcgn_pipeline.parameters.base import Count, Settings
 
+IMAGENET = "imagenet"
 BIASES = ("colored", "double_colored", "wildlife")
 BIASED_SOURCES = ("digits", "mnist", "fashion_mnist")
 
@@ -41,7 +42,7 @@ class Images(Settings):
         if (self.source == "folder") != (self.folder is not None):
             got = f"source '{self.source}' with folder {self.folder!r}"
             raise ValueError(f"'folder' names the images of the source 'folder', and of no other; got {got}")
-        if (self.source == "imagenet") != bool(self.folders):
+        if (self.source == IMAGENET) != bool(self.folders):
             raise ValueError(f"'folders' names those of the source 'imagenet', and of no other; got '{self.source}'")
         if self.folders and not (self.folders.get("train") and self.folders.get("validation")):
             raise ValueError("'folders' needs 'train' and 'validation'")

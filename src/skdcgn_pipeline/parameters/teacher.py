@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from skdcgn_pipeline.parameters.base import Bounds, Count, Decay, Fraction, Positive, Settings, Weight
 
+IMAGENET_CGN = "imagenet_cgn"  # the teacher that may come in several files
+
 
 class TeacherFit(Settings):
     """How the `teacher` pipeline trains a CGN of the MNIST architecture (method of CGN, section 4.1).
@@ -97,7 +99,7 @@ class Teacher(Settings):
                 raise ValueError("a custom file needs 'noise_dim', 'num_classes' and 'image_size'")
         elif self.factory is not None:
             raise ValueError(f"'factory' belongs to name 'custom', got name {self.name!r}")
-        if self.name == "imagenet_cgn":
+        if self.name == IMAGENET_CGN:
             if self.weights is None:
                 raise ValueError("name 'imagenet_cgn' needs 'weights': the published checkpoint, or its parts")
         elif self.truncation is not None:

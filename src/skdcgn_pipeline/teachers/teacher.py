@@ -28,6 +28,7 @@ from skdcgn_pipeline.mechanisms import (
 )
 from skdcgn_pipeline.networks.weights_file import first_line, read_state
 from skdcgn_pipeline.parameters import Teacher
+from skdcgn_pipeline.parameters.teacher import IMAGENET_CGN
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.teachers.cgn import MnistCGN
@@ -184,7 +185,7 @@ def load_teacher(
                 "neither",
                 "See 'Bring your own teacher' in the README.",
             )
-    elif name == "imagenet_cgn":
+    elif name == IMAGENET_CGN:
         teacher = load_imagenet_cgn(weights, DEFAULT_TRUNCATION if truncation is None else truncation)
     else:
         teacher = _load_mnist_cgn(teacher_path(name, weights, variant, assets), variant)
@@ -249,7 +250,7 @@ def identify_teacher(
         module = importlib.import_module(factory.partition(":")[0])
         source = inspect.getsource(module)
         return {"name": name, "factory": factory, "sha256": hashlib.sha256(source.encode()).hexdigest()}
-    if name == "imagenet_cgn":
+    if name == IMAGENET_CGN:
         files = files_of_parts(weights)
         digests = {path: sha256_of_file(path) for path in set(files.values())}
         sha256 = {prefix: digests[path] for prefix, path in files.items()}
@@ -265,7 +266,7 @@ def teacher_file(settings: Teacher, variant: str, assets: str) -> Path | None:
     Raises:
         SettingError: If it is absent.
     """
-    if settings.factory or isinstance(settings.weights, dict) or settings.name == "imagenet_cgn":
+    if settings.factory or isinstance(settings.weights, dict) or settings.name == IMAGENET_CGN:
         return None
     return teacher_path(settings.name, settings.weights, variant, assets)
 

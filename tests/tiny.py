@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards, CounterfactualsRecipe
+from skdcgn_pipeline.images.image_set import ImagesInMemory, Split
 from skdcgn_pipeline.images.recipes import image_set_recipe
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
@@ -85,6 +86,18 @@ def store_counterfactuals(store: Path, *of_recipe: Any) -> CounterfactualShards:
 def build_biased_images(store: Path, assets: str, settings: Prepare, variant: str, seed: int) -> StoredImages:
     """Make the biased digits in a folder."""
     return build_in(store, image_set_recipe(Images(), settings, variant, assets, seed))
+
+
+def biased_split(
+    images: Tensor, labels: Tensor, foreground_index: Tensor, background_index: Tensor, collision: Tensor
+) -> Split:
+    """Return coloured shapes, [N, 3, H, W] uint8, as a split, as `apply_bias` does."""
+    attributes = {
+        "foreground_index": foreground_index,
+        "background_index": background_index,
+        "collision": collision.long(),
+    }
+    return Split("test", "test", ImagesInMemory(images), labels, attributes)
 
 
 def num_rows_kept(groups: RowGroups) -> int:

@@ -27,10 +27,10 @@ from skdcgn_pipeline.classifiers.accuracy import (
 )
 from skdcgn_pipeline.classifiers.torchvision_classifier import MechanismLogits, TorchvisionClassifier
 from skdcgn_pipeline.images.batches import batches_in_order
-from skdcgn_pipeline.images.bias import biased_split
 from skdcgn_pipeline.images.image_set import ImagesInMemory, Split
 from skdcgn_pipeline.parameters import ClassifierNetwork, Compute
 from skdcgn_pipeline.runtime.errors import SettingError
+from tiny import biased_split
 
 
 class BrightnessClassifier(nn.Module):

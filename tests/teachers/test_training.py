@@ -11,7 +11,6 @@ import torch
 from torch.nn import functional as F
 
 from skdcgn_pipeline.artifacts.recipe import Run, Store, build_in
-from skdcgn_pipeline.images.bias import biased_split
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import (
@@ -33,7 +32,7 @@ from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher
 from skdcgn_pipeline.teachers.training import TeacherRecipe, fit_style_network, open_vgg16_features
 from skdcgn_pipeline.training.task import train
-from tiny import TinyTeacher, build_biased_images
+from tiny import TinyTeacher, biased_split, build_biased_images
 
 CPU = Compute(device="cpu")
 

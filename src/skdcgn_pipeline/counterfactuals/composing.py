@@ -130,11 +130,7 @@ class CounterfactualPool:
         return cls(MechanismImages(**images), labels, samples["shape"].num_classes, sorted(classes))
 
     def _classes_of(self, mechanism: str, composition: Composition) -> Tensor:
-        """Return the classes that a counterfactual mechanism draws from.
-
-        Raises:
-            SettingError: If the composition names a class that the pool lacks.
-        """
+        """Return the classes that a counterfactual mechanism draws from; refuses those that the pool lacks."""
         wanted = getattr(composition.classes, mechanism)
         if wanted is None:
             return self.classes

@@ -306,11 +306,7 @@ def _bring_from_mirror(asset: Asset, path: Path, source: str) -> str | None:
 
 
 def _bring_from_address(asset: Asset, path: Path, url: str, unpack: str | None) -> str | None:
-    """Download, unpack, check and put in place; returns what is wrong with the content, if anything.
-
-    Raises:
-        DownloadError: If the download does not succeed.
-    """
+    """Download, unpack, check and put in place; returns what is wrong with the content, if anything."""
     part, unpacked = part_of(path), path.with_name(path.name + ".unpacked")
     while True:
         resumed = download(url, path, asset.name, asset.size if unpack is None else None)

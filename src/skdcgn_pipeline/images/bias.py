@@ -16,9 +16,8 @@ from torch import Tensor
 from skdcgn_pipeline.images.assets import DEFAULT_ASSETS, names_below, require_assets
 from skdcgn_pipeline.images.grey import IMAGE_SIZE, GreyImages
 from skdcgn_pipeline.images.image_set import ImagesInMemory, Split
+from skdcgn_pipeline.parameters.images import BIASES
 from skdcgn_pipeline.runtime.errors import check_choice
-
-VARIANTS = ("colored", "double_colored", "wildlife")
 
 # Class means of the digit colours of `colored`, RGB 0-255.
 COLORED_MEANS = (
@@ -66,18 +65,6 @@ def _flat(colours: tuple[tuple[int, int, int], ...]) -> Tensor:
     return torch.tensor(colours, dtype=torch.float32) / 255
 
 
-def biased_split(
-    images: Tensor, labels: Tensor, foreground_index: Tensor, background_index: Tensor, collision: Tensor
-) -> Split:
-    """Return coloured shapes, [N, 3, H, W] uint8, as a split, named and used as its makers say (`test` here)."""
-    attributes = {
-        "foreground_index": foreground_index,
-        "background_index": background_index,
-        "collision": collision.long(),
-    }
-    return Split("test", "test", ImagesInMemory(images), labels, attributes)
-
-
 def apply_bias(
     grey: GreyImages,
     variant: str,
@@ -91,47 +78,43 @@ def apply_bias(
 
     Args:
         grey: The shapes of one split.
-        variant: A name in `VARIANTS`.
+        variant: A name in `parameters.images.BIASES`.
         biased: The colour or texture follows the class (training); otherwise it is independent.
         generator: Source of every random choice.
         binarise_threshold: A pixel above it belongs to the shape (double_colored, wildlife).
         assets: The asset folder; only wildlife needs its textures.
 
     Returns:
-        The coloured shapes, in the same order. `foreground_index` is the class whose colour or texture a shape has,
-        `background_index` the same for the background, -1 where it is always black; `collision`, whether it has
-        the background's colour and is nearly invisible.
+        The coloured shapes, in the same order, as a split `test`. `foreground_index` is the class whose colour or
+        texture a shape has, `background_index` the same for the background, -1 where it is always black;
+        `collision`, whether it has the background's colour and is nearly invisible.
 
     Raises:
         SettingError: If the variant is unknown or its textures are absent.
     """
-    check_choice("variant", variant, VARIANTS)
+    check_choice("variant", variant, BIASES)
     num_images, labels = len(grey), grey.labels
     foreground = labels if biased else torch.from_numpy(generator.integers(0, NUM_COLOURS, num_images))
     background = labels if biased else torch.from_numpy(generator.integers(0, NUM_COLOURS, num_images))
     collision = torch.zeros(num_images, dtype=torch.bool)
+    mask = (grey.images > binarise_threshold)[:, None]  # [N, 1, H, W]
     if variant == "colored":
         noise = torch.from_numpy(generator.standard_normal((num_images, 3), np.float32)) * COLORED_VARIANCE**0.5
         colour = (_flat(COLORED_MEANS)[foreground] + noise).clamp_(0, 1)
-        images = to_bytes(grey.images[:, None] * colour[:, :, None, None])
-        return biased_split(images, labels, foreground, torch.full_like(labels, -1), collision)
-
-    mask = (grey.images > binarise_threshold)[:, None]  # [N, 1, H, W]
-    if variant == "double_colored":
+        images, background = to_bytes(grey.images[:, None] * colour[:, :, None, None]), torch.full_like(labels, -1)
+    elif variant == "double_colored":
         palette = _flat(DOUBLE_COLORED_BACKGROUNDS)
         noise = torch.from_numpy(generator.standard_normal((2, num_images, 3), np.float32)) * DOUBLE_COLORED_SD
         object_index = (foreground - OBJECT_COLOUR_SHIFT) % NUM_COLOURS
-        object_colour = to_bytes(palette[object_index] + noise[0])
-        background_colour = to_bytes(palette[background] + noise[1])
         collision = object_index == background
-        images = torch.where(mask, object_colour[:, :, None, None], background_colour[:, :, None, None])
-        return biased_split(images, labels, foreground, background, collision)
-
-    crops = {}
-    for part, index in (("object", foreground), ("background", background)):
-        crops[part] = _crop_textures(read_textures(Path(assets), part), index.numpy(), generator)
-    images = torch.where(mask, crops["object"], crops["background"])
-    return biased_split(images, labels, foreground, background, collision)
+        colours = (to_bytes(palette[object_index] + noise[0]), to_bytes(palette[background] + noise[1]))
+        images = torch.where(mask, *(colour[:, :, None, None] for colour in colours))
+    else:
+        parts = {"object": foreground, "background": background}
+        crops = [_crop_textures(read_textures(Path(assets), part), i.numpy(), generator) for part, i in parts.items()]
+        images = torch.where(mask, *crops)
+    attributes = {"foreground_index": foreground, "background_index": background, "collision": collision.long()}
+    return Split("test", "test", ImagesInMemory(images), labels, attributes)
 
 
 def read_textures(assets: Path, part: str) -> np.ndarray:

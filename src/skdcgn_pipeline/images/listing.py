@@ -289,11 +289,7 @@ def _read_metadata(path: Path) -> pd.DataFrame:
 
 
 def _find_masks(folder: Path, root: Path, table: pd.DataFrame) -> dict[str, Path]:
-    """Return the mask of each image that has one, looked for below the split's folder and below the whole.
-
-    Raises:
-        SettingError: If one is not there.
-    """
+    """Return the mask of each image that has one, looked for below the split's folder and below the whole."""
     masks = {}
     for name, mask in table.get(MASK_FILE_NAME, pd.Series(dtype=str)).items():
         if not mask:

@@ -215,11 +215,7 @@ class FolderImagesRecipe(Recipe[StoredImages]):
         return tuple(to_bytes(crop_centre(picture, self.image_size, self.resize)) for picture in pictures)
 
     def _refuse(self, split: ListedSplit, faults: dict[int, str]) -> None:
-        """Refuse faulty images, or tell of them.
-
-        Raises:
-            SettingError: If there are some that may not be left out, or nothing else is left.
-        """
+        """Refuse images that may not be left out, or where nothing else is left; warn of others."""
         shown = some_of([f"{split.names[row]} ({fault})" for row, fault in faults.items()])
         where = f"of {len(split)} in {split.root}"
         if faults and not self.skip_unreadable:

@@ -98,21 +98,12 @@ class Progress:
 
     def finish(self) -> None:
         """Say how long it took, when this run did any of it."""
-        if self.done > self._first:
+        if (units := self.done - self._first) > 0:
             if self._stream.isatty():
                 self._stream.write("\r\x1b[2K")
             seconds = time.perf_counter() - self._start
-            rate = (self.done - self._first) / max(seconds, 1e-9)
-            logger.info(
-                "%s: %s %s in %.0f s, %s %s/s%s",
-                self.title,
-                f"{self.done - self._first:,}",
-                self.unit,
-                seconds,
-                _rounded(rate),
-                self.unit,
-                self.remark(),
-            )
+            rate = f"{_rounded(units / max(seconds, 1e-9))} {self.unit}/s"
+            logger.info(f"{self.title}: {units:,} {self.unit} in {seconds:.0f} s, {rate}{self.remark()}")
 
     def interrupt(self) -> None:
         """Raise the error that ends an interrupted loop.

@@ -25,11 +25,6 @@ def take_images(images: Tensor, rows: Tensor) -> Tensor:
     return images.flatten(1).index_select(0, rows).view(len(rows), *images.shape[1:])
 
 
-def decode_mask(mask: Tensor) -> Tensor:
-    """Turn uint8 masks into floating point in [0, 1]."""
-    return mask.float().mul_(MASK_SCALE)
-
-
 def take_decoded_images(mechanism: str, images: Tensor, rows: Tensor, offsets: Tensor | None = None) -> Tensor:
     """Return `decode_images` of some rows, their patches shifted by offsets [B, 2]; see `take_decoded`."""
     scale, shift = (MASK_SCALE, 0.0) if mechanism == "shape" else (IMAGE_SCALE, IMAGE_SHIFT)
@@ -38,7 +33,7 @@ def take_decoded_images(mechanism: str, images: Tensor, rows: Tensor, offsets: T
 
 def decode_images(mechanism: str, images: Tensor) -> Tensor:
     """Turn stored uint8 images of a mechanism, or composites, into their range: [0, 1] for shape, else [-1, 1]."""
-    return decode_mask(images) if mechanism == "shape" else from_bytes(images)
+    return images.float().mul_(MASK_SCALE) if mechanism == "shape" else from_bytes(images)
 
 
 def encode_images(mechanism: str, images: Tensor) -> np.ndarray:

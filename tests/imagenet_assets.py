@@ -9,15 +9,39 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.utils.spectral_norm import SpectralNorm
 from torchvision import models
 
-from skdcgn_pipeline.teachers.imagenet_cgn import make_miniature
+from skdcgn_pipeline.runtime.compute import place
+from skdcgn_pipeline.runtime.seeding import seeded
+from skdcgn_pipeline.teachers.imagenet_cgn import ImageNetCGN, make_random
 
 SIZE = 32
 WNIDS = [f"n{number:08d}" for number in range(10)]
 IN9 = ("dog", "bird", "vehicle")
 CATEGORIES = {"cat": [0, 1], "dog": [2, 3, 4], "car": [9]}
 ARCHITECTURE = "shufflenet_v2_x0_5"
+
+
+@torch.no_grad()
+def make_miniature(truncation: float = 0.5, seed: int = 0) -> ImageNetCGN:
+    """Return a small CGN of the same classes whose images vary: 32 px, 10 classes, noise of length 4.
+
+    Its random weights are orthogonal, and its spectral norms exact.
+    """
+    cgn = place(make_random("miniature", truncation), "cpu", torch.contiguous_format)
+    with seeded(seed, "imagenet-miniature"):
+        for module in cgn.modules():
+            for parameter in module.parameters(recurse=False):
+                if parameter.ndim > 1:
+                    torch.nn.init.orthogonal_(parameter)
+            for hook in module._forward_pre_hooks.values():
+                if isinstance(hook, SpectralNorm):
+                    matrix = hook.reshape_weight_to_matrix(getattr(module, f"{hook.name}_orig"))
+                    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+                    getattr(module, f"{hook.name}_u").copy_(left[:, 0])
+                    getattr(module, f"{hook.name}_v").copy_(right[0])
+    return place(cgn, "cpu", torch.channels_last)
 
 
 def write_images(folder: Path, names: list[str], seed: int = 0) -> None:

@@ -164,13 +164,13 @@ def shift_patches(images: Tensor, offsets: Tensor) -> Tensor:
     return take_decoded(images, torch.arange(len(images)), 1, 0, within)
 
 
-def check_images(images: MechanismImages, num_images: int, image_size: int, owner: str = "teacher") -> None:
+def check_images(images: MechanismImages, num_images: int, image_size: int) -> None:
     """Refuse images that break the generator's contract.
 
     Raises:
         SettingError: If a shape, type or range is wrong, or a value is not finite.
     """
-    remedy = f"Make the {owner}'s `render` return MechanismImages before the patch shift."
+    remedy = "Make the teacher's `render` return MechanismImages before the patch shift."
     for mechanism in MECHANISMS:
         name = IMAGE_OF_MECHANISM[mechanism]
         image = getattr(images, name, None)
@@ -178,11 +178,11 @@ def check_images(images: MechanismImages, num_images: int, image_size: int, owne
         lowest = 0.0 if mechanism == "shape" else -1.0
         if not isinstance(image, Tensor) or tuple(image.shape) != expected_shape:
             got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-            raise SettingError(f"{owner} {name}", f"a tensor of shape {expected_shape}", got, remedy)
+            raise SettingError(f"teacher {name}", f"a tensor of shape {expected_shape}", got, remedy)
         if not image.is_floating_point():
-            raise SettingError(f"{owner} {name}", "floating point values", image.dtype, remedy)
+            raise SettingError(f"teacher {name}", "floating point values", image.dtype, remedy)
         if not torch.isfinite(image).all():
-            raise SettingError(f"{owner} {name}", "finite values", "NaN or infinity", remedy)
+            raise SettingError(f"teacher {name}", "finite values", "NaN or infinity", remedy)
         if image.min() < lowest - 1e-3 or image.max() > 1 + 1e-3:
             got = f"values in [{image.min().item():.3g}, {image.max().item():.3g}]"
-            raise SettingError(f"{owner} {name}", f"values in [{lowest:g}, 1]", got, remedy)
+            raise SettingError(f"teacher {name}", f"values in [{lowest:g}, 1]", got, remedy)

@@ -12,23 +12,21 @@ import torch
 from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.metrics import generation
+from skdcgn_pipeline.metrics import pairs as module
 from skdcgn_pipeline.metrics.features import FeatureSpace, Seen
 from skdcgn_pipeline.metrics.generation import (
     ALL,
     COLUMNS,
     Generation,
     GenerationRecipe,
-    ImageBatch,
     ImageStatistics,
     compare_images,
     distances_by_class,
-    first_images,
     generation_metrics,
-    heldout_pairs,
-    measure_likeness,
     measures_of_all,
 )
 from skdcgn_pipeline.metrics.likeness import StreamedGaussian, frechet_distance
+from skdcgn_pipeline.metrics.pairs import first_images, heldout_pairs, measure_likeness
 from skdcgn_pipeline.parameters import GenerationMetrics
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.drawing import SampleShards
@@ -70,14 +68,13 @@ def students() -> StudentCGN:
 
 def batches_of(images: torch.Tensor, labels: torch.Tensor, size: int, mask: torch.Tensor | None = None):
     masks = [None] * len(images) if mask is None else mask.split(size)
-    for part, own, covered in zip(images.split(size), labels.split(size), masks, strict=False):
-        yield ImageBatch(part, own, covered)
+    yield from zip(images.split(size), labels.split(size), masks, strict=False)
 
 
 def statistics_of(images: torch.Tensor, labels: torch.Tensor, size: int = 9, settings=SETTINGS, mask=None):
     statistics = ImageStatistics(len(images), 3, PIXELS, settings, 0)
     for batch in batches_of(images, labels, size, mask):
-        statistics.update(batch)
+        statistics.update(*batch)
     return statistics
 
 
@@ -132,7 +129,7 @@ def test_more_classes_than_memory_are_refused():
     wide = FeatureSpace(lambda images: Seen(torch.zeros(len(images), 2048), torch.zeros(len(images), 2)), "wide")
     statistics = ImageStatistics(2, 1000, wide, SETTINGS, 0)
     with pytest.raises(SettingError, match=r"at most 128 classes with 2048 features.*1000 classes"):
-        statistics.update(ImageBatch(torch.zeros(2, 3, 4, 4), torch.zeros(2).long()))
+        statistics.update(torch.zeros(2, 3, 4, 4), torch.zeros(2).long())
 
 
 def test_a_sample_of_the_features_is_kept(monkeypatch):
@@ -181,7 +178,7 @@ def test_composites_have_the_patch_shifts_that_are_recorded(heldout):
 
 
 def test_heldout_images_are_rendered_in_batches_of_their_own_noise(heldout, monkeypatch):
-    monkeypatch.setattr(generation, "BATCH", 7)
+    monkeypatch.setattr(module, "BATCH", 7)
     teacher = TinyTeacher()
     rendered, stored = first_images(teacher, heldout, 16)
     assert len(rendered) == len(stored) == 16

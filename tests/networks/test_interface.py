@@ -26,7 +26,7 @@ def make(name: str) -> MixesClasses:
         network = MnistCGN(noise_dim=4, num_classes=5, image_size=16, width=4)
     elif name == "imagenet_cgn":
         pytest.importorskip("pytorch_pretrained_biggan", reason="needs pytorch-pretrained-biggan, which is absent")
-        from skdcgn_pipeline.teachers.imagenet_cgn import make_miniature
+        from imagenet_assets import make_miniature
 
         return make_miniature()
     else:

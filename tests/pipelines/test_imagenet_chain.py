@@ -15,7 +15,7 @@ from pipelines.running import Finished, Place, artifacts_in, state_of
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.students.baseline import BaselineArtifact
+from skdcgn_pipeline.students.recipes import StudentsArtifact
 
 pytestmark = pytest.mark.slow
 
@@ -114,7 +114,7 @@ def test_a_cell_is_measured_on_the_validation_folder(chain: tuple[Place, Finishe
 def test_the_baseline_imitates_the_biggan_and_is_compared_as_students_are(chain: tuple[Place, Finished]) -> None:
     place, finished = chain
     (identity,) = artifacts_in(place.store("baseline"))
-    baseline = BaselineArtifact(Artifact.open(place.store("baseline") / identity))
+    baseline = StudentsArtifact(Artifact.open(place.store("baseline") / identity))
     assert "biggan" in baseline.artifact.inputs["image_teacher"]
     assert baseline.artifact.inputs["style"] is None
     terms = {"reconstruction", "mask_entropy", "mask_bounds", "background_saliency", "total", "mean_mask", "step"}

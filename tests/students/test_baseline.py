@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from imagenet_assets import make_miniature
 from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.mechanisms import compose
 from skdcgn_pipeline.metrics.features import FeatureSpace, Seen
@@ -23,11 +24,10 @@ from skdcgn_pipeline.students.baseline import (
     Guides,
     check_baseline,
     detector_of,
-    fit_baseline,
     image_teacher_of,
     open_image_teacher,
 )
-from skdcgn_pipeline.teachers.imagenet_cgn import load_biggan, make_miniature
+from skdcgn_pipeline.teachers.imagenet_cgn import load_biggan
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import MECHANISMS
 from tiny import TinyTeacher
@@ -82,7 +82,7 @@ def fit(own: Baseline | None = None, seed: int = 0, path: Path | None = None, st
             progress.request_stop()
 
     with listening(listen):
-        return fit_baseline(image_teacher_of(teacher), own or settings(), seed, CPU, GUIDES, path)
+        return BaselineRecipe(image_teacher_of(teacher), own or settings(), seed, CPU, GUIDES).fit(path)
 
 
 def difference(first: torch.nn.Module, second: torch.nn.Module) -> float:
@@ -118,7 +118,7 @@ def test_every_weight_teaches_something(term):
 
 def test_without_weights_neither_style_network_nor_detector_is_needed():
     own = settings(2, {"style": 0.0, "texture": 0.0, "background_saliency": 0.0})
-    students, history = fit_baseline(image_teacher_of(TINY), own, 0, CPU)
+    students, history = BaselineRecipe(image_teacher_of(TINY), own, 0, CPU).fit()
     assert set(history[0]) == {
         "step", "reconstruction", "mask_entropy", "mask_bounds", "total", "mean_mask",
     }  # fmt: skip
@@ -284,12 +284,12 @@ def test_the_miniature_is_imitated_with_its_own_detector(miniature, tmp_path):
     detector = detector_of(miniature)
     before = {name: tensor.clone() for name, tensor in miniature.generator.state_dict().items()}
     teacher = image_teacher_of(miniature)
-    students, history = fit_baseline(teacher, own, 0, CPU, replace(GUIDES, detect=detector))
+    students, history = BaselineRecipe(teacher, own, 0, CPU, replace(GUIDES, detect=detector)).fit()
     assert 0 < history[0]["background_saliency"] < 1
     assert students.image_size == 32
     assert all(torch.equal(tensor, before[name]) for name, tensor in miniature.generator.state_dict().items())
     unseen = own.model_copy(update={"weights": own.weights.model_copy(update={"background_saliency": 0.0})})
-    other = fit_baseline(teacher, unseen, 0, CPU, Guides(pooled_pixels))[0]
+    other = BaselineRecipe(teacher, unseen, 0, CPU, Guides(pooled_pixels)).fit()[0]
     assert difference(students.network_of("background"), other.network_of("background")) > 1e-6
     assert difference(students.network_of("shape"), other.network_of("shape")) == 0
 

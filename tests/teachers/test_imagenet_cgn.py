@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from scipy import stats
 from torch import Tensor
 
+from imagenet_assets import make_miniature
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, check_images
 from skdcgn_pipeline.parameters import Compute, ImageEncoding
 from skdcgn_pipeline.runtime.compute import autocast, place
@@ -28,7 +29,6 @@ from skdcgn_pipeline.teachers.imagenet_cgn import (
     ImageNetCGN,
     draw_biggan,
     load_imagenet_cgn,
-    make_miniature,
     truncate_normal,
 )
 from skdcgn_pipeline.teachers.teacher import check_teacher, identify_teacher, load_teacher
@@ -223,7 +223,7 @@ def test_the_layout_changes_hardly_anything(miniature):
 
 
 def test_samples_are_drawn_from_the_miniature_as_from_any_teacher(tmp_path, cpu):
-    teacher = load_teacher("custom", factory="skdcgn_pipeline.teachers.imagenet_cgn:make_miniature")
+    teacher = load_teacher("custom", factory="imagenet_assets:make_miniature")
     samples = draw_samples(tmp_path, teacher, {"name": "miniature"}, 2, 20, 0, cpu)
     assert (samples.noise_dim, samples.num_classes, samples.image_size) == (4, 10, 32)
 
@@ -437,4 +437,4 @@ def test_without_the_package_the_module_imports_and_names_the_command_that_gets_
     anew = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(anew)
     with pytest.raises(SettingError, match="pip install pytorch-pretrained-biggan"):
-        anew.make_miniature()
+        anew.make_random("miniature")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,8 +71,11 @@ def fit(own: TeacherFit | None = None, seed: int = 0, path: Path | None = None, 
         if (training, step) == ("teacher", stop_at):
             progress.request_stop()
 
+    if "initial" in options:
+        options["initial"] = IdentifiedTeacher(options["initial"], {"name": "initial"})
     options = {"compute": CPU} | options
-    task = module.TeacherTask(make_split(), pooled_pixels, own or settings(), seed, num_classes=3, **options)
+    images = SimpleNamespace(split={"train": make_split()}.__getitem__, num_classes=3)
+    task = module.TeacherTask(TeacherRecipe(images, own or settings(), STYLE, seed, **options), pooled_pixels)
     with listening(stop):
         return task.average, train(task, path)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.students.architectures import make_student
-from skdcgn_pipeline.training.optimisers import Muon, make_optimisers, orthogonalise, split_parameters
+from skdcgn_pipeline.training.optimisers import Muon, make_optimisers, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (3, 12), (20, 5)])
@@ -67,7 +67,8 @@ def test_every_parameter_of_a_student_belongs_to_one_side():
     student = make_student(
         "texture", {"architecture": "compact", "width": [4, 8, 4], "embedding_dim": 3}, GeneratorSize(4, 5, 16)
     )
-    matrices, others = split_parameters(student)
+    adam, muon = make_optimisers(student, torch.optim.Adam, 0.5)
+    others, matrices = (optimiser.param_groups[0]["params"] for optimiser in (adam, muon))
     assert {id(p) for p in matrices} | {id(p) for p in others} == {id(p) for p in student.parameters()}
     assert not {id(p) for p in matrices} & {id(p) for p in others}
     assert any(p is student.embedding.weight for p in others)

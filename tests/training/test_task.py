@@ -12,6 +12,7 @@ from torch import nn
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError
 from skdcgn_pipeline.runtime.recording import listening
+from skdcgn_pipeline.training import task as task_module
 from skdcgn_pipeline.training.task import train
 
 
@@ -58,6 +59,14 @@ def test_what_a_task_returns_unasked_is_noted_too():
             return super().update(step, batch, noted or step == 2)
 
     assert [entry["step"] for entry in train(Telling(5))] == [2, 3, 4, 5]
+
+
+def test_the_state_is_saved_every_so_many_steps_but_not_at_the_end(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(task_module, "save_state", lambda path, objects, step, history: saved.append(step))
+    train(Counting(9), tmp_path / "checkpoint.pt")
+    train(Counting(9))  # without a path nothing is kept
+    assert saved == [3, 6]
 
 
 def test_a_killed_training_continues_after_the_last_checkpoint(tmp_path):

@@ -8,8 +8,6 @@ number of classes alone.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,25 +19,17 @@ from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.losses.mechanism import mask_entropy_loss
-from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
+from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.metrics.features import FeatureSpace
-from skdcgn_pipeline.metrics.likeness import (
-    SplitScores,
-    StreamedGaussian,
-    frechet_distance,
-    kernel_distance,
-    mask_iou,
-    mean_absolute_difference,
-)
-from skdcgn_pipeline.networks.interface import check_same_interface
+from skdcgn_pipeline.metrics.likeness import SplitScores, StreamedGaussian, frechet_distance, kernel_distance
+from skdcgn_pipeline.metrics.pairs import BATCH, Differences, heldout_pairs
 from skdcgn_pipeline.parameters import Compute, GenerationMetrics
-from skdcgn_pipeline.runtime.compute import choose_device, on_device
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.samples.pixels import decode_images, from_bytes
+from skdcgn_pipeline.samples.pixels import from_bytes
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
-from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS, STUDENTS
+from skdcgn_pipeline.vocabulary import MECHANISMS, STUDENTS
 
 ALL = "all"
 TEACHER, TRAINING = "teacher", "training images"
@@ -49,26 +39,10 @@ FIDELITY_COLUMNS = ["mechanism", "l1", "mask_iou", "frechet", "frechet_teacher",
 KID_MAX_IMAGES = 10_000
 # A mask whose mean is outside hides one of the two images nearly everywhere.
 COLLAPSED_BELOW, COLLAPSED_ABOVE = 0.05, 0.95
-BATCH = 64
 MAX_CLASS_BYTES = 4 * 2**30
-OFFSETS = ("foreground_offset", "background_offset")
 
 
 # --- one stream of images ------------------------------------------------------------------------
-
-
-class ImageBatch(NamedTuple):
-    """Some images of a stream.
-
-    Attributes:
-        images: [N, 3, H, W] in [-1, 1].
-        labels: [N], the class of each.
-        mask: [N, 1, H, W] in [0, 1] where images are composed, else None.
-    """
-
-    images: Tensor
-    labels: Tensor
-    mask: Tensor | None = None
 
 
 class ImageStatistics:
@@ -101,37 +75,26 @@ class ImageStatistics:
         self._mask_means: list[Tensor] = []
         self._mask_entropy = 0.0
 
-    def update(self, batch: ImageBatch) -> None:
-        """Add the next images."""
+    def update(self, images: Tensor, labels: Tensor, mask: Tensor | None = None) -> None:
+        """Add the next images [N, 3, H, W] in [-1, 1] of classes [N]; masks [N, 1, H, W] where images are composed."""
         if self._space is not None:
-            self._add_features(batch, self._space)
-        if batch.mask is not None:
-            self._mask_means.append(batch.mask.double().mean((1, 2, 3)).cpu())
-            self._mask_entropy += mask_entropy_loss(batch.mask.double()).item() * len(batch.mask)
+            self._add_features(*self._space.look(images), labels)
+        if mask is not None:
+            self._mask_means.append(mask.double().mean((1, 2, 3)).cpu())
+            self._mask_entropy += mask_entropy_loss(mask.double()).item() * len(mask)
 
-    def _add_features(self, batch: ImageBatch, space: FeatureSpace) -> None:
-        features, logits = space.look(batch.images)
+    def _add_features(self, features: Tensor, logits: Tensor | None, labels: Tensor) -> None:
         first = self.gaussian.count
         if not first:
-            self._check_memory(features.shape[1])
+            _check_memory(features.shape[1], len(self.of_class))
         self.gaussian.update(features)
         for label, gaussian in self.of_class.items():
-            gaussian.update(features[batch.labels == label])
+            gaussian.update(features[labels == label])
         self._sample.append(features[self._in_sample[first : first + len(features)]])
         if logits is None:
             self._scores = None
         elif self._scores is not None:
             self._scores.update(logits)
-
-    def _check_memory(self, num_features: int) -> None:
-        needed = 8 * num_features**2 * len(self.of_class)
-        if needed > MAX_CLASS_BYTES:
-            raise SettingError(
-                "report.generation_metrics.classes",
-                f"at most {MAX_CLASS_BYTES // (8 * num_features**2)} classes with {num_features} features",
-                f"{len(self.of_class)} classes, which need {needed / 2**30:.0f} GiB",
-                "Name fewer classes, or none: [].",
-            )
 
     @property
     def sample(self) -> Tensor:
@@ -150,6 +113,14 @@ class ImageStatistics:
             measures["mask_entropy"] = self._mask_entropy / len(means), None
             measures["collapsed_masks"] = collapsed.double().mean().item(), None
         return [_row(name, measure, None, ALL, value, sd, self.num_images) for measure, (value, sd) in measures.items()]
+
+
+def _check_memory(num_features: int, num_classes: int) -> None:
+    per_class = 8 * num_features**2
+    if num_classes * per_class > MAX_CLASS_BYTES:
+        expected = f"at most {MAX_CLASS_BYTES // per_class} classes with {num_features} features"
+        got = f"{num_classes} classes, which need {num_classes * per_class / 2**30:.0f} GiB"
+        raise SettingError("report.generation_metrics.classes", expected, got, "Name fewer classes, or none: [].")
 
 
 def compare_images(
@@ -176,99 +147,6 @@ def _row(
     images: str, measure: str, reference: str | None, label: str, value: float, sd: float | None, num_images: int
 ) -> dict[str, Any]:
     return dict(zip(COLUMNS, (images, measure, reference, label, value, sd, num_images), strict=True))
-
-
-# --- students and their teacher on the same noise ------------------------------------------------
-
-
-class Pair(NamedTuple):
-    """Images of students and teacher, on the CPU, of the same noise.
-
-    Attributes:
-        students, teacher: Images of the mechanisms.
-        labels: [N].
-        offsets: Patch shifts of foreground and background.
-    """
-
-    students: MechanismImages
-    teacher: MechanismImages
-    labels: Tensor
-    offsets: tuple[Tensor, Tensor]
-
-    @property
-    def composites(self) -> tuple[Tensor, Tensor]:
-        """Students' and teacher's composites [N, 3, H, W] with the patch shifts that are recorded."""
-        return compose(self.students, *self.offsets), compose(self.teacher, *self.offsets)
-
-
-def heldout_pairs(students: CounterfactualGenerator, heldout: SampleShards, device: str = "cpu") -> Iterator[Pair]:
-    """Render the teacher's held-out noise with students, batch by batch, beside what the teacher made of it.
-
-    Raises:
-        SettingError: If the students were made for another noise size, class count or image size.
-    """
-    check_same_interface(heldout, students)
-    with on_device(choose_device(device), students) as place:
-        for part in heldout.stream_parts(["noise", "labels", *OFFSETS, *IMAGE_OF_MECHANISM.values()]):
-            for start in range(0, len(part["labels"]), BATCH):
-                batch = {name: torch.from_numpy(values[start : start + BATCH]) for name, values in part.items()}
-                rendered = students.render(batch["noise"].to(place), batch["labels"].to(place)).to("cpu")
-                stored = MechanismImages(*(decode_images(m, batch[IMAGE_OF_MECHANISM[m]]) for m in MECHANISMS))
-                foreground, background = (batch[name].long() for name in OFFSETS)
-                yield Pair(rendered, stored, batch["labels"], (foreground, background))
-
-
-def first_images(
-    students: CounterfactualGenerator, heldout: SampleShards, num_rows: int
-) -> tuple[MechanismImages, MechanismImages]:
-    """Return the students' and the teacher's images of the first rows of held-out noise."""
-    pairs, count = [], 0
-    for pair in heldout_pairs(students, heldout):
-        pairs.append(pair)
-        count += len(pair.labels)
-        if count >= num_rows:
-            break
-
-    def joined(images: list[MechanismImages]) -> MechanismImages:
-        return MechanismImages(*(torch.cat([part.of(m) for part in images])[:num_rows] for m in MECHANISMS))
-
-    return joined([pair.students for pair in pairs]), joined([pair.teacher for pair in pairs])
-
-
-class Differences:
-    """Mean differences of single images of students and teacher, by mechanism and of the composites."""
-
-    def __init__(self) -> None:
-        self._sums: defaultdict[tuple[str, str], float] = defaultdict(float)
-        self.num_images = 0
-
-    def update(self, images: dict[str, tuple[Tensor, Tensor]]) -> None:
-        """Add students' and teacher's images of every mechanism or of all of them, in units of their range."""
-        count = len(images["shape"][0])
-        self.num_images += count
-        for name, pair in images.items():
-            self._sums[name, "l1"] += mean_absolute_difference(*pair) * count
-        self._sums["shape", "mask_iou"] += mask_iou(*images["shape"]) * count
-
-    def of(self, name: str) -> dict[str, float]:
-        """Return `l1`, and `mask_iou` of the shape."""
-        return {measure: total / self.num_images for (own, measure), total in self._sums.items() if own == name}
-
-
-def measure_likeness(students: CounterfactualGenerator, heldout: SampleShards) -> dict[str, float]:
-    """Measure how alike single images of students and teacher are, on held-out noise.
-
-    Returns:
-        `mask_iou`, and `l1_foreground` and `l1_background` in units of their range.
-    """
-    differences = Differences()
-    for pair in heldout_pairs(students, heldout):
-        differences.update({m: (pair.students.of(m), pair.teacher.of(m)) for m in MECHANISMS})
-    return {
-        "mask_iou": differences.of("shape")["mask_iou"],
-        "l1_foreground": differences.of("texture")["l1"],
-        "l1_background": differences.of("background")["l1"],
-    }
 
 
 # --- the whole -----------------------------------------------------------------------------------
@@ -362,7 +240,7 @@ class GenerationRecipe(Recipe[Generation]):
             composites = pair.composites
             differences.update(images | {ALL: composites})
             for stream, composed, mask in zip(streams, composites, images["shape"], strict=True):
-                stream.update(ImageBatch(composed, pair.labels, mask))
+                stream.update(composed, pair.labels, mask)
             if self.space is not None:
                 for mechanism, gaussians in by_mechanism.items():
                     for gaussian, part in zip(gaussians, images[mechanism], strict=True):
@@ -389,8 +267,8 @@ class GenerationRecipe(Recipe[Generation]):
         rows = torch.arange(min(len(split), self.heldout.num_rows))
         images, labels = split.rows.take(rows), split.labels[rows]
         statistics = self._statistics(len(images))
-        for part, own in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-            statistics.update(ImageBatch(from_bytes(part), own))
+        for batch, batch_labels in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+            statistics.update(from_bytes(batch), batch_labels)
         return statistics
 
 

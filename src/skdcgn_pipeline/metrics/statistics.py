@@ -21,43 +21,21 @@ NO_SPREAD = 1e-9  # of accuracy: far below one image, far above rounding
 KEYS = ["study", "cell", "split", "subset"]
 FIDELITY = ["mask_iou", "l1_foreground", "l1_background"]
 BUDGET = ["num_training_images", "batch_size", "distillation_steps"]
+FACTORS = ["mechanism", "transformation", "strength", "source"]
 DESCRIPTION = [
     "reference",
-    "mechanism",
-    "transformation",
-    "strength",
-    "source",
-    *(f"source_{mechanism}" for mechanism in MECHANISMS),
-    *(f"counterfactual_{mechanism}" for mechanism in MECHANISMS),
-    "per_shape",
-    "dataset_size",
-    "originals_share",
-    "loss_change",
-    "stage",
-    "num_parameters",
+    *FACTORS,
+    *(f"{switch}_{mechanism}" for switch in ("source", "counterfactual") for mechanism in MECHANISMS),
+    *("per_shape", "dataset_size", "originals_share", "loss_change", "stage", "num_parameters"),
     *BUDGET,
 ]
 MEASURED = ["mean_accuracy", "standard_deviation", "interval_low", "interval_high", "num_seeds", "num_images"]
 COMPARED = ["difference", "difference_low", "difference_high", "p_value", "effect_size", "num_pairs"]
+# Of a cell's comparison, beside every seed.
+PUBLISHED = ["mean_difference", "difference_low", "difference_high", "p_holm", "effect_size"]
 TIDY_COLUMNS = [
-    "study",
-    "cell",
-    "mechanism",
-    "transformation",
-    "strength",
-    "source",
-    "seed",
-    "split",
-    "subset",
-    "accuracy",
-    "reference",
-    "reference_accuracy",
-    "difference",
-    "mean_difference",
-    "difference_low",
-    "difference_high",
-    "p_holm",
-    "effect_size",
+    *("study", "cell", *FACTORS, "seed", "split", "subset"),
+    *("accuracy", "reference", "reference_accuracy", "difference", *PUBLISHED),
     *BUDGET,
 ]
 EFFECT_COLUMNS = ["split", "effect", "order", *COMPARED, "p_holm"]
@@ -205,10 +183,8 @@ def tidy_cells(cells: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     at_seed = ["study", "reference", "seed", "split", "subset"]
     reference = cells.drop(columns="reference").rename(columns={"cell": "reference", "accuracy": "reference_accuracy"})
     compared = summary.rename(columns={"difference": "mean_difference"})
-    columns = [*KEYS, "mean_difference", "difference_low", "difference_high", "p_holm", "effect_size"]
-    table = cells.merge(reference[[*at_seed, "reference_accuracy"]], "left", on=at_seed).merge(
-        compared[columns], "left", on=KEYS
-    )
+    table = cells.merge(reference[[*at_seed, "reference_accuracy"]], "left", on=at_seed)
+    table = table.merge(compared[[*KEYS, *PUBLISHED]], "left", on=KEYS)
     difference = table["accuracy"] - table["reference_accuracy"]
     table["difference"] = difference.where(table["cell"] != table["reference"])
     return table.reindex(columns=TIDY_COLUMNS)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from skdcgn_pipeline.artifacts.store import write_aside, write_json
+from skdcgn_pipeline.networks.weights_file import first_line
 from skdcgn_pipeline.runtime.compute import place
 from skdcgn_pipeline.runtime.errors import SettingError
 
@@ -104,8 +105,7 @@ class PretrainedModel(nn.Module):
             model = cls(**{key: config[key] for key in cls.CONFIG_KEYS})
             model.load_state_dict(load_file(weights_path))
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise SettingError(cls.KIND, what, reason, remedy) from error
+            raise SettingError(cls.KIND, what, first_line(error), remedy) from error
         # Channels last is the faster layout of these convolutions on a CPU.
         return place(model, "cpu", torch.channels_last).requires_grad_(False).eval()
 
@@ -125,9 +125,7 @@ def _download(kind: str, repo_id: str, options: dict[str, Any]) -> Path:
     try:
         paths = [Path(hub.hf_hub_download(repo_id, name, **options)) for name in (CONFIG_FILE, WEIGHTS_FILE)]
     except Exception as error:  # of many kinds: absent, private, offline, misspelt
-        got = (
-            f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}"
-        )
+        got = f"{type(error).__name__}: {first_line(error)}"
         remedy = "Correct the name of the folder or of the repository; a private one needs a token."
         raise SettingError(kind, f"a folder, or the repository '{repo_id}' on the Hub", got, remedy) from error
     return paths[0].parent

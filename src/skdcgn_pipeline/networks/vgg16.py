@@ -15,7 +15,6 @@ ImageFeatures = Callable[[Tensor], list[Tensor]]
 
 VGG16_FILE = "vgg16-397923af.pth"
 VGG16_RELUS = (3, 8, 15, 22)  # relu1_2, relu2_2, relu3_3, relu4_3
-VGG16_SMALLEST_IMAGE = 8  # its first three pools leave one pixel
 # Of the images that it was trained on, in [0, 1].
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -50,6 +50,26 @@ def read_state(
     return {name: tensor for name, tensor in state.items() if wanted is None or wanted(name)}, {}
 
 
+def check_tensors(
+    path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], network: str, remedy: str
+) -> None:
+    """Refuse tensors of a file that have other names or shapes than those of a network.
+
+    Raises:
+        SettingError: Counting what is missing, unexpected and of another shape, with the first name of each.
+    """
+    missing = [name for name in expected if name not in state]
+    unknown = [name for name in state if name not in expected]
+    shapes = {n: (tuple(state[n].shape), tuple(t.shape)) for n, t in expected.items() if n in state}
+    other = [f"'{name}' {got} instead of {wanted}" for name, (got, wanted) in shapes.items() if got != wanted]
+    faults = [f"{len(missing)} missing, first '{missing[0]}'"] if missing else []
+    faults += [f"{len(unknown)} unexpected, first '{unknown[0]}'"] if unknown else []
+    faults += [f"{len(other)} of another shape, first {other[0]}"] if other else []
+    if faults:
+        got = f"{path} with {'; '.join(faults)}"
+        raise SettingError("teacher.weights", f"the {len(expected)} tensors of {network}", got, remedy)
+
+
 def first_line(error: BaseException) -> str:
     """Return the beginning of an error's message, or its kind where it has none."""
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    return str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__

@@ -23,7 +23,7 @@ from skdcgn_pipeline.benchmark.frame import BEST
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
-from skdcgn_pipeline.metrics.generation import first_images
+from skdcgn_pipeline.metrics.pairs import first_images
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.samples.pixels import from_bytes

@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.artifacts.recipe import Recipe
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
+from skdcgn_pipeline.artifacts.store import ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.distillation import pixel_loss
 from skdcgn_pipeline.losses.mechanism import (
@@ -31,14 +30,14 @@ from skdcgn_pipeline.losses.mechanism import (
 )
 from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.metrics.features import FeatureSpace
-from skdcgn_pipeline.metrics.generation import ImageBatch, ImageStatistics
+from skdcgn_pipeline.metrics.generation import ImageStatistics
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, require_vgg16
 from skdcgn_pipeline.parameters import Baseline, Compute, GenerationMetrics, Teacher
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
-from skdcgn_pipeline.students.recipes import HISTORY_FILE, StudentsArtifact, write_students
+from skdcgn_pipeline.students.recipes import HISTORY_FILE, TrioRecipe, write_students
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.imagenet_cgn import DEFAULT_TRUNCATION, load_biggan
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
@@ -65,8 +64,6 @@ NOTES = {
     "num_measured_images",
     "image_teacher_weights",
 }
-
-DetectObjects = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ class Guides:
     """
 
     style_features: ImageFeatures | None = None
-    detect: nn.Module | DetectObjects | None = None
+    detect: Callable[[Tensor], Tensor] | None = None
     space: FeatureSpace | None = None
     style_identity: Any = None
     detector_identity: Any = None
@@ -208,11 +205,7 @@ class EndToEndTraining:
     and updates the students with the weighted sum of the terms of `BaselineWeights`.
 
     Args:
-        image_teacher: Gives the target of every noise and class.
-        settings: Architectures, budget and weights.
-        seed: Base seed.
-        compute: Device and precision.
-        guides: Networks of losses and measures.
+        recipe: What is trained.
 
     Attributes:
         average: The averaged students.
@@ -220,16 +213,15 @@ class EndToEndTraining:
 
     name = title = "baseline"
 
-    def __init__(
-        self, image_teacher: ImageTeacher, settings: Baseline, seed: int, compute: Compute, guides: Guides
-    ) -> None:
+    def __init__(self, recipe: BaselineRecipe) -> None:
+        self.image_teacher, self.settings, self.guides = recipe.image_teacher, recipe.settings, recipe.guides
+        self.seed, self.compute, self.device = recipe.seed, recipe.compute, choose_device(recipe.compute.device)
+        settings = self.settings
         self.num_steps, self.log_every_steps = settings.num_steps, settings.log_every_steps
         self.checkpoint_every_steps = settings.checkpoint_every_steps
-        self.image_teacher, self.settings, self.seed, self.guides = image_teacher, settings, seed, guides
-        self.compute, self.device = compute, choose_device(compute.device)
         self.weights = {name: weight for name, weight in settings.weights.model_dump().items() if weight}
-        with seeded(seed, "baseline-init"):
-            students = _make_students(settings, image_teacher.size)
+        with seeded(self.seed, "baseline-init"):
+            students = _make_students(settings, self.image_teacher.size)
         self.students = place(students, self.device, torch.channels_last).train()
         self._averaging = WeightAverage(self.students, settings.ema_decay)
         self.average = self._averaging.average
@@ -238,11 +230,11 @@ class EndToEndTraining:
             for m in MECHANISMS
         ]
         self.optimiser = torch.optim.Adam(groups, betas=settings.betas)
-
-    @property
-    def objects(self) -> dict[str, Stateful]:
-        """What a checkpoint holds."""
-        return {"students": self.students, "average": self.average, "optimiser": self.optimiser}
+        self.objects: dict[str, Stateful] = {
+            "students": self.students,
+            "average": self.average,
+            "optimiser": self.optimiser,
+        }
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, torch.Generator]:
         """Return noise, classes, the image teacher's images of them, and the generator of the step's further draws."""
@@ -284,7 +276,13 @@ class EndToEndTraining:
         if not (noted or measuring):
             return {}
         losses = {name: term.item() for name, term in {**terms, "total": loss, "mean_mask": images.mask.mean()}.items()}
-        _check_finite(losses["total"], step)
+        if not math.isfinite(losses["total"]):
+            raise SettingError(
+                "baseline.learning_rates",
+                "rates at which the loss stays finite",
+                f"a loss of {losses['total']} at step {done}",
+                "Lower the learning rates or the weights of the terms.",
+            )
         return losses | (self._measure() if measuring else {})
 
     def _style_terms(
@@ -298,11 +296,11 @@ class EndToEndTraining:
         with autocast(self.compute, self.device):
             both = torch.cat([composite, images.foreground])
             generated = [layer.float() for layer in self.guides.style_features(both)]
-        halves = {"style": slice(0, len(target)), "texture": slice(len(target), None)}
+        halves = {"style": 0, "texture": 1}
         return {
             name: style_loss(
-                [layer[half] for layer in generated],
-                [layer[half] for layer in real],
+                [layer.chunk(2)[half] for layer in generated],
+                [layer.chunk(2)[half] for layer in real],
                 self.settings.style_weights,
                 paired=True,
             )
@@ -319,74 +317,22 @@ class EndToEndTraining:
         statistics = ImageStatistics(num_images, size.num_classes, self.guides.space, MEASURING, self.seed)
         for part, classes in zip(noise.split(MEASURING_BATCH), labels.split(MEASURING_BATCH), strict=True):
             images = self.average.render(part.to(self.device), classes.to(self.device)).to("cpu")
-            statistics.update(ImageBatch(compose(images), classes, images.mask))
+            statistics.update(compose(images), classes, images.mask)
         rows = statistics.describe("baseline")
         return {row["measure"]: row["value"] for row in rows if row["measure"] in MEASURED}
 
 
-def fit_baseline(
-    image_teacher: ImageTeacher,
-    settings: Baseline,
-    seed: int,
-    compute: Compute,
-    guides: Guides | None = None,
-    checkpoint_path: Path | None = None,
-) -> tuple[StudentCGN, History]:
-    """Train three students end to end, see `EndToEndTraining`.
-
-    Returns:
-        The averaged students in eval mode, on the CPU, and the history of what was recorded: losses, `mean_mask` (in
-        [0, 1]) and `mask_entropy` (bits) of the step's batch; at some steps `inception_score` and `collapsed_masks`
-        (a share) of the averaged students.
-
-    Raises:
-        SettingError: If the image size fits no architecture, or a loss is not finite.
-        InterruptedRunError: If a stop was requested; the state is saved.
-    """
-    guides = guides or Guides()
-    task = EndToEndTraining(image_teacher, settings, seed, compute, guides)
-    modules = [network for network in (image_teacher.network, guides.detect) if isinstance(network, nn.Module)]
-    for module in modules:
-        module.to(task.device)
-    history = train(task, checkpoint_path)
-    for module in modules:
-        module.to("cpu")
-    _warn_of_collapse(history)
-    return place(task.average, "cpu", torch.contiguous_format), history
-
-
-def _check_finite(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise SettingError(
-            "baseline.learning_rates",
-            "rates at which the loss stays finite",
-            f"a loss of {loss} at step {step + 1}",
-            "Lower the learning rates or the weights of the terms.",
-        )
-
-
-def _warn_of_collapse(history: History) -> None:
-    last = next((entry for entry in reversed(history) if "collapsed_masks" in entry), None)
-    if last is not None and last["collapsed_masks"] > 0.5:
-        logger.warning(
-            "Baseline: %.0f %% of the masks have collapsed to nothing or everything (mean mask %.2f)",
-            100 * last["collapsed_masks"],
-            last["mean_mask"],
-        )
-
-
-class BaselineArtifact(StudentsArtifact):
-    """Three students that were trained end to end, in a folder that `StudentCGN.from_pretrained` reads."""
-
-    @property
-    def history(self) -> History:
-        """Losses and measures by step."""
-        return self.artifact.read_json(HISTORY_FILE)
-
-
 @dataclass(frozen=True)
-class BaselineRecipe(Recipe[BaselineArtifact]):
-    """Three students that are trained end to end; attributes as in `fit_baseline`."""
+class BaselineRecipe(TrioRecipe):
+    """Three students that are trained end to end.
+
+    Attributes:
+        image_teacher: Gives the target of every noise and class.
+        settings: Architectures, budget and weights.
+        seed: Base seed.
+        compute: Device and precision.
+        guides: Networks of losses and measures.
+    """
 
     image_teacher: ImageTeacher
     settings: Baseline
@@ -407,15 +353,35 @@ class BaselineRecipe(Recipe[BaselineArtifact]):
             "precision": self.compute.precision,
         }
 
+    def fit(self, checkpoint_path: Path | None = None) -> tuple[StudentCGN, History]:
+        """Train, or continue.
+
+        Returns:
+            The averaged students in eval mode, on the CPU, and the history of what was recorded: losses, `mean_mask`
+            (in [0, 1]) and `mask_entropy` (bits) of the step's batch; at some steps `inception_score` and
+            `collapsed_masks` (a share) of the averaged students.
+
+        Raises:
+            SettingError: If the image size fits no architecture, or a loss is not finite.
+            InterruptedRunError: If a stop was requested; the state is saved.
+        """
+        task = EndToEndTraining(self)
+        helpers = [n for n in (self.image_teacher.network, self.guides.detect) if isinstance(n, nn.Module)]
+        for network in helpers:
+            network.to(task.device)
+        history = train(task, checkpoint_path)
+        for network in helpers:
+            network.to("cpu")
+        last = next((entry for entry in reversed(history) if "collapsed_masks" in entry), None)
+        if last is not None and last["collapsed_masks"] > 0.5:
+            shares = 100 * last["collapsed_masks"], last["mean_mask"]
+            logger.warning(
+                "Baseline: %.0f %% of the masks have collapsed to nothing or everything (mean mask %.2f)", *shares
+            )
+        return place(task.average, "cpu", torch.contiguous_format), history
+
     def build(self, writer: ArtifactWriter) -> None:
         """Train the students."""
-        checkpoint_path = writer.scratch("checkpoint.pt")
-        students, history = fit_baseline(
-            self.image_teacher, self.settings, self.seed, self.compute, self.guides, checkpoint_path
-        )
+        students, history = self.fit(writer.scratch("checkpoint.pt"))
         write_students(writer, students)
         writer.write_json(HISTORY_FILE, history)
-
-    def read(self, artifact: Artifact) -> BaselineArtifact:
-        """Return the students on disk."""
-        return BaselineArtifact(artifact)

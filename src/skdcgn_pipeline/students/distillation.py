@@ -163,7 +163,7 @@ class Distillation:
                 student_images = self._rendered(noise, labels) if rendered is None else rendered
                 terms = self._terms(weights, student_images, teacher_images, labels, part)
                 loss = weighted_sum(terms, weights)
-                self._share(loss).backward()
+                (loss / self.settings.accumulate_steps).backward()
             note({**terms, "total": loss})
         for optimiser in self._optimisers:
             optimiser.step()
@@ -189,7 +189,7 @@ class Distillation:
                     of_student = judge("learn-student", student_images)
                     of_teacher = judge("learn-teacher", teacher_images)
                 loss = hinge_discriminator_loss(of_student.logits.float(), of_teacher.logits.float())
-                self._share(loss).backward()
+                (loss / self.settings.accumulate_steps).backward()
             note({"discriminator": loss})
         self._discriminator_optimiser.step()
         self.discriminator.requires_grad_(False)
@@ -244,10 +244,6 @@ class Distillation:
     def _seen(self, images: Tensor) -> Tensor:
         """Return images as networks see them: masks in [-1, 1], like images."""
         return images * 2 - 1 if self.name == "shape" else images
-
-    def _share(self, loss: Tensor) -> Tensor:
-        """Return the share of a part's loss in the loss of the batch."""
-        return loss / self.settings.accumulate_steps if self.settings.accumulate_steps > 1 else loss
 
     def _averaging_gradients(self, wrapped: nn.Module, part: int) -> AbstractContextManager:
         """Return the context of a part's backward pass: the last part's averages over the processes."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from skdcgn_pipeline.networks.frozen_cache import FrozenCache
 from skdcgn_pipeline.networks.interface import look_up, pick
 
+INSTANCE_NORM_EPSILON = 1e-5  # torch's
 # Which taps of a 3x3 kernel meet on the same small pixel, by the parity of the large pixel's row (or
 # column) and the place, 0 or 1, of the small pixel in the 2x2 window that the large pixel sees.
 _TAPS = ((((1, 0, 0)), ((0, 1, 1))), (((1, 1, 0)), ((0, 0, 1))))
@@ -103,21 +104,17 @@ def pixel_shuffle(images: Tensor) -> Tensor:
     return torch.view_as_real(moved).view(num_images, channels // 4, 2 * height, 2 * width)
 
 
-def instance_norm_channels_last(images: Tensor, epsilon: float = 1e-5) -> Tensor:
-    """Return `torch.nn.functional.instance_norm(images)` without leaving channels last.
+def instance_norm_channels_last(images: Tensor) -> Tensor:
+    """Return `torch.nn.functional.instance_norm(images)` of [N, C, H, W] without leaving channels last.
 
     Torch's own changes the layout on its way in, and the next convolution changes it back.
-
-    Args:
-        images: [N, C, H, W], channels last.
-        epsilon: Added to the variance.
     """
     num_images, channels, height, width = images.shape
     pixels = images.permute(0, 2, 3, 1).reshape(num_images, height * width, channels)
     # A mean over pixels as a product of matrices: reductions over strided dimensions are slow.
     average = pixels.new_full((1, 1, height * width), 1 / (height * width)).expand(num_images, -1, -1)
     pixels = pixels - average @ pixels
-    pixels = pixels * torch.rsqrt(average @ pixels.square() + epsilon)
+    pixels = pixels * torch.rsqrt(average @ pixels.square() + INSTANCE_NORM_EPSILON)
     return pixels.view(num_images, height, width, channels).permute(0, 3, 1, 2)
 
 

@@ -156,6 +156,11 @@ class StudentsArtifact:
 
     artifact: Artifact
 
+    @property
+    def history(self) -> History:
+        """Losses and measures by step, of students that were trained together."""
+        return self.artifact.read_json(HISTORY_FILE)
+
     def open(self) -> StudentCGN:
         """Load the students, frozen and in eval mode."""
         return StudentCGN.from_pretrained(self.artifact.directory)
@@ -169,7 +174,9 @@ def write_students(writer: ArtifactWriter, students: StudentCGN) -> None:
         writer.write(path.name, partial(shutil.copyfile, path))
 
 
-class _TrioRecipe(Recipe[StudentsArtifact]):
+class TrioRecipe(Recipe[StudentsArtifact]):
+    """How three students in one folder are made."""
+
     kind = "students"
 
     def read(self, artifact: Artifact) -> StudentsArtifact:
@@ -178,7 +185,7 @@ class _TrioRecipe(Recipe[StudentsArtifact]):
 
 
 @dataclass(frozen=True)
-class StudentsRecipe(_TrioRecipe):
+class StudentsRecipe(TrioRecipe):
     """Three distilled mechanisms put together.
 
     Attributes:
@@ -201,7 +208,7 @@ class StudentsRecipe(_TrioRecipe):
 
 
 @dataclass(frozen=True)
-class ReleasedStudentsRecipe(_TrioRecipe):
+class ReleasedStudentsRecipe(TrioRecipe):
     """The students that come with the package, where a run's own students are.
 
     Attributes:

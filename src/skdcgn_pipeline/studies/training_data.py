@@ -21,7 +21,7 @@ from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.images.image_set import splits_with_role
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.metrics.cost import count_parameters
-from skdcgn_pipeline.metrics.generation import measure_likeness
+from skdcgn_pipeline.metrics.pairs import measure_likeness
 from skdcgn_pipeline.parameters import (
     ClassifierFit,
     ClassifierNetwork,

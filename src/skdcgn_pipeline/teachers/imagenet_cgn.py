@@ -25,7 +25,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from skdcgn_pipeline.mechanisms import MechanismLabels
 from skdcgn_pipeline.networks.frozen_cache import FrozenCache
 from skdcgn_pipeline.networks.interface import MechanismGenerator, check_request
-from skdcgn_pipeline.networks.weights_file import read_state
+from skdcgn_pipeline.networks.weights_file import check_tensors, read_state
 from skdcgn_pipeline.runtime.compute import ModuleT, place
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.runtime.seeding import seeded
@@ -241,48 +241,24 @@ class BigGANImages(nn.Module):
         return draw_biggan(self.network, noise, label, self.truncation).float()
 
 
-def make_miniature(truncation: float = DEFAULT_TRUNCATION, seed: int = 0) -> ImageNetCGN:
-    """Return a small CGN of the same classes with random weights: 32 px, 10 classes, noise of length 4.
+def make_random(size: str, truncation: float = DEFAULT_TRUNCATION, seed: int = 0) -> ImageNetCGN:
+    """Return a frozen CGN of a size in `SIZES` with random weights, on the CPU, to measure what it costs.
 
-    Serves as `teacher.factory`; its images follow noise and class but show nothing.
-
-    Args:
-        truncation: In (0, 1].
-        seed: Of the weights.
-
-    Returns:
-        The network, frozen and in eval mode.
+    Its images are finite and follow noise and class, but show nothing.
     """
-    with seeded(seed, "imagenet-miniature"):
-        cgn = ImageNetCGN(**SIZES["miniature"], truncation=truncation)
+    with seeded(seed, "imagenet-random"):
+        cgn = ImageNetCGN(**SIZES[check_choice("size", size, SIZES)], truncation=truncation)
         _initialise(cgn)
     return _ready(cgn)
 
 
-def make_random(size: str, seed: int = 0) -> ImageNetCGN:
-    """Return a CGN of a size in `SIZES` with random weights and finite images, on the CPU, to measure what it costs."""
-    with seeded(seed, "imagenet-random"):
-        cgn = ImageNetCGN(**SIZES[check_choice("size", size, SIZES)])
-        _initialise(cgn, exact=False)
-    return _ready(cgn)
-
-
 @torch.no_grad()
-def _initialise(cgn: ImageNetCGN, exact: bool = True) -> None:
-    """Draw weights whose images vary, which the defaults of torch and of the package do not.
-
-    Args:
-        cgn: Any.
-        exact: Orthogonal weights and exact spectral norms, which take minutes for the published size; else
-            normal weights, and norms by a few power iterations.
-    """
+def _initialise(cgn: ImageNetCGN) -> None:
+    """Draw weights whose images vary, which the defaults of torch and of the package do not."""
     for module in cgn.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim > 1:
-                if exact:
-                    nn.init.orthogonal_(parameter)
-                else:
-                    nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+                nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
             else:
                 # Before the last layer all channels can be off, and the image grey: lift them.
                 lift = 2 if hasattr(module, "running_vars") else 0
@@ -293,20 +269,16 @@ def _initialise(cgn: ImageNetCGN, exact: bool = True) -> None:
                 buffer.fill_(0.6 if module.conditional else 0.1)
             elif name == "running_var":
                 buffer.fill_(0.4)
-        # The vectors of the highest singular value, to which training would come by power iteration.
+        # Nearly the vectors of the highest singular value; exact ones take minutes for the published size.
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, SpectralNorm):
                 matrix = hook.reshape_weight_to_matrix(getattr(module, f"{hook.name}_orig"))
-                if exact:
-                    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-                    first_left, first_right = left[:, 0], right[0]
-                else:
-                    first_right = F.normalize(torch.randn(matrix.shape[1]), dim=0)
-                    for _ in range(POWER_ITERATIONS):
-                        first_left = F.normalize(matrix @ first_right, dim=0)
-                        first_right = F.normalize(matrix.T @ first_left, dim=0)
-                getattr(module, f"{hook.name}_u").copy_(first_left)
-                getattr(module, f"{hook.name}_v").copy_(first_right)
+                right = F.normalize(torch.randn(matrix.shape[1]), dim=0)
+                for _ in range(POWER_ITERATIONS):
+                    left = F.normalize(matrix @ right, dim=0)
+                    right = F.normalize(matrix.T @ left, dim=0)
+                getattr(module, f"{hook.name}_u").copy_(left)
+                getattr(module, f"{hook.name}_v").copy_(right)
 
 
 def _ready(network: ModuleT) -> ModuleT:
@@ -400,10 +372,10 @@ def _load(
     # The large one is spared initial values; the small one is made faster with them.
     with torch.device("meta" if name == "deep_256" else "cpu"):
         network = make(SIZES[name])
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    remedy = "Give the published checkpoint, or BigGAN-deep-256 and U^2-Net as separate files."
     for prefix, state in parts.items():
-        of_part = {n.removeprefix(prefix): shape for n, shape in expected.items() if n.startswith(prefix)}
-        _check_tensors(state, of_part, files[prefix])
+        of_part = {n.removeprefix(prefix): t for n, t in network.state_dict().items() if n.startswith(prefix)}
+        check_tensors(files[prefix], state, of_part, "the ImageNet CGN or of its part", remedy)
     network.to_empty(device="cpu")
     network.load_state_dict(
         {prefix + name: tensor for prefix, state in parts.items() for name, tensor in state.items()}
@@ -430,22 +402,3 @@ def _check_resolution(state: Mapping[str, Tensor], wanted: int, path: Path) -> N
                 f"BigGAN-deep of {got} px in {path}" + (f" ('{prefix}')" if prefix else ""),
                 f"Give the weights of biggan-deep-{wanted}.",
             )
-
-
-def _check_tensors(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    missing = [name for name in expected if name not in state]
-    unknown = [name for name in state if name not in expected]
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    other = [name for name in expected if name in found and found[name] != expected[name]]
-    faults = [f"{len(missing)} missing, first '{missing[0]}'"] if missing else []
-    faults += [f"{len(unknown)} unexpected, first '{unknown[0]}'"] if unknown else []
-    if other:
-        first = other[0]
-        faults.append(f"{len(other)} of another shape, first '{first}' {found[first]} instead of {expected[first]}")
-    if faults:
-        raise SettingError(
-            "teacher.weights",
-            f"the {len(expected)} tensors of the ImageNet CGN or of its part",
-            f"{path} with {'; '.join(faults)}",
-            "Give the published checkpoint, or BigGAN-deep-256 and U^2-Net as separate files.",
-        )

@@ -26,7 +26,7 @@ from skdcgn_pipeline.mechanisms import (
     MechanismLabels,
     check_images,
 )
-from skdcgn_pipeline.networks.weights_file import first_line, read_state
+from skdcgn_pipeline.networks.weights_file import check_tensors, first_line, read_state
 from skdcgn_pipeline.parameters import Teacher
 from skdcgn_pipeline.parameters.teacher import IMAGENET_CGN
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
@@ -71,21 +71,12 @@ def _load_mnist_cgn(path: Path, variant: str | None) -> MnistCGN:
             f"Give the file of '{variant}', or set variant={trained_on}.",
         )
     model = MnistCGN()
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     # Older files lack the counters of batch-norm, which nothing reads.
-    counters = {name for name in expected if name.endswith("num_batches_tracked")}
-    differing = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
-    if set(differing) - (counters - found.keys()):
-        first = differing[0]
-        raise SettingError(
-            "teacher.weights",
-            f"the {len(expected)} tensors of the MNIST CGN",
-            f"{len(differing)} other tensors in {path}, such as '{first}' with shape {found.get(first, 'missing')} "
-            f"instead of {expected.get(first, 'none')}",
-            "Give the weights of a CGN with this architecture, or use teacher.name=custom.",
-        )
-    model.load_state_dict(state, strict=not (counters - found.keys()))
+    counters = [n for n in model.state_dict() if n.endswith("num_batches_tracked") and n not in state]
+    expected = {name: tensor for name, tensor in model.state_dict().items() if name not in counters}
+    remedy = "Give the weights of a CGN with this architecture, or use teacher.name=custom."
+    check_tensors(path, state, expected, "the MNIST CGN", remedy)
+    model.load_state_dict(state, strict=not counters)
     # Channels last is the faster layout of these convolutions on a CPU.
     return model.to(memory_format=torch.channels_last).requires_grad_(False).eval()
 

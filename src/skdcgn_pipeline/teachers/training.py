@@ -93,18 +93,12 @@ def _check_gradients(transformations: Transformations) -> None:
                 )
 
 
-def _start_from(cgn: MnistCGN, initial: MnistCGN) -> None:
+def _start_from(cgn: MnistCGN, initial: Any) -> None:
     """Give a network the weights of another one of the same sizes."""
-    own, given = ({n: tuple(v.shape) for n, v in network.state_dict().items()} for network in (cgn, initial))
-    differing = [name for name in own if own[name] != given.get(name)]
-    if differing:
-        name = differing[0]
-        raise SettingError(
-            "initial teacher",
-            f"a CGN for {cgn.num_classes} classes and images of {cgn.image_size} pixels, '{name}' {list(own[name])}",
-            f"'{name}' {list(given.get(name, ()))}",
-            "Start from a teacher of the same kind of images, or from the beginning.",
-        )
+    expected, got = (f"a CGN for {n.num_classes} classes and images of {n.image_size} pixels" for n in (cgn, initial))
+    if expected != got:
+        remedy = "Start from a teacher of the same kind of images, or from the beginning."
+        raise SettingError("initial teacher", expected, got, remedy)
     cgn.load_state_dict(initial.state_dict())
 
 
@@ -117,48 +111,32 @@ class TeacherTask:
     in SKDCGN's composition study (arXiv 2208.04226): the generators learn to look real through them.
 
     Args:
-        split: The biased training images.
+        recipe: What is trained; only the CGN starts from an initial teacher, the discriminator always anew.
         style_features: Four layers of features for the style loss.
-        settings: Budget, weights, architecture of the discriminator.
-        seed: Base seed.
-        compute: Device and precision.
-        num_classes: Number of classes.
-        transformations: Applied to the generated mechanisms in every step.
-        initial: A CGN whose weights training starts from; the discriminator always starts anew.
 
     Attributes:
         average: The averaged CGN, which is what the training is for.
 
     Raises:
-        SettingError: If a transformation has no gradient, or `initial` is of another size.
+        SettingError: If the initial teacher is of another size.
     """
 
     name = title = "teacher"
 
-    def __init__(
-        self,
-        split: Split,
-        style_features: ImageFeatures,
-        settings: TeacherFit,
-        seed: int,
-        compute: Compute,
-        *,
-        num_classes: int,
-        transformations: Transformations = PLAIN,
-        initial: MnistCGN | None = None,
-    ) -> None:
-        _check_gradients(transformations)
+    def __init__(self, recipe: TeacherRecipe, style_features: ImageFeatures) -> None:
+        split, settings = recipe.images.split("train"), recipe.settings
         self.images, self.labels = split.images, split.labels
-        self.style_features, self.settings, self.seed, self.compute = style_features, settings, seed, compute
-        self.num_classes, self.transformations = num_classes, transformations
+        self.style_features, self.settings = style_features, settings
+        self.seed, self.compute = recipe.seed, recipe.compute
+        self.num_classes, self.transformations = recipe.images.num_classes, recipe.transformations
         self.num_steps, self.log_every_steps = settings.num_steps, LOG_EVERY_STEPS
         self.checkpoint_every_steps = settings.checkpoint_every_steps
-        self.device = choose_device(compute.device)
+        self.device = choose_device(self.compute.device)
         self.image_size: int = self.images.shape[-1]
-        with seeded(seed, "teacher-init"):
-            cgn = MnistCGN(num_classes=num_classes, image_size=self.image_size)
+        with seeded(self.seed, "teacher-init"):
+            cgn = MnistCGN(num_classes=self.num_classes, image_size=self.image_size)
             discriminator: nn.Module = CGN_DISCRIMINATORS[settings.discriminator](
-                num_classes, self.image_size, settings.discriminator_width
+                self.num_classes, self.image_size, settings.discriminator_width
             )
             if settings.spectral_norm:
                 for module in list(discriminator.modules()):
@@ -166,8 +144,8 @@ class TeacherTask:
                         spectral_norm(module)
             _initialise(cgn, settings)
             _initialise(discriminator, settings)
-        if initial is not None:
-            _start_from(cgn, initial)
+        if recipe.initial is not None:
+            _start_from(cgn, recipe.initial.generator)
         # Channels last is the faster layout of these convolutions on a CPU, in either precision.
         self.cgn = place(cgn, self.device, torch.channels_last).train()
         self.discriminator = discriminator.to(self.device).train()
@@ -193,7 +171,7 @@ class TeacherTask:
             "generator_optimiser": self.generator_optimiser,
             "discriminator_optimiser": self.discriminator_optimiser,
         }
-        self._sampler = EpochSampler(len(split), seed, "teacher-rows")
+        self._sampler = EpochSampler(len(split), self.seed, "teacher-rows")
 
     def batch(self, step: int) -> TeacherBatch:
         """Draw the real images of a step, and what the generated ones are made from."""
@@ -331,32 +309,24 @@ class TeacherRecipe(Recipe[Artifact]):
 
     def build(self, writer: ArtifactWriter) -> None:
         """Train, or continue; the file of weights says of which images it is, so that others refuse it later."""
-        split, settings = self.images.split("train"), self.settings
-        if settings.style_network == "vgg16":
+        if self.settings.style_network == "vgg16":
             style_features = open_vgg16_features(self.assets)
         else:
-            style_features = fit_style_network(
-                split, self.style_settings, self.seed, self.compute, settings.style_initialisation
-            )
-        task = TeacherTask(
-            split,
-            style_features,
-            settings,
-            self.seed,
-            self.compute,
-            num_classes=self.images.num_classes,
-            transformations=self.transformations,
-            initial=None if self.initial is None else self.initial.generator,  # type: ignore[arg-type]
-        )
+            initialisation = self.settings.style_initialisation
+            split = self.images.split("train")
+            style_features = fit_style_network(split, self.style_settings, self.seed, self.compute, initialisation)
+        task = TeacherTask(self, style_features)
         history = train(task, writer.scratch("checkpoint.pt"))
         cgn = place(task.average, "cpu", torch.contiguous_format)
         made_of = self.images.artifact.inputs
-        metadata = {"variant": made_of["variant"], "source": made_of["settings"]["source"]}
+        metadata = {"source": self.images.name}
+        if "variant" in made_of:
+            metadata = {"variant": made_of["variant"], "source": made_of["settings"]["source"]}
         writer.write(WEIGHTS_FILE, lambda path: save_file(cgn.state_dict(), path, metadata))
         writer.write_json(HISTORY_FILE, history)
         card = {
             "architecture": "MnistCGN",
-            "data": {key: made_of[key] for key in ("settings", "variant", "seed")},
+            "data": {key: made_of[key] for key in ("settings", "variant", "seed", "name") if key in made_of},
             "training": self._training(),
             "sha256": writer.files[WEIGHTS_FILE],
             "torch": torch.__version__,

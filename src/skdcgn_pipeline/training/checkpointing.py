@@ -14,7 +14,6 @@ from skdcgn_pipeline.artifacts.store import write_aside
 
 logger = logging.getLogger(__name__)
 
-
 History = list[dict[str, float]]
 
 
@@ -30,53 +29,34 @@ class Stateful(Protocol):
         ...
 
 
-class Checkpoint:
-    """The state of one training: a step, named objects and the history of its losses.
+def restore_state(path: Path | None, objects: Mapping[str, Stateful]) -> tuple[int, History]:
+    """Load the last state of a training into its objects.
 
     A checkpoint lives in the partial directory of the artifact that the training makes; that directory
     is named after all settings, so a checkpoint never meets other settings.
 
     Args:
         path: Where it is kept; None keeps nothing.
-        objects: What is saved and restored.
-        every_steps: How often.
-        read_only: Never save: another process of the same training does.
+        objects: What is restored, by name.
+
+    Returns:
+        The number of steps done and the history so far; (0, []) where there is none.
     """
+    if path is None or not path.exists():
+        return 0, []
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        logger.warning("%s cannot be read (%s); this training starts over", path, type(error).__name__)
+        return 0, []
+    for name, stateful in objects.items():
+        stateful.load_state_dict(state["objects"][name])
+    logger.info("Continuing from step %d of %s", state["step"], path)
+    return state["step"], state["history"]
 
-    def __init__(
-        self, path: Path | None, objects: Mapping[str, Stateful], every_steps: int, read_only: bool = False
-    ) -> None:
-        self.path, self.objects, self.every_steps, self.read_only = path, objects, every_steps, read_only
 
-    def restore(self) -> tuple[int, History]:
-        """Load the last state into the objects.
-
-        Returns:
-            The number of steps done and the history so far; (0, []) where there is none.
-        """
-        if self.path is None or not self.path.exists():
-            return 0, []
-        try:
-            state = torch.load(self.path, weights_only=True, map_location="cpu")
-        except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-            logger.warning("%s cannot be read (%s); this training starts over", self.path, type(error).__name__)
-            return 0, []
-        for name, stateful in self.objects.items():
-            stateful.load_state_dict(state["objects"][name])
-        logger.info("Continuing from step %d of %s", state["step"], self.path)
-        return state["step"], state["history"]
-
-    def save(self, step: int, history: History) -> None:
-        """Save the state after `step` steps."""
-        if self.path is None or self.read_only:
-            return
-        state = {
-            "step": step,
-            "history": history,
-            "objects": {name: stateful.state_dict() for name, stateful in self.objects.items()},
-        }
-        write_aside(self.path, lambda temporary: torch.save(state, temporary))
-
-    def is_due(self, step: int, num_steps: int) -> bool:
-        """Tell whether the state should be saved after `step` steps."""
-        return step % self.every_steps == 0 and step < num_steps
+def save_state(path: Path, objects: Mapping[str, Stateful], step: int, history: History) -> None:
+    """Save the state of a training after `step` steps."""
+    states = {name: stateful.state_dict() for name, stateful in objects.items()}
+    state = {"step": step, "history": history, "objects": states}
+    write_aside(path, lambda temporary: torch.save(state, temporary))

@@ -65,19 +65,10 @@ class Muon(Optimizer):
                 parameter.add_(orthogonalise(matrix).view_as(parameter), alpha=-group["lr"] * scale)
 
 
-def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return the parameters that Muon takes, and the others: vectors and the class embedding."""
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in network.named_parameters():
-        (matrices if parameter.ndim > 1 and not name.startswith("embedding.") else others).append(parameter)
-    return matrices, others
-
-
 def make_optimisers(
     network: nn.Module, make_adam: Callable[[list[nn.Parameter]], Optimizer], matrix_learning_rate: float | None
 ) -> list[Optimizer]:
-    """Return the optimisers of a network: one of Adam's kind, and Muon for filters and matrices.
+    """Return the optimisers of a network: one of Adam's kind, and Muon for filters and matrices but class embeddings.
 
     Args:
         network: What is trained.
@@ -86,5 +77,8 @@ def make_optimisers(
     """
     if matrix_learning_rate is None:
         return [make_adam([*network.parameters()])]
-    matrices, others = split_parameters(network)
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        (matrices if parameter.ndim > 1 and not name.startswith("embedding.") else others).append(parameter)
     return [make_adam(others), *([Muon(matrices, matrix_learning_rate)] if matrices else [])]

@@ -160,21 +160,19 @@ class _SumOverProcesses(torch.autograd.Function):
     """The sum of a tensor over the processes; each one's loss depends on the others' terms."""
 
     @staticmethod
-    def forward(context: Any, own: Tensor) -> Tensor:
-        total = own.clone()
+    def forward(context: Any, addend: Tensor) -> Tensor:
+        total = addend.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
+        return _sum_over_processes(gradients[0])
 
 
 @torch._disable_dynamo  # `torch.compiler.disable` would import the compiler, which takes seconds, at once
-def _sum_over_processes(own: Tensor) -> Tensor:
-    return _SumOverProcesses.apply(own)
+def _sum_over_processes(addend: Tensor) -> Tensor:
+    return _SumOverProcesses.apply(addend)
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
@@ -210,10 +208,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, num_values: int) -> None:
         """Move the running statistics, as batch norm does."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance * (num_values / max(1, num_values - 1)), self.momentum)
+        self.get_buffer("num_batches_tracked").add_(1)
+        self.get_buffer("running_mean").lerp_(mean, self.momentum)
+        self.get_buffer("running_var").lerp_(variance * (num_values / max(1, num_values - 1)), self.momentum)

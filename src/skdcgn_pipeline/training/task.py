@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 from skdcgn_pipeline.runtime.recording import record
-from skdcgn_pipeline.training.checkpointing import Checkpoint, History, Stateful
+from skdcgn_pipeline.training.checkpointing import History, Stateful, restore_state, save_state
 
 
 class Task(Protocol):
@@ -20,7 +20,6 @@ class Task(Protocol):
         num_steps: Steps in all.
         log_every_steps: How often losses are asked for; the last step's always are.
         checkpoint_every_steps: A killed training repeats at most this many steps.
-        objects: What a checkpoint holds, by name.
     """
 
     name: str
@@ -75,8 +74,7 @@ def train(
     Raises:
         InterruptedRunError: After a step, if a stop was requested; the state is saved.
     """
-    checkpoint = Checkpoint(checkpoint_path, task.objects, task.checkpoint_every_steps, read_only)
-    first, history = checkpoint.restore()
+    first, history = restore_state(checkpoint_path, task.objects)
     progress = Progress(task.title, task.num_steps, "steps", first, remark=remark)
     for step in range(first, task.num_steps):
         done = step + 1
@@ -87,8 +85,9 @@ def train(
             record(task.name, done, losses)
         progress.advance()
         stopping = agree(stop_requested()) and done < task.num_steps
-        if stopping or checkpoint.is_due(done, task.num_steps):
-            checkpoint.save(done, history)
+        is_due = stopping or (done % task.checkpoint_every_steps == 0 and done < task.num_steps)
+        if is_due and checkpoint_path is not None and not read_only:
+            save_state(checkpoint_path, task.objects, done, history)
         if stopping:
             progress.interrupt()
     progress.finish()

@@ -12,13 +12,13 @@ from skdcgn_pipeline.pipelines.distill.nodes import open_feature_space
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves
 from skdcgn_pipeline.students.baseline import (
     STYLE_SETTING,
-    BaselineArtifact,
     BaselineRecipe,
     Guides,
     check_baseline,
     detector_of,
     open_image_teacher,
 )
+from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.teachers.training import style_features_of
 from skdcgn_pipeline.vocabulary import BASELINE
@@ -31,7 +31,7 @@ def fit_baseline(
     baseline: Baseline,
     teacher_settings: Teacher,
     report: Report,
-) -> BaselineArtifact:
+) -> StudentsArtifact:
     """Train three students end to end against whole images."""
     # What a given network looks at is neither style nor of the run's classes.
     digits = None if feature_network is None or feature_network.is_given else feature_network
@@ -53,6 +53,6 @@ def _open_style(baseline: Baseline, digits: FeatureNetwork | None, assets: str) 
     return style_features_of(digits.open_classifier()), digits.artifact.identity
 
 
-def show_history(students: BaselineArtifact) -> np.ndarray:
+def show_history(students: StudentsArtifact) -> np.ndarray:
     """Draw the losses of the baseline and what tells of collapse."""
     return draw_loss_curves({BASELINE: students.history})

@@ -25,7 +25,7 @@ from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.samples import loading
 from skdcgn_pipeline.samples.drawing import CompositesRecipe, SampleShards
 from skdcgn_pipeline.samples.pixels import decode_images, encode_images
-from skdcgn_pipeline.students.distillation import Distillation, check_distillation, distil_student
+from skdcgn_pipeline.students.distillation import Distillation, check_distillation
 from skdcgn_pipeline.students.layers import ConditionalNorm
 from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsRecipe
 from skdcgn_pipeline.vocabulary import CHANNELS_OF_MECHANISM, COMPOSITE, MECHANISMS
@@ -58,8 +58,7 @@ def distil(
     stop_at: int = 0,
 ):
     with stopping_at(stop_at):
-        pairs = pairs_of(samples, mechanism)
-        return distil_student(mechanism, pairs, 3, own or settings(), seed, CPU, checkpoint_path=path)
+        return StudentRecipe(mechanism, samples, own or settings(), seed, CPU).distil(path)
 
 
 @contextmanager
@@ -221,7 +220,7 @@ def test_the_same_seed_gives_the_same_student_and_another_another(tiny_samples):
 
 def test_students_are_distilled_in_bfloat16(tiny_samples):
     compute = Compute(device="cpu", precision="bf16")
-    student, history = distil_student("shape", tiny_samples.read_pairs("shape"), 3, settings(), 0, compute)
+    student, history = StudentRecipe("shape", tiny_samples, settings(), 0, compute).distil()
     assert all(torch.isfinite(tensor).all() for tensor in student.state_dict().values())
     assert history[-1]["pixel"] == pytest.approx(distil(tiny_samples)[1][-1]["pixel"], abs=0.1)
 

@@ -31,7 +31,7 @@ from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.teachers import training as module
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher
-from skdcgn_pipeline.teachers.training import TeacherRecipe, fit_style_network, open_vgg16_features
+from skdcgn_pipeline.teachers.training import TeacherRecipe, open_vgg16_features
 from skdcgn_pipeline.training.task import train
 from tiny import TinyTeacher, biased_split, build_biased_images
 
@@ -305,7 +305,7 @@ def biased_images(tmp_path_factory) -> StoredImages:
 
 
 def test_style_features_are_four_layers_of_a_frozen_classifier(biased_images):
-    features = fit_style_network(biased_images.split("train"), STYLE, 0, CPU)
+    features = TeacherRecipe(biased_images, settings(), STYLE, 0, CPU).open_style()
     images = torch.randn(2, 3, 32, 32, requires_grad=True)
     layers = features(images)
     assert len(layers) == 4
@@ -322,6 +322,15 @@ def test_a_built_teacher_loads_for_its_variant_only(tmp_path, biased_images):
         load_teacher("mnist_cgn", path, variant="wildlife")
     modified = path.stat().st_mtime_ns
     assert build_in(tmp_path, TeacherRecipe(*arguments)).path(module.WEIGHTS_FILE).stat().st_mtime_ns == modified
+
+
+def test_a_teacher_of_images_without_a_bias_says_where_they_are_from(tmp_path, monkeypatch):
+    inputs = SimpleNamespace(inputs={"kind": "images", "name": "pictures"})
+    split = {"train": make_split()}.__getitem__
+    images = SimpleNamespace(split=split, num_classes=3, name="pictures", fingerprint="0", artifact=inputs)
+    monkeypatch.setattr(TeacherRecipe, "open_style", lambda self: pooled_pixels)
+    artifact = build_in(tmp_path, TeacherRecipe(images, settings(1), STYLE, 0, CPU))
+    assert artifact.read_json(module.CARD_FILE)["data"] == {"name": "pictures"}
 
 
 PLAIN_INPUTS = {"format", "kind", "version", "images", "settings", "style_settings", "seed", "precision"}

@@ -44,7 +44,8 @@ from skdcgn_pipeline.runtime.seeding import numpy_generator, seeded, torch_gener
 from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
 from skdcgn_pipeline.samples.pixels import from_bytes, take_decoded_images
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK
-from skdcgn_pipeline.students.distillation import Distillation, distil_student
+from skdcgn_pipeline.students.distillation import Distillation
+from skdcgn_pipeline.students.recipes import StudentRecipe
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 # Of the published code on two x86 cores.
@@ -278,7 +279,7 @@ def measure_distillation(workload: Workload) -> list[Row]:
         settings = _brief_distillation(workload, mechanism)
         turns = in_turns(
             {
-                "loop": partial(_loop_rate, mechanism, pairs, settings, workload),
+                "loop": partial(_loop_rate, mechanism, settings, workload),
                 "arithmetic": partial(_arithmetic_rate, mechanism, pairs, settings, workload),
             }
         )
@@ -300,7 +301,7 @@ def _brief_distillation(workload: Workload, mechanism: str) -> Distill:
     return settings.model_copy(update=changes)
 
 
-def _loop_rate(mechanism: str, pairs: tuple[Tensor, Tensor, Tensor], settings: Distill, workload: Workload) -> float:
+def _loop_rate(mechanism: str, settings: Distill, workload: Workload) -> float:
     """Distil and return the steps/s between the first losses that are noted and the last."""
     noted: list[tuple[int, float]] = []
 
@@ -308,9 +309,7 @@ def _loop_rate(mechanism: str, pairs: tuple[Tensor, Tensor, Tensor], settings: D
         noted.append((step, _now()))
 
     with listening(record):
-        distil_student(
-            mechanism, pairs, workload.teacher_samples.num_classes, settings, workload.seed, workload.compute
-        )
+        StudentRecipe(mechanism, workload.teacher_samples, settings, workload.seed, workload.compute).distil()
     (first, start), (last, end) = noted[0], noted[-1]
     return (last - first) / (end - start)
 

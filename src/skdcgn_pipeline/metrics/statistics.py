@@ -61,8 +61,8 @@ def holm(p_values: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
     return adjusted
 
 
-def compare_pairs(values: pd.Series, reference: pd.Series) -> dict[str, float]:
-    """Compare two series of values indexed by seed; only seeds that both have count.
+def compare_pairs(values: pd.Series, reference: pd.Series | float) -> dict[str, float]:
+    """Compare two series of values indexed by seed, or one with a number; only seeds that both have count.
 
     Returns:
         `difference` (value minus reference, mean), its 95 % interval `difference_low` to `difference_high`
@@ -75,11 +75,7 @@ def compare_pairs(values: pd.Series, reference: pd.Series) -> dict[str, float]:
         effect with two (J(1) = 0); p and effect where all differences are equal, also when they are all
         zero, because without spread there is nothing to hold the mean against.
     """
-    return _describe((values - reference).dropna().to_numpy(dtype=float))
-
-
-def _describe(differences: np.ndarray) -> dict[str, float]:
-    """Describe differences [N], one per seed, as `compare_pairs` documents."""
+    differences = (values - reference).dropna().to_numpy(dtype=float)
     count = len(differences)
     described = dict.fromkeys(COMPARED, math.nan) | {"num_pairs": count}
     if not count:
@@ -223,7 +219,7 @@ def factorial_effects(cells: pd.DataFrame, factor: str, on: Any, off: Any) -> pd
             continue
         effects: list[dict[str, Any]] = [
             {"split": split, "effect": " x ".join(MECHANISMS[place] for place in places), "order": order}
-            | _describe(table.to_numpy() @ signs[:, places].prod(axis=1) / 4)
+            | compare_pairs(pd.Series(table.to_numpy() @ signs[:, places].prod(axis=1) / 4), 0.0)
             for order in (1, 2, 3)
             for places in combinations(range(len(MECHANISMS)), order)
         ]

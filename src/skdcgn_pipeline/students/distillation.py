@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,21 +19,19 @@ from skdcgn_pipeline.losses.adversarial import hinge_discriminator_loss
 from skdcgn_pipeline.losses.distillation import TERMS, weights_of
 from skdcgn_pipeline.networks.discriminator import Judgement, ProjectionDiscriminator
 from skdcgn_pipeline.networks.interface import GeneratorSize
-from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features, require_vgg16
+from skdcgn_pipeline.networks.vgg16 import ImageFeatures, require_vgg16
 from skdcgn_pipeline.parameters import Compute, Distill
 from skdcgn_pipeline.runtime.compute import autocast, check_compiler, choose_device, compiled, place
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded
-from skdcgn_pipeline.samples.loading import BatchLoader, PairsInMemory, PairSource, fetch_by_epochs
 from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.students.architectures import StudentGenerator, make_student
 from skdcgn_pipeline.training.accumulation import SpectralPasses, kept_statistics
 from skdcgn_pipeline.training.averaging import WeightAverage
-from skdcgn_pipeline.training.checkpointing import History, Stateful
+from skdcgn_pipeline.training.checkpointing import Stateful
 from skdcgn_pipeline.training.optimisers import make_optimisers
 from skdcgn_pipeline.training.parallel import ALONE, Processes, check_equal_parts
 from skdcgn_pipeline.training.schedules import Rates, warm_up_and_cosine
-from skdcgn_pipeline.training.task import train
 from skdcgn_pipeline.vocabulary import channels_of
 
 PERCEPTUAL_SETTING = ("distill.weights.perceptual", "set it to 0")
@@ -251,60 +248,14 @@ class Distillation:
         return nullcontext() if is_last else self._processes.without_averaging(wrapped)
 
 
-def distil_student(
-    mechanism: str,
-    pairs: PairSource | Pairs,
-    num_classes: int,
-    settings: Distill,
-    seed: int,
-    compute: Compute,
-    *,
-    checkpoint_path: Path | None = None,
-    assets: str = "",
-    processes: Processes = ALONE,
-) -> tuple[StudentGenerator, History]:
-    """Train a student on a teacher's samples of one mechanism, see `Distillation`.
-
-    Args:
-        mechanism, settings, compute, processes: As in `Distillation`. Of several processes the first one saves; the
-            state is the same for any number of them.
-        pairs: Noise, labels and the teacher's uint8 images by row, or noise [N, noise_dim], labels [N] and
-            images [N, C, H, W] in memory.
-        num_classes: Number of classes.
-        seed: Base seed.
-        checkpoint_path: Where the state is kept while training; None keeps nothing.
-        assets: The asset folder, for the perceptual loss.
-
-    Returns:
-        The averaged student in eval mode, on the CPU, and the history of its losses.
-
-    Raises:
-        SettingError: As `Distillation`, or if the perceptual loss lacks its weights.
-        InterruptedRunError: If a stop was requested; the state is saved.
-    """
-    source = PairsInMemory(*pairs) if isinstance(pairs, tuple) else pairs
-    size = GeneratorSize(source.noise_dim, num_classes, source.image_size)
-    perceive = open_vgg16_features(assets, *PERCEPTUAL_SETTING) if settings.weights.perceptual else None
-    fetch = fetch_by_epochs(source, settings.batch_size, seed, f"distil-{mechanism}", processes.part)
-    with BatchLoader(fetch, settings.num_steps, choose_device(compute.device), settings.fetch_threads) as load:
-        task = Distillation(mechanism, size, settings, seed, compute, load=load, perceive=perceive, processes=processes)
-        history = train(
-            task,
-            checkpoint_path,
-            read_only=processes.rank != 0,
-            remark=lambda: f", {load.data_wait:.1%} waiting for data",
-            agree=processes.agree,
-        )
-    return place(task.average, "cpu", torch.contiguous_format), history
-
-
 def check_distillation(
     mechanism: str, size: GeneratorSize, settings: Distill, compute: Compute, assets: str, num_processes: int = 1
 ) -> None:
     """Refuse a distillation that could not run, before the samples for it are drawn.
 
     Args:
-        mechanism, size, settings, compute, assets: As in `Distillation` and `distil_student`.
+        mechanism, size, settings, compute: As in `Distillation`.
+        assets: The asset folder, for the perceptual loss.
         num_processes: How many train together.
 
     Raises:

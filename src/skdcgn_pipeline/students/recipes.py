@@ -9,22 +9,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from skdcgn_pipeline.artifacts.recipe import Recipe, Store
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.networks.interface import GeneratorSize
-from skdcgn_pipeline.networks.vgg16 import require_vgg16
+from skdcgn_pipeline.networks.vgg16 import open_vgg16_features, require_vgg16
 from skdcgn_pipeline.parameters import Compute, Distill
+from skdcgn_pipeline.runtime.compute import choose_device, place
 from skdcgn_pipeline.runtime.errors import check_choice
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.samples.loading import identity_of_order, open_pairs
+from skdcgn_pipeline.samples.loading import BatchLoader, fetch_by_epochs, identity_of_order, open_pairs
 from skdcgn_pipeline.students.architectures import StudentGenerator, make_student
-from skdcgn_pipeline.students.distillation import PERCEPTUAL_SETTING, distil_student
+from skdcgn_pipeline.students.distillation import PERCEPTUAL_SETTING, Distillation
 from skdcgn_pipeline.students.released import released_path, released_students
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.training.checkpointing import History
 from skdcgn_pipeline.training.parallel import ALONE, Processes
+from skdcgn_pipeline.training.task import train
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 STUDENT_FILE, CARD_FILE, HISTORY_FILE = "student.safetensors", "student.json", "history.json"
@@ -71,8 +74,11 @@ class StudentRecipe(Recipe[StudentArtifact]):
     How many processes train it is no part of its identity: a training may go on with more or fewer.
 
     Attributes:
-        mechanism, settings, seed, compute, assets, processes: As in `distil_student`.
+        mechanism, settings, compute: As in `Distillation`.
         samples: Of the teacher.
+        seed: Base seed.
+        assets: The asset folder, for the perceptual loss.
+        processes: Those that train together; the first one saves.
     """
 
     mechanism: str
@@ -84,6 +90,7 @@ class StudentRecipe(Recipe[StudentArtifact]):
     processes: Processes = ALONE
 
     kind = "student"
+    reader = StudentArtifact
 
     def inputs(self) -> dict[str, Any]:
         """Return mechanism, samples, settings, seed and precision, and the weights of VGG16 where they are used."""
@@ -99,19 +106,32 @@ class StudentRecipe(Recipe[StudentArtifact]):
             inputs["vgg16"] = sha256_of_file(require_vgg16(self.assets, *PERCEPTUAL_SETTING))
         return inputs
 
-    def distil(self, checkpoint_path: Path) -> tuple[StudentGenerator, History]:
-        """Train the student."""
-        return distil_student(
-            self.mechanism,
-            open_pairs(self.samples, self.mechanism),
-            self.samples.num_classes,
-            self.settings,
-            self.seed,
-            self.compute,
-            checkpoint_path=checkpoint_path,
-            assets=self.assets,
-            processes=self.processes,
-        )
+    def distil(self, checkpoint_path: Path | None = None) -> tuple[StudentGenerator, History]:
+        """Train the student, see `Distillation`, or continue.
+
+        Returns:
+            The averaged student in eval mode, on the CPU, and the history of its losses.
+
+        Raises:
+            SettingError: As `Distillation`, or if the perceptual loss lacks its weights.
+            InterruptedRunError: If a stop was requested; the state is saved.
+        """
+        settings, name, processes = self.settings, self.mechanism, self.processes
+        perceive = open_vgg16_features(self.assets, *PERCEPTUAL_SETTING) if settings.weights.perceptual else None
+        pairs = open_pairs(self.samples, name)
+        fetch = fetch_by_epochs(pairs, settings.batch_size, self.seed, f"distil-{name}", processes.part)
+        device, size = choose_device(self.compute.device), GeneratorSize.of(self.samples)
+        with BatchLoader(fetch, settings.num_steps, device, settings.fetch_threads) as load:
+            options: dict[str, Any] = {"load": load, "perceive": perceive, "processes": processes}
+            task = Distillation(name, size, settings, self.seed, self.compute, **options)
+            history = train(
+                task,
+                checkpoint_path,
+                read_only=processes.rank != 0,
+                remark=lambda: f", {load.data_wait:.1%} waiting for data",
+                agree=processes.agree,
+            )
+        return place(task.average, "cpu", torch.contiguous_format), history
 
     def build(self, writer: ArtifactWriter) -> None:
         """Train the student, together with the processes that wait for it."""
@@ -123,10 +143,6 @@ class StudentRecipe(Recipe[StudentArtifact]):
         card = {"mechanism": self.mechanism, "architecture": self.settings.student.model_dump()}
         writer.write_json(CARD_FILE, card | GeneratorSize.of(self.samples)._asdict())
 
-    def read(self, artifact: Artifact) -> StudentArtifact:
-        """Return the student on disk."""
-        return StudentArtifact(artifact)
-
 
 def distil_together(store: Store, recipe: StudentRecipe) -> StudentArtifact:
     """Return a student that all `recipe.processes` train, each of which calls this with the same recipe.
@@ -135,7 +151,7 @@ def distil_together(store: Store, recipe: StudentRecipe) -> StudentArtifact:
     write nothing. All must see the same files.
 
     Raises:
-        SettingError, InterruptedRunError: As `distil_student`; a stop reaches all of them after the same step.
+        SettingError, InterruptedRunError: As `StudentRecipe.distil`; a stop reaches all of them after the same step.
     """
     if recipe.processes.rank == 0:
         student = store.make(recipe)
@@ -178,10 +194,7 @@ class TrioRecipe(Recipe[StudentsArtifact]):
     """How three students in one folder are made."""
 
     kind = "students"
-
-    def read(self, artifact: Artifact) -> StudentsArtifact:
-        """Return the students on disk."""
-        return StudentsArtifact(artifact)
+    reader = StudentsArtifact
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
-from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
+from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.training import fit_classifier
 from skdcgn_pipeline.images.batches import draw_from_split
 from skdcgn_pipeline.images.epochs import EpochSampler
-from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.adversarial import least_squares_discriminator_loss, least_squares_generator_loss
@@ -56,23 +55,10 @@ def _initialise(network: nn.Module, settings: TeacherFit) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def fit_style_network(
-    split: Split, settings: ClassifierFit, seed: int, compute: Compute, initialisation: str = INITIALISATION
-) -> ImageFeatures:
-    """Train a small classifier on the biased images and return its four layers as style features."""
-    draw = draw_from_split(split, seed, "style-network")
-    network, _ = fit_classifier(draw, settings, seed, compute, title="style network", initialisation=initialisation)
-    return style_features_of(network)
-
-
 def style_features_of(network: DigitClassifier) -> ImageFeatures:
     """Return the four layers of a classifier as style features; the classifier is frozen."""
     network.requires_grad_(False)
-
-    def features(images: Tensor) -> list[Tensor]:
-        return network.to(images.device).layer_features(images)
-
-    return features
+    return lambda images: network.to(images.device).layer_features(images)
 
 
 def _check_gradients(transformations: Transformations) -> None:
@@ -307,15 +293,24 @@ class TeacherRecipe(Recipe[Artifact]):
             training["initial"] = self.initial.identity
         return training
 
+    def open_style(self) -> ImageFeatures:
+        """Return four layers of features, of VGG16 or of a small classifier that is trained on the biased images."""
+        if self.settings.style_network == "vgg16":
+            return open_vgg16_features(self.assets)
+        draw = draw_from_split(self.images.split("train"), self.seed, "style-network")
+        network, _ = fit_classifier(
+            draw,
+            self.style_settings,
+            self.seed,
+            self.compute,
+            title="style network",
+            initialisation=self.settings.style_initialisation,
+        )
+        return style_features_of(network)
+
     def build(self, writer: ArtifactWriter) -> None:
         """Train, or continue; the file of weights says of which images it is, so that others refuse it later."""
-        if self.settings.style_network == "vgg16":
-            style_features = open_vgg16_features(self.assets)
-        else:
-            initialisation = self.settings.style_initialisation
-            split = self.images.split("train")
-            style_features = fit_style_network(split, self.style_settings, self.seed, self.compute, initialisation)
-        task = TeacherTask(self, style_features)
+        task = TeacherTask(self, self.open_style())
         history = train(task, writer.scratch("checkpoint.pt"))
         cgn = place(task.average, "cpu", torch.contiguous_format)
         made_of = self.images.artifact.inputs

@@ -18,7 +18,12 @@ from skdcgn_pipeline.parameters.ablation import STUDIES
 from skdcgn_pipeline.runtime.errors import SettingError
 
 # What a stage becomes with other settings is told on the stage's page.
-PAGE_OF = {"classify_originals": "classify", "network_benchmark": "benchmark", "export_released": "export"}
+PAGE_OF = {
+    "ablation_plan": "ablation",
+    "classify_originals": "classify",
+    "network_benchmark": "benchmark",
+    "export_released": "export",
+}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from kedro.framework.project import settings
 from omegaconf import OmegaConf
 
 from skdcgn_pipeline.explorer import DEFAULT_PORT
-from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.io.terminal import errors_in_one_line
 
 
 def split_items(text: str) -> list[str]:
@@ -57,15 +57,13 @@ def explore(env: str | None, params: dict[str, Any], port: int, browser: bool) -
     from skdcgn_pipeline.explorer.bundle import open_explorer
     from skdcgn_pipeline.explorer.page import import_gradio, launch
 
-    try:
+    with errors_in_one_line():
         import_gradio()  # before minutes of work
         with settings.SESSION_CLASS.create(env=env, runtime_params=params) as session:
             written = session.run(pipeline_names=["explore"])["explorer"].load()
         folder = written.directory.resolve()
         click.echo(f"Without Kedro: python -m skdcgn_pipeline.explorer {folder}")
         launch(open_explorer(folder), port, browser)
-    except SettingError as error:
-        raise click.ClickException(str(error)) from error
 
 
 explore.params = [option for option in run.params if option.name in ("env", "params")] + explore.params

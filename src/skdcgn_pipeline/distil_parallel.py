@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-from kedro.framework.project import settings
+from kedro.framework.project import pipelines, settings
 from kedro.framework.startup import bootstrap_project
 
 from skdcgn_pipeline.artifacts.recipe import Store
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.cli import run
+from skdcgn_pipeline.io.terminal import errors_in_one_line
 from skdcgn_pipeline.parameters import Parameters, check_parameters
-from skdcgn_pipeline.pipelines.preflight import check_surroundings, students_of
+from skdcgn_pipeline.pipelines.preflight import check_surroundings
 from skdcgn_pipeline.runtime.compute import keep_freed_memory
-from skdcgn_pipeline.runtime.errors import DamagedFileError, InterruptedRunError, SettingError, check_choice
+from skdcgn_pipeline.runtime.errors import check_choice
 from skdcgn_pipeline.runtime.progress import clear_stop, request_stop
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.recipes import StudentRecipe, distil_together
@@ -33,7 +34,7 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 @click.argument("mechanisms", nargs=-1)
 def distil(mechanisms: tuple[str, ...], env: str | None, params: dict[str, Any]) -> None:
     """Distil the students of MECHANISMS, all three by default, in the processes that torchrun has started."""
-    try:
+    with errors_in_one_line():
         mechanisms = tuple(check_choice("mechanism", mechanism, MECHANISMS) for mechanism in mechanisms) or MECHANISMS
         bootstrap_project(Path.cwd())
         with settings.SESSION_CLASS.create(env=env, runtime_params=params) as session:
@@ -41,8 +42,6 @@ def distil(mechanisms: tuple[str, ...], env: str | None, params: dict[str, Any])
             parameters, data_root = check_parameters(config["parameters"]), Path(str(config["globals"]["data"]))
             with joined_processes(parameters.compute.device) as processes:
                 _distil(mechanisms, session, parameters, data_root, processes)
-    except (SettingError, InterruptedRunError, DamagedFileError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 distil.params = [option for option in run.params if option.name in ("env", "params")] + distil.params
@@ -54,7 +53,8 @@ def _distil(
     """Draw samples in the first process, then train in all."""
     store = Store(data_root / "stores")
     if processes.rank == 0:
-        check_surroundings(parameters, data_root, {"open_teacher", *(f"{m}.distil_student" for m in mechanisms)})
+        students = [f"{mechanism}_student" for mechanism in mechanisms]
+        check_surroundings(parameters, data_root, pipelines["distill"].to_outputs(*students))
         samples = session.run(to_outputs=["teacher_samples"])["teacher_samples"].load()
         processes.tell(samples.artifact.directory)
     else:
@@ -68,7 +68,7 @@ def _distil(
         recipe = StudentRecipe(
             mechanism,
             samples,
-            students_of(parameters)[mechanism],
+            parameters.students[mechanism],
             parameters.seed,
             parameters.compute,
             parameters.assets,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
-import subprocess
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,29 +20,9 @@ if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
     from kedro.pipeline import Pipeline
 
-    from skdcgn_pipeline.artifacts.recipe import Run
-
 logger = logging.getLogger(__name__)
 
-# What some nodes read where an earlier run left it, and do without where none did.
-OPTIONAL_INPUTS = {
-    "biased_images",
-    "feature_network",
-    "teacher_samples",
-    "student_samples",
-    "heldout_samples",
-    "ablation_chapter",
-    "this_run",
-    # Of these, the report shows what there is.
-    "biased_images_sheet",
-    "generation_metrics",
-    "accuracy_chart",
-    "accuracy_summary",
-    "confusion_chart",
-    "attention_sheet",
-}
-TOLD_AT_THE_END = {"student_comparison", "accuracy_summary"}
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SHOWN_AT_THE_END = {"student_comparison", "accuracy_summary"}
 
 
 class ProjectHooks:
@@ -53,7 +32,6 @@ class ProjectHooks:
         self._parameters: Parameters | None = None
         self._project_path = Path.cwd()
         self._data_root = Path("data")
-        self._previous_handlers: dict[signal.Signals, Any] = {}
         self._commit: str | None = None
         self._seconds: dict[str, float] = {}  # by stage, of the current run
         self._node_starts: dict[str, float] = {}
@@ -65,7 +43,7 @@ class ProjectHooks:
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
         """Check all parameters and the tracking server."""
-        self._parameters = check_parameters(_plain(context.config_loader["parameters"]))
+        self._parameters = check_parameters(context.config_loader["parameters"])
         self._project_path = Path(context.project_path)
         self._data_root = Path(str(context.config_loader["globals"]["data"]))
         uri = str(context.config_loader["mlflow"]["server"]["mlflow_tracking_uri"])
@@ -76,58 +54,51 @@ class ProjectHooks:
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Any) -> None:
-        """Check device, disk, assets and teacher, then listen for the wish to stop."""
+        """Check device, disk, assets and teacher, tell nodes what they share, then listen for the wish to stop."""
+        from mlflow.utils.git_utils import get_git_commit
+
+        from skdcgn_pipeline.artifacts.recipe import Run, Store
         from skdcgn_pipeline.pipelines.preflight import check_surroundings
-        from skdcgn_pipeline.runtime.progress import clear_stop
 
         assert self._parameters is not None
-        check_surroundings(self._parameters, self._data_root, {node.name for node in pipeline.nodes})
-        for name in OPTIONAL_INPUTS & pipeline.inputs():
-            if not catalog.exists(name):
-                _replace(catalog, name, MemoryDataset(None))
-        if "run" in pipeline.inputs():
-            _replace(catalog, "run", MemoryDataset(self._run(), copy_mode="assign"))
-        self._catalog = catalog
-        self._commit = _git_commit(self._project_path)
-        self._describe_to(catalog, run_params, pipeline)
-        clear_stop()
-        self._listen()
+        settings, inputs = self._parameters, pipeline.inputs()
+        check_surroundings(settings, self._data_root, pipeline)
+        for name in inputs:
+            if _metadata_of(catalog, name).get("optional") and not catalog.exists(name):
+                _make_absent(catalog, name)
+        self._catalog, self._seconds, self._results = catalog, {}, {}
+        self._commit = get_git_commit(str(self._project_path))
+        store = Store(self._data_root / "stores")
+        shared = {
+            "run": Run(store, settings.seed, settings.compute, settings.assets),
+            "this_run": {
+                "env": run_params.get("env"),
+                "params": run_params.get("runtime_params") or {},
+                "commit": self._commit,
+                "seconds": self._seconds,  # added as stages end
+            },
+        }
+        for name in inputs & shared.keys():
+            catalog.get(name).save(shared[name])
+        self._until_the_end.enter_context(stopping_by_signals())
 
     @hook_impl(trylast=True, specname="before_pipeline_run")
     def label_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
         """Log all settings and what tells runs apart; the run itself was started by kedro-mlflow."""
-        from skdcgn_pipeline.io.tracking import log_origin, log_parameters, log_tags, name_run, recorded_losses
+        from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
+
+        from skdcgn_pipeline.io.tracking import log_origin, log_parameters, log_tags, recorded_losses
 
         assert self._parameters is not None
         settings = self._parameters.model_dump(mode="json")
         log_parameters(settings)
         asked_for = describe_run(run_params)
         source, variant = self._parameters.images.source, self._parameters.variant
-        name_run(f"{source} {variant}: {asked_for}, seed {self._parameters.seed}")
+        name = f"{source} {variant}: {asked_for}, seed {self._parameters.seed}"
         log_origin(settings, asked_for)
-        tags = {"variant": variant, "source": source}
+        tags = {MLFLOW_RUN_NAME: name, "variant": variant, "source": source}
         log_tags(tags | ({"git_commit": self._commit} if self._commit else {}))
         self._losses = self._until_the_end.enter_context(recorded_losses())
-
-    def _run(self) -> Run:
-        """Return what every computation of this run shares."""
-        from skdcgn_pipeline.artifacts.recipe import Run, Store
-
-        assert self._parameters is not None
-        settings = self._parameters
-        return Run(Store(self._data_root / "stores"), settings.seed, settings.compute, settings.assets)
-
-    def _describe_to(self, catalog: Any, run_params: Mapping[str, Any], pipeline: Pipeline) -> None:
-        """Give the report what only the running process knows; the seconds of the stages are added as they end."""
-        self._seconds, self._results = {}, {}
-        if "this_run" in pipeline.inputs():
-            told = {
-                "env": run_params.get("env"),
-                "params": run_params.get("runtime_params") or {},
-                "commit": self._commit,
-                "seconds": self._seconds,
-            }
-            _replace(catalog, "this_run", MemoryDataset(told, copy_mode="assign"))
 
     @hook_impl
     def before_node_run(self, node: Any) -> None:
@@ -145,66 +116,61 @@ class ProjectHooks:
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
         """Link what the run uses."""
-        self._link(dataset_name, data)
+        from skdcgn_pipeline.io.tracking import log_use
+
+        log_use(dataset_name, data)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Link, log and print what the run makes as the catalog's metadata say, and keep what is told at its end."""
-        from skdcgn_pipeline.io.tracking import log_saved
+        """Link, log and print what the run makes as the catalog's metadata say, and keep what is shown at its end."""
+        from skdcgn_pipeline.io.tracking import log_saved, log_use
 
-        self._link(dataset_name, data)
-        metadata = getattr(self._catalog.get(dataset_name), "metadata", None) or {}
+        metadata = _metadata_of(self._catalog, dataset_name)
+        log_use(dataset_name, data)
         log_saved(dataset_name, data, metadata)
         if metadata.get("echo"):
             click.echo(data)
-        if dataset_name in TOLD_AT_THE_END:
+        if dataset_name in SHOWN_AT_THE_END:
             self._results[dataset_name] = data
-
-    @staticmethod
-    def _link(name: str, data: Any) -> None:
-        if not name.startswith("params:"):
-            from skdcgn_pipeline.io.tracking import log_use
-
-            log_use(name, data)
 
     @hook_impl
     def after_pipeline_run(self) -> None:
         """Stop listening, and tell a person at a terminal what was run."""
         from skdcgn_pipeline.io.terminal import show_summary
 
-        self._end()
+        self._until_the_end.close()
         show_summary(self._seconds, self._results)
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
         """Stop listening."""
-        self._end()
-
-    def _end(self) -> None:
         self._until_the_end.close()
-        self._stop_listening()
 
-    def _listen(self) -> None:
-        """Make the first signal ask for a stop at the next step; a second one ends the process as usual."""
-        from skdcgn_pipeline.runtime.progress import request_stop
 
-        def ask(number: int, frame: Any) -> None:
-            self._stop_listening()
-            logger.warning(
-                "%s: saving the state, then stopping. Once more to stop at once.", signal.Signals(number).name
-            )
-            request_stop()
+@contextmanager
+def stopping_by_signals() -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM ask for a stop at the next step; a second one ends the process as usual."""
+    from skdcgn_pipeline.runtime.progress import clear_stop, request_stop
 
-        for number in SIGNALS:
-            try:
-                self._previous_handlers[number] = signal.signal(number, ask)
-            except ValueError:  # not in the main thread, where signals belong to somebody else
-                return
+    handlers: dict[signal.Signals, Any] = {}
 
-    def _stop_listening(self) -> None:
-        for number, handler in self._previous_handlers.items():
-            signal.signal(number, handler)
-        self._previous_handlers.clear()
+    def restore() -> None:
+        while handlers:
+            signal.signal(*handlers.popitem())
+
+    def ask(number: int, frame: Any) -> None:
+        restore()
+        logger.warning("%s: saving the state, then stopping. Once more to stop at once.", signal.Signals(number).name)
+        request_stop()
+
+    clear_stop()
+    with suppress(ValueError):  # not in the main thread, where signals belong to somebody else
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handlers[number] = signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        restore()
 
 
 def describe_run(run_params: Mapping[str, Any]) -> str:
@@ -213,38 +179,25 @@ def describe_run(run_params: Mapping[str, Any]) -> str:
     Returns:
         Such as `whole chain`, `ablation`, `distill, up to shape.distil_student`.
     """
-    said = " + ".join(run_params.get("pipeline_names") or ()) or "whole chain"
+    parts = [" + ".join(run_params.get("pipeline_names") or ()) or "whole chain"]
     chosen = {"from_nodes": "from", "from_inputs": "from", "to_nodes": "up to", "to_outputs": "up to"}
-    for key, word in chosen.items():
+    for key, word in (chosen | {"node_names": "only", "tags": "only"}).items():
         if run_params.get(key):
-            said += f", {word} {' + '.join(run_params[key])}"
-    for key in ("node_names", "tags"):
-        if run_params.get(key):
-            said += f", only {' + '.join(run_params[key])}"
-    return said
+            parts.append(f"{word} {' + '.join(run_params[key])}")
+    return ", ".join(parts)
 
 
-def _plain(config: Any) -> dict[str, Any]:
-    """Return configuration as plain dictionaries."""
-    return {key: _plain(value) if isinstance(value, dict) else value for key, value in dict(config).items()}
+def _metadata_of(catalog: Any, name: str) -> dict[str, Any]:
+    """Return what the catalog's entry of a dataset says beside how it is stored."""
+    return getattr(catalog.get(name), "metadata", None) or {}
 
 
-def _replace(catalog: Any, name: str, dataset: MemoryDataset) -> None:
-    """Put a dataset in the place of the catalog's, which Kedro would warn of."""
+def _make_absent(catalog: Any, name: str) -> None:
+    """Let nodes that can do without a dataset read None, without Kedro's warning that an entry is replaced."""
     kedros = logging.getLogger("kedro.io.data_catalog")
     level = kedros.level
     kedros.setLevel(logging.ERROR)
     try:
-        catalog[name] = dataset
+        catalog[name] = MemoryDataset(None)
     finally:
         kedros.setLevel(level)
-
-
-def _git_commit(directory: Path) -> str | None:
-    try:
-        command = ["git", "rev-parse", "HEAD"]
-        return subprocess.run(  # noqa: S603
-            command, cwd=directory, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

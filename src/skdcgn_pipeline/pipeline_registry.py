@@ -8,7 +8,10 @@ from kedro.pipeline import Pipeline
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Return all pipelines by name; `__default__` is the whole chain that ends in the report."""
+    """Return all pipelines by name; `__default__` is the whole chain that ends in the report.
+
+    Settings may put one in the place of another, see `session.VARIANTS`.
+    """
     from skdcgn_pipeline.pipelines.ablation import pipeline as ablation
     from skdcgn_pipeline.pipelines.baseline import pipeline as baseline
     from skdcgn_pipeline.pipelines.benchmark import pipeline as benchmark
@@ -31,6 +34,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     distilled = prepared + sampled + distill.create_pipeline()
     composed = distilled + compose.create_pipeline()
     classified = composed + classify.create_pipeline()
+    studied = composed + ablation.create_pipeline()
     reported = classified + report.create_pipeline()
     # From the released students on instead of newly distilled ones.
     adopted = prepared + sampled + results.create_pipeline() + distill.create_comparison()
@@ -43,16 +47,15 @@ def register_pipelines() -> dict[str, Pipeline]:
         "distill": distilled,
         "compose": composed,
         "classify": classified,
-        # What `classify` becomes where `classify.trained_on` names the originals alone, see `session`.
         "classify_originals": prepare.create_images() + classify.create_pipeline(generated=False),
         "ensemble": classified,  # what ImageNet's classifiers are called
-        "ablation": composed + ablation.create_pipeline(),
+        "ablation": studied,
+        "ablation_plan": studied.only_nodes_with_tags("plan"),
         "baseline": prepared + sampled + baseline.create_pipeline(),
         "benchmark": composed + benchmark.create_pipeline(),
         "network_benchmark": benchmark.create_network_pipeline(),
         "release": classified + benchmark.create_pipeline() + release.create_pipeline(),
         "export": distilled + export.create_pipeline(),
-        # What `export` becomes where `export.students` names a release, see `session`.
         "export_released": prepared + export.create_pipeline(released=True),
         "explore": distilled + compose.create_student_pool() + explore.create_pipeline(),
         "report": reported,

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import mlflow
 import pandas as pd
 import pytest
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from browser.looking import Visit, free_port, keep_screenshot, serving, surroundings
 from pipelines.running import untouched_mlflow
@@ -38,7 +39,7 @@ def experiment(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> t
         folder = tmp_path_factory.mktemp("mlartifacts")
         number = mlflow.create_experiment("skdcgn_looked_at", artifact_location=str(folder))
         with mlflow.start_run(experiment_id=number) as run:
-            tracking.name_run(NAME)
+            tracking.log_tags({MLFLOW_RUN_NAME: NAME})
             tracking.log_tags({"variant": "double_colored", "teacher": "digits_cgn", "git_commit": "0123abc"})
             tracking.log_parameters({"seed": 0, "classify": {"num_seeds": 3}})
             with tracking.recorded_losses():

@@ -15,6 +15,7 @@ from PIL import Image
 
 from skdcgn_pipeline.artifacts.store import Artifact, build_artifact
 from skdcgn_pipeline.io.datasets import AnimationDataset, ArtifactDataset, PictureDataset, StoreDataset
+from skdcgn_pipeline.reporting.animation import MILLISECONDS_PER_FRAME
 from skdcgn_pipeline.samples.drawing import SampleShards
 
 PLAIN = "skdcgn_pipeline.artifacts.store.Artifact"
@@ -246,9 +247,9 @@ def test_an_animation_comes_back_frame_by_frame(tmp_path: Path) -> None:
     for number, frame in enumerate(frames):
         frame[:, 4 * number : 4 * number + 4] = (255, 0, 0)
     path = str(tmp_path / "animation.gif")
-    dataset = AnimationDataset(filepath=path, milliseconds=200, version=Version(None, "1"))
+    dataset = AnimationDataset(filepath=path, version=Version(None, "1"))
     dataset.save(frames)
     assert np.array_equal(dataset.load(), frames)
     assert dataset.exists()
     with Image.open(tmp_path / "animation.gif" / "1" / "animation.gif") as image:
-        assert (image.is_animated, image.info["duration"], image.info["loop"]) == (True, 200, 0)
+        assert (image.is_animated, image.info["duration"], image.info["loop"]) == (True, MILLISECONDS_PER_FRAME, 0)

@@ -10,7 +10,6 @@ import pytest
 
 from pipelines.running import shared_tracking_uri, untouched_mlflow
 from skdcgn_pipeline.artifacts.prune import tokens_in
-from skdcgn_pipeline.io import registry
 from skdcgn_pipeline.io.registry import registered_models
 from skdcgn_pipeline.runtime.errors import SettingError
 
@@ -26,21 +25,19 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mlflow.MlflowCl
     client = mlflow.MlflowClient(uri)
     client.create_registered_model(NAME)
     with untouched_mlflow():
+        mlflow.set_tracking_uri(uri)
         yield client
     client.delete_registered_model(NAME)
 
 
-def test_versions_are_told_with_their_run_and_all_that_is_noted(
-    client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(registry, "MODELS_PER_PAGE", 1)
+def test_versions_are_told_with_their_run_and_all_that_is_noted(client: mlflow.MlflowClient) -> None:
     run = client.create_run("0", tags={"run_id": "2026-01-01T12.00.00.000Z", "students": IDENTITIES[0]})
     client.log_param(run.info.run_id, "exported", IDENTITIES[1])
     source = f"runs:/{run.info.run_id}/model"
     client.create_model_version(NAME, source, run.info.run_id, tags={"artifact": IDENTITIES[2]})
     client.create_model_version(NAME, source, description=f"made from {IDENTITIES[3]}")
 
-    found = {model.name: model for model in registered_models(client.tracking_uri) if model.name.startswith(NAME)}
+    found = {model.name: model for model in registered_models() if model.name.startswith(NAME)}
 
     assert set(found) == {f"{NAME} version 1", f"{NAME} version 2"}
     first, second = found[f"{NAME} version 1"], found[f"{NAME} version 2"]
@@ -56,4 +53,4 @@ def test_a_store_that_does_not_tell_ends_the_work(client: mlflow.MlflowClient, m
 
     monkeypatch.setattr(mlflow.MlflowClient, "search_model_versions", fail)
     with pytest.raises(SettingError, match="the database is locked"):
-        registered_models(client.tracking_uri)
+        registered_models()

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from PIL import Image
 
 from pipelines.running import shared_tracking_uri, untouched_mlflow
@@ -131,7 +132,6 @@ def test_nothing_is_logged_without_a_run(tmp_path: Path, monkeypatch: pytest.Mon
         tracking.log_picture("a", np.zeros((2, 2, 3), np.uint8))
         tracking.log_table("a", table)
         tracking.log_text("a.html", "<p>")
-        tracking.name_run("a")
         tracking.log_note("a", "b")
         tracking.log_origin({"a": 1}, "b")
         tracking.log_use("a", table)
@@ -448,7 +448,7 @@ def test_addresses_that_are_no_server_are_not_asked(uri: str) -> None:
 
 
 def test_a_run_has_the_name_that_it_is_given(run: str) -> None:
-    tracking.name_run("digits double_colored: classify, seed 0")
+    tracking.log_tags({MLFLOW_RUN_NAME: "digits double_colored: classify, seed 0"})
 
     assert stored(run).info.run_name == "digits double_colored: classify, seed 0"
 

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
 from configuration import read_folder
 from skdcgn_pipeline.artifacts import store as artifacts
 from skdcgn_pipeline.export import programs
 from skdcgn_pipeline.parameters import Parameters, check_parameters
-from skdcgn_pipeline.pipelines.preflight import check_surroundings
+from skdcgn_pipeline.pipeline_registry import register_pipelines
+from skdcgn_pipeline.pipelines import preflight
 from skdcgn_pipeline.runtime.errors import SettingError
 
 ALL_NODES = {"prepare_biased_images", "open_teacher"}
+DISTIL = "shape.distil_student"
+
+
+@pytest.fixture(scope="module")
+def nodes() -> dict[str, Node]:
+    registered = register_pipelines()
+    return {node.name: node for name in ("distill", "baseline", "export") for node in registered[name].nodes}
+
+
+@pytest.fixture
+def check_surroundings(nodes: dict[str, Node]) -> Callable[[Parameters, Path, set[str]], None]:
+    """Check what nodes of these names need."""
+    return lambda parameters, root, names: preflight.check_surroundings(
+        parameters, root, Pipeline([nodes[name] for name in names])
+    )
 
 
 @pytest.fixture
@@ -29,31 +49,31 @@ def make(project):
     return make_parameters
 
 
-def test_digits_need_nothing_but_a_folder(make, tmp_path):
+def test_digits_need_nothing_but_a_folder(check_surroundings, make, tmp_path):
     assert check_surroundings(make(assets="absent"), tmp_path / "data", {"prepare_biased_images"}) is None
     assert (tmp_path / "data").is_dir()
 
 
-def test_a_device_that_is_not_there_is_refused(make, tmp_path, monkeypatch):
+def test_a_device_that_is_not_there_is_refused(check_surroundings, make, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingError, match=r"compute\.device"):
         check_surroundings(make(compute={"device": "cuda"}), tmp_path, set())
 
 
-def test_a_full_disk_is_refused(make, tmp_path, monkeypatch):
+def test_a_full_disk_is_refused(check_surroundings, make, tmp_path, monkeypatch):
     monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 2**20))
     with pytest.raises(SettingError, match="200 MiB free in"):
         check_surroundings(make(), tmp_path, set())
 
 
-def test_assets_are_asked_for_only_where_they_are_needed(make, tmp_path):
+def test_assets_are_asked_for_only_where_they_are_needed(check_surroundings, make, tmp_path):
     parameters = make(variant="wildlife", assets=str(tmp_path / "absent"))
     assert check_surroundings(parameters, tmp_path, set()) is None
     with pytest.raises(SettingError, match="textures/"):
         check_surroundings(parameters, tmp_path, {"prepare_biased_images"})
 
 
-def test_inception_is_asked_for_before_any_work_where_it_is_wanted(make, tmp_path):
+def test_inception_is_asked_for_before_any_work_where_it_is_wanted(check_surroundings, make, tmp_path):
     parameters = make(report={"generation_metrics": {"network": "inception"}}, assets=str(tmp_path))
     assert check_surroundings(parameters, tmp_path, {"show_students"}) is None
     with pytest.raises(SettingError, match=r"report.generation_metrics.network.*weights-inception"):
@@ -62,32 +82,32 @@ def test_inception_is_asked_for_before_any_work_where_it_is_wanted(make, tmp_pat
         check_surroundings(parameters, tmp_path, {"compare_students"})
 
 
-def test_a_baseline_that_cannot_be_trained_is_refused(make, tmp_path):
+def test_a_baseline_that_cannot_be_trained_is_refused(check_surroundings, make, tmp_path):
     parameters = make(baseline=make().baseline.model_dump() | {"patch_size": 5})
     assert check_surroundings(parameters, tmp_path, ALL_NODES) is None
     with pytest.raises(SettingError, match=r"baseline.patch_size"):
         check_surroundings(parameters, tmp_path, {*ALL_NODES, "baseline.fit_baseline"})
 
 
-def test_absent_mnist_files_are_refused(make, tmp_path):
+def test_absent_mnist_files_are_refused(check_surroundings, make, tmp_path):
     images = {"source": "mnist"}
     with pytest.raises(SettingError, match="mnist/MNIST/raw"):
         check_surroundings(make(images=images, assets=str(tmp_path)), tmp_path, ALL_NODES)
 
 
-def test_the_export_asks_for_its_libraries_and_students_first(make, tmp_path, monkeypatch):
+def test_the_export_asks_for_its_libraries_and_students_first(check_surroundings, make, tmp_path, monkeypatch):
     monkeypatch.setattr(programs, "find_spec", lambda name: object())
     assert check_surroundings(make(), tmp_path, {"export_students"}) is None
     assert check_surroundings(make(export={"students": "digits"}), tmp_path, {"export_students"}) is None
     with pytest.raises(SettingError, match=r"export\.students: .* Did you mean 'digits'"):
         check_surroundings(make(export={"students": "digit"}), tmp_path, {"export_students"})
     monkeypatch.setattr(programs, "find_spec", lambda name: None)
-    assert check_surroundings(make(), tmp_path, {"distil_student"}) is None
+    assert check_surroundings(make(), tmp_path, {DISTIL}) is None
     with pytest.raises(SettingError, match=r"no onnx, onnxruntime, onnxscript\. Install them: pip install"):
         check_surroundings(make(), tmp_path, {"export_students"})
 
 
-def test_an_absent_teacher_is_refused(make, tmp_path):
+def test_an_absent_teacher_is_refused(check_surroundings, make, tmp_path):
     teacher = {"name": "mnist_cgn", "fit": {"num_images": 10}}
     with pytest.raises(SettingError, match="cgn_mnist/cgn_double_colored_mnist"):
         check_surroundings(make(teacher=teacher, assets=str(tmp_path)), tmp_path, {"open_teacher"})
@@ -110,14 +130,16 @@ def sample_with(**changes) -> dict:
     ],
     ids=["class", "name", "range", "range of classes"],
 )
-def test_what_the_teacher_cannot_be_asked_for_is_refused(make, tmp_path, changes, message):
+def test_what_the_teacher_cannot_be_asked_for_is_refused(check_surroundings, make, tmp_path, changes, message):
     with pytest.raises(SettingError, match=message):
         check_surroundings(make(class_lists={"best": [1, 2, 3]}, **changes), tmp_path, {"open_teacher"})
 
 
-def test_stages_after_a_range_of_shards_are_refused(make, tmp_path):
+def test_stages_after_a_range_of_shards_are_refused(check_surroundings, make, tmp_path):
     parameters = make(sample=sample_with(shard_range=[1, 3]))
-    nodes = {"open_teacher", "draw_teacher_samples", "draw_heldout_samples"}
-    assert check_surroundings(parameters, tmp_path, nodes) is None
-    with pytest.raises(SettingError, match=r"sample\.shard_range: expected the sample stage alone, got also 'distil_"):
-        check_surroundings(parameters, tmp_path, {*nodes, "distil_shape"})
+    drawing = {"open_teacher", "draw_teacher_samples", "draw_heldout_samples"}
+    assert check_surroundings(parameters, tmp_path, drawing) is None
+    with pytest.raises(
+        SettingError, match=r"sample\.shard_range: expected the sample stage alone, got also 'shape.distil_"
+    ):
+        check_surroundings(parameters, tmp_path, {*drawing, DISTIL})

@@ -12,10 +12,10 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
 
 from pipelines.running import PROJECT, know_project, settings_read_once, untouched_mlflow
-from skdcgn_pipeline.hooks import OPTIONAL_INPUTS
+from skdcgn_pipeline import session
 from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.pipeline_registry import register_pipelines
-from skdcgn_pipeline.pipelines.ablation.pipeline import PLAN, SAMPLES
+from skdcgn_pipeline.pipelines.ablation.pipeline import SAMPLES
 from skdcgn_pipeline.session import ProjectSession, environments
 from skdcgn_pipeline.studies.registry import STUDIES
 
@@ -33,6 +33,7 @@ BY_NAME_ONLY = [
     "export_released",
     "prune",
 ]
+VARIANTS = ["ablation_plan", "classify_originals", "export_released", "network_benchmark"]
 STAGES = ["prepare", "sample", "distill", "compose", "classify", "report", *BY_NAME_ONLY]
 ENVIRONMENTS = ["base", "imagenet", "mnist", "test"]
 
@@ -43,7 +44,8 @@ def registered() -> dict[str, Pipeline]:
 
 
 def test_every_stage_is_registered(registered: dict[str, Pipeline]) -> None:
-    assert set(registered) == {*STAGES, "classify_originals", "ensemble", "__default__"}
+    assert set(registered) == {*STAGES, *VARIANTS, "ensemble", "__default__"}
+    assert {other for other, _ in session.VARIANTS.values()} == set(VARIANTS)
 
 
 def test_classifiers_of_imagenet_are_those_of_every_image_set(registered: dict[str, Pipeline]) -> None:
@@ -57,6 +59,12 @@ def test_originals_alone_are_classified_without_a_teacher(registered: dict[str, 
     assert of_stage.all_outputs() == whole.only_nodes_with_tags("classify").all_outputs()
     assert not [name for name in originals.datasets() if "samples" in name or "counterfactuals" in name]
     assert not [name for name in inputs if "teacher" in name or "student" in name]
+
+
+def free_inputs(pipeline: Pipeline) -> set[str]:
+    """Return what a pipeline reads that is neither its own, nor a setting, nor known to the running process."""
+    inputs = pipeline.inputs() - {"parameters", "run", "this_run"}
+    return {name for name in inputs if not name.startswith("params:") and not name.endswith("_store")}
 
 
 @pytest.mark.parametrize("tag", BY_NAME_ONLY)
@@ -75,14 +83,14 @@ def test_default_holds_every_other_stage(registered: dict[str, Pipeline]) -> Non
 @pytest.mark.parametrize("name", [*STAGES, "__default__"])
 def test_pipeline_runs_from_a_fresh_checkout(registered: dict[str, Pipeline], name: str) -> None:
     """Only settings and stores come from outside: every pipeline makes what it needs, or does without."""
-    free = {
-        dataset
-        for dataset in registered[name].inputs()
-        if dataset not in ("parameters", "run") and not dataset.startswith("params:") and not dataset.endswith("_store")
-    }
+    assert name in ("report", "__default__") or free_inputs(registered[name]) == set()
 
-    assert free <= OPTIONAL_INPUTS
-    assert name in ("report", "__default__") or free == set()
+
+def test_what_no_pipeline_makes_is_optional(catalog: DataCatalog, registered: dict[str, Pipeline]) -> None:
+    free = set().union(*(free_inputs(pipe) for pipe in registered.values()))
+
+    assert "ablation_chapter" in free
+    assert not [name for name in free if not catalog.get(name).metadata.get("optional")]
 
 
 def test_the_report_shows_a_study_where_there_is_one(registered: dict[str, Pipeline]) -> None:
@@ -96,11 +104,9 @@ def test_the_ablation_has_nodes_of_every_study_and_a_plan_of_its_own(registered:
 
     for study in STUDIES:
         assert {f"run_{study}_study", f"show_{study}_study"} <= names
-    planning = registered["ablation"].filter(node_names=list(PLAN))
+    planning = registered["ablation_plan"]
     assert planning.outputs() == {"ablation_plan"}
-    made = {one for one in planning.inputs() if not one.startswith("params:") and not one.endswith("_store")}
-    assert made == set(SAMPLES)
-    assert set(SAMPLES) <= OPTIONAL_INPUTS
+    assert free_inputs(planning) == set(SAMPLES)
 
 
 def test_a_failed_cell_ends_the_run_when_everything_is_saved(registered: dict[str, Pipeline]) -> None:
@@ -126,7 +132,7 @@ def test_each_mechanism_has_its_namespace(registered: dict[str, Pipeline]) -> No
 
 def test_node_names_are_unique(registered: dict[str, Pipeline]) -> None:
     # These take the place of others: students from the package, networks without training, originals alone.
-    others = ("results", "export_released", "network_benchmark", "classify_originals")
+    others = ("results", *VARIANTS)
     everything = sum((pipe for name, pipe in registered.items() if name not in others), Pipeline([]))
     names = [node.name for node in everything.nodes]
 
@@ -166,8 +172,8 @@ def context(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         patch.setattr(
             "kedro_mlflow.config.kedro_mlflow_config.KedroMlflowConfig.setup", lambda self, context=None: None
         )
-        with ProjectSession.create(project_path=PROJECT, env=request.param, save_on_close=False) as session:
-            yield session.load_context()
+        with ProjectSession.create(project_path=PROJECT, env=request.param, save_on_close=False) as started:
+            yield started.load_context()
 
 
 @pytest.fixture(scope="module")
@@ -211,4 +217,4 @@ def test_every_parameter_of_a_node_is_there(catalog: DataCatalog, registered: di
 
 
 def test_kedro_knows_the_same_pipelines(context: KedroContext) -> None:
-    assert set(pipelines.keys()) == {*STAGES, "classify_originals", "ensemble", "__default__"}
+    assert set(pipelines.keys()) == {*STAGES, *VARIANTS, "ensemble", "__default__"}

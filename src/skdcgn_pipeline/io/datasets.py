@@ -16,7 +16,7 @@ from kedro_datasets._typing import ImagePreview, JSONPreview
 from PIL import Image, ImageSequence
 
 from skdcgn_pipeline.artifacts.store import Artifact, write_aside, write_json
-from skdcgn_pipeline.reporting.animation import MILLISECONDS_PER_FRAME, encode_gif
+from skdcgn_pipeline.reporting.animation import encode_gif
 from skdcgn_pipeline.runtime.errors import DamagedFileError
 
 
@@ -47,30 +47,45 @@ class StoreDataset(AbstractDataset[Any, Path]):
         return {"filepath": str(self._filepath)}
 
 
-class ArtifactDataset(AbstractVersionedDataset[Any, Any]):
+class VersionedFile(AbstractVersionedDataset[Any, Any]):
+    """A file by versions.
+
+    Args:
+        filepath: The file.
+        version: Kedro's version.
+        metadata: What `hooks` and plugins do with it.
+    """
+
+    def __init__(
+        self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(PurePosixPath(filepath), version)
+        self.metadata = metadata
+
+    def _exists(self) -> bool:
+        try:
+            return Path(self._get_load_path()).exists()
+        except DatasetError:
+            return False
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "version": self._version}
+
+
+class ArtifactDataset(VersionedFile):
     """A version of an artifact: a small JSON file that says which directory of a store it is.
 
     Artifacts are never copied: a version costs a few hundred bytes, and versions with the same content
     share one directory.
 
     Args:
-        filepath: The JSON file.
         opens: Class that reads the artifact, as `package.module.Class`.
-        version: Kedro's version.
-        metadata: For plugins; unused here.
+        file: As of `VersionedFile`.
     """
 
-    def __init__(
-        self,
-        *,
-        filepath: str,
-        opens: str,
-        version: Version | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(PurePosixPath(filepath), version)
+    def __init__(self, *, opens: str, **file: Any) -> None:
+        super().__init__(**file)
         self.opens = opens
-        self.metadata = metadata
 
     def save(self, data: Any) -> None:
         """Write which artifact this version is."""
@@ -100,27 +115,12 @@ class ArtifactDataset(AbstractVersionedDataset[Any, Any]):
         """Return for Kedro-Viz what the artifact was made from; empty where there is none yet."""
         return JSONPreview(Path(self._get_load_path()).read_text(encoding="utf-8") if self._exists() else "")
 
-    def _exists(self) -> bool:
-        return _has_version(self)
-
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "opens": self.opens, "version": self._version}
+        return super()._describe() | {"opens": self.opens}
 
 
-class PictureDataset(AbstractVersionedDataset[np.ndarray, np.ndarray]):
-    """An RGB picture [H, W, 3] uint8 as a PNG file, shown by Kedro-Viz.
-
-    Args:
-        filepath: The PNG file.
-        version: Kedro's version.
-        metadata: For plugins; unused here.
-    """
-
-    def __init__(
-        self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
-    ) -> None:
-        super().__init__(PurePosixPath(filepath), version)
-        self.metadata = metadata
+class PictureDataset(VersionedFile):
+    """An RGB picture [H, W, 3] uint8 as a PNG file, shown by Kedro-Viz."""
 
     def save(self, data: np.ndarray) -> None:
         """Write the picture aside and rename it into place."""
@@ -138,48 +138,16 @@ class PictureDataset(AbstractVersionedDataset[np.ndarray, np.ndarray]):
         content = Path(self._get_load_path()).read_bytes() if self._exists() else b""
         return ImagePreview(base64.b64encode(content).decode())
 
-    def _exists(self) -> bool:
-        return _has_version(self)
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "version": self._version}
-
 
 class AnimationDataset(PictureDataset):
-    """RGB frames [T, H, W, 3] uint8 as an animated GIF that repeats, shown by Kedro-Viz.
-
-    Args:
-        filepath: The GIF file.
-        milliseconds: How long each frame is shown; GIF knows multiples of 10.
-        version: Kedro's version.
-        metadata: For plugins; unused here.
-    """
-
-    def __init__(
-        self,
-        *,
-        filepath: str,
-        milliseconds: int = MILLISECONDS_PER_FRAME,
-        version: Version | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(filepath=filepath, version=version, metadata=metadata)
-        self.milliseconds = milliseconds
+    """RGB frames [T, H, W, 3] uint8 as an animated GIF that repeats, shown by Kedro-Viz."""
 
     def save(self, data: np.ndarray) -> None:
         """Write the frames aside and rename the file into place."""
-        content = encode_gif(data, self.milliseconds)
+        content = encode_gif(data)
         write_aside(Path(self._get_save_path()), lambda path: path.write_bytes(content))
 
     def load(self) -> np.ndarray:
         """Return the frames, of which equal neighbours are one; colours are those of the GIF's palettes."""
         with Image.open(self._get_load_path()) as image:
             return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)])
-
-
-def _has_version(dataset: AbstractVersionedDataset[Any, Any]) -> bool:
-    """Tell whether there is a version to load."""
-    try:
-        return Path(dataset._get_load_path()).exists()
-    except DatasetError:
-        return False

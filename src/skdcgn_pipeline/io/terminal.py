@@ -1,17 +1,40 @@
-"""What a person at a terminal sees when a run has ended: where the time went and what came out."""
+"""What a person at a terminal sees: errors in one line; at the end, where the time went and what came out."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-import pandas as pd
+import click
 from rich.console import Console
 from rich.table import Table
 
+from skdcgn_pipeline.runtime.errors import DamagedFileError, InterruptedRunError, SettingError, StudyFailedError
+
+FOR_USERS = SettingError, InterruptedRunError, DamagedFileError, StudyFailedError
 PERCENT = 100.0
 SECONDS_PER_MINUTE = 60
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """On the command line, tell errors that were written for the user in one line instead of a traceback.
+
+    Raises:
+        click.ClickException: With the message of the first such error in the chain of causes.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, FOR_USERS):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None or click.get_current_context(silent=True) is None or os.environ.get("SKDCGN_TRACEBACK"):
+            raise
+        raise click.ClickException(str(cause)) from error
 
 
 def summarise_run(seconds: Mapping[str, float], results: Mapping[str, Any]) -> Table:
@@ -36,12 +59,12 @@ def headlines(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the figures that people look at first: the students' likeness, then test accuracy in %."""
     rows = []
     comparison = results.get("student_comparison")
-    if isinstance(comparison, pd.DataFrame):
+    if comparison is not None:
         by_mechanism = comparison.set_index("mechanism")
         rows.append(("parameters of the students", f"{by_mechanism['student_parameters']['all']:,.0f}"))
         rows.append(("mask IoU with the teacher", f"{by_mechanism['mask_iou']['shape']:.3f}"))
     accuracy = results.get("accuracy_summary")
-    if isinstance(accuracy, pd.DataFrame):
+    if accuracy is not None:
         for row in accuracy[accuracy["split"] == "test"].to_dict("records"):
             mean, high = PERCENT * row["mean_accuracy"], PERCENT * row["interval_high"]
             spread = f" ± {high - mean:.1f}" if row["num_seeds"] > 1 else ""

@@ -7,16 +7,17 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from threading import Lock
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NOTE
 from PIL import Image
 
 from skdcgn_pipeline.artifacts.store import Artifact, identity_of
@@ -36,6 +37,7 @@ PARAMS_PER_BATCH = 100
 MAX_PARAM_LENGTH = 6000
 MAX_TAG_LENGTH = 8000
 SERVER_TIMEOUT_SECONDS = 5.0
+P = ParamSpec("P")
 
 
 _notes: dict[str, dict[str, str]] = {}  # run -> title -> section
@@ -64,6 +66,26 @@ def never_fatal(what: str, run: mlflow.ActiveRun | None = None) -> Iterator[None
             _given_up.add(run.info.run_id)
 
 
+def for_active_run(what: str) -> Callable[[Callable[Concatenate[mlflow.ActiveRun, P], None]], Callable[P, None]]:
+    """Give a function the active run: without one it does nothing, and its failure is never fatal.
+
+    Args:
+        what: What the function logs, for the warning; `{0}` is its first argument.
+    """
+
+    def with_run(function: Callable[Concatenate[mlflow.ActiveRun, P], None]) -> Callable[P, None]:
+        @wraps(function)
+        def log(*args: P.args, **kwargs: P.kwargs) -> None:
+            run = active_run()
+            if run is not None:
+                with never_fatal(what.format(*args)):
+                    function(run, *args, **kwargs)
+
+        return log
+
+    return with_run
+
+
 def check_server(uri: str) -> None:
     """Refuse a tracking server that does not answer, before any work starts.
 
@@ -85,39 +107,26 @@ def check_server(uri: str) -> None:
         ) from error
 
 
-def log_parameters(parameters: Mapping[str, Any]) -> None:
+@for_active_run("the parameters")
+def log_parameters(run: mlflow.ActiveRun, parameters: Mapping[str, Any]) -> None:
     """Log nested settings under dotted names, in batches."""
-    run = active_run()
-    if run is None:
-        return
     params = [Param(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in sorted(flatten(parameters).items())]
-    with never_fatal("the parameters"):
-        for first in range(0, len(params), PARAMS_PER_BATCH):
-            mlflow.MlflowClient().log_batch(run.info.run_id, params=params[first : first + PARAMS_PER_BATCH])
+    for first in range(0, len(params), PARAMS_PER_BATCH):
+        mlflow.MlflowClient().log_batch(run.info.run_id, params=params[first : first + PARAMS_PER_BATCH])
 
 
-def log_tags(tags: Mapping[str, str]) -> None:
+@for_active_run("the tags")
+def log_tags(run: mlflow.ActiveRun, tags: Mapping[str, str]) -> None:
     """Tag the active run."""
-    run = active_run()
-    if run is not None:
-        with never_fatal("the tags"):
-            entries = [RunTag(key, value) for key, value in tags.items()]
-            mlflow.MlflowClient().log_batch(run.info.run_id, tags=entries)
+    mlflow.MlflowClient().log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def name_run(name: str) -> None:
-    """Name the active run."""
-    log_tags({MLFLOW_RUN_NAME: name})
-
-
-def log_note(title: str, text: str) -> None:
+@for_active_run("the description")
+def log_note(run: mlflow.ActiveRun, title: str, text: str) -> None:
     """Put a section of Markdown into the description that the UI shows above the active run.
 
     A section of the same title is replaced. The description ends at the last section that fits.
     """
-    run = active_run()
-    if run is None:
-        return
     sections = _notes.setdefault(run.info.run_id, {})
     sections[title] = text.strip()
     note = ""
@@ -142,7 +151,8 @@ def as_markdown(table: pd.DataFrame, digits: int = 4) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def log_origin(settings: Mapping[str, Any], asked_for: str) -> None:
+@for_active_run("what it was asked for")
+def log_origin(run: mlflow.ActiveRun, settings: Mapping[str, Any], asked_for: str) -> None:
     """Tag the active run with what it is a run of and, if an earlier try at it did not end, with that one.
 
     The tag `asked_for` is a hash of the settings and what was asked for; `resumed_from` names the latest run
@@ -152,23 +162,17 @@ def log_origin(settings: Mapping[str, Any], asked_for: str) -> None:
         settings: All settings.
         asked_for: The stages or nodes that the run consists of.
     """
-    run = active_run()
-    if run is None:
-        return
     identity = identity_of({"settings": settings, "asked_for": asked_for})
-    with never_fatal("what it was asked for"):
-        client = mlflow.MlflowClient()
-        earlier = client.search_runs(
-            [run.info.experiment_id], f"tags.asked_for = '{identity}'", order_by=["attributes.start_time DESC"]
-        )
-        others = [one.info for one in earlier if one.info.run_id != run.info.run_id]
-        tags = {"asked_for": identity}
-        if others and others[0].status != "FINISHED":
-            tags["resumed_from"] = others[0].run_id
-        client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    earlier = mlflow.MlflowClient().search_runs(
+        [run.info.experiment_id], f"tags.asked_for = '{identity}'", order_by=["attributes.start_time DESC"]
+    )
+    others = [other.info for other in earlier if other.info.run_id != run.info.run_id]
+    resumed = others and others[0].status != "FINISHED"
+    log_tags({"asked_for": identity} | ({"resumed_from": others[0].run_id} if resumed else {}))
 
 
-def log_use(name: str, data: Any) -> None:
+@for_active_run("the input {0}")
+def log_use(run: mlflow.ActiveRun, name: str, data: Any) -> None:
     """Link an artifact to the active run: images as inputs that the UI lists, others by a tag of their name.
 
     A teacher is told by tags of its name and files.
@@ -177,25 +181,22 @@ def log_use(name: str, data: Any) -> None:
         name: What the catalog calls it.
         data: Anything; what is no artifact and has none is left alone.
     """
-    run = active_run()
+    is_teacher = isinstance(data, IdentifiedTeacher)
     artifact = data if isinstance(data, Artifact) else getattr(data, "artifact", None)
-    if run is None or not isinstance(artifact, Artifact) or (run.info.run_id, name) in _linked:
-        if run is not None and isinstance(data, IdentifiedTeacher) and (run.info.run_id, name) not in _linked:
-            _linked.add((run.info.run_id, name))
-            log_tags(_tags_of(data))
+    if (run.info.run_id, name) in _linked or not (is_teacher or isinstance(artifact, Artifact)):
         return
     _linked.add((run.info.run_id, name))
-    if not isinstance(data, StoredImages | Shards):
+    if is_teacher:
+        log_tags(_tags_of(data))
+    elif not isinstance(data, StoredImages | Shards):
         release = artifact.inputs.get("released")
         log_tags({f"made.{name}": artifact.identity} | ({"students": f"released {release}"} if release else {}))
-        return
-    source = json.dumps({"uri": str(artifact.directory)})
-    profile = json.dumps({"kind": str(artifact.inputs.get("kind", "")), "files": len(artifact.manifest["files"])})
-    images = Dataset(name, artifact.identity, "local", source, profile=profile)
-    with never_fatal(f"the input {name}"):
-        mlflow.MlflowClient().log_inputs(
-            run.info.run_id, [DatasetInput(images, [InputTag(MLFLOW_DATASET_CONTEXT, name)])]
-        )
+    else:
+        source = json.dumps({"uri": str(artifact.directory)})
+        profile = json.dumps({"kind": str(artifact.inputs.get("kind", "")), "files": len(artifact.manifest["files"])})
+        images = Dataset(name, artifact.identity, "local", source, profile=profile)
+        context = InputTag(MLFLOW_DATASET_CONTEXT, name)
+        mlflow.MlflowClient().log_inputs(run.info.run_id, [DatasetInput(images, [context])])
 
 
 def _tags_of(teacher: IdentifiedTeacher) -> dict[str, str]:
@@ -206,15 +207,12 @@ def _tags_of(teacher: IdentifiedTeacher) -> dict[str, str]:
     return {"teacher": teacher.identity["name"], **digests}
 
 
-def log_metrics(metrics: Mapping[str, float]) -> None:
+@for_active_run("metrics")
+def log_metrics(run: mlflow.ActiveRun, metrics: Mapping[str, float]) -> None:
     """Log result metrics to the active run; values that are not finite are left out."""
-    run = active_run()
-    if run is None:
-        return
     now = int(time.time() * 1000)
     entries = [Metric(key, float(v), now, 0) for key, v in metrics.items() if v is not None and math.isfinite(v)]
-    with never_fatal("metrics"):
-        mlflow.MlflowClient().log_batch(run.info.run_id, metrics=entries)
+    mlflow.MlflowClient().log_batch(run.info.run_id, metrics=entries)
 
 
 class LossLog:
@@ -288,36 +286,31 @@ def log_saved(dataset: str, data: Any, metadata: Mapping[str, Any]) -> None:
             log_note(wishes["note"], as_markdown(data[list(wishes.get("columns", data.columns))]))
 
 
-def log_picture(name: str, picture: np.ndarray) -> None:
+@for_active_run("the picture {0}")
+def log_picture(run: mlflow.ActiveRun, name: str, picture: np.ndarray) -> None:
     """Log an RGB picture as the artifact `pictures/<name>.png`."""
-    if active_run() is not None:
-        with never_fatal(f"the picture {name}"):
-            mlflow.log_image(Image.fromarray(picture), f"pictures/{name}.png")
+    mlflow.log_image(Image.fromarray(picture), f"pictures/{name}.png")
 
 
-def log_table(name: str, table: pd.DataFrame) -> None:
+@for_active_run("the table {0}")
+def log_table(run: mlflow.ActiveRun, name: str, table: pd.DataFrame) -> None:
     """Log a table as the artifact `tables/<name>.csv`."""
-    if active_run() is not None:
-        with never_fatal(f"the table {name}"):
-            mlflow.log_text(table.to_csv(index=False), f"tables/{name}.csv")
+    mlflow.log_text(table.to_csv(index=False), f"tables/{name}.csv")
 
 
-def log_text(name: str, text: str) -> None:
+@for_active_run("the text {0}")
+def log_text(run: mlflow.ActiveRun, name: str, text: str) -> None:
     """Log a text or an HTML page as an artifact."""
-    if active_run() is not None:
-        with never_fatal(f"the text {name}"):
-            mlflow.log_text(text, name)
+    mlflow.log_text(text, name)
 
 
-def log_unit(result: UnitResult) -> None:
+@for_active_run("the nested run {0.unit.cell.name}")
+def log_unit(parent: mlflow.ActiveRun, result: UnitResult) -> None:
     """Log one classifier of the ablation as a finished run below the active one.
 
     It is tagged `study`, `cell` and `seed`, has the cell's description as parameters and everything
     measured as metrics; a failed one has the status FAILED and its error as a tag.
     """
-    parent = active_run()
-    if parent is None:
-        return
     cell, number = result.unit.cell, result.unit.number
     described = {name: value for name, value in cell.describe().items() if value not in (None, "")}
     metrics = {name: value for name, value in result.result.get("facts", {}).items() if value is not None}
@@ -334,13 +327,11 @@ def log_unit(result: UnitResult) -> None:
     }
     if result.error:
         tags["error"] = result.error[:MAX_PARAM_LENGTH]
-    with never_fatal(f"the nested run {cell.name}"):
-        client = mlflow.MlflowClient()
-        name = f"{cell.study}: {cell.name}, seed {number}"
-        run = client.create_run(parent.info.experiment_id, start, tags, name)
-        client.log_batch(
-            run.info.run_id,
-            metrics=[Metric(key, float(value), end, 0) for key, value in metrics.items()],
-            params=[Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in described.items()],
-        )
-        client.set_terminated(run.info.run_id, "FAILED" if result.error else "FINISHED", end)
+    client = mlflow.MlflowClient()
+    run = client.create_run(parent.info.experiment_id, start, tags, f"{cell.study}: {cell.name}, seed {number}")
+    client.log_batch(
+        run.info.run_id,
+        metrics=[Metric(key, float(value), end, 0) for key, value in metrics.items()],
+        params=[Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in described.items()],
+    )
+    client.set_terminated(run.info.run_id, "FAILED" if result.error else "FINISHED", end)

@@ -1,7 +1,5 @@
 """Nodes of the distill stage."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 
@@ -24,13 +22,9 @@ from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDENTS
 
 
-def distil_mechanism(mechanism: str) -> Callable[..., StudentArtifact]:
-    """Return the node function that distils one mechanism."""
-
-    def distil_student(run: Run, teacher_samples: SampleShards, distill: Distill) -> StudentArtifact:
-        return run.make(StudentRecipe(mechanism, teacher_samples, distill, run.seed, run.compute, run.assets))
-
-    return distil_student
+def distil_student(run: Run, teacher_samples: SampleShards, distill: Distill, mechanism: str) -> StudentArtifact:
+    """Distil one mechanism."""
+    return run.make(StudentRecipe(mechanism, teacher_samples, distill, run.seed, run.compute, run.assets))
 
 
 def assemble_students(

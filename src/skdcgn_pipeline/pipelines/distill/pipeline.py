@@ -12,16 +12,9 @@ STUDENTS = [f"{mechanism}_student" for mechanism in MECHANISMS]
 
 def _distil(mechanism: str) -> Pipeline:
     """One student, in the namespace of its mechanism."""
-    inputs = ["run", "teacher_samples"]
+    inputs, distil = ["run", "teacher_samples"], given(nodes.distil_student, mechanism=mechanism)
     return pipeline(
-        [
-            node(
-                nodes.distil_mechanism(mechanism),
-                [*inputs, "params:distill"],
-                "student",
-                name="distil_student",
-            )
-        ],
+        [node(distil, [*inputs, "params:distill"], "student", name="distil_student")],
         namespace=mechanism,
         inputs=set(inputs),
         # Without a dot, which Kedro keeps for the namespace's own datasets.
@@ -32,7 +25,7 @@ def _distil(mechanism: str) -> Pipeline:
 def create_comparison(of: str = vocabulary.STUDENTS) -> Pipeline:
     """Compare students, wherever they come from and whatever tables call them, with their teacher."""
     measured = ["run", "teacher", "students", "heldout_samples", "biased_images", "feature_network", "params:report"]
-    return pipeline(
+    return Pipeline(
         [
             node(nodes.compare_students, measured, "student_comparison", name="compare_students"),
             node(given(nodes.measure_generation, of=of), measured, "generation_metrics", name="measure_generation"),
@@ -49,16 +42,8 @@ def create_comparison(of: str = vocabulary.STUDENTS) -> Pipeline:
 
 def create_pipeline() -> Pipeline:
     """Distil one student per mechanism, assemble them and compare them with the teacher."""
-    shared = pipeline(
-        [
-            node(
-                nodes.assemble_students,
-                ["run", *STUDENTS],
-                "students",
-                name="assemble_students",
-            ),
-            node(nodes.show_losses, STUDENTS, "loss_curves", name="show_losses"),
-        ]
-    )
-    distilled = sum((_distil(mechanism) for mechanism in MECHANISMS), shared)
-    return pipeline(distilled, tags="distill") + create_comparison()
+    shared = [
+        node(nodes.assemble_students, ["run", *STUDENTS], "students", name="assemble_students"),
+        node(nodes.show_losses, STUDENTS, "loss_curves", name="show_losses"),
+    ]
+    return Pipeline([*map(_distil, MECHANISMS), *shared], tags="distill") + create_comparison()

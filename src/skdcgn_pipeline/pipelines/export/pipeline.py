@@ -1,6 +1,6 @@
 """Wiring of the export stage."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline, node
 
 from skdcgn_pipeline.pipelines.compose.nodes import draw_student_samples
 from skdcgn_pipeline.pipelines.export import nodes
@@ -12,13 +12,13 @@ def create_pipeline(released: bool = False) -> Pipeline:
     Args:
         released: Take students that come with the package instead of the run's.
     """
-    taken = ["exported_students", "export_origin"]
+    taken, registered = ["exported_students", "export_origin"], ["export_origin", "params:export"]
     if released:
         take = node(nodes.take_released_students, ["run", "params:export"], taken, name="take_released_students")
     else:
         inputs = ["students", "student_comparison", "parameters"]
         take = node(nodes.take_run_students, inputs, taken, name="take_run_students")
-    return pipeline(
+    return Pipeline(
         [
             take,
             node(nodes.export_students, ["run", *taken], "student_export", name="export_students"),
@@ -36,13 +36,13 @@ def create_pipeline(released: bool = False) -> Pipeline:
             ),
             node(
                 nodes.register_students,
-                ["student_export", "export_origin", "params:export"],
+                ["student_export", *registered],
                 "registered_students",
                 name="register_students",
             ),
             node(
                 nodes.register_classifier,
-                ["classifier_export", "export_origin", "params:export"],
+                ["classifier_export", *registered],
                 "registered_classifier",
                 name="register_classifier",
             ),

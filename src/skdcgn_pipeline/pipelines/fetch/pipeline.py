@@ -1,13 +1,13 @@
 """Wiring of the fetch stage."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline, node
 
 from skdcgn_pipeline.pipelines.fetch import nodes
 
 
 def create_pipeline() -> Pipeline:
     """Download and check the assets of the environment."""
-    return pipeline(
+    return Pipeline(
         [
             node(nodes.fetch_assets, ["run", "params:fetch"], "assets_table", name="fetch_assets"),
             node(nodes.refuse_missing_assets, "assets_table", None, name="refuse_missing_assets"),

@@ -12,36 +12,18 @@ def open_teacher(teacher: Teacher, variant: str, assets: str) -> IdentifiedTeach
 
 
 def draw_teacher_samples(
-    run: Run, teacher: IdentifiedTeacher, sample: Sample, class_lists: dict[str, list[int]]
+    run: Run, teacher: IdentifiedTeacher, sample: Sample, class_lists: dict[str, list[int]], heldout: bool = False
 ) -> SampleShards:
-    """Draw the samples that students learn from."""
-    return _draw(run, teacher, sample, class_lists, sample.num_images_per_class, "samples")
-
-
-def draw_heldout_samples(
-    run: Run, teacher: IdentifiedTeacher, sample: Sample, class_lists: dict[str, list[int]]
-) -> SampleShards:
-    """Draw samples on other noise, on which students are measured."""
-    return _draw(run, teacher, sample, class_lists, sample.num_heldout_per_class, "heldout")
-
-
-def _draw(
-    run: Run,
-    teacher: IdentifiedTeacher,
-    sample: Sample,
-    class_lists: dict[str, list[int]],
-    per_class: int,
-    purpose: str,
-) -> SampleShards:
+    """Draw the samples that students learn from, or those on other noise, on which students are measured."""
     classes = choose_classes("sample.classes", sample.classes, teacher.generator.num_classes, class_lists)
     recipe = SamplesRecipe(
         teacher.generator,
         teacher.identity,
-        per_class,
+        sample.num_heldout_per_class if heldout else sample.num_images_per_class,
         sample.rows_per_shard,
         run.seed,
         run.compute,
-        purpose,
+        "heldout" if heldout else "samples",
         storing=sample,
         classes=classes,
         shard_range=sample.shard_range,

@@ -1,13 +1,15 @@
 """Wiring of the sample stage."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline, node
 
+from skdcgn_pipeline.pipelines.binding import given
 from skdcgn_pipeline.pipelines.sample import nodes
 
 
 def create_pipeline() -> Pipeline:
     """Draw samples of every mechanism from the teacher."""
-    return pipeline(
+    draw, inputs = nodes.draw_teacher_samples, ["run", "teacher", "params:sample", "params:class_lists"]
+    return Pipeline(
         [
             node(
                 nodes.open_teacher,
@@ -15,18 +17,8 @@ def create_pipeline() -> Pipeline:
                 "teacher",
                 name="open_teacher",
             ),
-            node(
-                nodes.draw_teacher_samples,
-                ["run", "teacher", "params:sample", "params:class_lists"],
-                "teacher_samples",
-                name="draw_teacher_samples",
-            ),
-            node(
-                nodes.draw_heldout_samples,
-                ["run", "teacher", "params:sample", "params:class_lists"],
-                "heldout_samples",
-                name="draw_heldout_samples",
-            ),
+            node(draw, inputs, "teacher_samples", name="draw_teacher_samples"),
+            node(given(draw, heldout=True), inputs, "heldout_samples", name="draw_heldout_samples"),
         ],
         tags="sample",
     )

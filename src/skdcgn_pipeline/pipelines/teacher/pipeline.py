@@ -1,13 +1,13 @@
 """Wiring of the teacher stage."""
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline, node
 
 from skdcgn_pipeline.pipelines.teacher import nodes
 
 
 def create_pipeline() -> Pipeline:
     """Train a CGN to distil from; use it by `teacher.weights`."""
-    return pipeline(
+    return Pipeline(
         [
             node(
                 nodes.fit_teacher,

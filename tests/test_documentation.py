@@ -34,7 +34,7 @@ def stages() -> dict[str, tuple[set[str], set[str]]]:
 
     def told(names: set[str]) -> set[str]:
         own = {re.sub(rf"^({'|'.join(STUDIES)})_(cells|study|examples)$", r"<study>_\2", name) for name in names}
-        return {name for name in own if not name.startswith("params:") and not name.endswith("_store")} - {
+        return {name for name in own if not name.startswith("params:")} - {
             "parameters",
             "run",
         }

@@ -1,4 +1,4 @@
-"""The Kedro datasets: versions of artifacts, pictures, stores."""
+"""The Kedro datasets: versions of artifacts, pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kedro.io import DatasetError, Version
 from PIL import Image
 
 from skdcgn_pipeline.artifacts.store import Artifact, build_artifact
-from skdcgn_pipeline.io.datasets import AnimationDataset, ArtifactDataset, PictureDataset, StoreDataset
+from skdcgn_pipeline.io.datasets import AnimationDataset, ArtifactDataset, PictureDataset
 from skdcgn_pipeline.reporting.animation import MILLISECONDS_PER_FRAME
 from skdcgn_pipeline.samples.drawing import SampleShards
 
@@ -224,22 +224,6 @@ def test_damaged_picture_names_the_file(root: Path, picture: np.ndarray) -> None
 
     with pytest.raises(DatasetError, match=r"sheet\.png"):
         picture_dataset(root).load()
-
-
-# --- stores ---
-
-
-def test_store_gives_its_directory(root: Path) -> None:
-    dataset = StoreDataset(filepath=str(root / "stores" / "sample"))
-
-    assert dataset.exists()
-    assert dataset.load() == root / "stores" / "sample"
-    assert not root.exists(), "only the work that makes artifacts makes directories"
-
-
-def test_store_refuses_saving(root: Path) -> None:
-    with pytest.raises(DatasetError, match=r"stores/sample is an input"):
-        StoreDataset(filepath=str(root / "stores" / "sample")).save("anything")
 
 
 def test_an_animation_comes_back_frame_by_frame(tmp_path: Path) -> None:

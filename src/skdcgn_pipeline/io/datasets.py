@@ -1,4 +1,4 @@
-"""Kedro datasets for what Kedro has none: stores, finished artifacts, pictures."""
+"""Kedro datasets for what Kedro has none: finished artifacts, pictures."""
 
 from __future__ import annotations
 
@@ -11,40 +11,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Version
+from kedro.io import AbstractVersionedDataset, DatasetError, Version
 from kedro_datasets._typing import ImagePreview, JSONPreview
 from PIL import Image, ImageSequence
 
 from skdcgn_pipeline.artifacts.store import Artifact, write_aside, write_json
 from skdcgn_pipeline.reporting.animation import encode_gif
 from skdcgn_pipeline.runtime.errors import DamagedFileError
-
-
-class StoreDataset(AbstractDataset[Any, Path]):
-    """A directory in which nodes keep finished artifacts; input only.
-
-    Args:
-        filepath: The directory.
-        metadata: For plugins; unused here.
-    """
-
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath = Path(filepath)
-        self.metadata = metadata
-
-    def load(self) -> Path:
-        """Return the directory."""
-        return self._filepath
-
-    def save(self, data: Any) -> None:
-        """Refuse: artifacts are written by the work that makes them."""
-        raise DatasetError(f"{self._filepath} is an input; artifacts are written inside it, never over it.")
-
-    def _exists(self) -> bool:
-        return True
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
 
 
 class VersionedFile(AbstractVersionedDataset[Any, Any]):

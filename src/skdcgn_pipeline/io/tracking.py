@@ -182,7 +182,7 @@ def log_use(run: mlflow.ActiveRun, name: str, data: Any) -> None:
         data: Anything; what is no artifact and has none is left alone.
     """
     is_teacher = isinstance(data, IdentifiedTeacher)
-    artifact = data if isinstance(data, Artifact) else getattr(data, "artifact", None)
+    artifact: Any = data if isinstance(data, Artifact) else getattr(data, "artifact", None)
     if (run.info.run_id, name) in _linked or not (is_teacher or isinstance(artifact, Artifact)):
         return
     _linked.add((run.info.run_id, name))

@@ -7,7 +7,6 @@ from skdcgn_pipeline.studies.registry import STUDIES
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 DISTILL = [f"params:{mechanism}.distill" for mechanism in MECHANISMS]
-PLAN = ("name_surroundings", "plan_ablation")
 # What the plan reads if it is there, and does without if it is not.
 SAMPLES = ["biased_images", "teacher_samples", "student_samples", "heldout_samples"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 
 from kedro.pipeline import Pipeline
@@ -44,24 +45,50 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
         SettingError: Naming what is missing and what to do.
     """
     stages, made = {tag for node in pipeline.nodes for tag in node.tags}, pipeline.all_outputs()
-    images, prepare, assets, seed = parameters.images, parameters.prepare, parameters.assets, parameters.seed
+    prepare, assets = parameters.prepare, parameters.assets
     choose_device(parameters.compute.device)
     check_writable(data_root, 0 if "prune" in stages else MINIMUM_FREE_BYTES)  # what makes space must not need it
     if "student_export" in made:
         check_libraries()
         check_choice("export.students", parameters.export.students, ["run", *released_students()])
-    num_classes = None
-    if "biased_images" in made:
-        num_classes = check_images(images, prepare, parameters.variant, assets, seed)
     measuring = any(name.endswith(("comparison", "generation_metrics")) for name in made)
     if measuring and parameters.report.generation_metrics.network == "inception":
         inception_path(assets)
     if "feature_network" in made and prepare.given_features is not None:
         read_given_network(prepare.given_features)
-    network, classifying = parameters.classify.network, not made.isdisjoint(CLASSIFYING)
-    if classifying and num_classes is not None:
+    num_classes = _check_images(parameters, stages, made)
+    if "teacher" in made:
+        teacher = open_identified_teacher(parameters.teacher, parameters.variant, assets)
+        generator, students = teacher.generator, parameters.students
+        _check_sample(parameters, generator.num_classes, pipeline)
+        for mechanism in MECHANISMS:
+            if f"{mechanism}_student" in made:
+                size, num_processes = GeneratorSize.of(generator), launched_processes()
+                check_distillation(mechanism, size, students[mechanism], parameters.compute, assets, num_processes)
+        if "baseline_students" in made:
+            has_digits = prepare.given_features is None
+            check_baseline(parameters.baseline, teacher, parameters.teacher, assets, has_digits)
+        if num_classes not in (None, generator.num_classes):
+            raise SettingError(
+                "teacher",
+                f"the {num_classes} classes of the images",
+                f"{generator.num_classes} classes",
+                "Give images of the teacher's classes, or another teacher.",
+            )
+        if "ablation_plan" in made:
+            cells = expand_cells(parameters.ablation, students)
+            check_possible(cells, generator, parameters.classify.network.by_mechanism)
+
+
+def _check_images(parameters: Parameters, stages: Set[str], made: Set[str]) -> int | None:
+    """Refuse images, and classifiers that do not suit them; returns the number of classes that are learnt, if any."""
+    images, network, num_classes = parameters.images, parameters.classify.network, None
+    if "biased_images" in made:
+        num_classes = check_images(images, parameters.prepare, parameters.variant, parameters.assets, parameters.seed)
+    num_classes = num_classes if made & CLASSIFYING else None
+    if num_classes is not None:
         # Builds the architecture and reads its weights, the cheapest way to find out whether they fit.
-        initial_classifier(network, num_classes, seed)
+        initial_classifier(network, num_classes, parameters.seed)
     if stages & COLOURED and not images.are_coloured:
         raise SettingError(
             "images.source",
@@ -76,26 +103,7 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
             repr(network.architecture),
             "Choose another stage.",
         )
-    if "teacher" in made:
-        teacher = open_identified_teacher(parameters.teacher, parameters.variant, assets)
-        generator, students = teacher.generator, parameters.students
-        _check_sample(parameters, generator.num_classes, pipeline)
-        for mechanism in MECHANISMS:
-            if f"{mechanism}_student" in made:
-                size, num_processes = GeneratorSize.of(generator), launched_processes()
-                check_distillation(mechanism, size, students[mechanism], parameters.compute, assets, num_processes)
-        if "baseline_students" in made:
-            has_digits = prepare.given_features is None
-            check_baseline(parameters.baseline, teacher, parameters.teacher, assets, has_digits)
-        if classifying and num_classes not in (None, generator.num_classes):
-            raise SettingError(
-                "teacher",
-                f"the {num_classes} classes of the images",
-                f"{generator.num_classes} classes",
-                "Give images of the teacher's classes, or another teacher.",
-            )
-        if "ablation_plan" in made:
-            check_possible(expand_cells(parameters.ablation, students), generator, network.by_mechanism)
+    return num_classes
 
 
 def _check_sample(parameters: Parameters, num_classes: int, pipeline: Pipeline) -> None:

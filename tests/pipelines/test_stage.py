@@ -56,10 +56,12 @@ def test_stored_counterfactuals_are_transformed_at_their_stage(tmp_path, tiny_sa
 
 @pytest.mark.parametrize(("stage", "expected"), [("compose", TURNED), ("teacher", UNTURNED)])
 def test_classifiers_and_benchmark_compose_at_the_same_stage(monkeypatch, stage, expected):
-    monkeypatch.setattr(classify_nodes, "training_sets", hand_back)
+    classification = Anything()
+    classification.training_sets = hand_back
+    monkeypatch.setattr(classify_nodes, "Classification", lambda *arguments: classification)
     monkeypatch.setattr(benchmark_nodes, "Workload", hand_back)
     others = [Anything()] * 7
-    learnt_from = [*others[:3], settings(stage), {}, 0, None, *others[:4]]
+    learnt_from = [*others[:3], settings(stage), {}, *others[:5]]
     assert handed_on(classify_nodes.train_classifiers, *learnt_from) == expected
     parameters = Anything()
     parameters.compose, parameters.class_lists = settings(stage), {}

@@ -53,7 +53,7 @@ def settings(num_steps: int = 4, **changes) -> ClassifierFit:
 
 def network(**changes) -> ClassifierNetwork:
     options = {name: value for name, value in changes.items() if name in OF_NETWORK}
-    return ClassifierNetwork(**{"architecture": "tiny", "heads": "mechanisms", **options})
+    return ClassifierNetwork(**{"architecture": "tiny", "heads": "mechanisms", "frozen_norm": "statistics", **options})
 
 
 @pytest.fixture(autouse=True)

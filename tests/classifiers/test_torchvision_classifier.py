@@ -24,7 +24,7 @@ def network(
     return TorchvisionClassifier(ClassifierNetwork(architecture=architecture, heads=heads, **settings), num_classes)
 
 
-def tiny(frozen_norm: str = "statistics", **settings: object) -> TorchvisionClassifier:
+def tiny(frozen_norm: str | None = "statistics", **settings: object) -> TorchvisionClassifier:
     torch.manual_seed(0)
     return network(frozen_norm=frozen_norm, **settings)
 
@@ -168,6 +168,8 @@ def test_frozen_norms_stay_in_eval_mode_while_the_rest_trains():
     assert ensemble.heads.training
     assert not any(norm.training for norm in norms(ensemble))
     assert all(norm.training for norm in norms(tiny("none").train()))
+    # What starts from nothing has no statistics worth keeping.
+    assert all(norm.training for norm in norms(tiny(None).train()))
 
 
 def test_an_unknown_kind_of_frozen_norm_is_refused():

@@ -77,7 +77,7 @@ def _build_trunk(architecture: str, setting: str) -> tuple[nn.Module, str, int]:
 class TorchvisionClassifier(nn.Module):
     """Classify images [N, 3, H, W] in [-1, 1] by their class, or by shape, texture and background.
 
-    In training mode, batch norm keeps using the statistics it came with, unless `frozen_norm` is `none`:
+    In training mode, batch norm keeps using the statistics it came with, unless `frozen` is `none`:
     counterfactuals look unlike real images and would spoil them. As in the published training, its scale
     and shift are learnt like any weight; `all` freezes these too. Networks without batch norm are not
     touched.
@@ -106,7 +106,7 @@ class TorchvisionClassifier(nn.Module):
         self.image_size: int | None = getattr(self.trunk, "image_size", None)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(1, 3, 1, 1), persistent=False)
-        if settings.frozen_norm == "all":
+        if settings.frozen == "all":
             for norm in self._norms():
                 norm.requires_grad_(False)
 
@@ -116,7 +116,7 @@ class TorchvisionClassifier(nn.Module):
     def train(self, mode: bool = True) -> TorchvisionClassifier:
         """Set the mode; frozen batch norms stay in eval mode."""
         super().train(mode)
-        if self.settings.frozen_norm != "none":
+        if self.settings.frozen != "none":
             for norm in self._norms():
                 norm.eval()
         return self

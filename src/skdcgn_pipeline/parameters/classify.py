@@ -24,14 +24,14 @@ class ClassifierNetwork(Settings):
         heads_from_weights: Start every head from the last layer of `weights` too; the published heads are
             learnt anew.
         frozen_norm: What of batch norm stays as it is in torchvision's: `statistics`, `all` (scale and shift
-            too) or `none`.
+            too) or `none`; null freezes the statistics of given `weights`.
     """
 
     architecture: str = DIGIT_NETWORK
     heads: Literal["class", "mechanisms"] = "class"
     weights: str | None = None
     heads_from_weights: bool = False
-    frozen_norm: Literal["statistics", "all", "none"] = "statistics"
+    frozen_norm: Literal["statistics", "all", "none"] | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> ClassifierNetwork:
@@ -40,6 +40,11 @@ class ClassifierNetwork(Settings):
         if self.architecture == DIGIT_NETWORK and (self.heads != "class" or self.weights is not None):
             raise ValueError(f"'{DIGIT_NETWORK}' starts from nothing and has one head; name a torchvision classifier")
         return self
+
+    @property
+    def frozen(self) -> str:
+        """What of batch norm a training leaves alone: `statistics`, `all` or `none`."""
+        return self.frozen_norm or ("none" if self.weights is None else "statistics")
 
     @property
     def by_mechanism(self) -> bool:

@@ -21,6 +21,7 @@ from skdcgn_pipeline.runtime.errors import SettingError
 PAGE_OF = {
     "ablation_plan": "ablation",
     "classify_originals": "classify",
+    "ensemble": "classify",
     "network_benchmark": "benchmark",
     "export_released": "export",
 }

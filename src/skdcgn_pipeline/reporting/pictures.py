@@ -38,6 +38,7 @@ COLOUR_OF = {"originals": "#9a9a9a", "teacher": "#3b6ea5", "students": "#d9822b"
 DOTS_PER_INCH = 110
 LABEL_POINTS = 1.3  # of accuracy, between two labels
 MOST_CLASSES = 20  # of a confusion matrix that can be read
+LONG_NAME = 3  # letters of a class name, beyond which it stands upright
 
 
 def tile(images: Tensor) -> np.ndarray:
@@ -215,7 +216,7 @@ def draw_releases(cards: Sequence[dict[str, Any]]) -> Picture:
     return rasterise(figure)
 
 
-def draw_confusions(confusions: Mapping[str, np.ndarray], split: str) -> Picture:
+def draw_confusions(confusions: Mapping[str, np.ndarray], split: str, class_names: Sequence[str]) -> Picture:
     """Draw confusion matrices side by side, each row as shares of the images of its class.
 
     Of more than `MOST_CLASSES` classes, those that are recognised worst.
@@ -223,6 +224,7 @@ def draw_confusions(confusions: Mapping[str, np.ndarray], split: str) -> Picture
     Args:
         confusions: What was trained on -> images by true class (rows) and predicted class (columns).
         split: The split that they were measured on.
+        class_names: Name of each class.
     """
     figure, axes = _panels(len(confusions), 4.2, 4.2)
     for axis, (name, counts) in zip(axes, confusions.items(), strict=True):
@@ -234,12 +236,13 @@ def draw_confusions(confusions: Mapping[str, np.ndarray], split: str) -> Picture
             if share >= 0.01:
                 colour = "white" if share > 0.5 else "black"
                 axis.text(predicted, label, f"{100 * share:.0f}", ha="center", va="center", fontsize=6, color=colour)
-        axis.set_xticks(range(len(worst)), worst)
-        axis.set_yticks(range(len(worst)), worst)
+        names = [class_names[label] for label in worst]
+        axis.set_xticks(range(len(worst)), names, rotation=90 if max(map(len, names)) > LONG_NAME else 0)
+        axis.set_yticks(range(len(worst)), names)
         axis.set_xlabel("predicted class")
         axis.tick_params(labelsize=7)
         axis.set_title(f"trained on {name}", fontsize=10)
-    axes[0].set_ylabel("class of the shape")
+    axes[0].set_ylabel("true class")
     figure.suptitle(f"Split {split}: share of each class's images, in %, over all seeds", fontsize=9)
     return rasterise(figure)
 
@@ -257,13 +260,16 @@ def pick_examples(split: Split, num_examples: int) -> tuple[Tensor, Tensor]:
     return from_bytes(split.rows.take(chosen)), split.labels[chosen]
 
 
-def draw_attention(images: Tensor, maps: Mapping[str, tuple[Tensor, Tensor]], labels: Tensor) -> Picture:
+def draw_attention(
+    images: Tensor, maps: Mapping[str, tuple[Tensor, Tensor]], labels: Tensor, class_names: Sequence[str]
+) -> Picture:
     """Draw where classifiers look: the images, then under each classifier's heat what it predicts.
 
     Args:
         images: [N, 3, H, W] in [-1, 1].
         maps: What was trained on -> (predicted classes [N], heat [N, H, W] in [0, 1]).
         labels: True classes [N].
+        class_names: Name of each class.
     """
     columns = len(images)
     size = (1.05 * columns + 1.2, 1.2 * (1 + len(maps)))
@@ -271,13 +277,14 @@ def draw_attention(images: Tensor, maps: Mapping[str, tuple[Tensor, Tensor]], la
     shown = ((images + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     for column in range(columns):
         axes[0, column].imshow(shown[column], interpolation="nearest")
-        axes[0, column].set_title(f"a {int(labels[column])}", fontsize=8)
+        axes[0, column].set_title(class_names[int(labels[column])], fontsize=8)
     for row, (predicted, heat) in enumerate(maps.values(), 1):
         for column in range(columns):
             axis, right = axes[row, column], bool(predicted[column] == labels[column])
             axis.imshow(shown[column].mean(2), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axis.imshow(heat[column].numpy(), cmap="inferno", vmin=0, vmax=1, alpha=0.6)
-            axis.set_title(f"says {int(predicted[column])}", fontsize=8, color="black" if right else "#c0504d")
+            answer = class_names[int(predicted[column])]
+            axis.set_title(f"says {answer}", fontsize=8, color="black" if right else "#c0504d")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     for axis, name in zip(axes[:, 0], ["test images", *maps], strict=True):

@@ -57,7 +57,8 @@ def look_into_classifiers(
     matrices = {str(name): rows.to_numpy() for name, rows in counts.groupby(confusion["trained_on"], sort=False)}
     examples, labels = pick_examples(classification.splits[split](), report.num_examples)
     maps = {each.name: grad_cam(classification.train(each, 0)[1], examples) for each in sets}
-    return confusion, draw_confusions(matrices, split), draw_attention(examples, maps, labels)
+    names = images.class_names
+    return confusion, draw_confusions(matrices, split, names), draw_attention(examples, maps, labels, names)
 
 
 def compared_sets(

@@ -108,11 +108,14 @@ def apply_bias(
         object_index = (foreground - OBJECT_COLOUR_SHIFT) % NUM_COLOURS
         collision = object_index == background
         colours = (to_bytes(palette[object_index] + noise[0]), to_bytes(palette[background] + noise[1]))
-        images = torch.where(mask, *(colour[:, :, None, None] for colour in colours))
+        ink, paper = (colour[:, :, None, None] for colour in colours)
+        images = torch.where(mask, ink, paper)
     else:
         parts = {"object": foreground, "background": background}
-        crops = [_crop_textures(read_textures(Path(assets), part), i.numpy(), generator) for part, i in parts.items()]
-        images = torch.where(mask, *crops)
+        ink, paper = (
+            _crop_textures(read_textures(Path(assets), part), i.numpy(), generator) for part, i in parts.items()
+        )
+        images = torch.where(mask, ink, paper)
     attributes = {"foreground_index": foreground, "background_index": background, "collision": collision.long()}
     return Split("test", "test", ImagesInMemory(images), labels, attributes)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from skdcgn_pipeline.counterfactuals.composing import CounterfactualPool
+from skdcgn_pipeline.counterfactuals.composing import IMAGES_PER_PASS, CounterfactualPool
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, MechanismLabels, compose
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Composition
@@ -24,8 +24,6 @@ from skdcgn_pipeline.transformations import transform_mechanism
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 PURPOSE = "counterfactuals"
-# Few enough at a time for the memory of a step to be at hand for the next.
-IMAGES_PER_PASS = 128
 ClassesLike = int | Sequence[int] | Tensor
 # A seed and the number of an image among those of this seed.
 Draw = tuple[int, int]

@@ -45,10 +45,8 @@ def choose_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if available[name]))
     if not available[device]:
-        present = [name for name, there in available.items() if there]
-        raise SettingError(
-            "compute.device", f"a device of this machine ({', '.join(present)})", repr(device), "Use 'auto' or 'cpu'."
-        )
+        wanted = f"a device of this machine ({', '.join(name for name, there in available.items() if there)})"
+        raise SettingError("compute.device", wanted, repr(device), "Use 'auto' or 'cpu'.")
     return torch.device(device)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.images.image_set import ImagesInMemory, Split
 from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.metrics import generation
 from skdcgn_pipeline.metrics import pairs as module
@@ -195,10 +196,10 @@ class Biased:
 
     artifact = SimpleNamespace(identity="biased")
 
-    def split(self, name: str) -> SimpleNamespace:
+    def split(self, name: str) -> Split:
         assert name == "train"
         images = torch.randint(256, (50, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-        return SimpleNamespace(images=images, labels=torch.arange(50) % 3)
+        return Split(name, "train", ImagesInMemory(images), torch.arange(50) % 3)
 
 
 def recipe(heldout, students, cpu, **changes) -> GenerationRecipe:

@@ -167,9 +167,6 @@ class ImageNetCGN(MechanismGenerator):
         truncation: In (0, 1]: scale of the noise and the set of batch statistics. The package knows those of
             multiples of 0.02 and mixes neighbouring ones in between.
 
-    Attributes:
-        noise_dim, num_classes, image_size: The generator's interface; noise is N(0, I).
-
     Raises:
         SettingError: If the truncation is outside (0, 1], the layers do not make images of `output_dim`, or
             the package is missing.
@@ -221,8 +218,7 @@ class BigGANImages(nn.Module):
     def __init__(self, biggan: Mapping[str, Any], truncation: float = DEFAULT_TRUNCATION) -> None:
         super().__init__()
         self.truncation = float(truncation)
-        self.noise_dim, self.num_classes = biggan["z_dim"], biggan["num_classes"]
-        self.image_size = biggan["output_dim"]
+        self.noise_dim, self.num_classes, self.image_size = (biggan[k] for k in ("z_dim", "num_classes", "output_dim"))
         self.network = _make_biggan(biggan)
 
     @torch.no_grad()

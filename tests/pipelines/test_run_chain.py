@@ -292,9 +292,8 @@ def test_pictures_tables_and_report_are_artifacts(finished: tuple[Place, Finishe
         return {entry.path for entry in client.list_artifacts(first_run.info.run_id, folder)}
 
     assert listed("pictures") == {f"pictures/{name}.png" for name in PICTURES}
-    assert listed("tables") == {
-        f"tables/{name}.csv" for name in ("accuracy", "accuracy_summary", "confusion", "generation", "students")
-    }
+    tables = ("accuracy", "accuracy_summary", "confusion", "generation", "images", "students")
+    assert listed("tables") == {f"tables/{name}.csv" for name in tables}
     assert "report.html" in listed("")
 
 
@@ -306,7 +305,7 @@ def test_every_store_holds_finished_artifacts_alone(finished: tuple[Place, Finis
     counts = {p.name: len(artifacts_in(p)) for p in (place.data / "stores").iterdir()}
 
     assert counts == {
-        "accuracy": 6,
+        "accuracy": 12,  # by classifier and split
         "images": 1,
         "classifier": 7,  # the feature network is one
         "confusion": 6,

@@ -15,7 +15,7 @@ from pipelines.running import PROJECT, know_project, settings_read_once, untouch
 from skdcgn_pipeline import session
 from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.pipeline_registry import register_pipelines
-from skdcgn_pipeline.pipelines.ablation.pipeline import SAMPLES
+from skdcgn_pipeline.pipelines.ablation.nodes import SAMPLES
 from skdcgn_pipeline.session import ProjectSession, environments
 from skdcgn_pipeline.studies.registry import STUDIES
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from skdcgn_pipeline.artifacts.recipe import Run, Store
 from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import Ablation, ClassifierFit, Compute, Distill, LossWeights, Prepare, Teacher
@@ -106,17 +107,13 @@ def finished_inputs(tmp_path_factory, biased_images) -> dict[str, Path]:
 @pytest.fixture
 def surroundings(tmp_path, finished_inputs) -> Surroundings:
     return Surroundings(
-        stores=tmp_path / "stores",
-        **finished_inputs,
+        Run(Store(tmp_path / "stores"), compute=CPU, assets="absent"),
+        finished_inputs,
+        make(),
+        STUDENTS,
         teacher=Teacher(name="digits_cgn", fit={"num_images": 100, "batch_size": 2, "discriminator_width": 4}),
         style_fit=FIT,
         variant="double_colored",
-        assets="absent",
-        fit=FIT,
-        num_pool_images_per_class=2,
-        num_teacher_images=4,
-        seed=0,
-        compute=CPU,
     )
 
 
@@ -135,18 +132,30 @@ def refuse(*args: object, **kwargs: object) -> None:
 
 def made(surroundings: Surroundings, kind: str) -> list[Path]:
     """Return the finished artifacts of one kind."""
-    folder = surroundings.stores / kind
+    folder = surroundings.run.store.folder(kind)
     return sorted(p for p in folder.glob("*") if p.is_dir() and p.suffix != ".partial")
+
+
+def times_of(surroundings: Surroundings) -> dict[Path, int]:
+    """Return when each file of the store was written."""
+    files = surroundings.run.store.root.rglob("*")
+    return {path: path.stat().st_mtime_ns for path in files if path.suffix != ".lock"}
+
+
+def elsewhere(surroundings: Surroundings, root: Path) -> Surroundings:
+    """Return the same with another store."""
+    return replace(surroundings, run=replace(surroundings.run, store=Store(root)))
 
 
 @pytest.fixture
 def with_damaged_students(surroundings, tmp_path) -> Surroundings:
     """The same, with samples of the students that cannot be read."""
-    damaged = tmp_path / "damaged" / surroundings.student_samples.name
-    shutil.copytree(surroundings.student_samples, damaged)
+    samples = surroundings.folders["student_samples"]
+    damaged = tmp_path / "damaged" / samples.name
+    shutil.copytree(samples, damaged)
     for shard in damaged.glob("*.parquet"):
         shard.write_bytes(shard.read_bytes()[:100])
-    return replace(surroundings, student_samples=damaged)
+    return replace(surroundings, folders={**surroundings.folders, "student_samples": damaged})
 
 
 # --- what a unit depends on ----------------------------------------------------------------------
@@ -197,26 +206,26 @@ def test_studies_share_what_is_the_same(workplace):
 @pytest.mark.parametrize(
     "change",
     [
-        {"fit": FIT.model_copy(update={"num_images": 24})},
-        {"seed": 1},
-        {"compute": Compute(device="cpu", precision="bf16")},
+        {"ablation": make(fit=FIT.model_copy(update={"num_images": 24}))},
+        {"run": Run(Store(Path()), 1, CPU, "absent")},
+        {"run": Run(Store(Path()), 0, Compute(device="cpu", precision="bf16"), "absent")},
     ],
 )
 def test_a_unit_depends_on_what_its_classifier_is_trained_with(surroundings, change):
     unit = Unit(cell("transformations", "reference"), 0)
-    assert Workplace(replace(surroundings, **change)).path_of(unit) != Workplace(surroundings).path_of(unit)
+    assert Workplace(replace(surroundings, **change)).path_of(unit).name != Workplace(surroundings).path_of(unit).name
 
 
 def test_a_unit_does_not_depend_on_its_checkpoints(surroundings):
     unit = Unit(cell("monolith", "trio"), 0)
-    rarely = replace(surroundings, fit=FIT.model_copy(update={"checkpoint_every_steps": 500}))
+    rarely = replace(surroundings, ablation=make(fit=FIT.model_copy(update={"checkpoint_every_steps": 500})))
     assert Workplace(rarely).path_of(unit) == Workplace(surroundings).path_of(unit)
 
 
 def test_nothing_is_made_to_know_a_path(surroundings, workplace):
     for unit in units_of(expand_cells(make(), STUDENTS), 1):
         assert not workplace.is_done(unit)
-    assert not surroundings.stores.exists()
+    assert not surroundings.run.store.root.exists()
 
 
 # --- what classifiers are trained on -------------------------------------------------------------
@@ -286,7 +295,7 @@ def test_finished_units_are_not_computed_again(surroundings, monkeypatch):
     first = run_units(units, surroundings, choose_engine(1), told.append)
     assert [result.unit for result in first] == [result.unit for result in told] == units
     assert all(result.seconds is not None and not result.error for result in first)
-    before = {path: path.stat().st_mtime_ns for path in surroundings.stores.rglob("*") if path.suffix != ".lock"}
+    before = times_of(surroundings)
 
     monkeypatch.setattr(Classification, "train", refuse)
     monkeypatch.setattr(training_data, "measure_classifier", refuse)
@@ -296,7 +305,7 @@ def test_finished_units_are_not_computed_again(surroundings, monkeypatch):
     assert [result.result for result in second] == [result.result for result in first]
     assert [result.seconds for result in second] == [None] * 4
     assert [result.unit for result in told] == units
-    after = {path: path.stat().st_mtime_ns for path in surroundings.stores.rglob("*") if path.suffix != ".lock"}
+    after = times_of(surroundings)
     assert after == before
 
 
@@ -349,7 +358,7 @@ def test_a_unit_that_fails_leaves_the_others_alone(with_damaged_students, surrou
 
 def test_an_interrupted_study_keeps_what_is_done_and_goes_on(surroundings, tmp_path):
     units = units_of(STUDIES["mixing"].cells(make(), STUDENTS), 2)
-    whole = run_units(units, replace(surroundings, stores=tmp_path / "whole"), choose_engine(1), ignore)
+    whole = run_units(units, elsewhere(surroundings, tmp_path / "whole"), choose_engine(1), ignore)
 
     def stop(result: UnitResult) -> None:
         progress.request_stop()
@@ -361,7 +370,7 @@ def test_an_interrupted_study_keeps_what_is_done_and_goes_on(surroundings, tmp_p
     with pytest.raises(InterruptedRunError, match="mixing, reference, seed 1: stopped at 1 of 2 steps"):
         run_units(units[1:], surroundings, choose_engine(1), ignore)
     assert len(made(surroundings, "cell")) == 1
-    assert list(surroundings.stores.glob("classifier/*.partial/scratch/checkpoint.pt"))
+    assert list(surroundings.run.store.root.glob("classifier/*.partial/scratch/checkpoint.pt"))
 
     progress.clear_stop()
     results = run_units(units, surroundings, choose_engine(1), ignore)
@@ -391,7 +400,7 @@ def test_units_side_by_side_give_what_they_give_one_after_the_other(with_damaged
     """Two processes: the same bits, the same failure, no process left behind; a stop keeps what is done."""
     names = ["teacher", "students", "teacher shape + texture, students background"]
     units = [Unit(cell("source", name), number) for name in names for number in (0, 1)]
-    alone = replace(with_damaged_students, stores=tmp_path / "alone")
+    alone = elsewhere(with_damaged_students, tmp_path / "alone")
     expected = run_units(units, alone, choose_engine(1), ignore)
     told: list[UnitResult] = []
 
@@ -419,7 +428,7 @@ def test_units_side_by_side_give_what_they_give_one_after_the_other(with_damaged
         # The damage is the same; which file is read first is too.
         assert mine.error == theirs.error
     for path in made(alone, "classifier"):
-        own = with_damaged_students.stores / "classifier" / path.name / "classifier.safetensors"
+        own = with_damaged_students.run.store.folder("classifier") / path.name / "classifier.safetensors"
         assert own.read_bytes() == (path / "classifier.safetensors").read_bytes()
 
 
@@ -492,7 +501,7 @@ def test_a_plan_counts_what_is_done_and_remembers_how_long_it_took(surroundings)
     ]
     assert (fresh["seconds"] > 0).all()
     assert fresh["seconds"].iloc[3] > fresh["seconds"].iloc[2], "students are distilled first"
-    assert not surroundings.stores.exists(), "a plan makes nothing"
+    assert not surroundings.run.store.root.exists(), "a plan makes nothing"
 
     results = run_units(units[:3], surroundings, choose_engine(1), ignore)
     plan = plan_units(units, surroundings)
@@ -501,7 +510,7 @@ def test_a_plan_counts_what_is_done_and_remembers_how_long_it_took(surroundings)
     took = statistics.median(round(result.seconds, 2) for result in results)
     assert plan["seconds"].tolist()[:3] == pytest.approx([0, took, 2 * took])
     assert plan["seconds"].iloc[3] == fresh["seconds"].iloc[3], "nothing of this kind has been done"
-    longer = replace(surroundings, fit=FIT.model_copy(update={"num_images": 2_500_000}))
+    longer = replace(surroundings, ablation=make(fit=FIT.model_copy(update={"num_images": 2_500_000})))
     assert estimate_seconds(units[0], longer, read_durations(longer)) > 99
 
 
@@ -528,7 +537,8 @@ def test_a_plan_is_told_by_study_and_by_cell(surroundings, workers):
 
 
 def test_a_plan_can_be_made_before_anything_is_there(surroundings):
-    missing = replace(surroundings, student_samples=None)
+    folders = {name: folder for name, folder in surroundings.folders.items() if name != "student_samples"}
+    missing = replace(surroundings, folders=folders)
     plan = plan_units(units_of(STUDIES["mixing"].cells(make(), STUDENTS), 2), missing)
     assert plan["done"].tolist() == [0, 0]
     assert describe_plan(plan, missing, 1, cells=False).endswith(

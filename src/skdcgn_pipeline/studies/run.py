@@ -107,24 +107,24 @@ def run_units(
 
 def _kind_of(unit: Unit, surroundings: Surroundings) -> str:
     """Return a word for units that take about the same time."""
-    data, fit = unit.cell.data, surroundings.fit
+    data, fit = unit.cell.data, surroundings.ablation.fit
     parts = [f"{fit.num_images} images of {fit.batch_size}"]
     parts += [f"student {distill.model_dump_json()}" for distill in data.students]
     if data.teacher_transformations is not None:
-        parts.append(f"teacher {surroundings.num_teacher_images}")
+        parts.append(f"teacher {surroundings.ablation.stage.num_images}")
     return ", ".join(parts)
 
 
 def read_durations(surroundings: Surroundings) -> dict[str, list[float]]:
     """Return how many seconds the units that were computed here took, by kind."""
-    path = surroundings.stores / DURATIONS_FILE
+    path = surroundings.run.store.root / DURATIONS_FILE
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _remember_duration(surroundings: Surroundings, result: UnitResult) -> None:
     known = read_durations(surroundings)
     known.setdefault(_kind_of(result.unit, surroundings), []).append(round(result.seconds or 0.0, 2))
-    write_json(surroundings.stores / DURATIONS_FILE, known)
+    write_json(surroundings.run.store.root / DURATIONS_FILE, known)
 
 
 def estimate_seconds(unit: Unit, surroundings: Surroundings, known: Mapping[str, Sequence[float]]) -> float:
@@ -132,9 +132,9 @@ def estimate_seconds(unit: Unit, surroundings: Surroundings, known: Mapping[str,
     if seconds := known.get(_kind_of(unit, surroundings)):
         return statistics.median(seconds)
     data = unit.cell.data
-    num_teacher_images = 0 if data.teacher_transformations is None else surroundings.num_teacher_images
+    num_teacher_images = 0 if data.teacher_transformations is None else surroundings.ablation.stage.num_images
     return (
-        surroundings.fit.num_images / CLASSIFIER_IMAGES_PER_SECOND
+        surroundings.ablation.fit.num_images / CLASSIFIER_IMAGES_PER_SECOND
         + sum(distill.num_steps for distill in data.students) / DISTILLATION_STEPS_PER_SECOND
         + num_teacher_images / TEACHER_IMAGES_PER_SECOND
     )
@@ -214,3 +214,22 @@ def tabulate(results: Sequence[UnitResult], fit: ClassifierFit) -> pd.DataFrame:
             confusion = result.result["confusion"].get(row["split"]) if row else None
             rows.append({**described, **row, "confusion": json.dumps(confusion) if confusion else None})
     return pd.DataFrame(rows).reindex(columns=CELL_COLUMNS).astype(dict.fromkeys(NUMBERS, float))
+
+
+def tabulate_confusion(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the confusion matrices of cells as rows: how many images of a class were predicted as which."""
+    rows: list[dict[str, Any]] = []
+    for cell in cells[(cells["subset"] == "all") & cells["confusion"].notna()].to_dict("records"):
+        place = {name: cell[name] for name in ("study", "cell", "seed", "split")}
+        for label, counts in enumerate(json.loads(cell["confusion"])):
+            recall = counts[label] / max(1, sum(counts))
+            predicted = {f"predicted_{k}": count for k, count in enumerate(counts)}
+            rows.append({**place, "label": label, "accuracy": recall, **predicted})
+    return pd.DataFrame(rows, columns=None if rows else ["study", "cell", "seed", "split", "label", "accuracy"])
+
+
+def accuracy_of_cells(summary: pd.DataFrame) -> dict[str, float]:
+    """Return the mean test accuracy of every cell by `<study>/<cell>`, in characters that MLflow takes."""
+    test = summary[(summary["split"] == "test") & (summary["subset"] == "all")]
+    names = (test["study"] + "/" + test["cell"]).str.replace(r"[^\w/. -]", " ", regex=True)
+    return dict(zip(names, test["mean_accuracy"], strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from skdcgn_pipeline.artifacts.recipe import Run, Store, build_in
+from skdcgn_pipeline.artifacts.recipe import Run, build_in
 from skdcgn_pipeline.artifacts.store import MANIFEST, Artifact, artifact_path, build_json
 from skdcgn_pipeline.classifiers.accuracy import measure_classifier
 from skdcgn_pipeline.classifiers.classification import Classification, TrainingSet
@@ -23,10 +23,10 @@ from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.metrics.cost import count_parameters
 from skdcgn_pipeline.metrics.pairs import measure_likeness
 from skdcgn_pipeline.parameters import (
+    Ablation,
     ClassifierFit,
     ClassifierNetwork,
     Classify,
-    Compute,
     Distill,
     Teacher,
     Transformations,
@@ -34,60 +34,44 @@ from skdcgn_pipeline.parameters import (
 from skdcgn_pipeline.runtime.seeding import derive_seed
 from skdcgn_pipeline.samples.drawing import CompositesRecipe, SampleShards, SamplesRecipe
 from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsArtifact, StudentsRecipe
-from skdcgn_pipeline.studies.contract import OWN, CellData, Unit
+from skdcgn_pipeline.studies.contract import OWN, CellData, Students, Unit
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher, open_identified_teacher
 from skdcgn_pipeline.teachers.training import WEIGHTS_FILE, TeacherRecipe
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
 
 ROWS_PER_SHARD = 5000
+NEEDED = {"biased_images", "teacher_samples", "student_samples", "heldout_samples"}
+Facts = Callable[[], dict[str, Any]]  # measures a generator
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where everything is that cells need; small and picklable, so that every process can open it.
+    """What cells start from; small and picklable, so that every process can open it.
 
     Attributes:
-        stores: Directory of all stores.
-        biased_images, teacher_samples, student_samples, heldout_samples: Directories of artifacts; None
-            where they are not there yet.
+        run: Store, base seed, device and asset folder.
+        folders: Of the artifacts `NEEDED`, those that are there.
+        ablation: The grids, and how classifiers are trained.
+        students: Per mechanism, how students are distilled outside of the studies.
         teacher: Which teacher, for the study that trains it on.
         style_fit: How the style network of such a training is trained.
         variant: The bias variant.
-        assets: The asset folder.
-        fit: How classifiers are trained.
-        num_pool_images_per_class: Of pools that are drawn for a cell.
-        num_teacher_images: Of a training of the teacher that goes on.
-        seed: Base seed.
-        compute: Device and precision.
         network: What classifies.
     """
 
-    stores: Path
-    biased_images: Path | None
-    teacher_samples: Path | None
-    student_samples: Path | None
-    heldout_samples: Path | None
+    run: Run
+    folders: Mapping[str, Path]
+    ablation: Ablation
+    students: Students
     teacher: Teacher
     style_fit: ClassifierFit
     variant: str
-    assets: str
-    fit: ClassifierFit
-    num_pool_images_per_class: int
-    num_teacher_images: int
-    seed: int
-    compute: Compute
     network: ClassifierNetwork = field(default_factory=ClassifierNetwork)
 
     @property
     def complete(self) -> bool:
         """Whether everything is there."""
-        needed = (self.biased_images, self.teacher_samples, self.student_samples, self.heldout_samples)
-        return None not in needed
-
-    @property
-    def run(self) -> Run:
-        """What all computations share."""
-        return Run(Store(self.stores), self.seed, self.compute, self.assets)
+        return self.folders.keys() >= NEEDED
 
 
 @dataclass(frozen=True)
@@ -102,50 +86,47 @@ class _Source:
 
     inputs: dict[str, Any]
     samples: Callable[[], SampleShards]
-    facts: Callable[[], dict[str, Any]] = dict
-
-
-def _opened(directory: Path | None) -> Artifact:
-    assert directory is not None
-    return Artifact.open(directory, verify=False)  # checked by the process that named it
+    facts: Facts = dict
 
 
 class Workplace:
     """What the units of one process need, opened once.
 
     Args:
-        surroundings: Where everything is.
+        surroundings: What they start from.
     """
 
     def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
-        images = StoredImages(_opened(surroundings.biased_images))
-        settings = Classify(network=surroundings.network, fit=surroundings.fit)
+        self.store, self.seed = surroundings.run.store.folder, surroundings.run.seed
+        self.fit, self.compute = surroundings.ablation.fit, surroundings.run.compute
+        self.pool_size = surroundings.ablation.distill.num_pool_images_per_class, ROWS_PER_SHARD
+        # Checked by the process that named them.
+        opened = {name: Artifact.open(folder, verify=False) for name, folder in surroundings.folders.items()}
+        images = self.images = StoredImages(opened["biased_images"])
+        settings = Classify(network=surroundings.network, fit=self.fit)
         self.classification = Classification(surroundings.run, images, settings)
-        self.images = images
         # Choices are made on validation splits; of tests, the first is told.
-        self.splits = {role: splits_with_role(images, role)[:1] for role in ("validation", "test")}
+        roles = {role: splits_with_role(images, role) for role in ("validation", "test")}
+        self.splits = {role: names[0] for role, names in roles.items() if names}
+        self.heldout = SampleShards(opened["heldout_samples"])
         self.samples = {
-            "teacher": SampleShards(_opened(surroundings.teacher_samples)),
-            "students": SampleShards(_opened(surroundings.student_samples)),
+            "teacher": SampleShards(opened["teacher_samples"]),
+            "students": SampleShards(opened["student_samples"]),
         }
-        self.heldout = SampleShards(_opened(surroundings.heldout_samples))
         self.num_classes = self.samples["teacher"].num_classes
         self._pools: dict[tuple[str, ...], CounterfactualPool] = {}
         self._train_split = cache(lambda: images.split("train"))
 
-    def store(self, kind: str) -> Path:
-        """Return the directory of one kind of artifacts."""
-        return self.surroundings.stores / kind
-
     @cached_property
     def teacher(self) -> IdentifiedTeacher:
         """The teacher of the run."""
-        return open_identified_teacher(self.surroundings.teacher, self.surroundings.variant, self.surroundings.assets)
+        place = self.surroundings
+        return open_identified_teacher(place.teacher, place.variant, place.run.assets)
 
     # --- what a cell's classifiers are trained on ---------------------------------------------------
 
-    def training_set(self, unit: Unit) -> tuple[TrainingSet, Callable[[], dict[str, Any]]]:
+    def training_set(self, unit: Unit) -> tuple[TrainingSet, Facts]:
         """Return what the classifier of a unit is trained on, and what is measured of its generator.
 
         Nothing is made before `source` of the training set is called.
@@ -166,17 +147,13 @@ class Workplace:
 
         def draw(seed: int) -> DrawBatch:
             pool = self._pool({mechanism: sources[name].samples() for mechanism, name in names.items()})
-            purpose = "classifier-counterfactuals"
+            composition, purpose = data.composition, "classifier-counterfactuals"
             if data.dataset_size:
-                batches = pool.draw_fixed_batch(data.composition, data.dataset_size, data.per_shape, seed, purpose)
-            elif not data.originals_share:
-                return pool.draw_labelled_batch(data.composition, seed, purpose)
-            else:
-                batches = pool.draw_batch(data.composition, seed, purpose)
+                return pool.draw_fixed_batch(composition, data.dataset_size, data.per_shape, seed, purpose)
             if not data.originals_share:
-                return batches
+                return pool.draw_labelled_batch(composition, seed, purpose)
             originals = draw_from_split(self._train_split(), seed, "mixed-originals")
-            return mix_batches(batches, originals, data.originals_share)
+            return mix_batches(pool.draw_batch(composition, seed, purpose), originals, data.originals_share)
 
         training_set = TrainingSet(unit.cell.name, inputs, self.num_classes, draw)
         # Of a mixture nothing is measured: no number would be that of the whole.
@@ -184,65 +161,64 @@ class Workplace:
 
     def _source(self, name: str, data: CellData, number: int) -> _Source:
         if name == OWN:
-            return self._distilled_students(data, number)
+            return self._distilled_students(data.students, number)
         if name == "teacher" and data.teacher_transformations is not None:
             return self._teacher_trained_on(data.teacher_transformations, number)
+        samples = self.samples[name]
 
         def facts() -> dict[str, Any]:
             return {"num_parameters": count_parameters(self.teacher.generator)} if name == "teacher" else {}
 
-        samples = self.samples[name]
         return _Source({"samples": samples.artifact.identity}, lambda: samples, facts)
 
-    def _distilled_students(self, data: CellData, number: int) -> _Source:
+    def _distilled_students(self, students: Sequence[Distill], number: int) -> _Source:
         """Return what a trio draws that the cell distils for itself."""
-        settings = dict(zip(MECHANISMS, data.students, strict=True))
-        teacher_samples, store = self.samples["teacher"], self.store("student")
-        seed = derive_seed(self.surroundings.seed, "ablation-students", number)
+        settings = dict(zip(MECHANISMS, students, strict=True))
+        seed = derive_seed(self.seed, "ablation-students", number)
 
-        def students() -> StudentsArtifact:
-            return build_in(store, StudentsRecipe({m: self._student(m, settings[m], seed) for m in MECHANISMS}))
+        def trio() -> StudentsArtifact:
+            recipe = StudentsRecipe({name: self._student(name, distill, seed) for name, distill in settings.items()})
+            return build_in(self.store("student"), recipe)
 
         def samples() -> SampleShards:
-            trio = students()
-            return self._draw_pool(trio.open(), {"students": trio.artifact.identity}, seed)
+            drawn_by = trio()
+            return self._draw_pool(drawn_by.open(), {"students": drawn_by.artifact.identity}, seed)
 
         def facts() -> dict[str, Any]:
-            trio = students().open()
-            return {"num_parameters": count_parameters(trio), **measure_likeness(trio, self.heldout)}
+            generator = trio().open()
+            return {"num_parameters": count_parameters(generator), **measure_likeness(generator, self.heldout)}
 
         inputs = {
-            "teacher_samples": teacher_samples.artifact.identity,
-            "students": {m: settings[m].identity() for m in MECHANISMS},
-            "num_pool_images_per_class": self.surroundings.num_pool_images_per_class,
+            "teacher_samples": self.samples["teacher"].artifact.identity,
+            "students": {name: distill.identity() for name, distill in settings.items()},
+            "num_pool_images_per_class": self.pool_size[0],
             "heldout_samples": self.heldout.artifact.identity,
             "seed": seed,
         }
         return _Source(inputs, samples, facts)
 
     def _student(self, image: str, settings: Distill, seed: int) -> StudentArtifact:
-        place = self.surroundings
-        recipe = StudentRecipe(image, self.samples["teacher"], settings, seed, place.compute, place.assets)
-        return build_in(self.store("student"), recipe)
+        run = self.surroundings.run
+        return run.make(StudentRecipe(image, self.samples["teacher"], settings, seed, run.compute, run.assets))
 
     def _teacher_trained_on(self, transformations: Transformations, number: int) -> _Source:
         """Return what the teacher draws when its training has gone on with transformations."""
-        place = self.surroundings
-        fit = place.teacher.fit.model_copy(update={"num_images": place.num_teacher_images})
-        seed = derive_seed(place.seed, "ablation-teacher", number)
+        place, run = self.surroundings, self.surroundings.run
+        fit = place.teacher.fit.model_copy(update={"num_images": place.ablation.stage.num_images})
+        seed = derive_seed(self.seed, "ablation-teacher", number)
 
         def samples() -> SampleShards:
             recipe = TeacherRecipe(
                 self.images,
                 fit,
                 place.style_fit,
-                seed=seed,
-                compute=place.compute,
-                assets=place.assets,
+                seed,
+                run.compute,
+                run.assets,
                 transformations=transformations,
                 initial=self.teacher,
             )
-            trained = build_in(self.store("teacher"), recipe)
+            trained = run.make(recipe)
             generator = load_teacher("mnist_cgn", trained.path(WEIGHTS_FILE))
             return self._draw_pool(generator, {"trained teacher": trained.identity}, seed)
 
@@ -252,16 +228,14 @@ class Workplace:
             "fit": fit.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
             "style_fit": place.style_fit.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
             "transformations": transformations.model_dump(mode="json"),
-            "num_pool_images_per_class": place.num_pool_images_per_class,
+            "num_pool_images_per_class": self.pool_size[0],
             "seed": seed,
         }
         return _Source(inputs, samples)
 
     def _draw_pool(self, generator: Any, identity: dict[str, Any], seed: int) -> SampleShards:
-        place = self.surroundings
-        sizes = place.num_pool_images_per_class, ROWS_PER_SHARD
         classes = self.samples["teacher"].classes
-        recipe = SamplesRecipe(generator, identity, *sizes, seed, place.compute, "pool", classes=classes)
+        recipe = SamplesRecipe(generator, identity, *self.pool_size, seed, self.compute, "pool", classes=classes)
         return build_in(self.store("sample"), recipe)
 
     def _pool(self, samples: Mapping[str, SampleShards]) -> CounterfactualPool:
@@ -274,22 +248,20 @@ class Workplace:
             self._pools[key] = pool
         return pool
 
-    def _monolith_set(self, unit: Unit) -> tuple[TrainingSet, Callable[[], dict[str, Any]]]:
+    def _monolith_set(self, unit: Unit) -> tuple[TrainingSet, Facts]:
         """Return the images of a student of the finished image."""
-        place, (settings,) = self.surroundings, unit.cell.data.students
-        seed = derive_seed(place.seed, "ablation-students", unit.number)
+        (settings,) = unit.cell.data.students
+        seed = derive_seed(self.seed, "ablation-students", unit.number)
         build = partial(self._student, COMPOSITE, settings, seed)
 
         def draw(classifier_seed: int) -> DrawBatch:
-            sizes = place.num_pool_images_per_class, ROWS_PER_SHARD
-            drawn = build_in(self.store("sample"), CompositesRecipe(build(), *sizes, seed, place.compute))
-            images, labels = drawn.read_labelled()
-            return draw_from_images(images, labels, classifier_seed, "classifier-rows")
+            drawn = build_in(self.store("sample"), CompositesRecipe(build(), *self.pool_size, seed, self.compute))
+            return draw_from_images(*drawn.read_labelled(), classifier_seed, "classifier-rows")
 
         inputs = {
             "monolith": settings.identity(),
             "teacher_samples": self.samples["teacher"].artifact.identity,
-            "num_pool_images_per_class": place.num_pool_images_per_class,
+            "num_pool_images_per_class": self.pool_size[0],
             "seed": seed,
         }
         training_set = TrainingSet(unit.cell.name, inputs, self.num_classes, draw)
@@ -299,17 +271,16 @@ class Workplace:
 
     def inputs_of(self, unit: Unit) -> dict[str, Any]:
         """Return everything that the result of a unit depends on."""
-        place = self.surroundings
         return {
             "kind": "ablation cell",
             "training": self.training_set(unit)[0].inputs,
-            "network": identity_of_network(place.network),
-            "fit": place.fit.identity(),
-            "seed": place.seed,
+            "network": identity_of_network(self.surroundings.network),
+            "fit": self.fit.identity(),
+            "seed": self.seed,
             "number": unit.number,
-            "compute": place.fit.computing(place.compute).model_dump(),
+            "compute": self.fit.computing(self.compute).model_dump(),
             "images": self.images.artifact.identity,
-            "splits": [name for names in self.splits.values() for name in names],
+            "splits": [*self.splits.values()],
         }
 
     def path_of(self, unit: Unit) -> Path:
@@ -338,21 +309,20 @@ class Workplace:
         """Return accuracy by split and subset, and the confusion matrix by split where one is counted."""
         title = f"{unit.cell.study}, {unit.cell.name}, seed {unit.number}"
         _, classifier = self.classification.train(training_set, unit.number, title)
-        computing = self.surroundings.fit.computing(self.surroundings.compute)
+        computing = self.fit.computing(self.compute)
         accuracy: list[dict[str, Any]] = []
         confusion = {}
-        for role, names in self.splits.items():
-            for name in names:
-                split = self.classification.splits[name]()
-                rows, confusion[role] = measure_classifier(classifier, split, computing, self.num_classes)
-                accuracy += [{"split": role, **row} for row in rows]
+        for role, name in self.splits.items():
+            split = self.classification.splits[name]()
+            rows, confusion[role] = measure_classifier(classifier, split, computing, self.num_classes)
+            accuracy += [{"split": role, **row} for row in rows]
         return accuracy, confusion
 
     def draw_examples(self, unit: Unit, num_images: int) -> torch.Tensor:
         """Return some images [N, 3, H, W] in [-1, 1] that the classifiers of a cell are trained on."""
         training_set, _ = self.training_set(unit)
         # The same seed for all cells: where they share a pool, the same shapes, textures and backgrounds.
-        return training_set.source(derive_seed(self.surroundings.seed, "ablation-examples"))(0, num_images)[0]
+        return training_set.source(derive_seed(self.seed, "ablation-examples"))(0, num_images)[0]
 
 
 def mix_batches(first: DrawBatch, second: DrawBatch, share: float) -> DrawBatch:

@@ -171,8 +171,8 @@ FRAME_OF = {
 }
 
 
-def sentences_of(cells: pd.DataFrame, failures: pd.DataFrame = NO_FAILURE, split: str = "test") -> list[str]:
-    [(_, sentences)] = write_findings(summarise_cells(cells), cells, failures, split)
+def sentences_of(cells: pd.DataFrame, failures: pd.DataFrame = NO_FAILURE) -> list[str]:
+    [(_, sentences)] = write_findings(summarise_cells(cells), cells, failures)
     return sentences
 
 
@@ -250,8 +250,8 @@ def test_a_study_is_drawn_and_told_with_whatever_is_there(study):
 def test_a_study_that_was_not_run_is_a_picture_that_says_so():
     summary = summarise_cells(mixing())
     assert_is_a_picture(draw_study("losses", summary))
-    assert_is_a_picture(draw_study("mixing", summary, "mnist_test"))
-    assert_is_a_picture(draw_study("mixing", pd.DataFrame()))
+    assert_is_a_picture(draw_study("mixing", summary[summary["split"] == "validation"]))
+    assert_is_a_picture(draw_study("mixing", summary.iloc[:0]))
 
 
 def test_a_picture_is_drawn_from_a_summary_that_was_written_and_read(tmp_path):
@@ -461,13 +461,13 @@ def test_studies_that_were_not_run_are_not_told():
     cells = pd.concat([mixing(), losses()])
     titles = [title for title, _ in write_findings(summarise_cells(cells), cells, NO_FAILURE)]
     assert titles == [STUDIES["mixing"].title, STUDIES["losses"].title]
-    assert write_findings(pd.DataFrame(), pd.DataFrame(), NO_FAILURE) == []
+    assert write_findings(summarise_cells(cells.iloc[:0]), cells.iloc[:0], NO_FAILURE) == []
 
 
-def test_another_split_is_told_by_its_own_figures():
-    assert "reference: plain, 80.0 %" in sentences_of(transformations(), split="validation")[0]
-    assert sentences_of(transformations(), split="mnist_test") == [
-        "No cell of this study was measured on the split 'mnist_test'."
+def test_a_study_without_test_images_is_told():
+    cells = transformations()
+    assert sentences_of(cells[cells["split"] == "validation"]) == [
+        "No cell of this study was measured on the split 'test'."
     ]
 
 

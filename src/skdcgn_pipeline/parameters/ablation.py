@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from skdcgn_pipeline.parameters.base import Count, Positive, Settings
 from skdcgn_pipeline.parameters.classify import ClassifierFit
@@ -18,6 +19,13 @@ StudyName = Literal[
     "transformations", "mechanisms", "counts", "mixing", "losses", "size", "source", "stage", "monolith"
 ]
 STUDIES: tuple[StudyName, ...] = get_args(StudyName)
+ValueT = TypeVar("ValueT")
+Several = Annotated[tuple[ValueT, ...], Field(min_length=1)]
+
+
+def _check_of_shape(setting: str, transformations: Sequence[Transformation]) -> None:
+    for added in transformations:
+        check_transformation(setting, "shape", added.kind, added.strength)
 
 
 class TransformationStrengths(Settings):
@@ -29,7 +37,7 @@ class TransformationStrengths(Settings):
     """
 
     kind: str
-    strengths: Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1)]
+    strengths: Several[FiniteFloat]
 
 
 class TransformationGrid(Settings):
@@ -51,12 +59,11 @@ class TransformationGrid(Settings):
     @model_validator(mode="after")
     def _fit_their_mechanism(self) -> TransformationGrid:
         for mechanism in MECHANISMS:
-            for number, own in enumerate(getattr(self, mechanism)):
-                for strength in own.strengths:
-                    check_transformation(f"{mechanism}.{number}", mechanism, own.kind, strength)
+            for number, row in enumerate(getattr(self, mechanism)):
+                for strength in row.strengths:
+                    check_transformation(f"{mechanism}.{number}", mechanism, row.kind, strength)
         for number, transformations in enumerate(self.combined):
-            for one in transformations:
-                check_transformation(f"combined.{number}", "shape", one.kind, one.strength)
+            _check_of_shape(f"combined.{number}", transformations)
         if not (self.shape or self.texture or self.background or self.combined or self.without_patch_shift):
             raise ValueError("the grid is empty: name at least one transformation of one mechanism")
         return self
@@ -70,8 +77,8 @@ class CountsGrid(Settings):
         dataset_sizes: Images of the training set; the reference composes without end.
     """
 
-    per_shape: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 5, 10, 20)
-    dataset_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = (10_000, 100_000, 1_000_000)
+    per_shape: Several[Count] = (1, 5, 10, 20)
+    dataset_sizes: Several[Count] = (10_000, 100_000, 1_000_000)
 
     @model_validator(mode="after")
     def _some_shape(self) -> CountsGrid:
@@ -90,9 +97,7 @@ class MixingGrid(Settings):
         originals_shares: Share of the originals in every batch.
     """
 
-    originals_shares: Annotated[
-        tuple[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)], ...], Field(min_length=1)
-    ] = (0.0, 0.25, 0.5, 0.75)
+    originals_shares: Several[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]] = (0.0, 0.25, 0.5, 0.75)
 
 
 class LossesGrid(Settings):
@@ -105,13 +110,7 @@ class LossesGrid(Settings):
         num_steps: Steps of each mechanism, in place of those of `ablation.distill`.
     """
 
-    terms: Annotated[tuple[LossTerm, ...], Field(min_length=1)] = (
-        "pixel",
-        "binary_cross_entropy",
-        "feature",
-        "kl",
-        "adversarial",
-    )
+    terms: Several[LossTerm] = ("pixel", "binary_cross_entropy", "feature", "kl", "adversarial")
     kl_temperatures: tuple[Positive, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
     judge_every_steps: Count = 1
     num_steps: Count = 100
@@ -124,7 +123,7 @@ class SizeGrid(Settings):
         students: The architectures, from small to large.
     """
 
-    students: Annotated[tuple[Student, ...], Field(min_length=1)]
+    students: Several[Student]
 
 
 class StageGrid(Settings):
@@ -137,14 +136,14 @@ class StageGrid(Settings):
         num_images: Images of the training that goes on.
     """
 
-    transformations: Annotated[tuple[Transformation, ...], Field(min_length=1)]
+    transformations: Several[Transformation]
     num_images: Count
 
     @model_validator(mode="after")
     def _fit_shape(self) -> StageGrid:
-        for number, one in enumerate(self.transformations):
-            check_transformation(f"transformations.{number}", "shape", one.kind, one.strength)
-            if one.kind == "binarise":
+        for number, added in enumerate(self.transformations):
+            _check_of_shape(f"transformations.{number}", [added])
+            if added.kind == "binarise":
                 raise ValueError("'binarise' has no gradient, so no teacher can be trained through it; leave it out")
         return self
 
@@ -189,7 +188,7 @@ class Ablation(Settings):
         fit: How each classifier, a network as `classify.network` says, is trained.
     """
 
-    study: Annotated[tuple[StudyName, ...], Field(min_length=1)] = STUDIES
+    study: Several[StudyName] = STUDIES
     plan: bool = False
     workers: Annotated[int, Field(gt=0, le=256)] = 1
     max_cells: Count = 250
@@ -209,9 +208,9 @@ class Ablation(Settings):
     @field_validator("composition")
     @classmethod
     def _classes_by_number(cls, value: Composition) -> Composition:
-        names = [one for one in value.classes.model_dump().values() if isinstance(one, str)]
-        if names:
-            raise ValueError(f"classes are numbers or ranges here, got the name '{names[0]}'")
+        for classes in value.classes.model_dump().values():
+            if isinstance(classes, str):
+                raise ValueError(f"classes are numbers or ranges here, got the name '{classes}'")
         return value
 
     @field_validator("study", mode="before")

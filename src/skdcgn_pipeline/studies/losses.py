@@ -20,6 +20,7 @@ from skdcgn_pipeline.studies.words import (
     adjusted,
     best_and_worst,
     compare_cells,
+    interval_of,
     p_of,
     ranked,
     same_and_unsure,
@@ -127,8 +128,7 @@ def _cost_in_iou(rows: Sequence[Row], cells: pd.DataFrame) -> list[str]:
         text = f"{name} ({signed(row['difference'], 3)}"
         if math.isnan(row["p_holm"]):
             return f"{text})"
-        interval = f"{signed(row['difference_low'], 3)} to {signed(row['difference_high'], 3)}"
-        return f"{text}, 95 % interval {interval}, Holm-adjusted {p_of(row['p_holm'])})"
+        return f"{text}, {interval_of(row, 1, 3)}, Holm-adjusted {p_of(row['p_holm'])})"
 
     least = f", least by {words(*order[-1])}" if len(order) > 1 else ""
     return [f"The mask IoU is changed most by {words(*order[0])}{least}."]

@@ -19,18 +19,18 @@ from skdcgn_pipeline.studies.stage import StageStudy
 from skdcgn_pipeline.studies.transformations import TransformationsStudy
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 
-_STUDIES: tuple[type[Study], ...] = (
-    TransformationsStudy,
-    MechanismsStudy,
-    CountsStudy,
-    MixingStudy,
-    LossesStudy,
-    SizeStudy,
-    SourceStudy,
-    StageStudy,
-    MonolithStudy,
+_ALL: tuple[Study, ...] = (
+    TransformationsStudy(),
+    MechanismsStudy(),
+    CountsStudy(),
+    MixingStudy(),
+    LossesStudy(),
+    SizeStudy(),
+    SourceStudy(),
+    StageStudy(),
+    MonolithStudy(),
 )
-STUDIES: dict[str, Study] = {study.name: study() for study in _STUDIES}
+STUDIES = {study.name: study for study in _ALL}
 
 
 def expand_cells(settings: Ablation, students: Students) -> list[Cell]:

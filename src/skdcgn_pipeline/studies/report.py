@@ -26,11 +26,9 @@ LARGEST_EXAMPLE = 64  # pixels; larger examples are scaled down
 Findings = list[tuple[str, list[str]]]
 
 
-def part_of(frame: pd.DataFrame, study: str, split: str) -> pd.DataFrame:
-    """Return the rows of one study and split, of all images."""
-    if frame.empty:
-        return frame
-    return frame[(frame["study"] == study) & (frame["split"] == split) & (frame["subset"] == "all")]
+def part_of(frame: pd.DataFrame, study: str) -> pd.DataFrame:
+    """Return the rows of one study, of all test images."""
+    return frame[(frame["study"] == study) & (frame["split"] == "test") & (frame["subset"] == "all")]
 
 
 def _range(frame: pd.DataFrame, name: str) -> str:
@@ -62,23 +60,22 @@ def _reference_of(rows: pd.DataFrame) -> str:
 # --- pictures ----------------------------------------------------------------------------------------
 
 
-def draw_study(study: str, summary: pd.DataFrame, split: str = "test") -> Picture:
-    """Draw a study on one split, for all of its images.
+def draw_study(study: str, summary: pd.DataFrame) -> Picture:
+    """Draw a study, for all test images.
 
     Args:
         study: Name of the study.
         summary: What `summarise_cells` returns.
-        split: Which split.
 
     Returns:
         The picture; it says so where there is no cell to draw.
     """
-    rows, title = part_of(summary, study, split), STUDIES[study].title
+    rows, title = part_of(summary, study), STUDIES[study].title
     if rows.empty:
-        return rasterise(draw_notice(f"{title}\nno cell on the split '{split}'", 0.5))
+        return rasterise(draw_notice(f"{title}\nno cell on the split 'test'", 0.5))
     with plt.rc_context(STYLE):
         figure = STUDIES[study].figure(rows)
-    subtitle = f"{split} split · {_reference_of(rows)} · {_budget_of(rows)}"
+    subtitle = f"test split · {_reference_of(rows)} · {_budget_of(rows)}"
     figure.suptitle(f"{title}\n{textwrap.fill(subtitle, int(figure.get_figwidth() * 15))}", fontsize=9)
     return rasterise(figure)
 
@@ -127,7 +124,7 @@ def _white_to(picture: Picture, height: int, width: int) -> Picture:
 # --- findings ----------------------------------------------------------------------------------------
 
 
-def write_findings(summary: pd.DataFrame, cells: pd.DataFrame, failures: pd.DataFrame, split: str = "test") -> Findings:
+def write_findings(summary: pd.DataFrame, cells: pd.DataFrame, failures: pd.DataFrame) -> Findings:
     """Say in sentences what each study found, from its figures alone.
 
     Nothing is said to raise or to lower the accuracy unless its Holm-adjusted p is below 0.05.
@@ -136,23 +133,22 @@ def write_findings(summary: pd.DataFrame, cells: pd.DataFrame, failures: pd.Data
         summary: What `summarise_cells` returns.
         cells: What it was made of: a row per study, cell, seed, split and subset.
         failures: Rows with `study`, `cell`, `seed`, `error`.
-        split: Which split is spoken of.
 
     Returns:
         Title and sentences of every study that was measured or failed.
     """
-    present = {*(summary["study"] if len(summary) else ()), *failures["study"]}
+    present = {*summary["study"], *failures["study"]}
     findings = []
     for name in [name for name in STUDIES if name in present]:
-        study, rows = STUDIES[name], part_of(summary, name, split)
+        study, rows = STUDIES[name], part_of(summary, name)
         if rows.empty:
-            sentences = [f"No cell of this study was measured on the split '{split}'."]
+            sentences = ["No cell of this study was measured on the split 'test'."]
         else:
-            sentences = [f"Split '{split}', {_budget_of(rows)}; {_reference_of(rows)}."]
+            sentences = [f"Split 'test', {_budget_of(rows)}; {_reference_of(rows)}."]
             if (reference := rows["reference"].iloc[0]) not in set(rows["cell"]):
                 cut_off = listed(list(rows["cell"]))
                 sentences.append(f"The reference '{reference}' is missing, so there is no difference for {cut_off}.")
-            sentences += study.claims(rows, part_of(cells, name, split))
+            sentences += study.claims(rows, part_of(cells, name))
         findings.append((study.title, sentences + _failed(failures[failures["study"] == name])))
     return findings
 
@@ -172,8 +168,8 @@ def findings_as_markdown(findings: Findings, summary: pd.DataFrame) -> str:
     name_of = {study.title: name for name, study in STUDIES.items()}
     for title, sentences in findings:
         lines += [f"## {title}", "", *(f"- {sentence}" for sentence in sentences), ""]
-        if len(summary) and (summary["study"] == name_of[title]).any():
-            lines += _table(summary[(summary["study"] == name_of[title]) & (summary["subset"] == "all")])
+        rows = summary[(summary["study"] == name_of[title]) & (summary["subset"] == "all")]
+        lines += _table(rows) if len(rows) else []
     return "\n".join(lines)
 
 

@@ -44,12 +44,13 @@ def choose_engine(workers: int) -> Engine:
 
 
 def _open_work(surroundings: Surroundings) -> Callable[[Unit], dict[str, Any]]:
-    return partial(_work, Workplace(surroundings))
+    workplace = Workplace(surroundings)
 
+    def work(unit: Unit) -> dict[str, Any]:
+        with computing_on(1), without_progress():  # the progress is left to the study
+            return workplace.run(unit)
 
-def _work(workplace: Workplace, unit: Unit) -> dict[str, Any]:
-    with computing_on(1), without_progress():  # the progress is left to the study
-        return workplace.run(unit)
+    return work
 
 
 def run_units(

@@ -13,7 +13,17 @@ from skdcgn_pipeline.metrics.statistics import MARGIN
 from skdcgn_pipeline.parameters import Ablation, Student
 from skdcgn_pipeline.studies.contract import OWN, Cell, Sources, Students, Study, trio
 from skdcgn_pipeline.studies.figures import colour_of, half_widths
-from skdcgn_pipeline.studies.words import Row, compare_cells, judged, outcomes, parameters_of, percent, ranked, signed
+from skdcgn_pipeline.studies.words import (
+    Row,
+    compare_cells,
+    interval_of,
+    judged,
+    outcomes,
+    parameters_of,
+    percent,
+    ranked,
+    signed,
+)
 
 
 class SizeStudy(Study):
@@ -102,8 +112,7 @@ def _smallest_within(students: Sequence[Row], what: str, goal: Row, cells: pd.Da
     if math.isnan(comparison["difference_low"]):
         sure = "too few seeds in common for an interval of the difference"
     else:
-        difference, low, high = (signed(100 * comparison[f"difference{end}"]) for end in ("", "_low", "_high"))
-        sure = f"difference {difference} points, 95 % interval {low} to {high}"
+        sure = f"difference {signed(100 * comparison['difference'])} points, {interval_of(comparison)}"
         sure += "" if comparison["difference_low"] > -MARGIN else ", so a larger loss is not excluded"
     return (
         f"The smallest students within 1 point of {text}, are {chosen['cell']} with {parameters_of(chosen)} and "

@@ -102,6 +102,12 @@ def adjusted(comparisons: Mapping[str, dict[str, float]]) -> dict[str, dict[str,
 # --- sentences ---------------------------------------------------------------------------------------
 
 
+def interval_of(row: Row, scale: float = 100, digits: int = 1) -> str:
+    """Write the interval of a difference."""
+    low, high = (signed(scale * row[f"difference_{end}"], digits) for end in ("low", "high"))
+    return f"95 % interval {low} to {high}"
+
+
 def difference_of(row: Row) -> str:
     """Write a difference in points with its interval and adjusted p."""
     if math.isnan(row["difference"]):
@@ -109,7 +115,7 @@ def difference_of(row: Row) -> str:
     text = f"{signed(100 * row['difference'])} points"
     if math.isnan(row["difference_low"]):
         return f"{text} (one seed, no interval)"
-    interval = f"95 % interval {signed(100 * row['difference_low'])} to {signed(100 * row['difference_high'])}"
+    interval = interval_of(row)
     if math.isnan(row["p_holm"]):
         return f"{text} ({interval}; equal in all seeds, not testable)"
     return f"{text} ({interval}, Holm-adjusted {p_of(row['p_holm'])})"

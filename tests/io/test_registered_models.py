@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import mlflow
 import pytest
 
-from pipelines.running import shared_tracking_uri, untouched_mlflow
+from pipelines.running import untouched_mlflow
 from skdcgn_pipeline.artifacts.prune import tokens_in
 from skdcgn_pipeline.io.registry import registered_models
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -18,14 +17,12 @@ IDENTITIES = ("0" * 16, "1" * 16, "2" * 16, "3" * 16)
 
 
 @pytest.fixture
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mlflow.MlflowClient]:
+def client(tracking_uri: str) -> Iterator[mlflow.MlflowClient]:
     """A client of the test session's database, in which nothing is left registered."""
-    uri = shared_tracking_uri(tmp_path_factory.getbasetemp())
-    Path(uri.removeprefix("sqlite:///")).parent.mkdir(exist_ok=True)
-    client = mlflow.MlflowClient(uri)
+    client = mlflow.MlflowClient(tracking_uri)
     client.create_registered_model(NAME)
     with untouched_mlflow():
-        mlflow.set_tracking_uri(uri)
+        mlflow.set_tracking_uri(tracking_uri)
         yield client
     client.delete_registered_model(NAME)
 

@@ -20,7 +20,7 @@ import pytest
 import requests
 import torch
 
-from pipelines.running import shared_tracking_uri, untouched_mlflow
+from pipelines.running import untouched_mlflow
 from skdcgn_pipeline import InvariantClassifier, StudentCGN
 from skdcgn_pipeline.artifacts.store import Artifact, build_artifact
 from skdcgn_pipeline.io import tracking
@@ -44,14 +44,12 @@ def exported(folder: Path, model: PretrainedModel, card: dict) -> Artifact:
 
 
 @pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    uri = shared_tracking_uri(tmp_path_factory.getbasetemp())
-    folder = Path(uri.removeprefix("sqlite:///")).parent
-    folder.mkdir(exist_ok=True)
+def tracking_uri(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with untouched_mlflow():
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_experiment(experiment_id=mlflow.create_experiment("serving", str(folder / "serving")))
-        yield uri
+        mlflow.set_tracking_uri(tracking_uri)
+        location = str(tmp_path_factory.mktemp("serving"))
+        mlflow.set_experiment(experiment_id=mlflow.create_experiment("serving", location))
+        yield tracking_uri
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from PIL import Image
 
-from pipelines.running import shared_tracking_uri, untouched_mlflow
+from pipelines.running import untouched_mlflow
 from skdcgn_pipeline.artifacts.store import build_artifact
 from skdcgn_pipeline.classifiers.training import fit_classifier
 from skdcgn_pipeline.io import tracking
@@ -57,13 +57,10 @@ RESULT: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def experiment(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def experiment(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """An experiment in the test session's database: (tracking address, experiment id)."""
-    uri = shared_tracking_uri(tmp_path_factory.getbasetemp())
-    folder = Path(uri.removeprefix("sqlite:///")).parent
-    folder.mkdir(exist_ok=True)
-    client = mlflow.MlflowClient(uri)
-    return uri, client.create_experiment("tracking", artifact_location=str(folder / "tracking"))
+    client = mlflow.MlflowClient(tracking_uri)
+    return tracking_uri, client.create_experiment("tracking", str(tmp_path_factory.mktemp("tracking")))
 
 
 @pytest.fixture

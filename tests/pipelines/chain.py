@@ -1,4 +1,4 @@
-"""One MLflow database and one finished run for all tests that look at a run.
+"""One finished run for all tests that look at a run, however many processes test, and a database for each process.
 
 A plugin of the tests rather than a conftest, so that other rooms share the same run; what knows of Kedro
 is imported only by tests that ask for it.
@@ -6,6 +6,8 @@ is imported only by tests that ask for it.
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from pipelines.running import Finished, Place
@@ -21,13 +24,37 @@ TIMING = {"skdcgn_pipeline.metrics.cost.NUM_REPEATS": 1, "skdcgn_pipeline.metric
 
 
 @pytest.fixture(scope="session")
-def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of the test session's MLflow database."""
-    from pipelines.running import shared_tracking_uri
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes that test together."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "common"
+    folder.mkdir(exist_ok=True)
+    return folder
 
-    uri = shared_tracking_uri(tmp_path_factory.getbasetemp())
-    Path(uri.removeprefix("sqlite:///")).parent.mkdir(exist_ok=True)
-    return uri
+
+@pytest.fixture(scope="session")
+def new_database(common: Path) -> Callable[[Path], str]:
+    """Make MLflow databases: copies of an empty one, whose tables take seconds to make."""
+
+    def copy(folder: Path) -> str:
+        import mlflow
+
+        empty = common / "empty.db"
+        with FileLock(common / "empty.lock"):
+            if not empty.exists():
+                mlflow.MlflowClient(f"sqlite:///{common / 'being_made.db'}").search_experiments()
+                (common / "being_made.db").rename(empty)
+        folder.mkdir(parents=True)
+        shutil.copy(empty, folder / "mlflow.db")
+        return f"sqlite:///{folder / 'mlflow.db'}"
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], str]) -> str:
+    """The address of this process's MLflow database."""
+    return new_database(tmp_path_factory.getbasetemp() / "mlflow")
 
 
 @pytest.fixture
@@ -46,27 +73,34 @@ def place(tmp_path: Path, tracking_uri: str, brief_timing: None) -> Place:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> tuple[Place, Finished]:
-    """A place where the whole chain has been run once; never changed, see `finished_place`."""
-    from pipelines.running import Place
+def finished(common: Path, new_database: Callable[[Path], str]) -> tuple[Place, Finished]:
+    """A place where the whole chain has been run once; only looked at, see `copy_of_finished`."""
+    from pipelines.running import Finished, Place
 
-    place = Place(tmp_path_factory.mktemp("finished") / "data", tracking_uri)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in TIMING.items():
-            patch.setattr(name, value)
-        torch.set_num_threads(1)
-        return place, place.run()
+    folder, told = common / "finished", common / "finished.json"
+    place = Place(folder / "data", f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}")
+    with FileLock(common / "finished.lock"):
+        if not told.exists():
+            new_database(folder / "mlflow")
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in TIMING.items():
+                    patch.setattr(name, value)
+                torch.set_num_threads(1)
+                run = place.run()
+            told.write_text(json.dumps([run.session_id, run.left_active]))
+    return place, Finished(*json.loads(told.read_text()))
 
 
 @pytest.fixture
-def copy_of_finished(finished: tuple[Place, Finished], tmp_path: Path, brief_timing: None) -> Callable[[str], Place]:
+def copy_of_finished(
+    finished: tuple[Place, Finished], tracking_uri: str, tmp_path: Path, brief_timing: None
+) -> Callable[[str], Place]:
     """Give copies of the place where the whole chain has been run, for tests that change it."""
 
     from pipelines.running import Place
 
     def copy(name: str) -> Place:
-        source, _ = finished
-        shutil.copytree(source.data, tmp_path / name / "data")
-        return Place(tmp_path / name / "data", source.tracking_uri)
+        shutil.copytree(finished[0].data, tmp_path / name / "data")
+        return Place(tmp_path / name / "data", tracking_uri)
 
     return copy

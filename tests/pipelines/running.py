@@ -30,11 +30,6 @@ DEADLINE_SECONDS = 400
 ATTEMPTS = 3
 
 
-def shared_tracking_uri(base: Path) -> str:
-    """Return the address of the one MLflow database of a test session: making its tables takes seconds."""
-    return f"sqlite:///{base / 'mlflow' / 'mlflow.db'}"
-
-
 @contextmanager
 def untouched_mlflow() -> Iterator[None]:
     """Leave no run active, no tracking address and no experiment set."""
@@ -74,12 +69,10 @@ class Finished:
 
     Attributes:
         session_id: Kedro's version of everything that it saved.
-        outputs: What Kedro returned.
         left_active: Whether an MLflow run was still active afterwards.
     """
 
     session_id: str
-    outputs: dict[str, Any]
     left_active: bool
 
 
@@ -119,8 +112,8 @@ class Place:
             with ProjectSession.create(
                 project_path=PROJECT, env=env, runtime_params=params or {}, save_on_close=False
             ) as session:
-                outputs = session.run(**options)
-            return Finished(session.session_id, outputs, mlflow.active_run() is not None)
+                session.run(**options)
+            return Finished(session.session_id, mlflow.active_run() is not None)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `kedro run` with arguments as a process."""

@@ -406,6 +406,7 @@ def test_teacher_of_another_variant_is_refused(told: Callable[..., str], given: 
 
 @pytest.mark.parametrize("name", ["code.pth", "code.pt", "code.safetensors"])
 @pytest.mark.parametrize("form", ["torch", "pickle", "in a state"])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4 in the checkpoint:UserWarning")  # said before it refuses
 def test_code_in_weights_is_never_executed(told: Callable[..., str], tmp_path: Path, name: str, form: str) -> None:
     path, marker = tmp_path / name, tmp_path / "executed"
     if form == "pickle":

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,19 +62,18 @@ SAMPLE = {"sample.num_images_per_class": 200, "sample.rows_per_shard": 50}
 def test_sampling_goes_on_after_a_kill(places: Callable[[str], Place]) -> None:
     whole, killed = places("whole"), places("killed")
     whole.run(params=nested(SAMPLE), pipeline_names=["sample"])
-    command = ["--pipelines", "sample", *flat(SAMPLE)]
     store = killed.store("sample")
 
     status, _ = killed.stop_when(
-        lambda: any("shard-00002" in p.name for p in partial_files(store, "shard-*.parquet")), *command
+        lambda: any("shard-00002" in p.name for p in partial_files(store, "shard-*.parquet")),
+        *("--pipelines", "sample", *flat(SAMPLE)),
     )
     assert status == -signal.SIGKILL
     kept = {path.name: path.stat().st_mtime_ns for path in partial_files(store, "shard-*.parquet")}
     assert 2 <= len(kept) < 2000 // 50, "the kill came when everything was drawn"
 
-    status, output = killed.command(*command)
+    killed.run(params=nested(SAMPLE), pipeline_names=["sample"])
 
-    assert status == 0, output
     assert content_of(store) == content_of(whole.store("sample"))
     again = {Path(name).name: time for name, time in state_of(store).items() if kept.get(Path(name).name) == time}
     assert len(again) >= len(kept) - 1, "shards that were finished were drawn again"
@@ -97,17 +97,28 @@ def whole_student(places: Callable[[str], Place]) -> dict[str, bytes]:
     return content_of(place.store("student"))
 
 
-def test_distillation_goes_on_after_a_kill(
-    places: Callable[[str], Place], whole_student: dict[str, bytes], caplog: pytest.LogCaptureFixture
-) -> None:
-    killed = places("killed-student")
-    store = killed.store("student")
-
-    status, _ = killed.stop_when(
-        lambda: bool(partial_files(store, CHECKPOINT)), "--namespaces", "shape", *flat(DISTILL)
-    )
+@pytest.fixture(scope="module")
+def killed_student(places: Callable[[str], Place]) -> Place:
+    """A place where the distillation was killed; only looked at."""
+    place = places("killed-student")
+    store = place.store("student")
+    status, _ = place.stop_when(lambda: bool(partial_files(store, CHECKPOINT)), "--namespaces", "shape", *flat(DISTILL))
     assert status == -signal.SIGKILL
     assert artifacts_in(store) == set()
+    return place
+
+
+@pytest.fixture
+def killed(killed_student: Place, tmp_path: Path) -> Place:
+    """A copy of the place where the distillation was killed."""
+    shutil.copytree(killed_student.data, tmp_path / "data")
+    return replace(killed_student, data=tmp_path / "data")
+
+
+def test_distillation_goes_on_after_a_kill(
+    killed: Place, whole_student: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = killed.store("student")
 
     with caplog.at_level(logging.INFO):
         killed.run(params=nested(DISTILL), namespaces=["shape"])
@@ -118,12 +129,10 @@ def test_distillation_goes_on_after_a_kill(
 
 
 def test_distillation_starts_over_from_an_unreadable_checkpoint(
-    places: Callable[[str], Place], whole_student: dict[str, bytes], caplog: pytest.LogCaptureFixture
+    killed: Place, whole_student: dict[str, bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A half-written file cannot come from a kill, but from a full disk or a copy."""
-    killed = places("unreadable")
     store = killed.store("student")
-    killed.stop_when(lambda: bool(partial_files(store, CHECKPOINT)), "--namespaces", "shape", *flat(DISTILL))
     (checkpoint,) = partial_files(store, CHECKPOINT)
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
 
@@ -204,11 +213,11 @@ STUDY_TABLES = ("ablation.csv", "ablation.parquet", "ablation_summary.parquet", 
 
 
 @pytest.fixture(scope="module")
-def whole_study(finished: tuple[Place, Finished], tmp_path_factory: pytest.TempPathFactory) -> Place:
+def whole_study(finished: tuple[Place, Finished], tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A place where the study was run without a stop, by one worker."""
     folder = tmp_path_factory.mktemp("whole-study")
     shutil.copytree(finished[0].data, folder / "data")
-    place = Place(folder / "data", finished[0].tracking_uri)
+    place = Place(folder / "data", tracking_uri)
     place.run(params=nested(STUDY), pipeline_names=["ablation"])
     return place
 

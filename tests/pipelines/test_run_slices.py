@@ -129,17 +129,17 @@ def test_trained_teacher_can_be_distilled_next(copy_of_finished: Callable[[str],
 # --- the composition study ---
 
 
-def copied(place: Place, folder: Path) -> Place:
+def copied(place: Place, folder: Path, tracking_uri: str | None = None) -> Place:
     shutil.copytree(place.data, folder / "data")
-    return Place(folder / "data", place.tracking_uri)
+    return Place(folder / "data", tracking_uri or place.tracking_uri)
 
 
 @pytest.fixture(scope="module")
 def studied(
-    finished: tuple[Place, Finished], tmp_path_factory: pytest.TempPathFactory
+    finished: tuple[Place, Finished], tracking_uri: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Place, Finished, set[str]]:
     """A place where two studies were run after the whole chain, and the classifiers that were there before."""
-    place = copied(finished[0], tmp_path_factory.mktemp("studied"))
+    place = copied(finished[0], tmp_path_factory.mktemp("studied"), tracking_uri)
     before = artifacts_in(place.store("classifier"))
     torch.set_num_threads(1)
     return place, place.run(params=small_study(), pipeline_names=["ablation"]), before

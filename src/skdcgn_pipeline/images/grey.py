@@ -87,7 +87,7 @@ def read_idx(path: Path) -> Tensor:
         SettingError: If it is no such file, or cut off.
     """
     try:
-        content = (gzip.open if path.suffix == ".gz" else open)(path, "rb").read()
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         zero, kind, num_dimensions = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{num_dimensions}I", content, 4)
         data = np.frombuffer(content, np.uint8, offset=4 + 4 * num_dimensions)

@@ -26,7 +26,7 @@ results: $(INSTALLED)  ## measure the released students again, digits and MNIST 
 	done
 
 test: $(INSTALLED)  ## all tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)  ## style, types, import contracts
 	$(BIN)/ruff check .

@@ -18,7 +18,6 @@ from skdcgn_pipeline.classifiers.classification import ORIGINALS
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.explorer.scene import Scene
 from skdcgn_pipeline.metrics.cost import untimed
-from skdcgn_pipeline.networks.pretrained import PretrainedModel
 from skdcgn_pipeline.parameters import Parameters, choose_classes
 from skdcgn_pipeline.reporting.release import records_of, release_name
 from skdcgn_pipeline.runtime.errors import DamagedFileError, SettingError
@@ -76,9 +75,9 @@ class ExplorerRecipe(Recipe[Artifact]):
         """Write `explorer.json` and the weights of all networks."""
         if self.teacher_file is not None:
             writer.write(self.card["teacher"]["file"], partial(copyfile, self.teacher_file))
-        _write_network(writer, STUDENTS_FOLDER, self.students)
+        self.students.write_into(writer, f"{STUDENTS_FOLDER}/")
         for name, classifier in self.classifiers.items():
-            _write_network(writer, CLASSIFIER_FOLDER.format(name), classifier)
+            classifier.write_into(writer, f"{CLASSIFIER_FOLDER.format(name)}/")
         writer.write_json(CARD_FILE, dict(self.card))
 
 
@@ -126,13 +125,6 @@ def explorer_of_run(
     }
     networks = {name: classifier for name, (_, classifier, _) in classifiers.items()}
     return ExplorerRecipe(card, path, students.open(), networks, made_from)
-
-
-def _write_network(writer: ArtifactWriter, folder: str, network: PretrainedModel) -> None:
-    written = writer.scratch(folder)
-    network.save_pretrained(written)
-    for path in sorted(written.iterdir()):
-        writer.write(f"{folder}/{path.name}", partial(copyfile, path))
 
 
 def open_explorer(folder: Path | str) -> Explorer:

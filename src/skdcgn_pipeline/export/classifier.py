@@ -15,7 +15,6 @@ from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.export.cards import write_export
 from skdcgn_pipeline.export.programs import versions
-from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.runtime.seeding import torch_generator
 
 
@@ -59,10 +58,7 @@ class ClassifierExport(Recipe[Artifact]):
 
     def build(self, writer: ArtifactWriter) -> None:
         """Write all files; raises SettingError if a program differs from the classifier by more than 1e-4."""
-        folder = writer.scratch("classifier")
-        self.classifier.save_pretrained(folder)
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            writer.write(name, (folder / name).rename)
+        self.classifier.write_into(writer)
         card = {
             "kind": "classifier",
             "name": self.origin["name"],

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from skdcgn_pipeline.artifacts.store import write_aside, write_json
+from skdcgn_pipeline.artifacts.store import ArtifactWriter, write_aside, write_json
 from skdcgn_pipeline.networks.weights_file import first_line
 from skdcgn_pipeline.runtime.compute import place
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -44,10 +44,19 @@ class PretrainedModel(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors` into a folder."""
-        folder = Path(folder)
-        state = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
-        write_aside(folder / WEIGHTS_FILE, lambda path: save_file(state, path))
-        write_json(folder / CONFIG_FILE, {key: getattr(self, key) for key in self.CONFIG_KEYS})
+        write_aside(Path(folder) / WEIGHTS_FILE, self._write_weights)
+        write_json(Path(folder) / CONFIG_FILE, self._config())
+
+    def write_into(self, writer: ArtifactWriter, prefix: str = "") -> None:
+        """Write the same two files into an artifact, behind a prefix such as `students/`."""
+        writer.write_json(prefix + CONFIG_FILE, self._config())
+        writer.write(prefix + WEIGHTS_FILE, self._write_weights)
+
+    def _config(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in self.CONFIG_KEYS}
+
+    def _write_weights(self, path: Path) -> None:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}, path)
 
     @classmethod
     def from_pretrained(cls, name: Path | str, **hub_options: Any) -> Self:

@@ -18,6 +18,7 @@ from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_
 from skdcgn_pipeline.benchmark.frame import BEST
 from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.parameters import Parameters
+from skdcgn_pipeline.reporting.report import command_of
 from skdcgn_pipeline.reporting.templates import template
 from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.students.released import RELEASE_PREFIX
@@ -33,9 +34,8 @@ def release_name(parameters: Parameters) -> str:
 
 def release_command(parameters: Parameters) -> str:
     """Return the command that makes this release again."""
-    if parameters.images.source == "digits":
-        return "kedro run --pipelines release"
-    return f"kedro run --env {parameters.images.source} --pipelines release --params variant={parameters.variant}"
+    source, variant = parameters.images.source, parameters.variant
+    return command_of({} if source == "digits" else {"env": source, "params": {"variant": variant}}, "release")
 
 
 def training_of(parameters: Parameters) -> dict[str, Any]:

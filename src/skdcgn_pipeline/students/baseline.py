@@ -37,7 +37,7 @@ from skdcgn_pipeline.parameters import Baseline, Compute, GenerationMetrics, Tea
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
-from skdcgn_pipeline.students.recipes import HISTORY_FILE, TrioRecipe, write_students
+from skdcgn_pipeline.students.recipes import HISTORY_FILE, TrioRecipe
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.imagenet_cgn import DEFAULT_TRUNCATION, load_biggan
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
@@ -383,5 +383,5 @@ class BaselineRecipe(TrioRecipe):
     def build(self, writer: ArtifactWriter) -> None:
         """Train the students."""
         students, history = self.fit(writer.scratch("checkpoint.pt"))
-        write_students(writer, students)
+        students.write_into(writer)
         writer.write_json(HISTORY_FILE, history)

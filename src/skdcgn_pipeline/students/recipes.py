@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,14 +180,6 @@ class StudentsArtifact:
         return StudentCGN.from_pretrained(self.artifact.directory)
 
 
-def write_students(writer: ArtifactWriter, students: StudentCGN) -> None:
-    """Write what `StudentsArtifact.open` reads."""
-    folder = writer.scratch("students")
-    students.save_pretrained(folder)
-    for path in sorted(folder.iterdir()):
-        writer.write(path.name, partial(shutil.copyfile, path))
-
-
 class TrioRecipe(Recipe[StudentsArtifact]):
     """How three students in one folder are made."""
 
@@ -217,7 +207,7 @@ class StudentsRecipe(TrioRecipe):
         trio = StudentCGN(*self.students["shape"].size, architectures)
         for mechanism in MECHANISMS:
             trio.network_of(mechanism).load_state_dict(self.students[mechanism].open().state_dict())
-        write_students(writer, trio)
+        trio.write_into(writer)
 
 
 @dataclass(frozen=True)
@@ -241,4 +231,4 @@ class ReleasedStudentsRecipe(TrioRecipe):
 
     def build(self, writer: ArtifactWriter) -> None:
         """Copy the release."""
-        write_students(writer, StudentCGN.from_released(self.name))
+        StudentCGN.from_released(self.name).write_into(writer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
 from skdcgn_pipeline.parameters import Ablation, Composition, Distill, Settings, Transformation, Transformations
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # processes that compute cells draw nothing
     from matplotlib.figure import Figure
 
 REFERENCE = "reference"
-OWN = "own"
+OWN: Final = "own"
 MONOLITH = "monolith"
 
 SourceName = Literal["teacher", "students", "own"]
@@ -187,7 +187,10 @@ class Study(ABC):
         self, settings: Ablation, name: str, reference: str = REFERENCE, factors: Mapping[str, Any] = {}, **data: Any
     ) -> Cell:
         """Return a cell that changes `data` of what the settings compose; `factors` say what, see `Cell`."""
-        changed = {"sources": Sources.all_of(settings.source), "composition": settings.composition} | data
+        changed: dict[str, Any] = {
+            "sources": Sources.all_of(settings.source),
+            "composition": settings.composition,
+        } | data
         return Cell(self.name, name, reference, CellData(**changed), **factors)
 
     def figure(self, rows: pd.DataFrame) -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -98,11 +99,11 @@ def _endless_as_infinite(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.fillna({"per_shape": math.inf, "dataset_size": math.inf})
 
 
-def _ratio(value: float) -> str:
+def _ratio(value: Any) -> str:
     return "fresh shapes" if value == math.inf else f"{value:g} per shape"
 
 
-def _size(value: float) -> str:
+def _size(value: Any) -> str:
     return "unlimited" if value == math.inf else f"{value:,.0f}"
 
 
@@ -111,7 +112,7 @@ def _draw_table(axis: Axes, rows: pd.DataFrame) -> None:
     table = 100 * rows.pivot(index="per_shape", columns="dataset_size", values="mean_accuracy")
     image = axis.imshow(table.to_numpy(), cmap="YlGnBu", aspect="auto")
     for cell, width in zip(rows.to_dict("records"), half_widths(rows), strict=True):
-        row, column = table.index.get_loc(cell["per_shape"]), table.columns.get_loc(cell["dataset_size"])
+        row, column = [*table.index].index(cell["per_shape"]), [*table.columns].index(cell["dataset_size"])
         accuracy = 100 * cell["mean_accuracy"]
         colour = "white" if np.asarray(image.norm(accuracy)) > 0.6 else "black"
         text = f"{accuracy:.1f}\n± {width:.1f}"
@@ -125,7 +126,7 @@ def _draw_table(axis: Axes, rows: pd.DataFrame) -> None:
     axis.tick_params(length=0)
 
 
-def _means_by(rows: pd.DataFrame, what: str, column: str, write: Callable[[float], str]) -> list[str]:
+def _means_by(rows: pd.DataFrame, what: str, column: str, write: Callable[[Any], str]) -> list[str]:
     """Give the mean accuracy of each value of a column."""
     means = rows.groupby(column)["mean_accuracy"].mean()
     words = ", ".join(f"{write(value)} {percent(mean)}" for value, mean in means.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,11 +20,11 @@ from skdcgn_pipeline.studies.contract import OWN
 from skdcgn_pipeline.studies.words import Row, signed
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
-STYLE = {"axes.labelsize": 8, "axes.titlesize": 9}
+STYLE: dict[Any, Any] = {"axes.labelsize": 8, "axes.titlesize": 9}
 MIXTURE_COLOUR, OTHER_COLOUR = "#6a9a5b", "#8e5ea2"
 
 
-def colour_of(row: Row) -> str:
+def colour_of(row: Row | pd.Series) -> str:
     """Return the colour of whoever draws a cell's mechanisms."""
     sources = {row[f"source_{mechanism}"] for mechanism in MECHANISMS}
     if len(sources) > 1:

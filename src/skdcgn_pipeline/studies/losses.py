@@ -66,8 +66,8 @@ class LossesStudy(Study):
         order = [*COLOUR_OF_CHANGE]
         rows = rows.sort_values("loss_change", key=lambda changes: changes.map(order.index), kind="stable")
         colours = [COLOUR_OF_CHANGE[change] for change in rows["loss_change"]]
-        size = {"figsize": (5.6 + 2.9 * 2, 1.6 + 0.32 * len(rows)), "width_ratios": [1.5, 1, 1]}
-        figure, axes = plt.subplots(1, 3, sharey=True, layout="constrained", **size)
+        size = (5.6 + 2.9 * 2, 1.6 + 0.32 * len(rows))
+        figure, axes = plt.subplots(1, 3, sharey=True, layout="constrained", figsize=size, width_ratios=[1.5, 1, 1])
         accuracy, likeness, distance = axes
         draw_points(accuracy, rows, colours)
         places = range(len(rows))

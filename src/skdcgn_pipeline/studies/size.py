@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -36,7 +37,10 @@ class SizeStudy(Study):
         """Return the teacher, and a trio per architecture."""
         cells = [self.cell(settings, "teacher", "teacher", sources=Sources.all_of("teacher"))]
         for student in settings.size.students:
-            data = {"sources": Sources.all_of(OWN), "students": trio(settings, students, student=student)}
+            data: dict[str, Any] = {
+                "sources": Sources.all_of(OWN),
+                "students": trio(settings, students, student=student),
+            }
             cells.append(self.cell(settings, f"students {_architecture(student)}", "teacher", **data))
         return cells
 

@@ -254,6 +254,17 @@ def test_a_study_that_was_not_run_is_a_picture_that_says_so():
     assert_is_a_picture(draw_study("mixing", summary.iloc[:0]))
 
 
+@pytest.mark.usefixtures("strict_warnings")
+def test_a_study_made_by_hand_is_drawn_and_told():
+    cells = mixing().assign(study="by hand")
+    summary = summarise_cells(cells)
+    assert_is_a_picture(draw_study("by hand", summary))
+    ((title, sentences),) = findings = write_findings(summary, cells)
+    assert title == "by hand"
+    assert len(sentences) > 1
+    assert "## by hand" in findings_as_markdown(findings, summary)
+
+
 def test_a_picture_is_drawn_from_a_summary_that_was_written_and_read(tmp_path):
     summary = summarise_cells(transformations())
     summary.to_parquet(tmp_path / "summary.parquet")

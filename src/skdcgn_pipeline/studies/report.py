@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skdcgn_pipeline.reporting.pictures import DOTS_PER_INCH, PIXELS_PER_PIXEL, Picture, draw_sheet, rasterise
 from skdcgn_pipeline.studies.figures import STYLE, draw_notice
-from skdcgn_pipeline.studies.registry import STUDIES
+from skdcgn_pipeline.studies.registry import STUDIES, study_of
 from skdcgn_pipeline.studies.words import listed, percent, signed
 
 TALLEST = 2000  # pixels of a picture
@@ -70,11 +70,11 @@ def draw_study(study: str, summary: pd.DataFrame) -> Picture:
     Returns:
         The picture; it says so where there is no cell to draw.
     """
-    rows, title = part_of(summary, study), STUDIES[study].title
+    rows, title = part_of(summary, study), study_of(study).title
     if rows.empty:
         return rasterise(draw_notice(f"{title}\nno cell on the split 'test'", 0.5))
     with plt.rc_context(STYLE):
-        figure = STUDIES[study].figure(rows)
+        figure = study_of(study).figure(rows)
     subtitle = f"test split · {_reference_of(rows)} · {_budget_of(rows)}"
     figure.suptitle(f"{title}\n{textwrap.fill(subtitle, int(figure.get_figwidth() * 15))}", fontsize=9)
     return rasterise(figure)
@@ -124,7 +124,7 @@ def _white_to(picture: Picture, height: int, width: int) -> Picture:
 # --- findings ----------------------------------------------------------------------------------------
 
 
-def write_findings(summary: pd.DataFrame, cells: pd.DataFrame, failures: pd.DataFrame) -> Findings:
+def write_findings(summary: pd.DataFrame, cells: pd.DataFrame, failures: pd.DataFrame | None = None) -> Findings:
     """Say in sentences what each study found, from its figures alone.
 
     Nothing is said to raise or to lower the accuracy unless its Holm-adjusted p is below 0.05.
@@ -132,15 +132,16 @@ def write_findings(summary: pd.DataFrame, cells: pd.DataFrame, failures: pd.Data
     Args:
         summary: What `summarise_cells` returns.
         cells: What it was made of: a row per study, cell, seed, split and subset.
-        failures: Rows with `study`, `cell`, `seed`, `error`.
+        failures: Rows with `study`, `cell`, `seed`, `error`; None for none.
 
     Returns:
         Title and sentences of every study that was measured or failed.
     """
-    present = {*summary["study"], *failures["study"]}
+    failures = pd.DataFrame(columns=["study", "cell", "seed", "error"]) if failures is None else failures
+    present = [*dict.fromkeys([*summary["study"], *failures["study"]])]
     findings = []
-    for name in [name for name in STUDIES if name in present]:
-        study, rows = STUDIES[name], part_of(summary, name)
+    for name in sorted(present, key=lambda name: [*STUDIES, *present].index(name)):
+        study, rows = study_of(name), part_of(summary, name)
         if rows.empty:
             sentences = ["No cell of this study was measured on the split 'test'."]
         else:
@@ -165,7 +166,7 @@ def _failed(failures: pd.DataFrame) -> list[str]:
 def findings_as_markdown(findings: Findings, summary: pd.DataFrame) -> str:
     """Write findings as Markdown, each study followed by a table of its cells, all images of every split."""
     lines = ["# What the ablation found", ""]
-    name_of = {study.title: name for name, study in STUDIES.items()}
+    name_of = {study_of(name).title: name for name in [*STUDIES, *summary["study"]]}
     for title, sentences in findings:
         lines += [f"## {title}", "", *(f"- {sentence}" for sentence in sentences), ""]
         rows = summary[(summary["study"] == name_of[title]) & (summary["subset"] == "all")]

@@ -26,10 +26,10 @@ MIXTURE_COLOUR, OTHER_COLOUR = "#6a9a5b", "#8e5ea2"
 
 def colour_of(row: Row | pd.Series) -> str:
     """Return the colour of whoever draws a cell's mechanisms."""
-    sources = {row[f"source_{mechanism}"] for mechanism in MECHANISMS}
+    sources = {row.get(f"source_{mechanism}", row["source"]) for mechanism in MECHANISMS}  # by hand: of the whole
     if len(sources) > 1:
         return MIXTURE_COLOUR
-    source = sources.pop()
+    source = str(sources.pop())
     return COLOUR_OF.get("students" if source == OWN else source, OTHER_COLOUR)
 
 

@@ -32,8 +32,8 @@ def part_of(frame: pd.DataFrame, study: str) -> pd.DataFrame:
 
 
 def _range(frame: pd.DataFrame, name: str) -> str:
-    """Write the value that all rows share, or the range; empty without any."""
-    values = frame[name].dropna()
+    """Write the value that all rows share, or the range; empty without any, as in studies made by hand."""
+    values = frame.get(name, pd.Series(dtype=float)).dropna()
     if values.empty:
         return ""
     low, high = int(values.min()), int(values.max())

@@ -154,14 +154,16 @@ def summarise_in_a_sentence(summary: pd.DataFrame) -> str:
         half_width = 100 * (row["interval_high"] - row["mean_accuracy"])
         return f"{100 * row['mean_accuracy']:.1f}" + (f" ± {half_width:.1f}" if half_width >= 0 else "")
 
+    names = [*dict.fromkeys(summary["trained_on"])]
+
     def of_set(name: str) -> str:
-        said = f"{percent(rows[name, split, 'all'])} % trained on the {LEARNT.get(name, name)}"
+        trained = "trained " if name == names[0] else ""
+        said = f"{percent(rows[name, split, 'all'])} % {trained}on the {LEARNT.get(name, name)}"
         for at, subset, words in INVARIANCE:
             if (name, at, subset) in rows:
                 said += f", {words.format(percent(rows[name, at, subset]))}"
         return said
 
-    names = [*dict.fromkeys(summary["trained_on"])]
     measure = "Unbiased test accuracy" if split == "test" else f"Accuracy on {split}"
     number, images = int(summary["num_seeds"].iloc[0]), int(rows[names[0], split, "all"]["num_images"])
     of_seeds = f"mean and 95 % interval over {number} seeds" if number > 1 else "one seed"

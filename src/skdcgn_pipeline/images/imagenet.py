@@ -266,7 +266,7 @@ def check_imagenet(folders: Mapping[str, str | None], tables: ImageNetTables) ->
 def list_imagenet(folders: Mapping[str, str | None], tables: ImageNetTables) -> ListedImages:
     """List all images: `train` is trained on, everything else is only reported.
 
-    The published validation images are a test split, called `validation` as everywhere.
+    The published validation images are the first test split, called `validation` as everywhere.
 
     Args:
         folders: By name, see `parameters.Images`; null or empty ones are left out.
@@ -276,7 +276,8 @@ def list_imagenet(folders: Mapping[str, str | None], tables: ImageNetTables) -> 
         SettingError: If a folder is absent, empty, or of other classes.
     """
     splits = []
-    for name, folder in folders.items():
+    for name in sorted(folders, key=lambda name: name not in ("train", "validation")):
+        folder = folders[name]
         if not folder:
             continue
         if name == CUE_CONFLICT:

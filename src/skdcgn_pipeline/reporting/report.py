@@ -160,8 +160,8 @@ def summarise_in_a_sentence(summary: pd.DataFrame) -> str:
         trained = "trained " if name == names[0] else ""
         said = f"{percent(rows[name, split, 'all'])} % {trained}on the {LEARNT.get(name, name)}"
         for at, subset, words in INVARIANCE:
-            if (name, at, subset) in rows:
-                said += f", {words.format(percent(rows[name, at, subset]))}"
+            if (row := rows.get((name, at, subset))) and pd.notna(row["mean_accuracy"]):
+                said += f", {words.format(percent(row))}"
         return said
 
     measure = "Unbiased test accuracy" if split == "test" else f"Accuracy on {split}"

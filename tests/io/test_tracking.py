@@ -168,6 +168,17 @@ def test_metrics_that_are_not_finite_are_left_out(run: str) -> None:
     assert stored(run).data.metrics == {"good": 0.5}
 
 
+def test_a_name_that_mlflow_refuses_is_written_as_it_takes_it(run: str, caplog: pytest.LogCaptureFixture) -> None:
+    with tracking.recorded_losses():
+        recording.record("classifier/shape + texture/seed_0", 1, {"loss": 0.5})
+    tracking.log_metrics({"25 % originals": 1.0})
+    tracking.log_parameters({"bird (é)": 3})
+
+    assert stored(run).data.metrics == {"classifier/shape   texture/seed_0/loss/loss": 0.5, "25   originals": 1.0}
+    assert stored(run).data.params == {"bird    ": "3"}
+    assert "did not take" not in caplog.text
+
+
 @pytest.mark.parametrize("num_steps", [3, 700])
 def test_every_recorded_step_arrives(run: str, num_steps: int) -> None:
     with tracking.recorded_losses():

@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +50,11 @@ def active_run() -> mlflow.ActiveRun | None:
     """Return the run to log to, if there is one whose store still answers."""
     run = mlflow.active_run()
     return None if run is None or run.info.run_id in _given_up else run
+
+
+def _allowed(name: str) -> str:
+    """Return a name as MLflow takes it: one that it refuses would end the logging of the run."""
+    return re.sub(r"[^\w/. :-]", " ", name, flags=re.ASCII)
 
 
 @contextmanager
@@ -110,7 +116,9 @@ def check_server(uri: str) -> None:
 @for_active_run("the parameters")
 def log_parameters(run: mlflow.ActiveRun, parameters: Mapping[str, Any]) -> None:
     """Log nested settings under dotted names, in batches."""
-    params = [Param(name, str(value)[:MAX_PARAM_LENGTH]) for name, value in sorted(flatten(parameters).items())]
+    params = [
+        Param(_allowed(name), str(value)[:MAX_PARAM_LENGTH]) for name, value in sorted(flatten(parameters).items())
+    ]
     for first in range(0, len(params), PARAMS_PER_BATCH):
         mlflow.MlflowClient().log_batch(run.info.run_id, params=params[first : first + PARAMS_PER_BATCH])
 
@@ -211,7 +219,9 @@ def _tags_of(teacher: IdentifiedTeacher) -> dict[str, str]:
 def log_metrics(run: mlflow.ActiveRun, metrics: Mapping[str, float]) -> None:
     """Log result metrics to the active run; values that are not finite are left out."""
     now = int(time.time() * 1000)
-    entries = [Metric(key, float(v), now, 0) for key, v in metrics.items() if v is not None and math.isfinite(v)]
+    entries = [
+        Metric(_allowed(key), float(v), now, 0) for key, v in metrics.items() if v is not None and math.isfinite(v)
+    ]
     mlflow.MlflowClient().log_batch(run.info.run_id, metrics=entries)
 
 
@@ -230,7 +240,9 @@ class LossLog:
         """Keep the losses of a step; send what there is when it is much."""
         now = int(time.time() * 1000)
         with self._lock:
-            self._pending.extend(Metric(f"{training}/loss/{name}", v, now, step) for name, v in losses.items())
+            self._pending.extend(
+                Metric(_allowed(f"{training}/loss/{name}"), v, now, step) for name, v in losses.items()
+            )
             full = len(self._pending) >= FLUSH_EVERY_METRICS
         if full:
             self.flush()
@@ -331,7 +343,7 @@ def log_unit(parent: mlflow.ActiveRun, result: UnitResult) -> None:
     run = client.create_run(parent.info.experiment_id, start, tags, f"{cell.study}: {cell.name}, seed {number}")
     client.log_batch(
         run.info.run_id,
-        metrics=[Metric(key, float(value), end, 0) for key, value in metrics.items()],
-        params=[Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in described.items()],
+        metrics=[Metric(_allowed(key), float(value), end, 0) for key, value in metrics.items()],
+        params=[Param(_allowed(key), str(value)[:MAX_PARAM_LENGTH]) for key, value in described.items()],
     )
     client.set_terminated(run.info.run_id, "FAILED" if result.error else "FINISHED", end)

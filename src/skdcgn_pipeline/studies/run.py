@@ -230,7 +230,7 @@ def tabulate_confusion(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracy_of_cells(summary: pd.DataFrame) -> dict[str, float]:
-    """Return the mean test accuracy of every cell by `<study>/<cell>`, in characters that MLflow takes."""
+    """Return the mean test accuracy of every cell by `<study>/<cell>`."""
     test = summary[(summary["split"] == "test") & (summary["subset"] == "all")]
-    names = (test["study"] + "/" + test["cell"]).str.replace(r"[^\w/. -]", " ", regex=True)
+    names = test["study"] + "/" + test["cell"]
     return dict(zip(names, test["mean_accuracy"], strict=True))

@@ -19,6 +19,7 @@ from gpu_parts import SEED, Part, Run, SkippedError, draw_noise, read_settings
 from torch import Tensor
 from torchvision import models
 
+from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.benchmark import networks as network_benchmark
 from skdcgn_pipeline.benchmark.frame import render_batch
 from skdcgn_pipeline.benchmark.networks import MEASURED, measure_steps
@@ -33,7 +34,7 @@ from skdcgn_pipeline.runtime import compute as computing
 from skdcgn_pipeline.runtime.compute import choose_device, compiled, place
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
-from skdcgn_pipeline.samples.drawing import draw_samples
+from skdcgn_pipeline.samples.drawing import SamplesRecipe
 from skdcgn_pipeline.samples.loading import BatchLoader, StreamedPairs, fetch_by_epochs
 from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.students.distillation import Distillation
@@ -145,9 +146,8 @@ def _stored_wait(run: Run) -> float:
     teacher = place(networks.teacher, run.device, torch.channels_last)  # type: ignore[type-var]
     with tempfile.TemporaryDirectory() as folder:
         identity, compute = {"name": "random"}, networks.compute
-        samples = draw_samples(
-            Path(folder), teacher, identity, per_class, 128, SEED, compute, storing=storing, classes=classes
-        )
+        recipe = SamplesRecipe(teacher, identity, per_class, 128, SEED, compute, storing=storing, classes=classes)
+        samples = build_in(Path(folder), recipe)
         fetch = fetch_by_epochs(StreamedPairs(samples, MEASURED), settings.batch_size, SEED, "gpu-check-data")
         train = Distillation(MEASURED, GeneratorSize.of(networks.teacher), settings, SEED, compute)
         for _ in range(2):  # the first time warms up

@@ -36,7 +36,7 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 
 CONFIDENCE = 0.95
 FEW_CLASSES = 10  # with more, the five most probable classes are looked at, too
-BATCH_SIZE = 500
+BATCH_SIZE, BATCH_PIXELS = 500, 500 * 64**2  # images per batch at most; of larger images fewer
 SHAPE_BIAS, BACKGROUND_GAP = "shape bias", "background gap"
 
 Row = dict[str, Any]
@@ -68,10 +68,12 @@ def predict_split(classifier: nn.Module, split: Split, compute: Compute) -> dict
     Raises:
         InterruptedRunError: If a stop was requested.
     """
-    found = [*predict_logits(classifier, batches_in_order(split, BATCH_SIZE), compute)]
-    if isinstance(found[0], MechanismLogits):
-        return MechanismLogits(*(torch.cat(head) for head in zip(*found, strict=True))).predictions
-    return {ALL_HEADS: torch.cat(found)}
+    height, width = split.rows.take(torch.zeros(1, dtype=torch.long)).shape[-2:]
+    batches = batches_in_order(split, max(1, min(BATCH_SIZE, BATCH_PIXELS // (height * width))))
+    logits = [*predict_logits(classifier, batches, compute)]
+    if isinstance(logits[0], MechanismLogits):
+        return MechanismLogits(*(torch.cat(head) for head in zip(*logits, strict=True))).predictions
+    return {ALL_HEADS: torch.cat(logits)}
 
 
 def measure_accuracy(

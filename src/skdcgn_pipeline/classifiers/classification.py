@@ -30,6 +30,7 @@ from skdcgn_pipeline.classifiers.training import (
     counterfactual_lesson,
     real_lesson,
 )
+from skdcgn_pipeline.counterfactuals.composing import CounterfactualPool
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards, CounterfactualsRecipe, open_pool
 from skdcgn_pipeline.images.batches import (
     crop_randomly_from,
@@ -75,7 +76,7 @@ class TrainingSet:
 
 
 def counterfactuals_on_the_fly(
-    name: str, samples: SampleShards, composition: Composition, pool: Callable[[], Any]
+    name: str, samples: SampleShards, composition: Composition, pool: Callable[[], CounterfactualPool]
 ) -> TrainingSet:
     """Return fresh counterfactuals composed while training; `pool` gives the samples in memory."""
     inputs = {"samples": samples.artifact.identity, "composition": composition.identity()}

@@ -9,12 +9,14 @@ import torch
 
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.reporting.pictures import (
+    MOST_CLASSES,
     PIXELS_PER_PIXEL,
     draw_accuracy_chart,
+    draw_attention,
     draw_benchmark,
     draw_biased_sheet,
+    draw_confusions,
     draw_counterfactual_sheet,
-    draw_invariance,
     draw_loss_curves,
     draw_sheet,
     draw_student_sheet,
@@ -106,19 +108,50 @@ def test_accuracies_are_drawn_by_split_and_source():
     assert_is_a_picture(draw_accuracy_chart(pd.DataFrame(rows)))
 
 
-def test_invariance_has_a_panel_for_what_was_measured():
-    rows = [
-        {"trained_on": source, "images": images, "prediction": prediction, "measure": measure, "value": value}
-        for source in ("teacher", "students")
-        for images, prediction, measure, value in (
-            ("validation", "mean", "top_1", 0.7),
-            ("cue_conflict", "shape", "shape_bias", float("nan")),
-            ("cue_conflict", "mean", "shape_bias", 0.4),
-        )
+def test_the_chart_of_several_heads_shows_what_tells_invariance():
+    def summary(*subsets: tuple[str, str, float]) -> pd.DataFrame:
+        rows = [(source, *subset) for source in ("teacher", "students") for subset in subsets]
+        table = pd.DataFrame(rows, columns=["trained_on", "split", "subset", "mean_accuracy"])
+        return table.assign(interval_high=float("nan"))  # of one seed
+
+    shown = [
+        ("validation", "all", 0.7),
+        ("cue_conflict", "shape bias", float("nan")),
+        ("cue_conflict", "shape bias, shape head", 0.4),
+        ("imagenet9", "background gap, without background", -0.03),
+        ("counterfactuals", "shape head", 0.6),
     ]
-    whole = draw_invariance(pd.DataFrame(rows))
-    assert_is_a_picture(whole)
-    assert draw_invariance(pd.DataFrame(rows[:1])).shape[1] < whole.shape[1]
+    left_out = [
+        ("validation", "top 5", 0.9),
+        ("validation", "shape head", 0.1),
+        ("validation", "without background", 0.2),
+    ]
+    picture = draw_accuracy_chart(summary(*shown))
+    assert_is_a_picture(picture)
+    assert np.array_equal(draw_accuracy_chart(summary(*shown, *left_out)), picture)
+    assert not np.array_equal(draw_accuracy_chart(summary(*shown[:2])), picture)
+
+
+def test_confusions_and_attention_name_the_classes():
+    names, others = ["bird", "mammal", "fruit"], ["bird", "mammal", "fish"]
+    counts = {"originals": np.array([[5, 1, 2], [3, 3, 3], [0, 0, 9]])}
+    picture = draw_confusions(counts, "test", names)
+    assert_is_a_picture(picture)
+    assert not np.array_equal(draw_confusions(counts, "test", others), picture)
+
+    many = MOST_CLASSES + 5
+    matrix = np.eye(many, dtype=int) * 4
+    matrix[3] = 1  # the one that is recognised worst is among those that are shown
+    numbers = [str(number) for number in range(many)]
+    renamed = [name if number != 3 else "?" for number, name in enumerate(numbers)]
+    all_of_them = draw_confusions({"originals": matrix}, "test", numbers)
+    assert not np.array_equal(draw_confusions({"originals": matrix}, "test", renamed), all_of_them)
+
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    maps = {"originals": (torch.tensor([0, 2]), torch.rand(2, 8, 8))}
+    sheet = draw_attention(images, maps, torch.tensor([0, 1]), names)
+    assert_is_a_picture(sheet)
+    assert not np.array_equal(draw_attention(images, maps, torch.tensor([0, 1]), others), sheet)
 
 
 def benchmark_table() -> pd.DataFrame:

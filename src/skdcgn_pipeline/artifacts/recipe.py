@@ -17,12 +17,14 @@ class Recipe(ABC, Generic[ResultT]):
     """How one kind of artifact is made; subclasses are frozen dataclasses whose fields say what this one is made of.
 
     Attributes:
-        kind: Name of the kind: a folder of the store, and part of every identity.
+        kind: Name of the kind, part of every identity.
+        folder: Where in the store it is kept, beside what belongs to it; by default in a folder of its kind.
         version: Raised whenever `build` computes something else from the same inputs.
         reader: Makes of a finished artifact what users of this kind work with; by default it stays as it is.
     """
 
     kind: ClassVar[str]
+    folder: ClassVar[str] = ""
     version: ClassVar[int] = 1
     reader: ClassVar[Any] = staticmethod(lambda artifact: artifact)
 
@@ -45,13 +47,13 @@ class Recipe(ABC, Generic[ResultT]):
 
 
 def build_in(folder: Path, recipe: Recipe[ResultT]) -> ResultT:
-    """Return what a recipe makes, kept in the folder of its kind; raises like `Store.make`."""
+    """Return what a recipe makes, kept in a folder; raises like `Store.make`."""
     return recipe.read(build_artifact(folder, recipe.identity_inputs, recipe.build))
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where finished artifacts are kept: `<root>/<kind>/<identity>`.
+    """Where finished artifacts are kept: `<root>/<folder>/<identity>`.
 
     Attributes:
         root: The directory of all kinds.
@@ -65,15 +67,18 @@ class Store:
         Raises:
             SettingError: If the disk is full or the store cannot be written.
         """
-        return build_in(self.folder(recipe.kind), recipe)
+        return build_in(self._folder_of(recipe), recipe)
 
-    def folder(self, kind: str) -> Path:
-        """Return where the artifacts of a kind are kept."""
-        return self.root / kind
+    def folder(self, name: str) -> Path:
+        """Return a folder of artifacts."""
+        return self.root / name
+
+    def _folder_of(self, recipe: Recipe[Any]) -> Path:
+        return self.folder(recipe.folder or recipe.kind)
 
     def path(self, recipe: Recipe[Any]) -> Path:
         """Return where `make` keeps what a recipe makes, whether it is there or not."""
-        return artifact_path(self.folder(recipe.kind), recipe.identity_inputs)
+        return artifact_path(self._folder_of(recipe), recipe.identity_inputs)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from skdcgn_pipeline.artifacts.recipe import Run, build_in
+from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import Artifact, build_json
 from skdcgn_pipeline.classifiers.accuracy import (
     Row,
@@ -328,7 +328,7 @@ class Classification:
         if self.settings.counterfactuals == "stored":
             amount = compose.num_images, compose.rows_per_shard
             recipe = CounterfactualsRecipe(samples, composition, *amount, self.run.seed)
-            stored[STUDENTS] = build_in(self.run.store.folder("counterfactual"), recipe)
+            stored[STUDENTS] = self.run.make(recipe)
         sets = self.training_sets({STUDENTS: samples}, stored, composition)
         (training_set,) = [each for each in sets if each.name == trained_on]
         artifact, network = self.train(training_set, number)

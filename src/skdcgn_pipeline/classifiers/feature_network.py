@@ -94,6 +94,7 @@ class GivenNetworkRecipe(Recipe[FeatureNetwork]):
     """A given network as the feature network; raises like `read_given_network`."""
 
     kind: ClassVar[str] = "given feature network"
+    folder: ClassVar[str] = "classifier"
 
     settings: GivenFeatures
 

@@ -148,6 +148,7 @@ class CounterfactualsRecipe(ShardsRecipe[CounterfactualShards]):
     """
 
     kind: ClassVar[str] = "counterfactuals"
+    folder: ClassVar[str] = "counterfactual"
     reader: ClassVar[Any] = CounterfactualShards
 
     samples: SampleShards

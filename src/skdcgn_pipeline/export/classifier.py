@@ -44,6 +44,7 @@ class ClassifierExport(Recipe[Artifact]):
     origin: Mapping[str, Any]
 
     kind = "exported classifier"
+    folder = "export"
 
     def inputs(self) -> dict[str, Any]:
         """Return everything that the files depend on."""

@@ -91,6 +91,7 @@ class StudentsExport(Recipe[Artifact]):
     origin: Mapping[str, Any]
 
     kind = "exported students"
+    folder = "export"
 
     def inputs(self) -> dict[str, Any]:
         """Return everything that the files depend on."""

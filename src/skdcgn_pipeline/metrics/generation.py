@@ -201,6 +201,7 @@ class GenerationRecipe(Recipe[Generation]):
     compute: Compute
 
     kind = "generation"
+    folder = "measure"
 
     def inputs(self) -> dict[str, Any]:
         """Return everything that the measures depend on; names are no part of it."""

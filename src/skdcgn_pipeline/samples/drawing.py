@@ -159,6 +159,7 @@ class SamplesRecipe(ShardsRecipe[SampleShards]):
     """
 
     kind: ClassVar[str] = "samples"
+    folder: ClassVar[str] = "sample"
     reader: ClassVar[Any] = SampleShards
 
     generator: CounterfactualGenerator
@@ -248,6 +249,7 @@ class CompositesRecipe(ShardsRecipe[LabelledShards]):
     """
 
     kind: ClassVar[str] = "composites"
+    folder: ClassVar[str] = "sample"
     reader: ClassVar[Any] = LabelledShards
 
     student: Any

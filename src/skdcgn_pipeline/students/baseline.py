@@ -341,6 +341,7 @@ class BaselineRecipe(TrioRecipe):
     guides: Guides = Guides()
 
     kind = "baseline"
+    folder = "baseline"
 
     def inputs(self) -> dict[str, Any]:
         """Return image teacher, settings, seed, precision, and of the guides those that have a weight."""

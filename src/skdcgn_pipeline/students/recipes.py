@@ -184,6 +184,7 @@ class TrioRecipe(Recipe[StudentsArtifact]):
     """How three students in one folder are made."""
 
     kind = "students"
+    folder = "student"
     reader = StudentsArtifact
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from skdcgn_pipeline.artifacts.recipe import Run, build_in
+from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import MANIFEST, Artifact, artifact_path, build_json
 from skdcgn_pipeline.classifiers.accuracy import measure_classifier
 from skdcgn_pipeline.classifiers.classification import Classification, TrainingSet
@@ -178,7 +178,7 @@ class Workplace:
 
         def trio() -> StudentsArtifact:
             recipe = StudentsRecipe({name: self._student(name, distill, seed) for name, distill in settings.items()})
-            return build_in(self.store("student"), recipe)
+            return self.surroundings.run.make(recipe)
 
         def samples() -> SampleShards:
             drawn_by = trio()
@@ -236,7 +236,7 @@ class Workplace:
     def _draw_pool(self, generator: Any, identity: dict[str, Any], seed: int) -> SampleShards:
         classes = self.samples["teacher"].classes
         recipe = SamplesRecipe(generator, identity, *self.pool_size, seed, self.compute, "pool", classes=classes)
-        return build_in(self.store("sample"), recipe)
+        return self.surroundings.run.make(recipe)
 
     def _pool(self, samples: Mapping[str, SampleShards]) -> CounterfactualPool:
         key = tuple(shards.artifact.identity for shards in samples.values())
@@ -255,7 +255,7 @@ class Workplace:
         build = partial(self._student, COMPOSITE, settings, seed)
 
         def draw(classifier_seed: int) -> DrawBatch:
-            drawn = build_in(self.store("sample"), CompositesRecipe(build(), *self.pool_size, seed, self.compute))
+            drawn = self.surroundings.run.make(CompositesRecipe(build(), *self.pool_size, seed, self.compute))
             return draw_from_images(*drawn.read_labelled(), classifier_seed, "classifier-rows")
 
         inputs = {

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from skdcgn_pipeline.artifacts.recipe import Run, build_in
+from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards, CounterfactualsRecipe
 from skdcgn_pipeline.parameters import Compose, Report, Sample, choose_classes
 from skdcgn_pipeline.reporting.interpolation import draw_interpolation
@@ -23,9 +23,7 @@ def draw_student_samples(
     sizes = compose.num_pool_images_per_class, compose.rows_per_shard
     classes = choose_classes("sample.classes", sample.classes, generator.num_classes, class_lists)
     how: dict[str, Any] = {"purpose": "pool", "storing": sample, "classes": classes}
-    return build_in(
-        run.store.folder("sample"), SamplesRecipe(generator, identity, *sizes, run.seed, run.compute, **how)
-    )
+    return run.make(SamplesRecipe(generator, identity, *sizes, run.seed, run.compute, **how))
 
 
 def compose_counterfactuals(
@@ -34,7 +32,7 @@ def compose_counterfactuals(
     """Compose counterfactuals from a pool and store them."""
     composition = compose.resolved(samples.num_classes, class_lists)
     recipe = CounterfactualsRecipe(samples, composition, compose.num_images, compose.rows_per_shard, run.seed)
-    return build_in(run.store.folder("counterfactual"), recipe)
+    return run.make(recipe)
 
 
 def show_interpolation(

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from skdcgn_pipeline.artifacts.recipe import Run, build_in
+from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.classifiers.feature_network import FeatureNetwork
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.metrics.cost import measure_costs
@@ -32,7 +32,7 @@ def assemble_students(
 ) -> StudentsArtifact:
     """Put the three students behind the teacher's interface."""
     recipe = StudentsRecipe({"shape": shape, "texture": texture, "background": background})
-    return build_in(run.store.folder("student"), recipe)  # beside those that it is made of
+    return run.make(recipe)
 
 
 def compare_students(
@@ -86,7 +86,7 @@ def _measure(
         seed=run.seed,
         compute=run.compute,
     )
-    return build_in(run.store.folder("measure"), recipe)
+    return run.make(recipe)
 
 
 def open_feature_space(

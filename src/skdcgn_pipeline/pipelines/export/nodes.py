@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from skdcgn_pipeline.artifacts.recipe import Run, build_in
+from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.export.classifier import ClassifierExport
@@ -26,13 +26,13 @@ def take_run_students(
 
 def take_released_students(run: Run, export: Export) -> tuple[StudentsArtifact, dict[str, Any]]:
     """Take students that come with the package, and tell what they come from."""
-    students = build_in(run.store.folder("student"), ReleasedStudentsRecipe(export.students))
+    students = run.make(ReleasedStudentsRecipe(export.students))
     return students, origin_of_release(export.students)
 
 
 def export_students(run: Run, students: StudentsArtifact, origin: dict[str, Any]) -> Artifact:
     """Write the students as safetensors, ONNX and `torch.export`, with a card."""
-    return build_in(run.store.folder("export"), StudentsExport(students, origin))
+    return run.make(StudentsExport(students, origin))
 
 
 def export_classifier(
@@ -47,7 +47,7 @@ def export_classifier(
     classification = Classification(run, biased_images, settings.classify)
     composition = settings.compose.resolved(samples.num_classes, settings.class_lists)
     taken = classification.take(STUDENTS, samples, settings.compose, composition, settings.export.classifier)
-    return build_in(run.store.folder("export"), ClassifierExport(*taken, origin))
+    return run.make(ClassifierExport(*taken, origin))
 
 
 def register_students(student_export: Artifact, origin: dict[str, Any], export: Export) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from skdcgn_pipeline.artifacts.recipe import Run, build_in
+from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.classifiers import feature_network
 from skdcgn_pipeline.classifiers.feature_network import FeatureNetwork, GivenNetworkRecipe
 from skdcgn_pipeline.images.image_set import splits_with_role, spread_rows
@@ -22,7 +22,7 @@ def prepare_images(run: Run, images: Images, prepare: Prepare, variant: str) -> 
 def fit_feature_network(run: Run, images: StoredImages | None, prepare: Prepare) -> FeatureNetwork:
     """Train the fixed classifier in whose features Frechet distances are measured, or take the given one."""
     if prepare.given_features is not None:
-        return build_in(run.store.folder("classifier"), GivenNetworkRecipe(prepare.given_features))
+        return run.make(GivenNetworkRecipe(prepare.given_features))
     assert images is not None
     return feature_network.fit_feature_network(run, images, prepare.feature_network)
 

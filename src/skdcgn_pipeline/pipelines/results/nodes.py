@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from skdcgn_pipeline.artifacts.recipe import Run, build_in
+from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.reporting.pictures import draw_releases
 from skdcgn_pipeline.reporting.release import release_name
@@ -15,7 +15,7 @@ from skdcgn_pipeline.students.released import released_card, released_students
 def adopt_released_students(run: Run, parameters: dict[str, Any]) -> StudentsArtifact:
     """Take the released students of the run's source and variant in place of newly distilled ones."""
     recipe = ReleasedStudentsRecipe(release_name(check_parameters(parameters)))
-    return build_in(run.store.folder("student"), recipe)
+    return run.make(recipe)
 
 
 def show_releases() -> np.ndarray:

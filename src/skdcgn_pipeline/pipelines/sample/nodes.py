@@ -1,6 +1,6 @@
 """Nodes of the sample stage."""
 
-from skdcgn_pipeline.artifacts.recipe import Run, build_in
+from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.parameters import Sample, Teacher, choose_classes
 from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, open_identified_teacher
@@ -28,4 +28,4 @@ def draw_teacher_samples(
         classes=classes,
         shard_range=sample.shard_range,
     )
-    return build_in(run.store.folder("sample"), recipe)
+    return run.make(recipe)

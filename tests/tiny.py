@@ -21,8 +21,6 @@ from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
 
 if TYPE_CHECKING:
     from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
-    from skdcgn_pipeline.images.stored import StoredImages
-    from skdcgn_pipeline.parameters import Prepare
     from skdcgn_pipeline.samples.shards import RowGroups
 
 

@@ -14,11 +14,11 @@ from torch import nn
 from skdcgn_pipeline.classifiers.accuracy import (
     accuracy_metrics,
     background_gap,
+    count_confusions,
     decide_groups,
     expected_calibration_error,
     mean_interval,
     measure_accuracy,
-    measure_classifier,
     measure_heads,
     measure_predictions,
     predict_logits,
@@ -51,7 +51,9 @@ def test_predictions_do_not_depend_on_the_batches(cpu):
     split = make_split([3, 1, 4, 1, 5], [0] * 5, [False] * 5)
     for batch_size in (1, 2, 500):
         batches = predict_logits(BrightnessClassifier(), batches_in_order(split, batch_size), cpu)
-        assert torch.cat([*batches]).argmax(1).tolist() == [3, 1, 4, 1, 5]
+        logits, labels = zip(*batches, strict=True)
+        assert torch.cat(logits).argmax(1).tolist() == [3, 1, 4, 1, 5]
+        assert torch.equal(torch.cat(labels), split.labels)
 
 
 def test_accuracy_is_the_share_of_right_answers(cpu):
@@ -75,8 +77,9 @@ def test_digits_without_a_collision_are_also_measured_alone(cpu):
 def test_a_confusion_matrix_counts_images_by_true_and_predicted_class(cpu):
     predicted, labels = [1, 2, 2, 0, 9, 1], [1, 2, 1, 0, 3, 1]
     split = make_split(predicted, labels, [False, False, False, True, False, False])
-    rows, confusion = measure_classifier(BrightnessClassifier(), split, cpu, 10)
-    assert rows == measure_accuracy(BrightnessClassifier(), split, cpu)
+    predictions = predict_split(BrightnessClassifier(), split, cpu)
+    confusion = count_confusions(predictions, split)
+    assert measure_predictions(predictions, split) == measure_accuracy(BrightnessClassifier(), split, cpu)
     expected = [[0] * 10 for _ in range(10)]
     for label, answer in zip(labels, predicted, strict=True):
         expected[label][answer] += 1

@@ -22,7 +22,6 @@ from skdcgn_pipeline.classifiers.training import (
     fit_network,
     initial_classifier,
     make_optimisation,
-    open_classifier,
     real_lesson,
 )
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
@@ -32,6 +31,7 @@ from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.vocabulary import MECHANISMS
+from trained import assert_built_once_and_opened_as_it_was, assert_continues_to_the_same_bytes, assert_same_weights
 
 CPU = Compute(device="cpu")
 SIZE, NUM_CLASSES = 12, 3
@@ -115,12 +115,6 @@ def real_loss(logits, labels):
 
 def counterfactual_losses(logits, labels):
     return counterfactual_lesson(draw_toy_counterfactuals(), settings()).losses(logits, labels)
-
-
-def assert_same_weights(first, second) -> None:
-    expected = second.state_dict()
-    for name, tensor in first.state_dict().items():
-        assert torch.equal(tensor, expected[name]), name
 
 
 # --- losses --------------------------------------------------------------------------------------
@@ -306,16 +300,8 @@ def build(store: Path, calls: list[int] | None = None, seed: int = 0, data: str 
 
 
 def test_an_ensemble_is_built_once_and_opened_as_it_was(tmp_path):
-    calls: list[int] = []
-    artifact, first = build(tmp_path, calls)
-    again, second = build(tmp_path, calls)
-    assert calls == [1]
-    assert again.directory == artifact.directory
-    assert_same_weights(first, second)
-    assert_same_weights(first, fit(3)[0])
-    opened = open_classifier(artifact)
-    assert not opened.training
-    assert not any(parameter.requires_grad for parameter in opened.parameters())
+    artifact, built = assert_built_once_and_opened_as_it_was(build, tmp_path)
+    assert_same_weights(built, fit(3)[0])
     assert len(artifact.read_json("history.json")) == 3
 
 
@@ -331,15 +317,7 @@ def test_how_often_checkpoints_are_kept_does_not_matter(tmp_path):
 
 
 def test_an_interrupted_build_continues_to_the_same_bytes(tmp_path):
-    def stop(training: str, step: int, losses: dict[str, float]) -> None:
-        progress.request_stop()
-
-    with pytest.raises(InterruptedRunError), listening(stop):
-        build(tmp_path / "killed")
-    progress.clear_stop()
-    continued, whole = build(tmp_path / "killed")[0], build(tmp_path / "whole")[0]
-    assert continued.manifest == whole.manifest
-    assert not (continued.directory / "scratch").exists()
+    assert_continues_to_the_same_bytes(build, tmp_path)
 
 
 def test_weights_count_by_their_content_wherever_they_lie(tmp_path):

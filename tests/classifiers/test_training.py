@@ -9,12 +9,13 @@ import torch
 
 from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.classifiers import training as module
-from skdcgn_pipeline.classifiers.training import ClassifierRecipe, class_lesson, fit_classifier, open_classifier
+from skdcgn_pipeline.classifiers.training import ClassifierRecipe, class_lesson, fit_classifier
 from skdcgn_pipeline.images.batches import draw_from_images
 from skdcgn_pipeline.parameters import ClassifierFit, Compute
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError
 from skdcgn_pipeline.runtime.recording import listening
+from trained import assert_built_once_and_opened_as_it_was, assert_continues_to_the_same_bytes, assert_same_weights
 
 CPU = Compute(device="cpu")
 
@@ -44,12 +45,6 @@ def fit(num_steps: int = 4, seed: int = 0, path: Path | None = None, stop_at: in
 
     with listening(record):
         return fit_classifier(draw_toy(), settings(num_steps, **changes), seed, CPU, 3, path)
-
-
-def assert_same_weights(first, second) -> None:
-    expected = second.state_dict()
-    for name, tensor in first.state_dict().items():
-        assert torch.equal(tensor, expected[name]), name
 
 
 def test_the_loss_falls_on_a_toy_task():
@@ -124,15 +119,7 @@ def build(store: Path, calls: list[int] | None = None, seed: int = 0, data: str 
 
 
 def test_a_classifier_is_built_once_and_opened_as_it_was(tmp_path):
-    calls: list[int] = []
-    artifact, first = build(tmp_path, calls)
-    again, second = build(tmp_path, calls)
-    assert calls == [1]
-    assert again.directory == artifact.directory
-    assert_same_weights(first, second)
-    opened = open_classifier(artifact)
-    assert not opened.training
-    assert not any(parameter.requires_grad for parameter in opened.parameters())
+    assert_built_once_and_opened_as_it_was(build, tmp_path)
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"data": "other"}, {"learning_rate": 0.1}, {"precision": "bf16"}])
@@ -145,12 +132,4 @@ def test_how_often_checkpoints_are_kept_does_not_matter(tmp_path):
 
 
 def test_an_interrupted_build_continues_to_the_same_bytes(tmp_path):
-    def stop(training: str, step: int, losses: dict[str, float]) -> None:
-        progress.request_stop()
-
-    with pytest.raises(InterruptedRunError), listening(stop):
-        build(tmp_path / "killed")
-    progress.clear_stop()
-    continued, whole = build(tmp_path / "killed")[0], build(tmp_path / "whole")[0]
-    assert continued.manifest == whole.manifest
-    assert not (continued.directory / "scratch").exists()
+    assert_continues_to_the_same_bytes(build, tmp_path)

@@ -298,7 +298,7 @@ def test_finished_units_are_not_computed_again(surroundings, monkeypatch):
     before = times_of(surroundings)
 
     monkeypatch.setattr(Classification, "train", refuse)
-    monkeypatch.setattr(training_data, "measure_classifier", refuse)
+    monkeypatch.setattr(training_data, "predict_split", refuse)
     told.clear()
     second = run_units(units, surroundings, choose_engine(1), told.append)
 

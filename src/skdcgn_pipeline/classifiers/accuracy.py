@@ -17,6 +17,7 @@ A classifier with a head per mechanism is measured by all heads together, by tho
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from skdcgn_pipeline.classifiers.torchvision_classifier import ALL_HEADS, MechanismLogits
+from skdcgn_pipeline.classifiers.torchvision_classifier import ALL_HEADS, HEADS, WITHOUT_BACKGROUND, MechanismLogits
 from skdcgn_pipeline.images.batches import batches_in_order
 from skdcgn_pipeline.images.image_set import ClassGroups, Split
 from skdcgn_pipeline.parameters import Compute
@@ -37,29 +38,43 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 CONFIDENCE = 0.95
 FEW_CLASSES = 10  # with more, the five most probable classes are looked at, too
 BATCH_SIZE, BATCH_PIXELS = 500, 500 * 64**2  # images per batch at most; of larger images fewer
-SHAPE_BIAS, BACKGROUND_GAP = "shape bias", "background gap"
+ALL, TOP_5, SHAPE_BIAS, BACKGROUND_GAP = "all", "top 5", "shape bias", "background gap"
 
 Row = dict[str, Any]
 
 
+def subset_of(measure: str, prediction: str = ALL_HEADS) -> str:
+    """Return what tables call a measure of a prediction, such as `shape head` or `shape bias, shape head`."""
+    if prediction == ALL_HEADS:
+        return measure
+    return prediction if measure == ALL else f"{measure}, {prediction}"
+
+
+# Plain accuracy beside the one of all heads together, for whoever looks closer.
+DETAILS = {subset_of(measure, name) for measure in (ALL, TOP_5) for name in (ALL_HEADS, WITHOUT_BACKGROUND, *HEADS)}
+DETAILS -= {ALL}
+
+
 @torch.no_grad()
-def predict_logits(classifier: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], compute: Compute) -> Iterator[Any]:
-    """Yield the logits of every batch, in single precision on the CPU: [B, K], or `MechanismLogits`.
+def predict_logits(
+    classifier: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], compute: Compute
+) -> Iterator[tuple[Any, Tensor]]:
+    """Yield of every batch the logits, in single precision on the CPU, [B, K] or `MechanismLogits`, and the labels.
 
     Args:
         classifier: Is moved to the device and set to eval mode.
-        batches: Images [B, 3, H, W] in [-1, 1], and anything beside.
+        batches: Images [B, 3, H, W] in [-1, 1], and labels, which are handed on.
         compute: Device and precision.
     """
     device, layout = choose_device(compute.device), memory_format(compute)
     classifier = place(classifier, device, layout).eval()
-    for images, _ in batches:
+    for images, labels in batches:
         with autocast(compute, device):
             logits = classifier(images.to(device, non_blocking=True))
         if isinstance(logits, MechanismLogits):
-            yield MechanismLogits(*(head.float().cpu() for head in logits))
+            yield MechanismLogits(*(head.float().cpu() for head in logits)), labels
         else:
-            yield logits.float().cpu()
+            yield logits.float().cpu(), labels
 
 
 def predict_split(classifier: nn.Module, split: Split, compute: Compute) -> dict[str, Tensor]:
@@ -70,7 +85,7 @@ def predict_split(classifier: nn.Module, split: Split, compute: Compute) -> dict
     """
     height, width = split.rows.take(torch.zeros(1, dtype=torch.long)).shape[-2:]
     batches = batches_in_order(split, max(1, min(BATCH_SIZE, BATCH_PIXELS // (height * width))))
-    logits = [*predict_logits(classifier, batches, compute)]
+    logits = [of_batch for of_batch, _ in predict_logits(classifier, batches, compute)]
     if isinstance(logits[0], MechanismLogits):
         return MechanismLogits(*(torch.cat(head) for head in zip(*logits, strict=True))).predictions
     return {ALL_HEADS: torch.cat(logits)}
@@ -105,13 +120,11 @@ def measure_predictions(
     predictions: Mapping[str, Tensor], split: Split, class_names: Sequence[str] = (), groups: ClassGroups | None = None
 ) -> list[Row]:
     """Measure the logits [N, K] that `predict_split` gives; the rest as in `measure_accuracy`."""
-    rows = []
-    for name, logits in predictions.items():
-        for row in _rows_of(logits, split, class_names, groups or {}, details=name == ALL_HEADS):
-            measure = row["subset"]
-            subset = measure if name == ALL_HEADS else name if measure == "all" else f"{measure}, {name}"
-            rows.append(row | {"subset": subset})
-    return rows
+    return [
+        row | {"subset": subset_of(row["subset"], name)}
+        for name, logits in predictions.items()
+        for row in _rows_of(logits, split, class_names, groups or {}, details=name == ALL_HEADS)
+    ]
 
 
 def _rows_of(logits: Tensor, split: Split, class_names: Sequence[str], groups: ClassGroups, details: bool) -> list[Row]:
@@ -119,14 +132,14 @@ def _rows_of(logits: Tensor, split: Split, class_names: Sequence[str], groups: C
         return [_cue_decisions(logits, split, groups[MECHANISMS[0]])]
     for attribute, of_class in groups.items():
         if attribute in split.attributes:
-            return [_share("all", _in_group(logits, split.attributes[attribute], of_class))]
+            return [_share(ALL, _in_group(logits, split.attributes[attribute], of_class))]
     known = split.labels >= 0  # an image of no class says nothing
     logits, labels = logits[known], split.labels[known]
     check_classes(labels, logits.shape[1], "labels")
     if split.classes is not None:
         logits = logits.masked_fill(~torch.isin(torch.arange(logits.shape[1]), split.classes), -math.inf)
     correct = logits.argmax(1) == labels
-    rows = [_share("all", correct)]
+    rows = [_share(ALL, correct)]
     if details:
         rows[0]["calibration_error"] = expected_calibration_error(logits, labels)
         if split.collision.any():
@@ -138,7 +151,7 @@ def _rows_of(logits: Tensor, split: Split, class_names: Sequence[str], groups: C
             names = class_names or [f"class {number}" for number in range(logits.shape[1])]
             rows.append(_share("worst group", by_group[worst]) | {"group": split.group_name(worst, names)})
     if logits.shape[1] > FEW_CLASSES:
-        rows.append(_share("top 5", (logits.topk(5, 1).indices == labels[:, None]).any(1)))
+        rows.append(_share(TOP_5, (logits.topk(5, 1).indices == labels[:, None]).any(1)))
     return rows
 
 
@@ -202,7 +215,7 @@ def background_gap(rows: Sequence[Row], same: str, random: str) -> list[Row]:
     return [
         {
             "split": same.partition("/")[0],
-            "subset": BACKGROUND_GAP if subset == "all" else f"{BACKGROUND_GAP}, {subset}",
+            "subset": subset_of(BACKGROUND_GAP, ALL_HEADS if subset == ALL else subset),
             "accuracy": row["accuracy"] - found[random][subset]["accuracy"],
             "num_images": found[random][subset]["num_images"],
         }
@@ -219,32 +232,18 @@ def measure_heads(classifier: nn.Module, batches: Iterable[tuple[Tensor, Tensor]
         batches: Counterfactuals [B, 3, H, W] and labels [B, 3] of shape, texture and background.
         compute: Device and precision.
     """
-    labels: list[Tensor] = []
-
-    def noting() -> Iterator[tuple[Tensor, Tensor]]:
-        for images, classes in batches:
-            labels.append(classes)
-            yield images, classes
-
-    logits = [torch.cat(head) for head in zip(*predict_logits(classifier, noting(), compute), strict=True)]
-    heads = zip(MECHANISMS, logits, torch.cat(labels).unbind(1), strict=True)
-    return [_share(f"{mechanism} head", head.argmax(1) == classes) for mechanism, head, classes in heads]
+    logits, labels = zip(*predict_logits(classifier, batches, compute), strict=True)
+    heads = [torch.cat(head) for head in zip(*logits, strict=True)]
+    by_head = zip(HEADS, heads, torch.cat(labels).unbind(1), strict=True)
+    return [_share(name, head.argmax(1) == classes) for name, head, classes in by_head]
 
 
-def measure_classifier(
-    classifier: nn.Module, split: Split, compute: Compute, num_classes: int
-) -> tuple[list[Row], list[list[int]]]:
-    """Measure one classifier on one split, class by class.
-
-    Returns:
-        The rows of `measure_accuracy`, and the confusion matrix: images by true class (rows) and
-        predicted class (columns).
-    """
-    predictions = predict_split(classifier, split, compute)
-    known = split.labels >= 0
-    predicted = predictions[ALL_HEADS].argmax(1)[known]
-    pairs = torch.bincount(split.labels[known] * num_classes + predicted, minlength=num_classes**2)
-    return measure_predictions(predictions, split), pairs.view(num_classes, num_classes).tolist()
+def count_confusions(predictions: Mapping[str, Tensor], split: Split) -> list[list[int]]:
+    """Count the images of a split by true class (rows) and by the class that `predict_split` gives (columns)."""
+    logits, known = predictions[ALL_HEADS], split.labels >= 0
+    num_classes = logits.shape[1]
+    pairs = torch.bincount(split.labels[known] * num_classes + logits[known].argmax(1), minlength=num_classes**2)
+    return pairs.view(num_classes, num_classes).tolist()
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 15) -> float:
@@ -298,7 +297,10 @@ def summarise_accuracy(accuracy: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 def accuracy_metrics(summary: pd.DataFrame) -> dict[str, float]:
     """Return mean accuracies of a summary by name: accuracy/<trained on>/<split>/<subset>."""
-    names = "accuracy/" + summary[["trained_on", "split", "subset"]].agg("/".join, axis=1).str.replace(
-        r"[ ,]+", "_", regex=True
-    )
+    names = map(metric_name, summary["trained_on"], summary["split"], summary["subset"])
     return dict(zip(names, summary["mean_accuracy"], strict=True))
+
+
+def metric_name(*parts: str) -> str:
+    """Return what MLflow calls the accuracy that parts tell apart, such as accuracy/test/without_collisions."""
+    return re.sub("[ ,]+", "_", "/".join(["accuracy", *parts]))

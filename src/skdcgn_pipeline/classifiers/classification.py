@@ -16,9 +16,10 @@ from skdcgn_pipeline.artifacts.store import Artifact, build_json
 from skdcgn_pipeline.classifiers.accuracy import (
     Row,
     background_gap,
+    count_confusions,
     measure_accuracy,
-    measure_classifier,
     measure_heads,
+    predict_split,
 )
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
@@ -117,7 +118,8 @@ class Classification:
     settings: Classify
 
     @cached_property
-    def _train_split(self) -> Callable[[], Split]:
+    def train_split(self) -> Callable[[], Split]:
+        """Reads what is learnt from, once."""
         return once(partial(self.images.split, "train"))
 
     @cached_property
@@ -156,7 +158,7 @@ class Classification:
         return self.settings.network.architecture != DIGIT_NETWORK
 
     def _draw_originals(self, seed: int) -> DrawBatch:
-        split, purpose = self._train_split(), "classifier-rows"
+        split, purpose = self.train_split(), "classifier-rows"
         if self._augments:
             return draw_crops_from_split(split, self.images.image_size, seed, purpose)
         return draw_from_split(split, seed, purpose)
@@ -298,7 +300,8 @@ class Classification:
                 artifact, classifier = self.train(training_set, number)
 
                 def count(classifier: Classifier = classifier) -> list[list[int]]:
-                    return measure_classifier(classifier, self.splits[split](), compute, num_classes)[1]
+                    images = self.splits[split]()
+                    return count_confusions(predict_split(classifier, images, compute), images)
 
                 inputs = {"images": self.images.artifact.identity, "split": split}
                 counts += np.array(self._kept("confusion", artifact, inputs, count))

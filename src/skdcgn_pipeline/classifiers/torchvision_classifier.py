@@ -21,7 +21,9 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 TORCHVISION_CLASSES = 1000
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SETTING = "classify.network"
+# What several heads say: all together, those that do not look at the background, and each alone.
 ALL_HEADS, WITHOUT_BACKGROUND = "", "without background"
+HEADS = tuple(f"{mechanism} head" for mechanism in MECHANISMS)
 
 
 class MechanismLogits(NamedTuple):
@@ -39,7 +41,7 @@ class MechanismLogits(NamedTuple):
     @property
     def predictions(self) -> dict[str, Tensor]:
         """The logits [N, K] of all heads together, of those that do not look at the background, and of each alone."""
-        heads = {f"{mechanism} head": logits for mechanism, logits in zip(MECHANISMS, self, strict=True)}
+        heads = dict(zip(HEADS, self, strict=True))
         return {ALL_HEADS: self.mean, WITHOUT_BACKGROUND: (self.shape + self.texture) / 2, **heads}
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -116,20 +117,29 @@ class StoredImages:
         """Return a row per split: its role, how many images and classes, how many were left out, and a fingerprint."""
         rows = []
         for name, role in self.roles.items():
-            split = self.split(name)
-            classes = torch.stack([split.labels, *(split.attributes if self.class_groups else {}).values()], 1)
+            card = self._card(name)
+            # Attributes may name groups of classes instead; pixels are not read.
+            named = [key for key in card["columns"] if self.class_groups and key.startswith(ATTRIBUTE)]
+            classes = torch.stack([*self._columns(name, card, ["labels", *named]).values()], 1)
             rows.append(
                 {
                     "split": name,
                     "role": role,
-                    "num_images": len(split),
+                    "num_images": card["num_rows"],
                     "num_classes": len(classes.unique(dim=0)),
-                    "num_left_out": int(self.artifact.read_json(f"splits/{name}/{SPLIT_CARD}")["num_left_out"]),
-                    "folder": str(split.rows.root) if isinstance(split.rows, ImageFiles) else "",
+                    "num_left_out": card["num_left_out"],
+                    "folder": card["root"] or "",
                     "fingerprint": self.fingerprint_of(name),
                 }
             )
         return pd.DataFrame(rows)
+
+    def _card(self, name: str) -> dict[str, Any]:
+        return self.artifact.read_json(f"splits/{name}/{SPLIT_CARD}")
+
+    def _columns(self, name: str, card: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Tensor]:
+        columns = read_columns(self.artifact.path(f"splits/{name}/{ROWS}"), keys, card["num_rows"])
+        return {key: torch.from_numpy(column) for key, column in columns.items()}
 
     def split(self, name: str) -> Split:
         """Read one split.
@@ -137,9 +147,8 @@ class StoredImages:
         Raises:
             DamagedFileError: If its file is damaged.
         """
-        card = self.artifact.read_json(f"splits/{name}/{SPLIT_CARD}")
-        columns = read_columns(self.artifact.path(f"splits/{name}/{ROWS}"), card["columns"], card["num_rows"])
-        values = {key: torch.from_numpy(column) for key, column in columns.items()}
+        card = self._card(name)
+        values = self._columns(name, card, card["columns"])
         rows: dict[str, ImageRows] = {}
         for key, mode in (("images", "RGB"), ("masks", "L")):
             if key in values:

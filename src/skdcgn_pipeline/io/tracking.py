@@ -22,6 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NOTE
 from PIL import Image
 
 from skdcgn_pipeline.artifacts.store import Artifact, identity_of
+from skdcgn_pipeline.classifiers.accuracy import metric_name
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import flatten
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -327,7 +328,7 @@ def log_unit(parent: mlflow.ActiveRun, result: UnitResult) -> None:
     described = {name: value for name, value in cell.describe().items() if value not in (None, "")}
     metrics = {name: value for name, value in result.result.get("facts", {}).items() if value is not None}
     for row in result.result.get("accuracy", []):
-        metrics[f"accuracy/{row['split']}/{row['subset']}".replace(" ", "_")] = row["accuracy"]
+        metrics[metric_name(row["split"], row["subset"])] = row["accuracy"]
     end = int(time.time() * 1000)
     start = end - int(1000 * (result.seconds or 0))
     tags = {

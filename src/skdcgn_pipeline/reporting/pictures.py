@@ -20,6 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from skdcgn_pipeline.benchmark.frame import BEST
+from skdcgn_pipeline.classifiers.accuracy import DETAILS
+from skdcgn_pipeline.classifiers.classification import COUNTERFACTUALS
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
@@ -160,11 +162,7 @@ def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
 
     Of classifiers with several heads, what all heads together say, and by which invariance is told.
     """
-    subset = summary["subset"]
-    shown = ~subset.str.contains("top 5|head$|without background$") | subset.str.contains(
-        "^(?:shape bias|background gap)"
-    )
-    summary = summary[shown | (summary["split"] == "counterfactuals")]
+    summary = summary[~summary["subset"].isin(DETAILS) | (summary["split"] == COUNTERFACTUALS)]
     figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
     _grouped_bars(axis, summary, ["split", "subset"], "mean_accuracy", "white")
     axis.set(ylabel="accuracy, %", ylim=(min(0, 105 * summary["mean_accuracy"].min()), 100))

@@ -16,6 +16,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from skdcgn_pipeline.classifiers.accuracy import BACKGROUND_GAP, SHAPE_BIAS, subset_of
+from skdcgn_pipeline.classifiers.torchvision_classifier import HEADS, WITHOUT_BACKGROUND
 from skdcgn_pipeline.parameters import flatten, without_anchors
 from skdcgn_pipeline.reporting.animation import encode_gif
 from skdcgn_pipeline.reporting.templates import template
@@ -27,8 +29,8 @@ LEARNT = {
 }
 # Where and by which subset invariance is told as papers do, beside accuracy.
 INVARIANCE = (
-    ("cue_conflict", "shape bias, shape head", "shape bias of the shape head {} %"),
-    ("imagenet9", "background gap, without background", "background gap {} points"),
+    ("cue_conflict", subset_of(SHAPE_BIAS, HEADS[0]), "shape bias of the shape head {} %"),
+    ("imagenet9", subset_of(BACKGROUND_GAP, WITHOUT_BACKGROUND), "background gap {} points"),
 )
 PACKAGES = ("skdcgn_pipeline", "torch", "numpy", "kedro", "mlflow")
 

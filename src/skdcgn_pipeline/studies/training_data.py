@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import MANIFEST, Artifact, artifact_path, build_json
-from skdcgn_pipeline.classifiers.accuracy import measure_classifier
+from skdcgn_pipeline.classifiers.accuracy import count_confusions, measure_predictions, predict_split
 from skdcgn_pipeline.classifiers.classification import Classification, TrainingSet
 from skdcgn_pipeline.classifiers.training import identity_of_network
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
@@ -116,7 +116,8 @@ class Workplace:
         }
         self.num_classes = self.samples["teacher"].num_classes
         self._pools: dict[tuple[str, ...], CounterfactualPool] = {}
-        self._train_split = cache(lambda: images.split("train"))
+        # Hashes a file of weights, perhaps: once for all units.
+        self.network_identity = identity_of_network(surroundings.network)
 
     @cached_property
     def teacher(self) -> IdentifiedTeacher:
@@ -152,7 +153,7 @@ class Workplace:
                 return pool.draw_fixed_batch(composition, data.dataset_size, data.per_shape, seed, purpose)
             if not data.originals_share:
                 return pool.draw_labelled_batch(composition, seed, purpose)
-            originals = draw_from_split(self._train_split(), seed, "mixed-originals")
+            originals = draw_from_split(self.classification.train_split(), seed, "mixed-originals")
             return mix_batches(pool.draw_batch(composition, seed, purpose), originals, data.originals_share)
 
         training_set = TrainingSet(unit.cell.name, inputs, self.num_classes, draw)
@@ -274,7 +275,7 @@ class Workplace:
         return {
             "kind": "ablation cell",
             "training": self.training_set(unit)[0].inputs,
-            "network": identity_of_network(self.surroundings.network),
+            "network": self.network_identity,
             "fit": self.fit.identity(),
             "seed": self.seed,
             "number": unit.number,
@@ -314,8 +315,9 @@ class Workplace:
         confusion = {}
         for role, name in self.splits.items():
             split = self.classification.splits[name]()
-            rows, confusion[role] = measure_classifier(classifier, split, computing, self.num_classes)
-            accuracy += [{"split": role, **row} for row in rows]
+            predictions = predict_split(classifier, split, computing)
+            confusion[role] = count_confusions(predictions, split)
+            accuracy += [{"split": role, **row} for row in measure_predictions(predictions, split)]
         return accuracy, confusion
 
     def draw_examples(self, unit: Unit, num_images: int) -> torch.Tensor:

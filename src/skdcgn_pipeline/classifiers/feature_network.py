@@ -17,11 +17,11 @@ from skdcgn_pipeline.classifiers.training import (
     class_lesson,
     identity_of_network,
     open_classifier,
-    save_classifier,
 )
 from skdcgn_pipeline.images.batches import draw_from_split
 from skdcgn_pipeline.images.image_set import splits_with_role
 from skdcgn_pipeline.images.stored import StoredImages
+from skdcgn_pipeline.networks.weights_file import write_state
 from skdcgn_pipeline.parameters import ClassifierFit, ClassifierNetwork, GivenFeatures
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded
@@ -105,7 +105,7 @@ class GivenNetworkRecipe(Recipe[FeatureNetwork]):
 
     def build(self, writer: ArtifactWriter) -> None:
         """Copy the weights."""
-        writer.write(WEIGHTS_FILE, partial(save_classifier, read_given_network(self.settings)))
+        writer.write(WEIGHTS_FILE, partial(write_state, read_given_network(self.settings)))
 
     def read(self, artifact: Artifact) -> FeatureNetwork:
         """Return the network."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +20,7 @@ from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_
 from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
 from skdcgn_pipeline.classifiers.torchvision_classifier import MechanismLogits, TorchvisionClassifier
 from skdcgn_pipeline.images.epochs import DrawBatch
+from skdcgn_pipeline.networks.weights_file import write_state
 from skdcgn_pipeline.parameters import DIGIT_NETWORK, ClassifierFit, ClassifierNetwork, Compute
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, memory_format, place
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -298,17 +299,12 @@ class ClassifierRecipe(Recipe[tuple[Artifact, Classifier]]):
         history = fit_network(
             network, lessons, self.settings, self.seed, self.compute, checkpoint, name=self.name, title=self.title
         )
-        writer.write(WEIGHTS_FILE, partial(save_classifier, network))
+        writer.write(WEIGHTS_FILE, partial(write_state, network))
         writer.write_json(HISTORY_FILE, history)
 
     def read(self, artifact: Artifact) -> tuple[Artifact, Classifier]:
         """Return where it is and the classifier, frozen and in eval mode."""
         return artifact, open_classifier(artifact)
-
-
-def save_classifier(network: nn.Module, path: Path) -> None:
-    """Write the weights of a classifier."""
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
 
 
 def open_classifier(artifact: Artifact) -> Classifier:

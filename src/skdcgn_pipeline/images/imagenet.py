@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -235,14 +235,29 @@ def list_cue_conflict(root: Path | str, categories: Iterable[str], setting: str 
     return replace(split, name=CUE_CONFLICT, attributes={"shape": shape, "texture": texture}, attribute_names=names)
 
 
-def _folders_of_imagenet9(folder: str) -> dict[str, Path]:
-    """Return the folders of ImageNet-9 that must be there, and those that are."""
-    folders = {name: Path(folder) / name for name in IMAGENET9_FOLDERS}
-    return {name: path for name, path in folders.items() if IMAGENET9_FOLDERS[name] or path.is_dir()}
+class _Folder(NamedTuple):
+    """A folder of images: name of its split, where it is, what errors call it."""
+
+    name: str
+    path: Path
+    setting: str
+
+    @property
+    def is_of_classes(self) -> bool:
+        """Whether its class folders are named by WordNet ids."""
+        return self.name != CUE_CONFLICT and not self.name.startswith(f"{IMAGENET9}/")
 
 
-def _setting(name: str) -> str:
-    return f"images.folders.{name}"
+def _named(folders: Mapping[str, str | None]) -> Iterator[_Folder]:
+    """Yield the folders that are named, `train` and `validation` first; of ImageNet-9's, those that must be or are."""
+    for name in sorted(folders, key=lambda name: name not in ("train", "validation")):
+        setting, folder = f"images.folders.{name}", folders[name]
+        if folder and name == IMAGENET9:
+            for part, is_needed in IMAGENET9_FOLDERS.items():
+                if is_needed or (Path(folder) / part).is_dir():
+                    yield _Folder(f"{name}/{part}", Path(folder) / part, f"{setting} ({part})")
+        elif folder:
+            yield _Folder(name, Path(folder), setting)
 
 
 def check_imagenet(folders: Mapping[str, str | None], tables: ImageNetTables) -> None:
@@ -251,16 +266,11 @@ def check_imagenet(folders: Mapping[str, str | None], tables: ImageNetTables) ->
     Raises:
         SettingError: Naming the setting, and what is missing or of another kind.
     """
-    for name, folder in folders.items():
-        if not folder:
-            continue
-        if name == CUE_CONFLICT:
-            folders_in(Path(folder), _setting(name))
-        elif name == IMAGENET9:
-            for part, path in _folders_of_imagenet9(folder).items():
-                folders_in(path, f"{_setting(name)} ({part})")
+    for folder in _named(folders):
+        if folder.is_of_classes:
+            check_wordnet_names(folder.path, tables.wnids, folder.setting)
         else:
-            check_wordnet_names(folder, tables.wnids, _setting(name))
+            folders_in(folder.path, folder.setting)
 
 
 def list_imagenet(folders: Mapping[str, str | None], tables: ImageNetTables) -> ListedImages:
@@ -276,21 +286,17 @@ def list_imagenet(folders: Mapping[str, str | None], tables: ImageNetTables) -> 
         SettingError: If a folder is absent, empty, or of other classes.
     """
     splits = []
-    for name in sorted(folders, key=lambda name: name not in ("train", "validation")):
-        folder = folders[name]
-        if not folder:
-            continue
-        if name == CUE_CONFLICT:
-            splits.append(list_cue_conflict(folder, tables.categories, _setting(name)))
-        elif name == IMAGENET9:
-            for part, path in _folders_of_imagenet9(folder).items():
-                split = list_in9(path, tables.in9_names, f"{_setting(name)} ({part})")
-                splits.append(replace(split, name=f"{IMAGENET9}/{part}"))
+    for folder in _named(folders):
+        if folder.name == CUE_CONFLICT:
+            split = list_cue_conflict(folder.path, tables.categories, folder.setting)
+        elif not folder.is_of_classes:
+            split = list_in9(folder.path, tables.in9_names, folder.setting)
         else:
-            is_train = name == "train"
-            split = list_wordnet(folder, tables.wnids, _setting(name), complete=is_train)
+            is_train = folder.name == "train"
+            split = list_wordnet(folder.path, tables.wnids, folder.setting, complete=is_train)
             classes = split.labels.unique()
             # A folder of some classes is that of a benchmark that knows no others.
             allowed = classes if len(classes) < tables.num_classes else None
-            splits.append(replace(split, name=name, role="train" if is_train else "test", classes=allowed))
+            split = replace(split, role="train" if is_train else "test", classes=allowed)
+        splits.append(replace(split, name=folder.name))
     return ListedImages("imagenet", tables.wnids, tuple(splits), tables.class_groups)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from skdcgn_pipeline.artifacts.store import ArtifactWriter, write_aside, write_json
-from skdcgn_pipeline.networks.weights_file import first_line
+from skdcgn_pipeline.networks.weights_file import first_line, write_state
 from skdcgn_pipeline.runtime.compute import place
 from skdcgn_pipeline.runtime.errors import SettingError
 
@@ -44,19 +45,16 @@ class PretrainedModel(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors` into a folder."""
-        write_aside(Path(folder) / WEIGHTS_FILE, self._write_weights)
+        write_aside(Path(folder) / WEIGHTS_FILE, partial(write_state, self))
         write_json(Path(folder) / CONFIG_FILE, self._config())
 
     def write_into(self, writer: ArtifactWriter, prefix: str = "") -> None:
         """Write the same two files into an artifact, behind a prefix such as `students/`."""
         writer.write_json(prefix + CONFIG_FILE, self._config())
-        writer.write(prefix + WEIGHTS_FILE, self._write_weights)
+        writer.write(prefix + WEIGHTS_FILE, partial(write_state, self))
 
     def _config(self) -> dict[str, Any]:
         return {key: getattr(self, key) for key in self.CONFIG_KEYS}
-
-    def _write_weights(self, path: Path) -> None:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}, path)
 
     @classmethod
     def from_pretrained(cls, name: Path | str, **hub_options: Any) -> Self:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from skdcgn_pipeline.runtime.errors import SettingError
 
@@ -68,6 +69,12 @@ def check_tensors(
     if faults:
         got = f"{path} with {'; '.join(faults)}"
         raise SettingError("teacher.weights", f"the {len(expected)} tensors of {network}", got, remedy)
+
+
+def write_state(network: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write the tensors of a network as safetensors, wherever it is and however they lie in memory."""
+    state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    save_file(state, path, None if metadata is None else dict(metadata))
 
 
 def first_line(error: BaseException) -> str:

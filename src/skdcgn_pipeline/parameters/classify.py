@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from skdcgn_pipeline.parameters.base import Count, Positive, Precision, Settings, Weight
+from skdcgn_pipeline.parameters.base import Count, Decay, Positive, Precision, Settings, Weight
 from skdcgn_pipeline.parameters.compute import Compute
 
 TrainingSetName = Literal["originals", "teacher", "students"]
@@ -77,7 +77,7 @@ class ClassifierFit(Settings):
     optimiser: Literal["adamw", "muon", "sgd"] = "adamw"
     learning_rate: Positive = 3e-3
     matrix_learning_rate: Positive = 4e-2
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Decay = 0.9
     num_decays: Annotated[int, Field(ge=0)] = 2
     weight_decay: Weight = 1e-2
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0

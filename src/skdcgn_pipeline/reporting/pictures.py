@@ -136,35 +136,25 @@ def _panels(number: int, width: float, height: float, **options: Any) -> tuple[F
     return figure, [*axes[0]]
 
 
-def _grouped_bars(axis: Axes, table: pd.DataFrame, by: Sequence[str], value: str, colour: str | None = None) -> None:
-    """Draw a share in [0, 1] per group and training set, in %, its number in a colour within the bar or on top of it.
-
-    NaN is told as a dash; `interval_high`, where it is there, is drawn as an error.
-    """
-    table = table.assign(group=table[list(by)].agg("\n".join, axis=1))
-    groups, sources = table["group"].unique(), table["trained_on"].unique()
-    width = 0.8 / len(sources)
-    for number, source in enumerate(sources):
-        part = 100 * table[table["trained_on"] == source].set_index("group").select_dtypes("number").reindex(groups)
-        errors = part["interval_high"] - part[value] if "interval_high" in part else None
-        positions = np.arange(len(groups)) + (number - (len(sources) - 1) / 2) * width
-        bars = axis.bar(
-            positions, part[value], width * 0.95, yerr=errors, capsize=3, label=source, color=COLOUR_OF[source]
-        )
-        numbers = ["–" if np.isnan(height) else f"{height:.1f}" for height in part[value]]
-        options: dict[str, Any] = {"label_type": "center", "color": colour} if colour else {}
-        axis.bar_label(bars, numbers, fontsize=7, **options)
-    axis.set_xticks(range(len(groups)), groups, fontsize=8)
-
-
 def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
-    """Draw mean accuracy by what the classifiers were trained on, with 95 % intervals.
+    """Draw mean accuracy by what the classifiers were trained on, with 95 % intervals; NaN is told as a dash.
 
     Of classifiers with several heads, what all heads together say, and by which invariance is told.
     """
     summary = summary[~summary["subset"].isin(DETAILS) | (summary["split"] == COUNTERFACTUALS)]
+    summary = summary.assign(group=summary[["split", "subset"]].agg("\n".join, axis=1))
+    groups, sources = summary["group"].unique(), summary["trained_on"].unique()
     figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
-    _grouped_bars(axis, summary, ["split", "subset"], "mean_accuracy", "white")
+    width = 0.8 / len(sources)
+    for number, source in enumerate(sources):
+        of_source = summary[summary["trained_on"] == source].set_index("group").reindex(groups)
+        means, highs = 100 * of_source["mean_accuracy"], 100 * of_source["interval_high"]
+        positions = np.arange(len(groups)) + (number - (len(sources) - 1) / 2) * width
+        options: dict[str, Any] = {"yerr": highs - means, "capsize": 3, "label": source, "color": COLOUR_OF[source]}
+        bars = axis.bar(positions, means, width * 0.95, **options)
+        numbers = ["–" if np.isnan(mean) else f"{mean:.1f}" for mean in means]
+        axis.bar_label(bars, numbers, fontsize=7, label_type="center", color="white")
+    axis.set_xticks(range(len(groups)), groups, fontsize=8)
     axis.set(ylabel="accuracy, %", ylim=(min(0, 105 * summary["mean_accuracy"].min()), 100))
     axis.set_title("Accuracy by training images (mean over seeds, 95 % interval)", fontsize=10)
     axis.legend(title="trained on", fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

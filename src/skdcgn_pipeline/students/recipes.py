@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from skdcgn_pipeline.artifacts.recipe import Recipe, Store
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.networks.vgg16 import open_vgg16_features, require_vgg16
+from skdcgn_pipeline.networks.weights_file import write_state
 from skdcgn_pipeline.parameters import Compute, Distill
 from skdcgn_pipeline.runtime.compute import choose_device, place
 from skdcgn_pipeline.runtime.errors import check_choice
@@ -136,7 +138,7 @@ class StudentRecipe(Recipe[StudentArtifact]):
         checkpoint_path = writer.scratch("checkpoint.pt")
         self.processes.tell(checkpoint_path)
         student, history = self.distil(checkpoint_path)
-        writer.write(STUDENT_FILE, lambda path: save_file(student.state_dict(), path))
+        writer.write(STUDENT_FILE, partial(write_state, student))
         writer.write_json(HISTORY_FILE, history)
         card = {"mechanism": self.mechanism, "architecture": self.settings.student.model_dump()}
         writer.write_json(CARD_FILE, card | GeneratorSize.of(self.samples)._asdict())

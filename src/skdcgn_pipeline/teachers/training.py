@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -23,6 +23,7 @@ from skdcgn_pipeline.losses.mechanism import mask_bounds_loss, mask_entropy_loss
 from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.networks.discriminator import CGN_DISCRIMINATORS
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features
+from skdcgn_pipeline.networks.weights_file import write_state
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, TeacherFit, Transformations
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -317,7 +318,7 @@ class TeacherRecipe(Recipe[Artifact]):
         metadata = {"source": self.images.name}
         if "variant" in made_of:
             metadata = {"variant": made_of["variant"], "source": made_of["settings"]["source"]}
-        writer.write(WEIGHTS_FILE, lambda path: save_file(cgn.state_dict(), path, metadata))
+        writer.write(WEIGHTS_FILE, partial(write_state, cgn, metadata=metadata))
         writer.write_json(HISTORY_FILE, history)
         card = {
             "architecture": "MnistCGN",

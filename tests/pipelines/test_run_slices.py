@@ -19,12 +19,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipelines.running import Finished, Place, artifacts_in, content_of, state_of
-from skdcgn_pipeline.artifacts.store import Artifact
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
 from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.runtime.errors import StudyFailedError
-from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
 from skdcgn_pipeline.students.released import RELEASED
 from skdcgn_pipeline.studies.registry import STUDIES
 from skdcgn_pipeline.teachers.teacher import load_teacher
@@ -477,16 +477,14 @@ def test_run_goes_on_when_the_server_dies_in_the_middle(place: Place, monkeypatc
     def fail(*args: Any, **kwargs: Any) -> None:
         raise mlflow.MlflowException("the server went away")
 
-    def die(*args: Any, **kwargs: Any) -> Any:
-        samples = build_in(*args, **kwargs)
+    build = SamplesRecipe.build
+
+    def build_and_die(recipe: SamplesRecipe, writer: ArtifactWriter) -> None:
+        build(recipe, writer)
         for name in ("log_batch", "log_param", "log_metric", "set_tag", "get_run", "create_run", "log_artifact"):
             monkeypatch.setattr(mlflow.MlflowClient, name, fail)
-        return samples
 
-    from skdcgn_pipeline.pipelines.sample import nodes
-
-    build_in = nodes.build_in
-    monkeypatch.setattr(nodes, "build_in", die)
+    monkeypatch.setattr(SamplesRecipe, "build", build_and_die)
 
     place.run(namespaces=["shape"])
 

@@ -58,11 +58,13 @@ class ProjectHooks:
         from mlflow.utils.git_utils import get_git_commit
 
         from skdcgn_pipeline.artifacts.recipe import Run, Store
+        from skdcgn_pipeline.io.datasets import read_as_of
         from skdcgn_pipeline.pipelines.preflight import check_surroundings
 
         assert self._parameters is not None
         settings, inputs = self._parameters, pipeline.inputs()
         check_surroundings(settings, self._data_root, pipeline)
+        read_as_of(catalog, pipeline.datasets(), run_params["run_id"])
         for name in inputs:
             if _metadata_of(catalog, name).get("optional") and not catalog.exists(name):
                 _make_absent(catalog, name)

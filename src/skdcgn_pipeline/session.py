@@ -66,6 +66,7 @@ class ProjectSession(KedroSession):
         Raises:
             SettingError: If a pipeline or namespace is unknown (`click.ClickException` on the command line).
         """
+        from skdcgn_pipeline.io.datasets import claim_run
         from skdcgn_pipeline.runtime.compute import keep_freed_memory
 
         keep_freed_memory()
@@ -82,6 +83,9 @@ class ProjectSession(KedroSession):
                 kwargs["node_names"] = [
                     check_choice("--nodes", name, nodes) for name in kwargs.get("node_names") or sorted(nodes)
                 ]
+            self.session_id = self._store["session_id"] = claim_run(
+                Path(str(self._get_config_loader()["globals"]["data"]))
+            )
             return super().run(to_nodes=targets, pipeline_names=names, **kwargs)
 
 

@@ -1,21 +1,34 @@
-"""The Kedro datasets: versions of artifacts, pictures."""
+"""The Kedro datasets: versions of artifacts, pictures, tables, documents."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from kedro.io import DatasetError, Version
+from kedro.io import DataCatalog, DatasetError, MemoryDataset, Version
 from PIL import Image
 
 from skdcgn_pipeline.artifacts.store import Artifact, build_artifact
-from skdcgn_pipeline.io.datasets import AnimationDataset, ArtifactDataset, PictureDataset
+from skdcgn_pipeline.io.datasets import (
+    AnimationDataset,
+    ArtifactDataset,
+    DocumentDataset,
+    PictureDataset,
+    TableDataset,
+    claim_run,
+    read_as_of,
+)
 from skdcgn_pipeline.reporting.animation import MILLISECONDS_PER_FRAME
+from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.drawing import SampleShards
 
 PLAIN = "skdcgn_pipeline.artifacts.store.Artifact"
@@ -237,3 +250,109 @@ def test_an_animation_comes_back_frame_by_frame(tmp_path: Path) -> None:
     assert dataset.exists()
     with Image.open(tmp_path / "animation.gif" / "1" / "animation.gif") as image:
         assert (image.is_animated, image.info["duration"], image.info["loop"]) == (True, MILLISECONDS_PER_FRAME, 0)
+
+
+# --- tables and documents ---
+
+TABLE = pd.DataFrame({"what": ["a", "b"], "value": [0.1, float("nan")]})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "data"),
+    [
+        (TableDataset, "table.parquet", TABLE),
+        (TableDataset, "table.csv", TABLE),
+        (DocumentDataset, "card.json", {"b": [1, None], "a": "é"}),
+        (DocumentDataset, "page.html", "<p>é</p>"),
+        (DocumentDataset, "notes.md", "# é"),
+    ],
+)
+def test_tables_and_documents_come_back_and_leave_nothing_beside_them(
+    tmp_path: Path, kind: type, name: str, data: Any
+) -> None:
+    dataset = kind(filepath=str(tmp_path / name), version=Version(None, "1"))
+    dataset.save(data)
+
+    loaded = dataset.load()
+
+    assert TABLE.equals(loaded) if isinstance(data, pd.DataFrame) else loaded == data
+    assert [path.name for path in (tmp_path / name / "1").iterdir()] == [name]
+
+
+def test_a_preview_shows_the_first_rows_and_the_data(tmp_path: Path) -> None:
+    table = TableDataset(filepath=str(tmp_path / "table.parquet"), version=Version(None, "1"))
+    document = DocumentDataset(filepath=str(tmp_path / "card.json"), version=Version(None, "1"))
+    assert (table.preview(), document.preview()) == ({}, "")
+    table.save(TABLE)
+    document.save({"a": 1})
+    assert table.preview(nrows=1) == {"index": [0], "columns": ["what", "value"], "data": [["a", 0.1]]}
+    assert json.loads(document.preview()) == {"a": 1}
+
+
+def test_a_table_that_cannot_be_written_is_not_there_and_the_disk_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_the_disk(table: pd.DataFrame, path_or_buf: Any, **options: Any) -> None:
+        path_or_buf.write("half")
+        raise OSError(28, "No space left on device")
+
+    dataset = TableDataset(filepath=str(tmp_path / "table.csv"), version=Version(None, "1"))
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_csv", fill_the_disk)
+        with pytest.raises(DatasetError) as told:
+            dataset.save(TABLE)
+    assert isinstance(told.value.__cause__, SettingError)
+    assert "a full disk" in str(told.value.__cause__)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not dataset.exists()
+    dataset.save(TABLE)
+    assert dataset.exists()
+
+
+# --- which version a run reads ---
+
+
+def document_of(root: Path, save: str) -> DocumentDataset:
+    return DocumentDataset(filepath=str(root / "card.json"), version=Version(None, save))
+
+
+def as_of(root: Path, run: str) -> DocumentDataset:
+    dataset = document_of(root, run)
+    read_as_of(DataCatalog({"card": dataset, "other": MemoryDataset(1)}), ["card", "other"], run)
+    return dataset
+
+
+def test_a_run_reads_what_it_saved_whatever_others_save(root: Path) -> None:
+    document_of(root, "2099").save({"of": "another"})
+    mine = as_of(root, "2026")
+    mine.save({"of": "mine"})
+    as_of(root, "2027").save({"of": "a third"})
+
+    assert mine.load() == {"of": "mine"}
+    assert as_of(root, "2026").load() == {"of": "mine"}
+
+
+def test_what_a_run_did_not_save_is_the_newest_from_before_it(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for version in ("2024", "2025", "2027"):
+        document_of(root, version).save({"of": version})
+
+    with caplog.at_level(logging.WARNING):
+        assert as_of(root, "2026").load() == {"of": "2025"}
+    assert "1 versions dated after this run are ignored, the newest 2027" in caplog.text
+    assert document_of(root, "2026").load() == {"of": "2027"}  # read outside of a run
+
+
+def test_versions_from_the_future_are_read_where_there_are_no_others(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    document_of(root, "2099").save({"of": "2099"})
+
+    with caplog.at_level(logging.WARNING):
+        assert as_of(root, "2026").load() == {"of": "2099"}
+    assert "are all there is" in caplog.text
+
+
+def test_runs_that_start_together_have_names_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        names = [*threads.map(lambda _: claim_run(tmp_path / "data"), range(24))]
+    assert len(set(names)) == 24

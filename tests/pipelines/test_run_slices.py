@@ -75,6 +75,21 @@ def test_two_namespaces_train_two_students_on_the_same_samples(place: Place) -> 
     assert len(artifacts_in(place.store("sample"))) == 1
 
 
+def test_a_run_reads_its_own_samples_beside_those_of_a_later_run(place: Place) -> None:
+    place.run(params={"seed": 2}, pipeline_name="sample")
+    for pointer in place.data.glob("03_samples/*.json/*"):
+        pointer.rename(pointer.with_name("2099-01-01T00.00.00.000Z"))
+
+    place.run(params={"seed": 1}, namespaces=["shape"])
+
+    (student,) = inputs_in(place, "student")
+    seeds = {
+        name: json.loads((place.store("sample") / name / "manifest.json").read_text())["inputs"]["seed"]
+        for name in artifacts_in(place.store("sample"))
+    }
+    assert (student["seed"], seeds[student["samples"]]) == (1, 1)
+
+
 def test_namespace_of_a_finished_run_trains_nothing(copy_of_finished: Callable[[str], Place]) -> None:
     place = copy_of_finished("namespace")
     before = state_of(place.data / "stores")

@@ -55,10 +55,10 @@ def readable_disk_errors(path: Path) -> Any:
     try:
         yield
     except Exception as error:
-        number = getattr(error, "errno", None)
-        # Not every library says why a write failed.
-        full = number in (errno.ENOSPC, errno.EDQUOT) or _free_bytes(path) < FULL_BYTES
-        if full or number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        # Libraries wrap errors, and not every one says why a write failed.
+        numbers = {getattr(reason, "errno", None) for reason in (error, error.__cause__)}
+        full = bool(numbers & {errno.ENOSPC, errno.EDQUOT}) or _free_bytes(path) < FULL_BYTES
+        if full or numbers & {errno.EROFS, errno.EACCES, errno.EPERM}:
             raise SettingError(
                 "output directory",
                 "a writable directory with free space",
@@ -93,15 +93,15 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _json_writer(payload: Any) -> Callable[[Path], object]:
-    """Return what writes a payload as JSON whose text depends only on the content."""
-    text = json.dumps(payload, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    return lambda path: path.write_text(text, encoding="utf-8")
+def readable_json(payload: Any) -> str:
+    """Return indented JSON whose text depends only on the content."""
+    return json.dumps(payload, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, payload: Any) -> None:
     """Write JSON aside and rename it into place."""
-    write_aside(path, _json_writer(payload))
+    text = readable_json(payload)
+    write_aside(path, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 class ArtifactWriter:
@@ -140,7 +140,8 @@ class ArtifactWriter:
 
     def write_json(self, name: str, payload: Any) -> None:
         """Write a JSON file of the artifact."""
-        self.write(name, _json_writer(payload))
+        text = readable_json(payload)
+        self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def take_over(self, name: str, others: Iterable[Artifact]) -> bool:
         """Take a file of the same name over from another artifact that has it undamaged.

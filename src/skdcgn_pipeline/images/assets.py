@@ -10,21 +10,20 @@ import argparse
 import gzip
 import logging
 import os
-import re
 import shutil
 import sys
 import tomllib
 import zlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from skdcgn_pipeline.artifacts.store import check_writable, readable_disk_errors, sha256_of_file
-from skdcgn_pipeline.images.download import AbsentError, DownloadError, discard, download, part_of
+from skdcgn_pipeline.images.download import AbsentError, DownloadError, download
+from skdcgn_pipeline.parameters.base import Count, Settings
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError, check_choice
 from skdcgn_pipeline.runtime.progress import stop_requested
 
@@ -38,48 +37,47 @@ MIRROR_VARIABLE = "SKDCGN_MIRROR"
 DEFAULT_ASSETS = "data/01_raw"
 DEFAULT_GROUPS = ("mnist", "cgn_mnist", "textures")
 PACKAGED_TABLE = Path(__file__).with_name("assets.toml")
-GZIP = "gzip"
 THERE, DOWNLOADED, BY_HAND = "there", "downloaded", "by hand"
 COLUMNS = ("name", "group", "size", "licence", "sha256", "state", "verified", "source", "to_do")
+PART = ".part"  # of a file that is incomplete
 REPLACED = ".replaced"  # of a file that was in the way of a verified one
 _LOCK = ".fetch.lock"
 
 
-@dataclass(frozen=True)
-class Asset:
+def _below(name: str) -> str:
+    """Refuse a name that leaves the asset folder."""
+    if Path(name).is_absolute() or ".." in Path(name).parts or "\\" in name:
+        raise ValueError("it leaves the asset folder")
+    return name
+
+
+class Asset(Settings):
     """One file (or, by hand, one folder) of the table; see the head of `assets.toml` for the fields."""
 
-    name: str
+    name: Annotated[str, AfterValidator(_below)]
     group: str
-    licence: str
-    url: str | None = None
-    sha256: str | None = None
-    size: int | None = None
-    unpack: str | None = None
+    licence: Annotated[str, Field(min_length=1)]
+    url: Annotated[str, Field(pattern="^https?://")] | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    size: Count | None = None
+    unpack: Literal["gzip"] | None = None
     by_hand: str | None = None
-    contains: Mapping[str, int] = field(default_factory=dict)
+    contains: dict[str, int] = Field(default={})
     teacher_variant: str | None = None
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Asset:
+        if (self.url is None) == (self.by_hand is None):
+            raise ValueError("not exactly one of url and by_hand")
+        if self.url is not None and None in (self.sha256, self.size):
+            raise ValueError("a url without sha256 and size")
+        return self
 
     def describe(self) -> str:
         """Say what the content must be."""
         if self.sha256 is None:
             return "a file" if self.size is None else f"{self.size:,} bytes"
         return f"{self.size:,} bytes with SHA-256 {self.sha256}" if self.size else f"SHA-256 {self.sha256}"
-
-    def problem(self) -> str | None:
-        """Say what is wrong with this entry, if anything."""
-        path = Path(self.name)
-        problems = {
-            "a name that leaves the asset folder": path.is_absolute() or ".." in path.parts or "\\" in self.name,
-            "not exactly one of url and by_hand": (self.url is None) == (self.by_hand is None),
-            f"the url {self.url!r}": self.url is not None and not _is_address(self.url),
-            "a url without sha256 and size": self.url is not None and None in (self.sha256, self.size),
-            f"the sha256 {self.sha256!r}": self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256),
-            f"the size {self.size!r}": self.size is not None and not (isinstance(self.size, int) and self.size > 0),
-            f"unpack = {self.unpack!r}": self.unpack not in (None, GZIP),
-            "no licence": not self.licence,
-        }
-        return next((words for words, is_so in problems.items() if is_so), None)
 
 
 def read_table(path: Path | str | None = None) -> dict[str, Asset]:
@@ -97,16 +95,13 @@ def read_table(path: Path | str | None = None) -> dict[str, Asset]:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingError("fetch.table", "a table of assets in TOML", f"{path} ({error})", remedy) from error
-    known = {field.name for field in fields(Asset)} - {"name"}
     table = {}
     for name, entry in raw.items():
-        setting = f"{path}, asset '{name}'"
-        if not isinstance(entry, dict) or not {"group", "licence"} <= set(entry) <= known:
-            got = sorted(entry) if isinstance(entry, dict) else repr(entry)
-            raise SettingError(setting, f"group, licence and some of {', '.join(sorted(known))}", got, remedy)
-        table[name] = Asset(name=name, **entry)
-        if (problem := table[name].problem()) is not None:
-            raise SettingError(setting, "a complete entry", problem, remedy)
+        try:
+            table[name] = Asset.model_validate({"name": name, **entry} if isinstance(entry, dict) else entry)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
+            raise SettingError(f"{path}, asset '{name}'", "a complete entry", faults, remedy) from error
     return table
 
 
@@ -189,8 +184,10 @@ def fetch_assets(
         raise SettingError(
             f"fetch.mirror ({MIRROR_VARIABLE})", "a folder or an http(s) address", repr(mirror), "Correct or unset it."
         )
-    rows = {name: _inspect(root, asset) for name, asset in entries.items() if asset.group in groups}
-    missing = [entries[name] for name, row in rows.items() if row["state"] != THERE]
+    asked = {name: asset for name, asset in entries.items() if asset.group in groups}
+    faults = {name: _fault(root, asset) for name, asset in asked.items()}
+    sources: dict[str, str | None] = {}
+    missing = [asked[name] for name, fault in faults.items() if fault is not None]
     wanted = [asset for asset in missing if asset.url is not None or (mirror is not None and not asset.contains)]
     if wanted:
         check_writable(root, sum(asset.size or 0 for asset in wanted))
@@ -201,34 +198,39 @@ def fetch_assets(
                         f"fetch: stopped after {number} of {len(wanted)} files, which are in place. "
                         "Repeat the same command to go on from here."
                     )
-                if (source := _bring(asset, root, mirror)) is not None:
-                    row = rows[asset.name]
-                    row |= _row(asset, DOWNLOADED, size=_size_of(root / asset.name), source=source)
+                sources[asset.name] = _bring(asset, root, mirror)
     import pandas as pd
 
-    return pd.DataFrame(list(rows.values()), columns=list(COLUMNS)).astype({"size": "Int64"})
+    rows = [_row(root, asset, faults[name], sources.get(name)) for name, asset in asked.items()]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"size": "Int64"})
 
 
-def _row(asset: Asset, state: str, *, size: int | None = None, source: str = "", to_do: str = "") -> dict[str, Any]:
-    verified = asset.sha256 is not None and state in (THERE, DOWNLOADED)
-    values = asset.name, asset.group, size, asset.licence, asset.sha256, state, verified, source, to_do
-    return dict(zip(COLUMNS, values, strict=True))
+def _row(root: Path, asset: Asset, fault: str | None, source: str | None) -> dict[str, Any]:
+    """Return the row of an asset, given what was wrong with it and where it was brought from."""
+    path = root / asset.name
+    state = THERE if fault is None else BY_HAND if source is None else DOWNLOADED
+    to_do = ""
+    if state == BY_HAND and asset.by_hand is not None:
+        to_do = f"(There is something at {path}, but it has {fault}.)\n" if path.exists() else ""
+        to_do += asset.by_hand.strip().replace("{folder}", str(root))
+    return {
+        **asset.model_dump(include={"name", "group", "licence", "sha256"}),
+        "size": path.stat().st_size if path.is_file() else asset.size,
+        "state": state,
+        "verified": asset.sha256 is not None and state != BY_HAND,
+        "source": source or asset.url or "",
+        "to_do": to_do,
+    }
 
 
-def _inspect(root: Path, asset: Asset) -> dict[str, Any]:
-    """Say whether an asset is in place with the right content; what can be downloaded has an empty state."""
-    path, source = root / asset.name, asset.url or ""
-    wrong = _wrong_folder(path, asset.contains) if asset.contains else _wrong_content(path, asset)
-    if wrong is None:
-        return _row(asset, THERE, size=_size_of(path) if path.is_file() else None, source=source)
-    if path.exists():
+def _fault(root: Path, asset: Asset) -> str | None:
+    """Say what is wrong with an asset in place, or None."""
+    path = root / asset.name
+    fault = _wrong_folder(path, asset.contains) if asset.contains else _wrong_content(path, asset)
+    if fault is not None and path.exists():
         wanted = "a complete folder" if asset.contains else asset.describe()
-        logger.warning("%s: expected %s, got %s", path, wanted, wrong)
-    if asset.by_hand is None:
-        return _row(asset, "", size=asset.size, source=source)
-    other = f"(There is something at {path}, but it has {wrong}.)\n" if path.exists() else ""
-    to_do = other + asset.by_hand.strip().replace("{folder}", str(root))
-    return _row(asset, BY_HAND, size=asset.size, source=source, to_do=to_do)
+        logger.warning("%s: expected %s, got %s", path, wanted, fault)
+    return fault
 
 
 def refuse_missing(assets: pd.DataFrame) -> None:
@@ -253,94 +255,66 @@ def refuse_missing(assets: pd.DataFrame) -> None:
 
 def _bring(asset: Asset, root: Path, mirror: str | None) -> str | None:
     """Put one asset in place; returns where it came from, or None where it must be got by hand."""
-    path, wanted = root / asset.name, asset.describe()
+    path = root / asset.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    if mirror is not None:
-        source = f"{mirror.rstrip('/')}/{asset.name}"
-        wrong = _bring_from_mirror(asset, path, source)
-        if wrong is None:
-            return source
-        if wrong and asset.url is None:
-            got = f"{wrong} from the mirror {source}"
-            raise SettingError(asset.name, wanted, got, "Correct the mirror or leave it out.")
-        if wrong:
-            logger.warning("%s: expected %s, got %s from the mirror; downloading it instead", source, wanted, wrong)
-    if asset.url is None:
-        return None
-    try:
-        wrong = _bring_from_address(asset, path, asset.url, asset.unpack)
-    except DownloadError as error:
-        raise SettingError(
-            asset.name,
-            f"a download from {asset.url} of {wanted}",
-            error,
-            f"Check the network, or name a folder that has it in {MIRROR_VARIABLE}; then repeat the command, "
-            "which goes on from there.",
-        ) from error
-    if wrong is not None:
-        raise SettingError(
-            asset.name,
-            wanted,
-            f"{wrong} from {asset.url}",
-            "Nothing was put in place. Repeat the command; if that does not help, the published file has changed: "
-            f"get the right one from somebody who has it and name the folder in {MIRROR_VARIABLE}.",
-        )
-    return asset.url
-
-
-def _bring_from_mirror(asset: Asset, path: Path, source: str) -> str | None:
-    """Return None when it worked, the empty string when the mirror lacks the file, else what is wrong with it."""
-    if _is_address(source):
+    sources = [] if mirror is None else [f"{mirror.rstrip('/')}/{asset.name}"]
+    for source in [*sources, *([] if asset.url is None else [asset.url])]:
         try:
-            return _bring_from_address(asset, path, source, None)
+            _bring_from(source, path, asset)
         except DownloadError as error:
-            return "" if isinstance(error, AbsentError) else str(error)
-    if not Path(source).is_file() or Path(source).resolve() == path.resolve():
-        return ""
-    copy = path.with_name(path.name + ".mirrored")
-    try:
-        shutil.copyfile(source, copy)
-        return _place(copy, path, asset)
-    finally:
-        copy.unlink(missing_ok=True)
-
-
-def _bring_from_address(asset: Asset, path: Path, url: str, unpack: str | None) -> str | None:
-    """Download, unpack, check and put in place; returns what is wrong with the content, if anything."""
-    part, unpacked = part_of(path), path.with_name(path.name + ".unpacked")
-    while True:
-        resumed = download(url, path, asset.name, asset.size if unpack is None else None)
-        try:
-            wrong = _unpack(part, unpacked, asset.size or 0) if unpack else None
-            wrong = wrong or _place(unpacked if unpack else part, path, asset)
-        finally:
-            unpacked.unlink(missing_ok=True)
-        discard(path)
-        if wrong is None or not resumed:
-            return wrong
-        # The pieces may be of different versions of the file; one download from the start will tell.
-        logger.warning("%s: expected %s, got %s in pieces; downloading it anew", asset.name, asset.describe(), wrong)
-
-
-def _unpack(packed: Path, path: Path, size: int) -> str | None:
-    """Unpack a gzip file, and not more than can be right; returns what is wrong, if anything."""
-    left = size + 1
-    try:
-        with gzip.open(packed) as source, path.open("wb") as target:
-            while chunk := source.read(min(2**20, left)):
-                target.write(chunk)
-                left -= len(chunk)
-    except (OSError, EOFError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the disk, not of the content
-        return f"no complete gzip file ({error}), SHA-256 {sha256_of_file(packed)},"
+            if source != asset.url and (asset.url is not None or isinstance(error, AbsentError)):
+                logger.warning("%s: expected %s, got %s; this mirror is passed over", source, asset.describe(), error)
+                continue
+            raise SettingError(
+                asset.name,
+                asset.describe(),
+                f"{error} from {source}",
+                f"Nothing was put in place. Check the network, or name a folder that has it in {MIRROR_VARIABLE}; then "
+                "repeat the command, which goes on from there.",
+            ) from error
+        return source
     return None
 
 
-def _place(content: Path, path: Path, asset: Asset) -> str | None:
-    """Rename right content into place and keep what was there beside it; returns what is wrong otherwise."""
-    if (wrong := _wrong_content(content, asset)) is not None:
-        return wrong
+def _bring_from(source: str, path: Path, asset: Asset) -> None:
+    """Download or copy, unpack, check and put in place; raises `DownloadError`, too, for other content."""
+    content = path.with_name(path.name + PART)
+    packed = path.with_name(f"{path.name}.gz{PART}") if asset.unpack and source == asset.url else None
+    part = packed or content
+    if asset.sha256 is None:
+        part.unlink(missing_ok=True)  # nothing would tell whether the rest is of the same file
+    while True:
+        resumed = part.exists()
+        if _is_address(source):
+            download(source, part, asset.name, None if packed else asset.size)
+        elif Path(source).is_file() and Path(source).resolve() != path.resolve():
+            shutil.copyfile(source, part)
+        else:
+            raise AbsentError("nothing")
+        wrong = (_unpack(packed, content) if packed else None) or _wrong_content(content, asset)
+        if wrong is None:
+            _place(content, path)
+        for file in (part, content):
+            file.unlink(missing_ok=True)
+        if wrong is None:
+            return
+        if not resumed:
+            raise DownloadError(wrong)
+        logger.warning("%s: expected %s, got %s in pieces; downloading it anew", asset.name, asset.describe(), wrong)
+
+
+def _unpack(packed: Path, path: Path) -> str | None:
+    """Unpack a gzip file; returns what is wrong, if anything."""
+    try:
+        with gzip.open(packed) as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        return f"no complete gzip file ({error})"
+    return None
+
+
+def _place(content: Path, path: Path) -> None:
+    """Rename right content into place and keep what was there beside it."""
     with content.open("rb+") as file:
         os.fsync(file.fileno())
     if path.exists():
@@ -348,14 +322,13 @@ def _place(content: Path, path: Path, asset: Asset) -> str | None:
         path.replace(replaced)
         logger.warning("%s was of other content; it is kept as %s", path, replaced.name)
     content.replace(path)
-    return None
 
 
 def _wrong_content(path: Path, asset: Asset) -> str | None:
     """Say what is wrong with a file, or None; without a recorded checksum, any file will do."""
     if not path.is_file():
         return "nothing"
-    size = _size_of(path)
+    size = path.stat().st_size
     if asset.sha256 is None and asset.size in (None, size):
         return None
     digest = sha256_of_file(path)
@@ -370,10 +343,6 @@ def _wrong_folder(path: Path, contains: Mapping[str, int]) -> str | None:
         if number < least:
             return f"{number} instead of {least:,} folders in {subfolder}"
     return None
-
-
-def _size_of(path: Path) -> int:
-    return path.stat().st_size
 
 
 def _is_address(mirror: str) -> bool:
@@ -392,9 +361,8 @@ def _one_at_a_time(root: Path) -> Any:
 
 def count_states(assets: pd.DataFrame) -> str:
     """Return how many assets are in which state, in words."""
-    counted = Counter(assets["state"])
-    words = [f"{counted[state]} {state}" for state in (THERE, DOWNLOADED, BY_HAND) if counted[state]]
-    return ", ".join(words) or "nothing is asked for"
+    counted = assets["state"].value_counts(sort=False)
+    return ", ".join(f"{count} {state}" for state, count in counted.items()) or "nothing is asked for"
 
 
 def main() -> int:

@@ -102,8 +102,14 @@ def test_the_groups_that_the_environments_ask_for_are_in_the_table(project):
         ('group = "a"\nlicence = "MIT"', "not exactly one of url and by_hand"),
         ('group = "a"\nlicence = "MIT"\nurl = "https://x"', "a url without sha256 and size"),
         ('group = "a"\nlicence = "MIT"\nurl = "ftp://x"', "url String should match"),
-        (f'group = "a"\nlicence = "MIT"\nurl = "https://x"\nsize = 1\nsha256 = "{"A" * 64}"', "sha256 String should match"),
-        (f'group = "a"\nlicence = "MIT"\nurl = "https://x"\nsize = 0\nsha256 = "{"a" * 64}"', "size Input should be greater than 0"),
+        (
+            f'group = "a"\nlicence = "MIT"\nurl = "https://x"\nsize = 1\nsha256 = "{"A" * 64}"',
+            "sha256 String",
+        ),
+        (
+            f'group = "a"\nlicence = "MIT"\nurl = "https://x"\nsize = 0\nsha256 = "{"a" * 64}"',
+            "size Input",
+        ),
         ('group = "a"\nlicence = ""\nby_hand = "x"', "licence String should have"),
         ('group = "a"\nlicence = "x"\nby_hand = "x"\nunpack = "zip"', "unpack Input should be 'gzip'"),
     ],
@@ -309,7 +315,9 @@ def test_a_compressed_asset_is_unpacked_and_checked_by_its_content(server, tmp_p
 def test_a_compressed_asset_of_other_content_is_refused(server, tmp_path, packed):
     server.files["weights.gz"] = packed
     table = write_table(tmp_path, {NAME: entry(server, url=f"{server.url}/weights.gz", unpack="gzip")})
-    with pytest.raises(SettingError, match=f"expected .*{sha256(CONTENT)}, got .*(SHA-256 [0-9a-f]{{64}}|no complete gzip file)"):
+    with pytest.raises(
+        SettingError, match=f"expected .*{sha256(CONTENT)}, got .*(SHA-256 [0-9a-f]{{64}}|no complete gzip file)"
+    ):
         fetch(tmp_path, table)
     assert files_in(tmp_path / "assets") == []
 

@@ -18,7 +18,7 @@ def biased_images(tmp_path_factory) -> StoredImages:
 
 
 def test_splits_have_the_sizes_asked_for(biased_images):
-    assert {name: len(biased_images.split(name)) for name in biased_images.splits} == {
+    assert {name: len(biased_images.split(name)) for name in biased_images.roles} == {
         "train": 1294,
         "randomised": 1294,
         "validation": 144,
@@ -31,7 +31,7 @@ def test_only_unbiased_splits_of_unseen_digits_are_reported(biased_images):
 
 
 def test_only_the_training_split_is_biased(biased_images):
-    for name in biased_images.splits:
+    for name in biased_images.roles:
         split = biased_images.split(name)
         share = (split.labels == split.attributes["foreground_index"]).float().mean().item()
         assert share == 1 if name == "train" else share < 0.25

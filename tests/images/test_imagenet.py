@@ -130,7 +130,7 @@ def images(folder):
 
 
 def test_images_are_listed_by_name_with_the_class_of_the_table(images):
-    assert images.names == (
+    assert images.rows.names == (
         *(f"n00000001/deeper/{number}.JPEG" for number in range(3)),
         *(f"n00000003/{number}.png" for number in range(4)),
     )

@@ -37,7 +37,7 @@ def test_splits_have_roles_by_their_names(folder):
         ("test", "test", 12),
     ]
     test = split_of(images, "test")
-    assert test.names[:2] == ("circle/000.jpg", "circle/001.png")
+    assert test.rows.names[:2] == ("circle/000.jpg", "circle/001.png")
     assert test.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
@@ -45,7 +45,7 @@ def test_splits_have_roles_by_their_names(folder):
 def test_other_names_of_validation_are_known(folder, name):
     (folder / "validation").rename(folder / name)
     split = split_of(listed(folder), "validation")
-    assert (split.role, split.root.name) == ("validation", name)
+    assert (split.role, split.rows.root.name) == ("validation", name)
 
 
 def test_without_validation_a_seeded_part_of_train_takes_its_place(tmp_path):
@@ -53,9 +53,9 @@ def test_without_validation_a_seeded_part_of_train_takes_its_place(tmp_path):
     first, again, other = listed(folder), listed(folder), listed(folder, seed=1)
     parts = [split_of(first, name) for name in ("train", "validation")]
     assert [len(part) for part in parts] == [14, 4]
-    assert not {*parts[0].names} & {*parts[1].names}
-    assert split_of(again, "validation").names == parts[1].names
-    assert split_of(other, "validation").names != parts[1].names
+    assert not {*parts[0].rows.names} & {*parts[1].rows.names}
+    assert split_of(again, "validation").rows.names == parts[1].rows.names
+    assert split_of(other, "validation").rows.names != parts[1].rows.names
 
 
 def test_columns_become_attributes_with_the_same_numbers_in_every_split(folder):
@@ -75,7 +75,7 @@ def test_whole_numbers_stay_as_they_are_and_what_is_not_known_is_minus_one(tmp_p
 
 def test_masks_are_found_below_the_split_and_below_the_folder(folder, tmp_path):
     masks = split_of(listed(folder), "test").masks
-    assert masks[1] == "../test_masks/circle/001.png"
+    assert masks.names[1] == "../test_masks/circle/001.png"
     other = make_folder(tmp_path / "other", {"train": 2}, tables=False)
     (other / "train_masks").rename(other / "cut-outs")
     rows = [
@@ -117,7 +117,7 @@ def test_endings_in_upper_case_names_in_any_script_and_links_are_images(folder):
     (folder / "train" / "square" / "again").symlink_to(folder / "train" / "square", target_is_directory=True)
     images = listed(folder)
     assert images.class_names == (*CLASSES, "квадрат")
-    names = split_of(images, "train").names
+    names = split_of(images, "train").rows.names
     assert {"circle/ÜBER 鳥.PNG", "square/link.jpeg", "квадрат/ÜBER 鳥.PNG"} <= {*names}
     assert len(names) == 21
 

@@ -63,7 +63,7 @@ def test_it_is_read_once_and_again_where_it_changed(folder, store, monkeypatch):
 def test_images_that_stay_files_are_the_same(folder, store):
     decoded, files = store.make(recipe_of(folder)), store.make(recipe_of(folder, keep_files=True))
     assert decoded.fingerprint != files.fingerprint
-    for name in decoded.splits:
+    for name in decoded.roles:
         ours, theirs = decoded.split(name), files.split(name)
         assert isinstance(theirs.rows, ImageFiles)
         assert torch.equal(ours.images, theirs.images)

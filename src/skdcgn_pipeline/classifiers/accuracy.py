@@ -105,7 +105,7 @@ def measure_accuracy(
         split: The images.
         compute: Device and precision.
         class_names: Name of each class; the worst group is called by them.
-        groups: Groups of classes by the attribute that names them, see `image_set.ImageSet`.
+        groups: Groups of classes by the attribute that names them, see `stored.StoredImages`.
 
     Returns:
         Rows of `subset`, `accuracy` and `num_images`, and perhaps `group` and `calibration_error`.

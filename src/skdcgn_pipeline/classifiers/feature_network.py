@@ -19,7 +19,6 @@ from skdcgn_pipeline.classifiers.training import (
     open_classifier,
 )
 from skdcgn_pipeline.images.batches import draw_from_split
-from skdcgn_pipeline.images.image_set import splits_with_role
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.networks.weights_file import write_state
 from skdcgn_pipeline.parameters import ClassifierFit, ClassifierNetwork, GivenFeatures
@@ -65,7 +64,7 @@ def fit_feature_network(run: Run, images: StoredImages, settings: ClassifierFit)
 
     It learns from the training shapes with random colours, where there are such, so that it knows both.
     """
-    name = [*splits_with_role(images, "auxiliary"), "train"][0]
+    name = images.splits("auxiliary", "train")[0]
     recipe = ClassifierRecipe(
         {"images": images.fingerprint_of(name), "split": name},
         lambda: [class_lesson(draw_from_split(images.split(name), run.seed, "feature-network"), settings)],

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from skdcgn_pipeline.images.epochs import DrawBatch, EpochSampler
-from skdcgn_pipeline.images.image_set import ImagesInMemory, Split
+from skdcgn_pipeline.images.image_set import ImageFiles, ImagesInMemory, Split
 from skdcgn_pipeline.images.reading import crop_randomly
-from skdcgn_pipeline.images.stored import ImageFiles
 from skdcgn_pipeline.kernels.taking import take_decoded
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 from skdcgn_pipeline.runtime.seeding import numpy_generator

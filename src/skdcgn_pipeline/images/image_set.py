@@ -1,31 +1,25 @@
-"""Image sets: labelled images by split, whatever they come from."""
+"""Splits of image sets: labelled images, in memory or decoded from files when they are asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
+
+from skdcgn_pipeline.images.reading import crop_centre, crop_randomly, read_picture, to_bytes
+from skdcgn_pipeline.runtime.seeding import numpy_generator
+from skdcgn_pipeline.samples.encoding import decoding_threads
 
 # `train` may be biased. `validation` is from the training side, for every choice. `auxiliary` belongs to the training
 # side, too, and is neither trained on by classifiers nor reported. `test` is only reported.
 Role = Literal["train", "auxiliary", "validation", "test"]
 # By the attribute that has them as its values: the classes of each group, such as those of ImageNet-9.
 ClassGroups = Mapping[str, Sequence[Tensor]]
-
-
-class ImageRows(Protocol):
-    """Images by row, in memory or decoded when they are asked for."""
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        ...
-
-    def take(self, rows: Tensor) -> Tensor:
-        """Return the images of rows [B], uint8 [B, 3, S, S]; value v stands for v / 127.5 - 1."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -41,13 +35,70 @@ class ImagesInMemory:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, rows: Tensor) -> ImagesInMemory:
+        return ImagesInMemory(self.take(rows))
+
     def take(self, rows: Tensor) -> Tensor:
-        """Return the images of rows [B]."""
+        """Return the images of rows [B], uint8 [B, 3, S, S]; value v stands for v / 127.5 - 1."""
         return self.images.index_select(0, rows)
 
 
 @dataclass(frozen=True)
-class Split:
+class ImageFiles:
+    """Images of a split that are decoded when they are asked for.
+
+    Attributes:
+        root: The folder that names start from.
+        names: Path of each image below it.
+        image_size, resize: See `reading.crop_centre`.
+        mode: `RGB`, or `L` for masks.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    image_size: int = 0
+    resize: int | None = None
+    mode: str = "RGB"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, rows: Tensor) -> ImageFiles:
+        return replace(self, names=tuple(self.names[row] for row in rows.tolist()))
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Return the middle of the images of rows [B], uint8 [B, C, S, S].
+
+        Raises:
+            SettingError: Naming a file that cannot be read: it changed since it was checked.
+        """
+
+        def decode(row: int) -> Tensor:
+            picture = read_picture(self.root / self.names[row]).convert(self.mode)
+            return to_bytes(crop_centre(picture, self.image_size, self.resize))
+
+        with ThreadPoolExecutor(decoding_threads()) as threads:
+            return torch.stack([*threads.map(decode, rows.tolist())])
+
+    def take_crops(self, rows: Tensor, epochs: Tensor, seed: int, purpose: str) -> Tensor:
+        """Return random parts of the images of rows [B], perhaps mirrored, uint8 [B, 3, S, S].
+
+        Each depends on (seed, purpose, epoch, row) alone, not on what else is drawn.
+        """
+
+        def decode(row: int, epoch: int) -> Tensor:
+            generator = numpy_generator(seed, f"{purpose}-crop-{epoch}", row)
+            return to_bytes(crop_randomly(read_picture(self.root / self.names[row]), self.image_size, generator))
+
+        with ThreadPoolExecutor(decoding_threads()) as threads:
+            return torch.stack([*threads.map(decode, rows.tolist(), epochs.tolist())])
+
+
+RowsT = TypeVar("RowsT", ImagesInMemory, ImageFiles)
+
+
+@dataclass(frozen=True)
+class Split(Generic[RowsT]):
     """The images of one split, with what is known of each.
 
     Attributes:
@@ -64,22 +115,21 @@ class Split:
 
     name: str
     role: Role
-    rows: ImageRows
+    rows: RowsT
     labels: Tensor
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
     attribute_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    masks: ImageRows | None = None
+    masks: RowsT | None = None
     classes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: slice | Tensor) -> Split:
+    def __getitem__(self, rows: slice | Tensor) -> Split[RowsT]:
         numbers = torch.arange(len(self))[rows]
         attributes = {name: values[numbers] for name, values in self.attributes.items()}
-        masks = None if self.masks is None else ImagesInMemory(self.masks.take(numbers))
-        images = ImagesInMemory(self.rows.take(numbers))
-        return replace(self, rows=images, labels=self.labels[numbers], attributes=attributes, masks=masks)
+        masks = None if self.masks is None else self.masks[numbers]
+        return replace(self, rows=self.rows[numbers], labels=self.labels[numbers], attributes=attributes, masks=masks)
 
     @property
     def images(self) -> Tensor:
@@ -122,38 +172,8 @@ class Split:
         return f"{class_names[label]} on {names[background] if names else f'background {background}'}"
 
 
-class ImageSet(Protocol):
-    """Labelled images by split; everything behind it works for digits, folders and ImageNet alike.
-
-    Attributes:
-        name: What runs, cards and tables call it.
-        image_size: Height and width.
-        class_names: Name of each class, by number.
-        fingerprint: Hash of everything that the images depend on, for identities.
-        roles: Role by name of the split, in the order in which they are told.
-        class_groups: Groups of classes that attributes name instead of a class.
-    """
-
-    name: str
-    image_size: int
-    class_names: tuple[str, ...]
-    fingerprint: str
-    roles: Mapping[str, Role]
-    class_groups: ClassGroups
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
-
-    def split(self, name: str) -> Split:
-        """Read one split."""
-        ...
-
-
-def splits_with_role(images: ImageSet, role: Role) -> list[str]:
-    """Return the names of the splits of a role."""
-    return [name for name, given in images.roles.items() if given == role]
+# Images that are kept as files.
+FileSplit = Split[ImageFiles]
 
 
 def spread_rows(split: Split, num_rows: int) -> Tensor:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from skdcgn_pipeline.images.assets import require_assets
-from skdcgn_pipeline.images.image_set import ClassGroups
-from skdcgn_pipeline.images.listing import ListedImages, ListedSplit, files_in_classes, folders_in, labelled
+from skdcgn_pipeline.images.image_set import ClassGroups, FileSplit
+from skdcgn_pipeline.images.listing import ListedImages, files_in_classes, folders_in, labelled
 from skdcgn_pipeline.runtime.errors import SettingError, nearest
 
 WNIDS_FILE = "imagenet/imagenet_wnids_sorted.json"
@@ -150,7 +150,7 @@ def check_wordnet_names(root: Path | str, wnids: tuple[str, ...], setting: str) 
 
 def list_wordnet(
     root: Path | str, wnids: tuple[str, ...], setting: str = "image folder", complete: bool = False
-) -> ListedSplit:
+) -> FileSplit:
     """List a folder whose class folders are named by WordNet ids; all of them must be there where it is `complete`.
 
     Raises:
@@ -166,10 +166,10 @@ def list_wordnet(
             f"none of {len(missing)} classes in {root}, the first '{missing[0]}'",
             "Complete the folder.",
         )
-    return labelled(Path(root), files, {wnid: index for index, wnid in enumerate(wnids)}, setting)
+    return labelled(Path(root), files, {wnid: index for index, wnid in enumerate(wnids)})
 
 
-def list_in9(root: Path | str, names: tuple[str, ...], setting: str = "ImageNet-9 folder") -> ListedSplit:
+def list_in9(root: Path | str, names: tuple[str, ...], setting: str = "ImageNet-9 folder") -> FileSplit:
     """List a folder of ImageNet-9, such as `mixed_same`: class folders `00_dog` to `08_fish`, or `val` with them.
 
     Returns:
@@ -190,7 +190,7 @@ def list_in9(root: Path | str, names: tuple[str, ...], setting: str = "ImageNet-
             known = ", ".join(f"{index:02}_{name}" for index, name in enumerate(names))
             raise SettingError(setting, f"class folders {known}", f"'{folder}' in {root}", "Give an ImageNet-9 folder.")
         class_of[folder] = number
-    split = labelled(root, files, class_of, setting)
+    split = labelled(root, files, class_of)
     unknown = torch.full_like(split.labels, -1)
     return replace(split, labels=unknown, attributes={"in9": split.labels}, attribute_names={"in9": names})
 
@@ -213,7 +213,7 @@ def parse_cue_conflict_name(name: str, categories: Iterable[str], setting: str =
     return [known.index(category) for category in match.groups()]
 
 
-def list_cue_conflict(root: Path | str, categories: Iterable[str], setting: str = "cue-conflict folder") -> ListedSplit:
+def list_cue_conflict(root: Path | str, categories: Iterable[str], setting: str = "cue-conflict folder") -> FileSplit:
     """List cue-conflict images: a folder per category of shape with files such as `cat7-bottle2.png`.
 
     Returns:
@@ -224,9 +224,9 @@ def list_cue_conflict(root: Path | str, categories: Iterable[str], setting: str 
     """
     known = tuple(categories)
     files = files_in_classes(Path(root), setting)
-    split = labelled(Path(root), files, dict.fromkeys(files, -1), setting)
-    indices = [parse_cue_conflict_name(Path(name).name, known, setting) for name in split.names]
-    for name, (category, _) in zip(split.names, indices, strict=True):
+    split = labelled(Path(root), files, dict.fromkeys(files, -1))
+    indices = [parse_cue_conflict_name(Path(name).name, known, setting) for name in split.rows.names]
+    for name, (category, _) in zip(split.rows.names, indices, strict=True):
         if known[category] != name.partition("/")[0]:
             remedy = "Put it where it belongs."
             raise SettingError(setting, "images in the folder of their shape", f"'{name}'", remedy)

@@ -20,9 +20,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 from PIL import Image
-from torch import Tensor
 
-from skdcgn_pipeline.images.image_set import ClassGroups, Role
+from skdcgn_pipeline.images.image_set import ClassGroups, FileSplit, ImageFiles, Split
 from skdcgn_pipeline.runtime.errors import SettingError, nearest
 from skdcgn_pipeline.runtime.seeding import numpy_generator
 
@@ -41,81 +40,44 @@ REMEDY = "See 'Your own images' in docs/stages/prepare.md."
 
 
 @dataclass(frozen=True)
-class ListedSplit:
-    """Images of a split, in the order of their names.
-
-    Attributes:
-        name, role: As in `image_set.Split`.
-        root: The folder that names start from.
-        names: Path of each image below it.
-        labels: [N] class of each image, -1 for none.
-        attributes, attribute_names: As in `image_set.Split`.
-        masks: Path of each image's mask; None where there are none.
-        classes: As in `image_set.Split`.
-        setting: What errors call the folder.
-    """
-
-    name: str
-    role: Role
-    root: Path
-    names: tuple[str, ...]
-    labels: Tensor
-    attributes: Mapping[str, Tensor] = field(default_factory=dict)
-    attribute_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    masks: tuple[str, ...] | None = None
-    classes: Tensor | None = None
-    setting: str = "images.folder"
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of names, labels, attributes and content; of more than 1 GiB of files, of their sizes."""
-        names = (*self.names, *(self.masks or ()))
-        paths = [self.root / name for name in names]
-        sizes = [_size_of(path) for path in paths]
-        known = {key: values.tolist() for key, values in self.attributes.items()}
-        facts = (self.name, self.role, self.labels.tolist(), known, dict(self.attribute_names), names, sizes)
-        digest = hashlib.sha256(repr(facts).encode())
-        if sum(sizes) <= HASHED_BYTES:
-            for path, size in zip(paths, sizes, strict=True):
-                digest.update(path.read_bytes() if size else b"")
-        return digest.hexdigest()
-
-    def take(self, rows: Sequence[int]) -> ListedSplit:
-        """Return some of its images."""
-        numbers = torch.tensor(rows, dtype=torch.long)
-        return replace(
-            self,
-            names=tuple(self.names[row] for row in rows),
-            labels=self.labels[numbers],
-            attributes={name: values[numbers] for name, values in self.attributes.items()},
-            masks=None if self.masks is None else tuple(self.masks[row] for row in rows),
-        )
-
-
-@dataclass(frozen=True)
 class ListedImages:
     """An image set that is not read yet.
 
     Attributes:
-        name, class_names: As in `image_set.ImageSet`.
-        splits: In the order in which they are told.
-        class_groups: As in `image_set.ImageSet`.
+        name, class_names: As in `stored.StoredImages`.
+        splits: In the order in which they are told; of their files' sizes nothing is said.
+        class_groups: As in `stored.StoredImages`.
     """
 
     name: str
     class_names: tuple[str, ...]
-    splits: tuple[ListedSplit, ...]
+    splits: tuple[FileSplit, ...]
     class_groups: ClassGroups = field(default_factory=dict)
 
     @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """By split, SHA-256 of names, labels, attributes and content; of more than 1 GiB of files, of their sizes."""
+        return {split.name: _fingerprint_of(split) for split in self.splits}
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of the class names, and of all splits."""
-        parts = [split.fingerprint for split in self.splits]
+        parts = [*self.fingerprints.values()]
         parts += [f"{name}: {[classes.tolist() for classes in groups]}" for name, groups in self.class_groups.items()]
         return hashlib.sha256(repr((self.class_names, parts)).encode()).hexdigest()
+
+
+def _fingerprint_of(split: FileSplit) -> str:
+    names = (*split.rows.names, *(split.masks.names if split.masks else ()))
+    paths = [split.rows.root / name for name in names]
+    sizes = [_size_of(path) for path in paths]
+    known = {key: values.tolist() for key, values in split.attributes.items()}
+    facts = (split.name, split.role, split.labels.tolist(), known, dict(split.attribute_names), names, sizes)
+    digest = hashlib.sha256(repr(facts).encode())
+    if sum(sizes) <= HASHED_BYTES:
+        for path, size in zip(paths, sizes, strict=True):
+            digest.update(path.read_bytes() if size else b"")
+    return digest.hexdigest()
 
 
 def _size_of(path: Path) -> int:
@@ -179,13 +141,11 @@ def files_in_classes(root: Path, setting: str) -> dict[str, list[str]]:
     return files
 
 
-def labelled(
-    root: Path, files: Mapping[str, Sequence[str]], class_of: Mapping[str, int], setting: str = "images.folder"
-) -> ListedSplit:
+def labelled(root: Path, files: Mapping[str, Sequence[str]], class_of: Mapping[str, int]) -> FileSplit:
     """Return files by class as a test split."""
     rows = [(name, class_of[folder]) for folder, names in files.items() for name in names]
     names, labels = zip(*rows, strict=True)
-    return ListedSplit(root.name, "test", root, names, torch.tensor(labels), setting=setting)
+    return Split(root.name, "test", ImageFiles(root, names), torch.tensor(labels))
 
 
 def list_folder(
@@ -239,7 +199,7 @@ def list_folder(
 
 def _list_split(
     name: str, root: Path, files: Mapping[str, Sequence[str]], classes: Sequence[str], setting: str
-) -> ListedSplit:
+) -> FileSplit:
     if empty := [label for label, names in files.items() if not names]:
         logger.warning("%s: class folders without an image are left out: %s", root, some_of(empty))
     filled = {label: names for label, names in files.items() if names}
@@ -247,20 +207,21 @@ def _list_split(
         if label not in classes:
             wanted = f"a class of '{TRAIN}'"
             raise SettingError(setting, wanted, f"the folder '{label}' in {root}", nearest(label, classes))
-    split = labelled(root, filled, {label: number for number, label in enumerate(classes)}, setting)
+    split = labelled(root, filled, {label: number for number, label in enumerate(classes)})
     if name == TRAIN:
         return replace(split, role="train")
     return replace(split, name=VALIDATION, role="validation") if name in VALIDATION_NAMES else split
 
 
-def _with_validation(splits: Sequence[ListedSplit], fraction: float, seed: int) -> list[ListedSplit]:
+def _with_validation(splits: Sequence[FileSplit], fraction: float, seed: int) -> list[FileSplit]:
     """Return splits with a seeded part of `train` for choices."""
     (train,) = [split for split in splits if split.role == "train"]
     order = numpy_generator(seed, "validation-split").permutation(len(train))
     number = max(1, round(fraction * len(order)))
-    validation = replace(train.take(sorted(order[:number].tolist())), name=VALIDATION, role="validation")
+    chosen, others = (torch.from_numpy(part).sort().values for part in (order[:number], order[number:]))
+    validation = replace(train[chosen], name=VALIDATION, role="validation")
     rest = [split for split in splits if split.role != "train"]
-    return [train.take(sorted(order[number:].tolist())), validation, *rest]
+    return [train[others], validation, *rest]
 
 
 # --- tables of attributes ------------------------------------------------------------------------
@@ -302,21 +263,22 @@ def _find_masks(folder: Path, root: Path, table: pd.DataFrame) -> dict[str, Path
 
 
 def _with_attributes(
-    splits: Sequence[ListedSplit],
+    splits: Sequence[FileSplit],
     tables: Mapping[str, pd.DataFrame],
     masks: Mapping[str, Mapping[str, Path]],
-) -> list[ListedSplit]:
+) -> list[FileSplit]:
     """Return splits with what their tables tell, numbered the same way in all of them."""
     columns = {}
     for split in splits:
-        table = tables[split.root.name].drop(columns=MASK_FILE_NAME, errors="ignore")
-        names = [_normal(name) for name in split.names]
+        root = split.rows.root
+        table = tables[root.name].drop(columns=MASK_FILE_NAME, errors="ignore")
+        names = [_normal(name) for name in split.rows.names]
         if missing := sorted(set(table.index) - set(names)):
             got = f"{len(missing)} that are not there: {some_of(missing)}"
-            raise SettingError(str(split.root / METADATA), "rows of images of the split", got, "Correct the table.")
+            raise SettingError(str(root / METADATA), "rows of images of the split", got, "Correct the table.")
         if len(table) and len(table) < len(names):
             number = len(names) - len(table)
-            logger.warning("%s: %d images have no row; nothing else is known of them", split.root / METADATA, number)
+            logger.warning("%s: %d images have no row; nothing else is known of them", root / METADATA, number)
         columns[split.name] = table.reindex(names, fill_value="")
     numbers: dict[str, dict[str, int]] = {}  # of each value of a column: its own, where all are numbers from 0 on
     named: dict[str, tuple[str, ...]] = {}
@@ -329,18 +291,19 @@ def _with_attributes(
             named[column] = tuple(values)
     result = []
     for split in splits:
-        table, of_split = columns[split.name], masks[split.root.name]
+        root = split.rows.root
+        table, of_split = columns[split.name], masks[root.name]
         known = [str(column) for column in table]
-        paths = [of_split.get(_normal(name)) for name in split.names]
-        complete = bool(of_split) and None not in paths
-        if of_split and not complete:
-            logger.warning("%s: %d images have no mask; none is used", split.root, paths.count(None))
+        paths = [of_split.get(_normal(name)) for name in split.rows.names]
+        files = ImageFiles(root, tuple(os.path.relpath(path, root) for path in paths if path), mode="L")
+        if of_split and None in paths:
+            logger.warning("%s: %d images have no mask; none is used", root, paths.count(None))
         result.append(
             replace(
                 split,
                 attributes={c: torch.tensor([numbers[c].get(value, -1) for value in table[c]]) for c in known},
                 attribute_names={c: named[c] for c in known if c in named},
-                masks=tuple(os.path.relpath(path, split.root) for path in paths if path) if complete else None,
+                masks=files if of_split and None not in paths else None,
             )
         )
     return result

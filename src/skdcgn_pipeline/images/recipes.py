@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -17,11 +16,11 @@ from skdcgn_pipeline.artifacts.store import ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.images.assets import names_below, require_assets
 from skdcgn_pipeline.images.bias import apply_bias
 from skdcgn_pipeline.images.grey import CLASS_NAMES, IMAGE_SIZE, SOURCES, GreyImages, read_grey_images, source_files
-from skdcgn_pipeline.images.image_set import ImageRows, ImagesInMemory, Role, Split
+from skdcgn_pipeline.images.image_set import FileSplit, ImagesInMemory, Role, Split
 from skdcgn_pipeline.images.imagenet import check_imagenet, list_imagenet, read_tables
-from skdcgn_pipeline.images.listing import ListedImages, ListedSplit, list_folder, logger, some_of
+from skdcgn_pipeline.images.listing import ListedImages, list_folder, logger, some_of
 from skdcgn_pipeline.images.reading import PICTURE_ERRORS, crop_centre, describe_fault, open_rgb, to_bytes
-from skdcgn_pipeline.images.stored import ImageFiles, StoredImages, has_split, write_card, write_split
+from skdcgn_pipeline.images.stored import StoredImages, has_split, write_card, write_split
 from skdcgn_pipeline.parameters import Images, Prepare
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
@@ -147,7 +146,7 @@ class FolderImagesRecipe(Recipe[StoredImages]):
             "image_size": self.image_size,
             "resize": self.resize,
             "skip_unreadable": self.skip_unreadable,
-            "roots": None if self.decoded else [str(split.root) for split in self.listing.splits],
+            "roots": None if self.decoded else [str(split.rows.root) for split in self.listing.splits],
         }
 
     def build(self, writer: ArtifactWriter) -> None:
@@ -157,17 +156,17 @@ class FolderImagesRecipe(Recipe[StoredImages]):
             SettingError: If there are unreadable images that may not be left out, or none is left of a split.
             InterruptedRunError: If a stop was requested; whole splits are kept.
         """
-        for split in self.listing.splits:
+        listing = self.listing
+        for split in listing.splits:
             if not has_split(writer, split.name):
                 images = self._read(split)
-                write_split(writer, images, split.fingerprint, len(split) - len(images))
-        roles = {split.name: split.role for split in self.listing.splits}
-        listing = self.listing
+                write_split(writer, images, listing.fingerprints[split.name], len(split) - len(images))
+        roles = {split.name: split.role for split in listing.splits}
         write_card(writer, listing.name, self.image_size, listing.class_names, roles, listing.class_groups)
 
-    def _read(self, split: ListedSplit) -> Split:
+    def _read(self, split: FileSplit) -> Split:
         """Return a split without its unreadable images."""
-        progress = Progress(f"reading {split.root.name}", len(split), "images")
+        progress = Progress(f"reading {split.rows.root.name}", len(split), "images")
         decoded: list[tuple[Tensor, ...]] = []
         faults: dict[int, str] = {}
         with ThreadPoolExecutor(decoding_threads()) as threads:
@@ -183,27 +182,23 @@ class FolderImagesRecipe(Recipe[StoredImages]):
                     progress.interrupt()
         progress.finish()
         self._refuse(split, faults)
-        left = split.take([row for row in range(len(split)) if row not in faults]) if faults else split
-        images, masks = self._files(left, left.names, "RGB"), self._files(left, left.masks, "L")
+        split = split[torch.tensor([row for row in range(len(split)) if row not in faults])]
+        rows: list[Any]
         if self.decoded:
-            images, *others = (ImagesInMemory(torch.stack(pictures)) for pictures in zip(*decoded, strict=True))
-            masks = others[0] if others else None
-        assert images is not None
-        known = left.labels, left.attributes, left.attribute_names
-        return Split(left.name, left.role, images, *known, masks, left.classes)
+            rows = [ImagesInMemory(torch.stack(pictures)) for pictures in zip(*decoded, strict=True)]
+        else:
+            root = split.rows.root.resolve()
+            files = [split.rows, *([] if split.masks is None else [split.masks])]
+            rows = [replace(each, root=root, image_size=self.image_size, resize=self.resize) for each in files]
+        return replace(split, rows=rows[0], masks=rows[1] if rows[1:] else None)
 
-    def _files(self, split: ListedSplit, names: Sequence[str] | None, mode: str) -> ImageRows | None:
-        if names is None:
-            return None
-        return ImageFiles(split.root.resolve(), tuple(names), self.image_size, self.resize, mode)
-
-    def _decode(self, split: ListedSplit, row: int) -> tuple[Tensor, ...] | str:
+    def _decode(self, split: FileSplit, row: int) -> tuple[Tensor, ...] | str:
         """Return the middle of an image and of its mask, if it has one, or why they cannot be read."""
-        path = split.root / split.names[row]
+        path = split.rows.root / split.rows.names[row]
         try:
             pictures = [open_rgb(path)]
             if split.masks is not None:
-                path = split.root / split.masks[row]
+                path = split.masks.root / split.masks.names[row]
                 pictures.append(open_rgb(path).convert("L"))
         except PICTURE_ERRORS as error:
             return describe_fault(error, path)
@@ -214,16 +209,16 @@ class FolderImagesRecipe(Recipe[StoredImages]):
             return ()
         return tuple(to_bytes(crop_centre(picture, self.image_size, self.resize)) for picture in pictures)
 
-    def _refuse(self, split: ListedSplit, faults: dict[int, str]) -> None:
+    def _refuse(self, split: FileSplit, faults: dict[int, str]) -> None:
         """Refuse images that may not be left out, or where nothing else is left; warn of others."""
-        shown = some_of([f"{split.names[row]} ({fault})" for row, fault in faults.items()])
-        where = f"of {len(split)} in {split.root}"
+        shown = some_of([f"{split.rows.names[row]} ({fault})" for row, fault in faults.items()])
+        where = f"of {len(split)} in {split.rows.root}"
         if faults and not self.skip_unreadable:
             remedy = "Replace them, or leave them out with `skip_unreadable`."
-            raise SettingError(split.setting, "readable images", f"{len(faults)} ({shown}) {where}", remedy)
+            raise SettingError("images", "readable images", f"{len(faults)} ({shown}) {where}", remedy)
         if len(faults) == len(split):
             got = f"none {where} ({shown})"
-            raise SettingError(split.setting, "at least one usable image", got, "Give a sound folder.")
+            raise SettingError("images", "at least one usable image", got, "Give a sound folder.")
         if faults:
             logger.warning("%s: %d unreadable images are left out: %s %s", split.name, len(faults), shown, where)
 

@@ -1,10 +1,8 @@
-"""Stored image sets: built once, read back by split, decoded from their files where they are large."""
+"""Image sets: built once, read back by split, decoded from their files where they are large."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,69 +13,24 @@ import torch
 from torch import Tensor
 
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, identity_of
-from skdcgn_pipeline.images.image_set import ClassGroups, ImageRows, ImagesInMemory, Role, Split, splits_with_role
-from skdcgn_pipeline.images.reading import crop_centre, crop_randomly, read_picture, to_bytes
-from skdcgn_pipeline.runtime.seeding import numpy_generator
+from skdcgn_pipeline.images.image_set import ClassGroups, ImageFiles, ImagesInMemory, Role, Split
 from skdcgn_pipeline.samples.columns import read_columns, write_columns
-from skdcgn_pipeline.samples.encoding import decoding_threads
 
 CARD, SPLIT_CARD, ROWS = "images.json", "split.json", "rows.parquet"
 ATTRIBUTE = "attribute/"  # before the names of columns with attributes
 
 
-@dataclass(frozen=True)
-class ImageFiles:
-    """Images of a split that are decoded when they are asked for.
-
-    Attributes:
-        root: The folder that names start from.
-        names: Path of each image below it.
-        image_size, resize: See `reading.crop_centre`.
-        mode: `RGB`, or `L` for masks.
-    """
-
-    root: Path
-    names: tuple[str, ...]
-    image_size: int
-    resize: int | None
-    mode: str = "RGB"
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def take(self, rows: Tensor) -> Tensor:
-        """Return the middle of the images of rows [B], uint8 [B, C, S, S].
-
-        Raises:
-            SettingError: Naming a file that cannot be read: it changed since it was checked.
-        """
-
-        def decode(row: int) -> Tensor:
-            picture = read_picture(self.root / self.names[row]).convert(self.mode)
-            return to_bytes(crop_centre(picture, self.image_size, self.resize))
-
-        with ThreadPoolExecutor(decoding_threads()) as threads:
-            return torch.stack([*threads.map(decode, rows.tolist())])
-
-    def take_crops(self, rows: Tensor, epochs: Tensor, seed: int, purpose: str) -> Tensor:
-        """Return random parts of the images of rows [B], perhaps mirrored, uint8 [B, 3, S, S].
-
-        Each depends on (seed, purpose, epoch, row) alone, not on what else is drawn.
-        """
-
-        def decode(row: int, epoch: int) -> Tensor:
-            generator = numpy_generator(seed, f"{purpose}-crop-{epoch}", row)
-            return to_bytes(crop_randomly(read_picture(self.root / self.names[row]), self.image_size, generator))
-
-        with ThreadPoolExecutor(decoding_threads()) as threads:
-            return torch.stack([*threads.map(decode, rows.tolist(), epochs.tolist())])
-
-
 class StoredImages:
-    """An image set in an artifact; fulfils `image_set.ImageSet`.
+    """Labelled images by split; everything behind it works for digits, folders and ImageNet alike.
 
     Attributes:
-        artifact: Where it is stored.
+        artifact: Where they are stored.
+        fingerprint: Hash of everything that the images depend on, for identities.
+        name: What runs, cards and tables call them.
+        image_size: Height and width.
+        class_names: Name of each class, by number.
+        roles: Role by name of the split, in the order in which they are told.
+        class_groups: Groups of classes that attributes name instead of a class.
     """
 
     def __init__(self, artifact: Artifact) -> None:
@@ -98,15 +51,14 @@ class StoredImages:
         """Number of classes."""
         return len(self.class_names)
 
-    @property
-    def splits(self) -> list[str]:
-        """Names of all splits."""
-        return list(self.roles)
+    def splits(self, *roles: Role) -> list[str]:
+        """Return the names of the splits of some roles."""
+        return [name for role in roles for name, given in self.roles.items() if given == role]
 
     @property
     def reported_splits(self) -> list[str]:
         """Names of the splits that classifiers are measured on."""
-        return splits_with_role(self, "validation") + splits_with_role(self, "test")
+        return self.splits("validation", "test")
 
     def fingerprint_of(self, name: str) -> str:
         """Return the hash of everything that the images of one split depend on, whatever the others are."""
@@ -149,7 +101,7 @@ class StoredImages:
         """
         card = self._card(name)
         values = self._columns(name, card, card["columns"])
-        rows: dict[str, ImageRows] = {}
+        rows: dict[str, Any] = {}
         for key, mode in (("images", "RGB"), ("masks", "L")):
             if key in values:
                 rows[key] = ImagesInMemory(values[key])

@@ -18,7 +18,6 @@ from skdcgn_pipeline.classifiers.training import identity_of_network
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
 from skdcgn_pipeline.images.batches import draw_from_images, draw_from_split
 from skdcgn_pipeline.images.epochs import DrawBatch
-from skdcgn_pipeline.images.image_set import splits_with_role
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.metrics.cost import count_parameters
 from skdcgn_pipeline.metrics.pairs import measure_likeness
@@ -107,8 +106,7 @@ class Workplace:
         settings = Classify(network=surroundings.network, fit=self.fit)
         self.classification = Classification(surroundings.run, images, settings)
         # Choices are made on validation splits; of tests, the first is told.
-        roles = {role: splits_with_role(images, role) for role in ("validation", "test")}
-        self.splits = {role: names[0] for role, names in roles.items() if names}
+        self.splits = {role: images.splits(role)[0] for role in ("validation", "test") if images.splits(role)}
         self.heldout = SampleShards(opened["heldout_samples"])
         self.samples = {
             "teacher": SampleShards(opened["teacher_samples"]),

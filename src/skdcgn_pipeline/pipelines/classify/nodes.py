@@ -10,7 +10,6 @@ from skdcgn_pipeline.classifiers.accuracy import summarise_accuracy
 from skdcgn_pipeline.classifiers.attention import grad_cam
 from skdcgn_pipeline.classifiers.classification import Classification, TrainingSet
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
-from skdcgn_pipeline.images.image_set import splits_with_role
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import Classify, Compose, Composition, Report
 from skdcgn_pipeline.reporting.pictures import draw_accuracy_chart, draw_attention, draw_confusions, pick_examples
@@ -51,7 +50,7 @@ def look_into_classifiers(
     """Count what the trained classifiers confuse and draw where they look, on the first test split."""
     classification = Classification(run, images, classify)
     sets, _ = compared_sets(classification, compose, class_lists, STUDENTS, *generated)
-    split = splits_with_role(images, "test")[0]
+    split = images.splits("test")[0]
     confusion = classification.confusions(sets, split)
     counts = confusion.filter(like="predicted_")
     matrices = {str(name): rows.to_numpy() for name, rows in counts.groupby(confusion["trained_on"], sort=False)}

@@ -6,7 +6,7 @@ import pandas as pd
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.classifiers import feature_network
 from skdcgn_pipeline.classifiers.feature_network import FeatureNetwork, GivenNetworkRecipe
-from skdcgn_pipeline.images.image_set import splits_with_role, spread_rows
+from skdcgn_pipeline.images.image_set import spread_rows
 from skdcgn_pipeline.images.recipes import image_set_recipe
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import Images, Prepare, Report
@@ -29,7 +29,6 @@ def fit_feature_network(run: Run, images: StoredImages | None, prepare: Prepare)
 
 def show_images(images: StoredImages, report: Report) -> np.ndarray:
     """Draw some images of the training and the test splits."""
-    names = splits_with_role(images, "train") + splits_with_role(images, "test")
-    splits = {name: images.split(name) for name in names}
+    splits = {name: images.split(name) for name in images.splits("train", "test")}
     examples = {name: split.rows.take(spread_rows(split, report.num_examples)) for name, split in splits.items()}
     return draw_biased_sheet(examples, report.num_examples)

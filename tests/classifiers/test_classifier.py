@@ -6,9 +6,8 @@ import copy
 
 import pytest
 import torch
-from torch.nn import functional as F
 
-from skdcgn_pipeline.classifiers.classifier import DigitClassifier, max_pool
+from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 
 
 def test_logits_come_from_the_pooled_features():
@@ -56,20 +55,3 @@ def test_folding_the_norm_into_the_convolution_changes_no_value_and_no_gradient(
         torch.testing.assert_close(parameter.grad, other.grad, msg=name)
     torch.testing.assert_close(classifier.trunk[0].running_mean, plain.trunk[0].running_mean)
     torch.testing.assert_close(classifier.trunk[0].running_var, plain.trunk[0].running_var)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("size", [(3, 3), (28, 28), (9, 14)])
-def test_the_max_pool_is_torchs_to_the_bit_in_value_and_gradient(size, layout, dtype):
-    images = torch.randn(5, 4, *size, generator=torch.manual_seed(0)).to(dtype)
-    # Many windows have several largest values: the first of them takes the gradient.
-    images = images.clamp(min=0.5).to(memory_format=layout)
-    mine, plain = images.clone().requires_grad_(), images.clone().requires_grad_()
-    pooled, expected = max_pool(mine), F.max_pool2d(plain, 3, 2)
-    assert torch.equal(pooled, expected)
-    direction = torch.randn(expected.shape, generator=torch.manual_seed(1)).to(dtype)
-    pooled.backward(direction)
-    expected.backward(direction)
-    assert torch.equal(mine.grad, plain.grad)
-    assert torch.equal(max_pool(images), expected)

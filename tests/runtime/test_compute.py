@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from skdcgn_pipeline.parameters import Compute
-from skdcgn_pipeline.runtime.compute import autocast, choose_device, memory_format, place
+from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
 from skdcgn_pipeline.runtime.errors import SettingError
 
 
@@ -50,8 +50,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_weights():
 def test_a_network_is_placed_with_its_layout_and_values():
     convolution = nn.Conv2d(3, 4, 3)
     before = convolution.weight.clone()
-    layout = memory_format(Compute(device="cpu", precision="bf16"))
-    assert place(convolution, "cpu", layout) is convolution
+    assert place(convolution, "cpu", torch.channels_last) is convolution
     assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(convolution.weight, before)
 

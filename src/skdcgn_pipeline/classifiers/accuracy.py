@@ -31,7 +31,7 @@ from skdcgn_pipeline.classifiers.torchvision_classifier import ALL_HEADS, HEADS,
 from skdcgn_pipeline.images.batches import batches_in_order
 from skdcgn_pipeline.images.image_set import ClassGroups, Split
 from skdcgn_pipeline.parameters import Compute
-from skdcgn_pipeline.runtime.compute import autocast, choose_device, memory_format, place
+from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
@@ -66,8 +66,8 @@ def predict_logits(
         batches: Images [B, 3, H, W] in [-1, 1], and labels, which are handed on.
         compute: Device and precision.
     """
-    device, layout = choose_device(compute.device), memory_format(compute)
-    classifier = place(classifier, device, layout).eval()
+    device = choose_device(compute.device)
+    classifier = place(classifier, device, torch.channels_last).eval()
     for images, labels in batches:
         with autocast(compute, device):
             logits = classifier(images.to(device, non_blocking=True))

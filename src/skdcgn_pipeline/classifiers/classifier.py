@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,43 +10,6 @@ from skdcgn_pipeline import kernels
 from skdcgn_pipeline.kernels.pooled_convolution import POOL_SIZE, POOL_STRIDE, convolve_and_pool, standardise
 
 INITIALISATION = "kaiming_normal"
-
-
-class _MaxPool(torch.autograd.Function):
-    """Torch's max pooling of contiguous images, looking for the largest values in channels last."""
-
-    @staticmethod
-    def forward(context: Any, images: Tensor) -> Tensor:
-        """Return the largest values [N, C, h, w] and remember where they were."""
-        channels_last = images.contiguous(memory_format=torch.channels_last)
-        largest, places = F.max_pool2d(channels_last, POOL_SIZE, POOL_STRIDE, return_indices=True)
-        context.save_for_backward(images, places.contiguous())
-        return largest.contiguous()
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Tensor:
-        """Return the gradient of the images."""
-        images, places = context.saved_tensors
-        size, stride, padding, dilation = [POOL_SIZE] * 2, [POOL_STRIDE] * 2, [0, 0], [1, 1]
-        return torch.ops.aten.max_pool2d_with_indices_backward(
-            gradients[0].contiguous(), images, size, stride, padding, dilation, False, places
-        )
-
-
-def max_pool(images: Tensor) -> Tensor:
-    """Return `torch.nn.functional.max_pool2d(images, 3, 2)`, the same bits in value and gradient.
-
-    On a CPU torch takes several times as long for contiguous images as for channels last, and as long
-    without gradients, where nobody asks for the places of the largest values.
-
-    Args:
-        images: [N, C, H, W] with at least 3 x 3 pixels.
-    """
-    if images.device.type != "cpu" or not images.is_contiguous():
-        return F.max_pool2d(images, POOL_SIZE, POOL_STRIDE)
-    if torch.is_grad_enabled() and images.requires_grad:
-        return _MaxPool.apply(images)
-    return _largest_of_three(_largest_of_three(images, 2), 3)
 
 
 def average(images: Tensor) -> Tensor:
@@ -60,16 +21,6 @@ def average(images: Tensor) -> Tensor:
     if images.is_contiguous() or not images.is_contiguous(memory_format=torch.channels_last):
         return F.adaptive_avg_pool2d(images, 1)
     return images.permute(0, 2, 3, 1).mean((1, 2))[:, :, None, None]
-
-
-def _largest_of_three(images: Tensor, dim: int) -> Tensor:
-    """Return the largest of each three neighbours, two apart, along a dimension."""
-    length = (images.shape[dim] - POOL_SIZE) // POOL_STRIDE + 1
-    end = POOL_STRIDE * (length - 1) + 1
-    first, second, third = (
-        images[(slice(None),) * dim + (slice(start, start + end, POOL_STRIDE),)] for start in range(POOL_SIZE)
-    )
-    return torch.maximum(torch.maximum(first, second), third)
 
 
 class DigitClassifier(nn.Module):
@@ -135,12 +86,12 @@ class DigitClassifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return the pooled features [N, 64] before the last layer."""
-        _, _, relu, _, *deeper = self.trunk
+        _, _, relu, pool, *deeper = self.trunk
         if self._trains_in_bfloat16(images):
             hidden = self._pooled_first_convolution(images)
         else:
             # The largest of rectified values is the rectified largest: fewer values to rectify.
-            hidden = relu(max_pool(self._first_convolution(images)))
+            hidden = relu(pool(self._first_convolution(images)))
         for layer in deeper:
             hidden = average(hidden) if isinstance(layer, nn.AdaptiveAvgPool2d) else layer(hidden)
         return hidden

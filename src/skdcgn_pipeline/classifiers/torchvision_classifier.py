@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from skdcgn_pipeline.networks.weights_file import first_line, read_state
+from skdcgn_pipeline.networks.weights_file import read_state
 from skdcgn_pipeline.parameters import ClassifierNetwork
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -156,7 +156,7 @@ class TorchvisionClassifier(nn.Module):
         if self.settings.weights is None:
             return self
         path, architecture, setting = Path(self.settings.weights), self.settings.architecture, f"{self.setting}.weights"
-        state = _read_state(path, setting)
+        state = read_state(path, setting=setting)[0]
         last = {name: state.pop(f"{self.head_name}.{name}", None) for name in ("weight", "bias")}
         remedy = f"Give torchvision's state dict of '{architecture}', or name the architecture that it is of."
         try:
@@ -175,16 +175,3 @@ class TorchvisionClassifier(nn.Module):
                 with torch.no_grad():
                     parameter.copy_(tensor)
         return self
-
-
-def _read_state(path: Path, setting: str) -> dict[str, Tensor]:
-    """Read the tensors of a file; its errors name the setting."""
-    try:
-        return dict(read_state(path)[0])
-    except SettingError as error:
-        raise SettingError(
-            setting,
-            "a file of plain tensors (safetensors or a state dict)",
-            f"{path}, which cannot be used ({first_line(error.__cause__ or error)}); nothing of it was executed",
-            "Correct the path, or get the file again.",
-        ) from error

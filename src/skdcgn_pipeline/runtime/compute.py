@@ -84,11 +84,6 @@ def autocast(compute: Compute, device: torch.device) -> AbstractContextManager:
     return nullcontext()
 
 
-def memory_format(compute: Compute) -> torch.memory_format:
-    """Return the layout of images: channels last pays where bf16 convolutions run."""
-    return torch.channels_last if compute.precision == "bf16" else torch.contiguous_format
-
-
 @cache
 def check_compiler(device: torch.device, compiler: str = COMPILER) -> None:
     """Refuse to compile where it cannot be done, by compiling next to nothing.

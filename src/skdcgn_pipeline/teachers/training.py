@@ -257,6 +257,7 @@ class TeacherRecipe(Recipe[Artifact]):
     """
 
     kind: ClassVar[str] = "teacher"
+    version: ClassVar[int] = 2
 
     images: StoredImages
     settings: TeacherFit

@@ -1,7 +1,8 @@
-"""Read tensors from a weights file; nothing in the file is executed."""
+"""Read and write tensors in a weights file; nothing in the file is executed."""
 
 from __future__ import annotations
 
+import json
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
@@ -13,6 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from skdcgn_pipeline.runtime.errors import SettingError
+
+METADATA = "__metadata__"  # as safetensors calls it
 
 
 def read_state(
@@ -72,9 +75,19 @@ def check_tensors(
 
 
 def write_state(network: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write the tensors of a network as safetensors, wherever it is and however they lie in memory."""
+    """Write the tensors of a network as safetensors, wherever it is and however they lie in memory.
+
+    The bytes depend on the content alone: the library would write metadata in another order in each process.
+    """
     state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
     save_file(state, path, None if metadata is None else dict(metadata))
+    with path.open("r+b") as file:
+        num_bytes = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(num_bytes))
+        if METADATA in header:
+            header[METADATA] = dict(sorted(header[METADATA].items()))
+            file.seek(8)
+            file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(num_bytes))
 
 
 def first_line(error: BaseException) -> str:

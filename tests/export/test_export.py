@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
+import skdcgn_pipeline
 from configuration import read_folder
 from skdcgn_pipeline import InvariantClassifier, StudentCGN, load_teacher
 from skdcgn_pipeline.artifacts.recipe import build_in
@@ -57,6 +59,14 @@ def test_an_export_holds_everything_that_is_promised(exported):
         "students.pt2",
     ]
     assert sorted(path.name for path in exported.iterdir()) == names
+
+
+def test_programs_do_not_say_where_they_were_traced(exported):
+    texts = [(exported / "students.onnx").read_bytes()]
+    with zipfile.ZipFile(exported / "students.pt2") as archive:
+        texts += [archive.read(name) for name in archive.namelist()]
+    folders = {Path(module.__file__).parents[1] for module in (skdcgn_pipeline, torch)}
+    assert not [str(folder) for folder in folders for text in texts if str(folder).encode() in text]
 
 
 def test_exported_students_are_the_released_ones(exported):

@@ -45,6 +45,7 @@ class ClassifierExport(Recipe[Artifact]):
 
     kind = "exported classifier"
     folder = "export"
+    version = 2  # programs no longer name the files that they were traced in
 
     def inputs(self) -> dict[str, Any]:
         """Return everything that the files depend on."""

@@ -41,7 +41,7 @@ def versions() -> dict[str, str]:
 
 
 def trace(network: nn.Module, example: Callable[[int], Sequence[Tensor]]) -> torch.export.ExportedProgram:
-    """Trace a network for any number of images.
+    """Trace a network for any number of images; the program does not say in which files it was traced.
 
     Args:
         network: In eval mode.
@@ -49,7 +49,10 @@ def trace(network: nn.Module, example: Callable[[int], Sequence[Tensor]]) -> tor
     """
     rows = torch.export.Dim("num_images", min=1)
     arguments = tuple(example(EXAMPLE_NUMBER))
-    return torch.export.export(network, arguments, dynamic_shapes=tuple({0: rows} for _ in arguments))
+    program = torch.export.export(network, arguments, dynamic_shapes=tuple({0: rows} for _ in arguments))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return program
 
 
 def save_program(program: torch.export.ExportedProgram, path: Path) -> None:

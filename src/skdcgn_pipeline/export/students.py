@@ -92,6 +92,7 @@ class StudentsExport(Recipe[Artifact]):
 
     kind = "exported students"
     folder = "export"
+    version = 2  # programs no longer name the files that they were traced in
 
     def inputs(self) -> dict[str, Any]:
         """Return everything that the files depend on."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from skdcgn_pipeline.networks.weights_file import read_state, write_state
 
-METADATA = {f"{letter}é\"\n": f"\u2028 {letter}" for letter in "zyxwvutsrqponmlkjihgfedcba"}
+METADATA = {f'{letter}é"\n': f"\u2028 {letter}" for letter in "zyxwvutsrqponmlkjihgfedcba"}
 
 
 def test_weights_and_metadata_come_back(tmp_path: Path) -> None:

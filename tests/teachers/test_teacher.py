@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import sys
 import textwrap
 import zipfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 from configuration import read_folder
 from skdcgn_pipeline.artifacts.store import sha256_of_file
 from skdcgn_pipeline.images.assets import published_teacher_name
+from skdcgn_pipeline.mechanisms import MechanismImages
 from skdcgn_pipeline.parameters import Teacher, TeacherFit
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.teachers.cgn import MnistCGN
@@ -366,6 +368,82 @@ def test_the_identity_of_a_factory_follows_its_source(module_of_teachers, tmp_pa
     monkeypatch.delitem(sys.modules, module_of_teachers)
     importlib.invalidate_caches()
     assert identify_teacher("custom", factory=factory) != first
+
+
+@pytest.mark.parametrize("held", ["gain = read()", "gain = torch.nn.Parameter(torch.tensor(read()))"])
+def test_the_identity_of_a_factory_follows_what_it_reads(tmp_path, monkeypatch, held):
+    """The weights that a factory loads may change while its source does not."""
+    (tmp_path / "reading_teacher.py").write_text(f"""
+import torch
+from pathlib import Path
+from skdcgn_pipeline import MechanismImages
+def read(): return float(Path({str(tmp_path / "gain.txt")!r}).read_text())
+class Make(torch.nn.Module):
+    noise_dim, num_classes, image_size = 4, 10, 8
+    def __init__(self):
+        super().__init__()
+        self.{held}
+        self.eval()
+    def render(self, noise, labels):
+        with torch.no_grad():
+            z = (self.gain * noise[:, :1]).tanh()[:, :, None, None]
+        return MechanismImages((z.expand(-1, 1, 8, 8) + 1) / 2, z.expand(-1, 3, 8, 8), -z.expand(-1, 3, 8, 8))
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "reading_teacher", raising=False)
+    identities = []
+    for gain in ("1.0", "1.0", "0.9"):
+        (tmp_path / "gain.txt").write_text(gain)
+        load_teacher("custom", factory="reading_teacher:Make")
+        identities.append(identify_teacher("custom", factory="reading_teacher:Make"))
+    assert identities[0] == identities[1] != identities[2]
+
+
+class Wrong(torch.nn.Module):
+    """A teacher whose images depend on a layer."""
+
+    noise_dim, num_classes, image_size = 4, 10, 8
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def render(self, noise, labels):
+        with torch.no_grad():
+            out = torch.tanh(self.layer(noise))[:, :1, None, None]
+        return MechanismImages((out.expand(-1, 1, 8, 8) + 1) / 2, out.expand(-1, 3, 8, 8), out.expand(-1, 3, 8, 8))
+
+
+class OverTheBatch(torch.nn.Module):
+    def forward(self, noise):
+        return noise - noise.mean(0)
+
+
+class Counting(torch.nn.Module):
+    calls = 0
+
+    def forward(self, noise):
+        self.calls += 1
+        return noise / self.calls
+
+
+class Noisy(torch.nn.Module):
+    def forward(self, noise):
+        return noise + torch.randn_like(noise)
+
+
+def test_a_teacher_in_training_mode_is_refused_unchanged():
+    teacher = Wrong(torch.nn.BatchNorm1d(4))
+    with pytest.raises(SettingError, match=r"eval mode.*training mode"):
+        check_teacher(teacher)
+    assert torch.equal(teacher.layer.running_mean, torch.zeros(4))
+    check_teacher(teacher.eval())
+
+
+@pytest.mark.parametrize("layer", [OverTheBatch(), Counting(), Noisy()])
+def test_a_teacher_whose_images_depend_on_more_than_noise_and_labels_is_refused(layer):
+    with pytest.raises(SettingError, match="depend on their noise and labels alone"):
+        check_teacher(Wrong(layer).eval())
 
 
 def test_settings_open_a_teacher_with_its_identity(module_of_teachers):

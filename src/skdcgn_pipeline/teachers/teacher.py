@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from skdcgn_pipeline.artifacts.store import canonical_json, sha256_of_file
+from skdcgn_pipeline.artifacts.store import canonical_json, identity_of, sha256_of_file
 from skdcgn_pipeline.images.assets import DEFAULT_ASSETS, published_teacher_name, require_assets
 from skdcgn_pipeline.images.assets import variant_of_published_teacher as published_variant
 from skdcgn_pipeline.mechanisms import (
@@ -33,8 +33,11 @@ from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.imagenet_cgn import DEFAULT_TRUNCATION, Weights, files_of_parts, load_imagenet_cgn
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 TEACHERS = ("mnist_cgn", "digits_cgn", "imagenet_cgn", "custom")
+RENDERED_AGAIN = 1e-3  # by how much a pixel in [-1, 1] may differ in another batch
+NUM_FINGERPRINTED = 8
 SHIPPED_DIGITS_TEACHER = Path(__file__).parents[1] / "released" / "cgn_digits_double_colored.safetensors"
 
 
@@ -206,7 +209,8 @@ def check_teacher(teacher: Any) -> None:
     """Refuse an object that does not keep the interface, by rendering a few images in two batch sizes.
 
     Raises:
-        SettingError: Naming the attribute or image that is wrong.
+        SettingError: Naming the attribute or image that is wrong, or that an image depends on more than its noise
+            and labels: on the images beside it, on what was rendered before, on chance.
     """
     remedy = "See 'Bring your own teacher' in the README."
     for attribute in ("noise_dim", "num_classes", "image_size"):
@@ -215,15 +219,53 @@ def check_teacher(teacher: Any) -> None:
             raise SettingError(f"teacher.{attribute}", "a positive integer attribute", repr(value), remedy)
     if not callable(getattr(teacher, "render", None)):
         raise SettingError("teacher.render", "a method render(noise, labels)", type(teacher).__name__, remedy)
+    if isinstance(teacher, nn.Module) and any(part.training for part in teacher.modules()):
+        got = "a network in training mode, which looking at it would change"
+        raise SettingError("teacher", "a network in eval mode", got, "Call its eval() before it is returned.")
+    noise, labels = _probe(teacher, 3)
+    rendered = []
     for num_images in (2, 3):
-        noise = torch.randn(num_images, teacher.noise_dim, generator=torch_generator(0, "teacher-check"))
-        labels = torch.arange(num_images) % teacher.num_classes
         try:
-            images = teacher.render(noise, labels)
+            images = teacher.render(noise[:num_images], labels[:num_images])
         except Exception as error:
             got = f"{type(error).__name__} for {num_images} images: {first_line(error)}"
             raise SettingError("teacher.render", "images for any batch size", got, remedy) from error
         check_images(images, num_images, teacher.image_size)
+        rendered.append(images)
+    for mechanism in MECHANISMS:
+        first, again = (images.of(mechanism)[:2] for images in rendered)
+        difference = (first - again).abs().max().item()
+        if difference > RENDERED_AGAIN:
+            expected = "images that depend on their noise and labels alone"
+            got = (
+                f"the same noise and labels rendered again, beside another image, with a difference of {difference:.3g}"
+            )
+            raise SettingError("teacher.render", expected, got, "Draw nothing at random but from the noise given.")
+
+
+def _probe(teacher: CounterfactualGenerator, num_images: int) -> tuple[Tensor, Tensor]:
+    """Return noise [N, noise_dim] and labels [N] by which a teacher is looked at."""
+    noise = torch.randn(num_images, teacher.noise_dim, generator=torch_generator(0, "teacher-check"))
+    return noise, torch.arange(num_images) % teacher.num_classes
+
+
+def _content_of(teacher: CounterfactualGenerator) -> dict[str, str]:
+    """Return hashes of what a teacher renders and of the tensors that it holds, if it is a network.
+
+    Of the images count the mean and spread of each channel to three decimals, which all machines agree on.
+    """
+    with torch.no_grad():
+        images = teacher.render(*_probe(teacher, NUM_FINGERPRINTED))
+    channels = torch.cat([images.of(mechanism).cpu().double() for mechanism in MECHANISMS], 1)
+    statistics = channels.mean((2, 3)), channels.std((2, 3))
+    content = {"renders": identity_of({"statistics": [(1000 * s).round().int().tolist() for s in statistics]})}
+    if isinstance(teacher, nn.Module):
+        digest = hashlib.sha256()
+        for name, tensor in teacher.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        content["weights"] = digest.hexdigest()
+    return content
 
 
 def identify_teacher(
@@ -236,11 +278,15 @@ def identify_teacher(
     truncation: float | None = None,
     **interface: int | None,
 ) -> dict[str, Any]:
-    """Return what a teacher's images depend on: the SHA-256 of its weights or of its factory's source."""
+    """Return what a teacher's images depend on.
+
+    That is the SHA-256 of its weights; of a factory, what its source, the tensors it holds and the images it
+    renders are, for it may read files and call other modules.
+    """
     if factory:
-        module = importlib.import_module(factory.partition(":")[0])
-        source = inspect.getsource(module)
-        return {"name": name, "factory": factory, "sha256": hashlib.sha256(source.encode()).hexdigest()}
+        source = inspect.getsource(importlib.import_module(factory.partition(":")[0]))
+        sha256 = hashlib.sha256(source.encode()).hexdigest()
+        return {"name": name, "factory": factory, "sha256": sha256, **_content_of(_load_factory(factory))}
     if name == IMAGENET_CGN:
         files = files_of_parts(weights)
         digests = {path: sha256_of_file(path) for path in set(files.values())}

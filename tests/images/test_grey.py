@@ -7,6 +7,7 @@ import gzip
 import pytest
 import torch
 
+from skdcgn_pipeline.images.assets import names_below
 from skdcgn_pipeline.images.grey import GreyImages, read_grey_images, read_idx
 from skdcgn_pipeline.runtime.errors import SettingError
 
@@ -105,8 +106,20 @@ def test_idx_files_are_read_plain_or_packed(tmp_path, packed):
     write_idx(path, values, packed)
     assert torch.equal(read_idx(path), values.to(torch.uint8))
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(SettingError, match=rf"{path.name}: expected an idx file of bytes"):
+    expected = "a complete .gz file" if packed else "an idx file of bytes"
+    with pytest.raises(SettingError, match=rf"{path.name}: expected {expected}"):
         read_idx(path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_successor_under_mnists_names_is_refused(tmp_path, packed):
+    """Fashion-MNIST is published under the same names."""
+    raw = tmp_path / "mnist/MNIST/raw"
+    raw.mkdir(parents=True)
+    for name in names_below("mnist"):
+        write_idx(tmp_path / (f"{name}.gz" if packed else name), torch.zeros(3, 28, 28), packed)
+    with pytest.raises(SettingError, match=r"images\.source=mnist: expected 7,840,016 bytes with SHA-256 .*idx3-ubyte"):
+        read_grey_images("mnist", tmp_path, 0, "colored")
 
 
 def test_an_unknown_source_is_refused_with_the_nearest_name(tmp_path):

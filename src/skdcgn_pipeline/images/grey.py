@@ -6,6 +6,7 @@ To add a source, write a function that returns `GreyImages` by split, and name i
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import struct
 import zlib
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skdcgn_pipeline.images.assets import names_below, require_assets
+from skdcgn_pipeline.images.assets import names_below, read_table, require_assets
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.runtime.seeding import numpy_generator
 
@@ -77,6 +78,18 @@ def _read_digits(assets: Path, seed: int, variant: str) -> dict[str, GreyImages]
     return {"train": digits[order[num_test:]], "test": digits[order[:num_test]]}
 
 
+def unpack(path: Path) -> bytes:
+    """Return the content of a file, plain or .gz.
+
+    Raises:
+        SettingError: If it cannot be unpacked.
+    """
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise SettingError(str(path), "a complete .gz file", error, "Get the file again.") from error
+
+
 def read_idx(path: Path) -> Tensor:
     """Read an idx file of bytes, plain or .gz, as MNIST and its successors are published.
 
@@ -86,14 +99,14 @@ def read_idx(path: Path) -> Tensor:
     Raises:
         SettingError: If it is no such file, or cut off.
     """
+    content = unpack(path)
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         zero, kind, num_dimensions = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{num_dimensions}I", content, 4)
         data = np.frombuffer(content, np.uint8, offset=4 + 4 * num_dimensions)
         if (zero, kind) != (0, 8) or math.prod(shape) != len(data):
             raise ValueError(f"{len(data)} bytes of kind {kind} for shape {list(shape)}")
-    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
+    except (ValueError, struct.error) as error:
         raise SettingError(str(path), "an idx file of bytes", error, "Get the file again.") from error
     return torch.from_numpy(data.reshape(shape).copy())
 
@@ -129,12 +142,20 @@ def source_files(source: str, assets: Path | str) -> list[Path]:
     """Return the files that a source reads, each plain or .gz, whichever is there.
 
     Raises:
-        SettingError: If one is absent.
+        SettingError: If one is absent, or holds something else: MNIST's successors have files of the same names.
     """
     names = [name.removesuffix(".gz") for name in names_below(source)]
     packed = [name if (Path(assets) / name).is_file() else f"{name}.gz" for name in names]
     there = [name for name in packed if (Path(assets) / name).is_file()]
-    return require_assets(assets, there if len(there) == len(names) else names_below(source))
+    paths, table = require_assets(assets, there if len(there) == len(names) else names_below(source)), read_table()
+    for path, name in zip(paths, packed, strict=True):
+        # The table knows one of the two forms; what was unpacked by hand can't be compared.
+        known = table.get(name) or table.get(name.removesuffix(".gz"))
+        content = path.read_bytes() if name in table else unpack(path) if known else b""
+        if known and hashlib.sha256(content).hexdigest() != known.sha256:
+            got, remedy = f"other content in {path}", "Move the file away and fetch it again."
+            raise SettingError(f"images.source={source}", known.describe(), got, remedy)
+    return paths
 
 
 def read_grey_images(source: str, assets: Path | str, seed: int, variant: str) -> dict[str, GreyImages]:

@@ -285,8 +285,8 @@ def identify_teacher(
     """
     if factory:
         source = inspect.getsource(importlib.import_module(factory.partition(":")[0]))
-        sha256 = hashlib.sha256(source.encode()).hexdigest()
-        return {"name": name, "factory": factory, "sha256": sha256, **_content_of(_load_factory(factory))}
+        of_source = hashlib.sha256(source.encode()).hexdigest()
+        return {"name": name, "factory": factory, "sha256": of_source, **_content_of(_load_factory(factory))}
     if name == IMAGENET_CGN:
         files = files_of_parts(weights)
         digests = {path: sha256_of_file(path) for path in set(files.values())}

@@ -167,11 +167,13 @@ class Study(ABC):
     Attributes:
         name: What settings and tables call it.
         title: What pictures and findings call it.
+        expectation: What papers expect, told before what came.
         single_label: Whether its training images, or some, have the label of the shape alone.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    expectation: ClassVar[str] = ""
     single_label: ClassVar[bool] = False
 
     @abstractmethod
@@ -200,12 +202,12 @@ class Study(ABC):
         return draw_intervals(rows)
 
     def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
-        """Say in sentences what the figures of one split show; by default every cell's difference.
+        """Say in sentences what the figures of one split show; by default what came of every cell.
 
         Args:
             rows: The cells, summarised by `summarise_cells`.
             cells: What that was made of, a row per cell and seed.
         """
-        from skdcgn_pipeline.studies.words import compared_with_reference
+        from skdcgn_pipeline.studies.words import outcomes
 
-        return compared_with_reference(rows)
+        return outcomes(rows.to_dict("records"))

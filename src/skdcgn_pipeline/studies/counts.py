@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -13,11 +12,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skdcgn_pipeline.metrics.statistics import MARGIN, SIGNIFICANCE, compare_pairs, judge
+from skdcgn_pipeline.metrics.statistics import SIGNIFICANCE, compare_pairs
 from skdcgn_pipeline.parameters import Ablation
 from skdcgn_pipeline.studies.contract import REFERENCE, Cell, Students, Study
 from skdcgn_pipeline.studies.figures import draw_frame, half_widths
-from skdcgn_pipeline.studies.words import Row, adjusted, percent, verdict_of
+from skdcgn_pipeline.studies.words import tell_comparisons
 
 
 class CountsStudy(Study):
@@ -25,6 +24,7 @@ class CountsStudy(Study):
 
     name = "counts"
     title = "How many counterfactuals, and how many per shape"
+    expectation = "CGN expects the number of images to matter, and that of each shape barely."
     single_label = True
 
     def cells(self, settings: Ablation, students: Students) -> list[Cell]:
@@ -66,32 +66,19 @@ class CountsStudy(Study):
         return figure
 
     def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
-        """Say what more images buy, and more of each shape, against CGN's expectations."""
-        rows, cells = _endless_as_infinite(rows), _endless_as_infinite(cells)
+        """Say what more images buy, and more of each shape."""
+        cells = _endless_as_infinite(cells)
         sizes, ratios = (
-            sorted(value for value in rows[name].unique() if value < math.inf) for name in ("dataset_size", "per_shape")
+            sorted(cells.loc[cells[name] < math.inf, name].unique()) for name in ("dataset_size", "per_shape")
         )
-        comparisons: dict[str, dict[str, float]] = {}
-        expectations: dict[str, Callable[[Row], str]] = {}
-        if len(sizes) > 1:
-            what = f"{_size(sizes[-1])} instead of {_size(sizes[0])} images, at equal ratios"
-            comparisons[what] = _contrast(cells, "dataset_size", sizes[-1], sizes[0])
-            expectations[what] = _held_against_size
-        if sizes and (rows["dataset_size"] == math.inf).any():
-            what = f"Unlimited instead of {_size(sizes[-1])} images"
-            comparisons[what] = _contrast(cells, "dataset_size", math.inf, sizes[-1])
-        if len(ratios) > 1:
+        comparisons = {}
+        if sizes:
+            for high, low in ((sizes[-1], sizes[0]), (math.inf, sizes[-1])):
+                what = f"{_size(high)} instead of {_size(low)} images"
+                comparisons[what] = _contrast(cells, "dataset_size", high, low)
             what = f"{ratios[-1]:g} instead of {ratios[0]:g} per shape, at equal sizes"
             comparisons[what] = _contrast(cells, "per_shape", ratios[-1], ratios[0])
-            expectations[what] = _held_against_ratio
-        return [
-            *_means_by(rows, "dataset size", "dataset_size", _size),
-            *_means_by(rows, "ratio", "per_shape", _ratio),
-            *(
-                f"{what}: {verdict_of(row)}.{expectations[what](row) if what in expectations else ''}"
-                for what, row in adjusted(comparisons).items()
-            ),
-        ]
+        return super().claims(rows, cells) + tell_comparisons(comparisons)
 
 
 def _endless_as_infinite(frame: pd.DataFrame) -> pd.DataFrame:
@@ -126,13 +113,6 @@ def _draw_table(axis: Axes, rows: pd.DataFrame) -> None:
     axis.tick_params(length=0)
 
 
-def _means_by(rows: pd.DataFrame, what: str, column: str, write: Callable[[Any], str]) -> list[str]:
-    """Give the mean accuracy of each value of a column."""
-    means = rows.groupby(column)["mean_accuracy"].mean()
-    words = ", ".join(f"{write(value)} {percent(mean)}" for value, mean in means.items())
-    return [f"Mean accuracy by {what}: {words}."] if len(means) > 1 else []
-
-
 def _contrast(cells: pd.DataFrame, column: str, high: float, low: float) -> dict[str, float]:
     """Compare two values of a column seed by seed, averaged over the values of the other that both have.
 
@@ -144,19 +124,3 @@ def _contrast(cells: pd.DataFrame, column: str, high: float, low: float) -> dict
         differences = (first - second).dropna().groupby("seed").mean()
         return compare_pairs(differences, differences * 0)
     return compare_pairs(first.groupby("seed").mean(), second.groupby("seed").mean())
-
-
-def _held_against_size(row: Row) -> str:
-    outcome = {"raises": "in line", "undecided": "undecided"}.get(judge(row), "contradicted")
-    return f" CGN expects the dataset size to matter: {outcome}."
-
-
-def _held_against_ratio(row: Row) -> str:
-    low, high = row["difference_low"], row["difference_high"]
-    if low > -MARGIN and high < MARGIN:
-        outcome = "in line, within 1 point"
-    elif judge(row) in ("raises", "lowers") and (low > MARGIN or high < -MARGIN):
-        outcome = "contradicted, more than 1 point"
-    else:
-        outcome = "undecided"
-    return f" CGN expects the ratio barely to matter: {outcome}."

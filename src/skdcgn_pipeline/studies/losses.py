@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -15,18 +14,6 @@ from matplotlib.figure import Figure
 from skdcgn_pipeline.parameters import Ablation, Distill, LossWeights
 from skdcgn_pipeline.studies.contract import OWN, Cell, LossChange, Sources, Students, Study, trio
 from skdcgn_pipeline.studies.figures import draw_points
-from skdcgn_pipeline.studies.words import (
-    Row,
-    adjusted,
-    best_and_worst,
-    compare_cells,
-    interval_of,
-    p_of,
-    ranked,
-    same_and_unsure,
-    signed,
-    verdict_of,
-)
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 ALL_TERMS: LossChange = "all terms"
@@ -85,27 +72,6 @@ class LossesStudy(Study):
             axis.margins(x=0.05)
         return figure
 
-    def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
-        """Say which removals cost most and least, and which temperature is best."""
-        compared = ranked(rows)
-        without, only, temperatures = (
-            [row for row in compared if row["loss_change"] == change] for change in ("without", "only", "temperature")
-        )
-        sentences = []
-        if without:
-            sentences.append(
-                f"The removal that costs most accuracy is {without[-1]['cell']}: {verdict_of(without[-1])}."
-            )
-        if len(without) > 1:
-            sentences.append(f"The removal that costs least is {without[0]['cell']}: {verdict_of(without[0])}.")
-        return [
-            *sentences,
-            *same_and_unsure(without, "No difference by removal", "Undecided removals"),
-            *_cost_in_iou(without, cells),
-            *best_and_worst("single term", only),
-            *best_and_worst("temperature", temperatures),
-        ]
-
 
 def _without(term: str, mechanism: str, distill: Distill) -> dict[str, Any]:
     return {"weights": distill.weights.model_copy(update={term: 0.0})}
@@ -115,20 +81,3 @@ def _only(term: str, mechanism: str, distill: Distill) -> dict[str, Any]:
     # Images have no cross-entropy; their pixel term stands in for it.
     left = "pixel" if term == "binary_cross_entropy" and mechanism != "shape" else term
     return {"weights": LossWeights(**{name: float(name == left) for name in LossWeights.model_fields})}
-
-
-def _cost_in_iou(rows: Sequence[Row], cells: pd.DataFrame) -> list[str]:
-    """Say whose removal costs most and least mask IoU, seed by seed."""
-    comparisons = {row["cell"]: compare_cells(cells, row["cell"], row["reference"], "mask_iou") for row in rows}
-    order = sorted(adjusted(comparisons).items(), key=lambda item: item[1]["difference"])
-    if not order:
-        return []
-
-    def words(name: str, row: Row) -> str:
-        text = f"{name} ({signed(row['difference'], 3)}"
-        if math.isnan(row["p_holm"]):
-            return f"{text})"
-        return f"{text}, {interval_of(row, 1, 3)}, Holm-adjusted {p_of(row['p_holm'])})"
-
-    least = f", least by {words(*order[-1])}" if len(order) > 1 else ""
-    return [f"The mask IoU is changed most by {words(*order[0])}{least}."]

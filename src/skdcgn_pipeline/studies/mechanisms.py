@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -11,11 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skdcgn_pipeline.metrics.statistics import factorial_effects, judge
 from skdcgn_pipeline.parameters import Ablation, Counterfactual
 from skdcgn_pipeline.studies.contract import Cell, Students, Study
 from skdcgn_pipeline.studies.figures import half_widths
-from skdcgn_pipeline.studies.words import Row, difference_of, listed, percent, signed, verdict_of
+from skdcgn_pipeline.studies.words import Row, signed, tell_effects
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 
@@ -71,23 +69,10 @@ class MechanismsStudy(Study):
         return figure
 
     def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
-        """Say which combination is best, what each mechanism adds and which need each other."""
-        ordered = rows.sort_values("mean_accuracy", ascending=False, kind="stable").to_dict("records")
-        sentences = [
-            f"{word}, counterfactual {' + '.join(_free_mechanisms(row)) or 'none'}: {percent(row['mean_accuracy'])}, "
-            + ("the reference." if row["cell"] == row["reference"] else f"{verdict_of(row)}.")
-            for word, row in (("Highest", ordered[0]), ("Lowest", ordered[-1]))[: len(ordered)]
-        ]
-        effects = factorial_effects(cells, "counterfactual", True, False).to_dict("records")
-        if not effects:
-            need = "Main effects need all eight combinations of at least one seed; they are not all there."
-            return [*sentences, need]
-        sentences += [
-            f"Making {effect['effect']} counterfactual, averaged over the other two: {verdict_of(effect)}."
-            for effect in effects
-            if effect["order"] == 1
-        ]
-        return [*sentences, _interactions([effect for effect in effects if effect["order"] > 1])]
+        """Say what each mechanism adds and which need each other."""
+        return super().claims(rows, cells) + tell_effects(
+            cells, "Making {} counterfactual", "counterfactual", True, False
+        )
 
 
 def _draw_dots(axis: Axes, place: int, free: list[str]) -> None:
@@ -96,17 +81,3 @@ def _draw_dots(axis: Axes, place: int, free: list[str]) -> None:
     if len(free) > 1:
         ends = [MECHANISMS.index(free[0]), MECHANISMS.index(free[-1])]
         axis.plot([place, place], ends, color="#333333", linewidth=2, zorder=1)
-
-
-def _interactions(effects: Sequence[Row]) -> str:
-    """Say which mechanisms need or hinder each other."""
-    words, rest = [], []
-    for effect in effects:
-        if judge(effect) in ("raises", "lowers"):
-            how = "more" if effect["difference"] > 0 else "less"
-            words.append(f"{effect['effect']} {difference_of(effect)}, {how} together")
-        else:
-            rest.append(str(effect["effect"]))
-    if not words:
-        return "No interaction is significant."
-    return f"Interactions: {'; '.join(words)}." + (f" Not significant: {listed(rest)}." if rest else "")

@@ -6,7 +6,7 @@ import pandas as pd
 
 from skdcgn_pipeline.parameters import Ablation
 from skdcgn_pipeline.studies.contract import MONOLITH, OWN, Cell, Sources, Students, Study, trio
-from skdcgn_pipeline.studies.words import parameters_of, percent, ranked, verdict_of
+from skdcgn_pipeline.studies.words import compare_cells, tell_comparisons, tell_sizes
 
 
 class MonolithStudy(Study):
@@ -28,19 +28,5 @@ class MonolithStudy(Study):
 
     def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
         """Say what decomposition is worth: three mechanisms minus one network."""
-        by_name = {row["cell"]: row for row in rows.to_dict("records")}
-        sentences = [
-            f"{row['cell']}: {percent(row['mean_accuracy'])} with {parameters_of(row)}." for row in by_name.values()
-        ]
-        for single in ranked(rows):
-            whole = by_name[single["reference"]]
-            worth = single | {
-                "difference": -single["difference"],
-                "difference_low": -single["difference_high"],
-                "difference_high": -single["difference_low"],
-            }
-            sentences.append(
-                f"What decomposition is worth, {whole['cell']} ({parameters_of(whole)}) minus {single['cell']} "
-                f"({parameters_of(single)}): {verdict_of(worth)}."
-            )
-        return sentences
+        worth = {f"What decomposition is worth, trio minus {MONOLITH}": compare_cells(cells, "trio", MONOLITH)}
+        return [*super().claims(rows, cells), *tell_comparisons(worth), tell_sizes(rows)]

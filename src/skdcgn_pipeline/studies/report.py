@@ -5,23 +5,19 @@ Everything is made from `metrics.statistics.summarise_cells`; studies and cells 
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from skdcgn_pipeline.reporting.pictures import DOTS_PER_INCH, PIXELS_PER_PIXEL, Picture, draw_sheet, rasterise
+from skdcgn_pipeline.reporting.pictures import Picture, draw_sheet, rasterise
 from skdcgn_pipeline.studies.figures import STYLE, draw_notice
 from skdcgn_pipeline.studies.registry import STUDIES, study_of
-from skdcgn_pipeline.studies.words import listed, percent, signed
+from skdcgn_pipeline.studies.words import percent, signed
 
-TALLEST = 2000  # pixels of a picture
 LARGEST_EXAMPLE = 64  # pixels; larger examples are scaled down
 Findings = list[tuple[str, list[str]]]
 
@@ -81,44 +77,21 @@ def draw_study(study: str, summary: pd.DataFrame) -> Picture:
 
 
 def draw_examples(images: Mapping[str, Tensor], title: str) -> Picture:
-    """Draw training images of every cell, in as many columns as keep the picture below 2,000 pixels.
+    """Draw training images of every cell, a row each.
 
     Args:
-        images: Cell -> images [N, 3, H, W] in [-1, 1]; N may differ.
+        images: Cell -> images [N, 3, H, W] in [-1, 1]; large ones are scaled down.
         title: Above the sheet.
 
     Returns:
         The picture.
     """
-    most = max(len(examples) for examples in images.values())
-    rows = [(textwrap.fill(name, 20), _fitted(examples, most)) for name, examples in images.items()]
-    tallest = max(examples.shape[2] for _, examples in rows)
-    in_a_column = max(1, (TALLEST - 100) // ((tallest + 2) * PIXELS_PER_PIXEL))
-    length = math.ceil(len(rows) / math.ceil(len(rows) / in_a_column))
-    columns = [draw_sheet(rows[start : start + length]) for start in range(0, len(rows), length)]
-    height = max(column.shape[0] for column in columns)
-    # Sheets of fewer rows end in white.
-    sheet = np.concatenate([_white_to(column, height, column.shape[1]) for column in columns], axis=1)
-    wrapped = textwrap.fill(title, max(20, sheet.shape[1] // 8))
-    figure = Figure(figsize=(sheet.shape[1] / DOTS_PER_INCH, 0.2 + 0.16 * (wrapped.count("\n") + 1)))
-    figure.text(0.5, 0.5, wrapped, ha="center", va="center", fontsize=9)
-    heading = rasterise(figure)
-    width = max(sheet.shape[1], heading.shape[1])
-    return np.concatenate([_white_to(part, part.shape[0], width) for part in (heading, sheet)])
+    return draw_sheet([(textwrap.fill(name, 24), _scaled_down(examples)) for name, examples in images.items()], title)
 
 
-def _fitted(images: Tensor, most: int) -> Tensor:
-    """Return images [most, 3, H, W]: large ones scaled down, and white where there are too few."""
-    images = images.float()
-    if images.shape[-1] > LARGEST_EXAMPLE:
-        images = torch.nn.functional.interpolate(images, size=(LARGEST_EXAMPLE, LARGEST_EXAMPLE), mode="area")
-    return torch.cat([images, torch.ones(most - len(images), *images.shape[1:])])
-
-
-def _white_to(picture: Picture, height: int, width: int) -> Picture:
-    """Pad a picture with white below and to the right."""
-    margins = ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0))
-    return np.pad(picture, margins, constant_values=255)
+def _scaled_down(images: Tensor) -> Tensor:
+    size = min(images.shape[-1], LARGEST_EXAMPLE)
+    return torch.nn.functional.interpolate(images, size=(size, size), mode="area")
 
 
 # --- findings ----------------------------------------------------------------------------------------
@@ -147,20 +120,17 @@ def write_findings(summary: pd.DataFrame, cells: pd.DataFrame, failures: pd.Data
         else:
             sentences = [f"Split 'test', {_budget_of(rows)}; {_reference_of(rows)}."]
             if (reference := rows["reference"].iloc[0]) not in set(rows["cell"]):
-                cut_off = listed(list(rows["cell"]))
-                sentences.append(f"The reference '{reference}' is missing, so there is no difference for {cut_off}.")
-            sentences += study.claims(rows, part_of(cells, name))
+                sentences.append(f"The reference '{reference}' is missing, so there is no difference to it.")
+            claims = study.claims(rows, part_of(cells, name))
+            sentences += [study.expectation, *claims] if study.expectation and claims else claims
         findings.append((study.title, sentences + _failed(failures[failures["study"] == name])))
     return findings
 
 
 def _failed(failures: pd.DataFrame) -> list[str]:
     """Name the trainings that failed."""
-    if failures.empty:
-        return []
-    words = "; ".join(f"{row.cell}, seed {row.seed}: {row.error}" for row in failures.itertuples())
-    number = "1 training failed and is" if len(failures) == 1 else f"{len(failures):,} trainings failed and are"
-    return [f"{number} left out: {words}."]
+    words = [f"{row.cell}, seed {row.seed}: {row.error}" for row in failures.itertuples()]
+    return [f"Failed and left out: {'; '.join(words)}."] if words else []
 
 
 def findings_as_markdown(findings: Findings, summary: pd.DataFrame) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,17 +12,7 @@ from skdcgn_pipeline.metrics.statistics import MARGIN
 from skdcgn_pipeline.parameters import Ablation, Student
 from skdcgn_pipeline.studies.contract import OWN, Cell, Sources, Students, Study, trio
 from skdcgn_pipeline.studies.figures import colour_of, half_widths
-from skdcgn_pipeline.studies.words import (
-    Row,
-    compare_cells,
-    interval_of,
-    judged,
-    outcomes,
-    parameters_of,
-    percent,
-    ranked,
-    signed,
-)
+from skdcgn_pipeline.studies.words import tell_sizes
 
 
 class SizeStudy(Study):
@@ -77,48 +65,18 @@ class SizeStudy(Study):
 
     def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
         """Say how small students may be."""
-        sized = rows.sort_values("num_parameters", kind="stable")
-        is_teacher = sized["source"] == "teacher"
-        teachers, students = (sized[rows_of].to_dict("records") for rows_of in (is_teacher, ~is_teacher))
-        if not students:
-            return ["No students with a number of parameters are there."]
-        sentences, goals = [], {}
-        if len(students) > 1:
-            small, large = students[0], students[-1]
-            sentences.append(
-                f"From {parameters_of(small)} to {parameters_of(large)}, the accuracy goes from "
-                f"{percent(small['mean_accuracy'])} to {percent(large['mean_accuracy'])}."
-            )
-            goals["the largest students"] = large
-        if teachers:
-            goals["the teacher"] = teachers[-1]
-        sentences += [_smallest_within(students, what, goal, cells) for what, goal in goals.items()]
-        parts = {word: judged(ranked(rows), word) for word in ("raises", "lowers", "no difference", "undecided")}
-        words = outcomes(parts, ":")
-        return [*sentences, f"Against the reference: {words}."] if words else sentences
+        sentences = [*super().claims(rows, cells), tell_sizes(rows)]
+        students = rows[rows["source"] != "teacher"].sort_values("num_parameters", kind="stable")
+        if students.empty:
+            return sentences
+        largest = students["mean_accuracy"].iloc[-1]
+        smallest = students[students["mean_accuracy"] >= largest - MARGIN].iloc[0]
+        return [
+            *sentences,
+            f"The smallest students whose mean is within 1 point of the largest are {smallest['cell']}.",
+        ]
 
 
 def _architecture(student: Student) -> str:
     width = student.width if isinstance(student.width, int) else "-".join(str(number) for number in student.width)
     return f"{student.architecture} {width}"
-
-
-def _smallest_within(students: Sequence[Row], what: str, goal: Row, cells: pd.DataFrame) -> str:
-    """Name the smallest students within one point of a goal, and say how sure that is."""
-    text = f"{what}, {parameters_of(goal)} and {percent(goal['mean_accuracy'])}"
-    near = [row for row in students if row["mean_accuracy"] >= goal["mean_accuracy"] - MARGIN]
-    if not near:
-        return f"No students are within 1 point of {text}."
-    chosen = near[0]
-    if chosen["cell"] == goal["cell"]:
-        return f"No smaller students are within 1 point of {text}."
-    comparison = compare_cells(cells, chosen["cell"], goal["cell"])
-    if math.isnan(comparison["difference_low"]):
-        sure = "too few seeds in common for an interval of the difference"
-    else:
-        sure = f"difference {signed(100 * comparison['difference'])} points, {interval_of(comparison)}"
-        sure += "" if comparison["difference_low"] > -MARGIN else ", so a larger loss is not excluded"
-    return (
-        f"The smallest students within 1 point of {text}, are {chosen['cell']} with {parameters_of(chosen)} and "
-        f"{percent(chosen['mean_accuracy'])}: {sure}."
-    )

@@ -8,8 +8,8 @@ import pandas as pd
 
 from skdcgn_pipeline.parameters import Ablation, Transformations
 from skdcgn_pipeline.studies.contract import Cell, Sources, Students, Study, with_added
-from skdcgn_pipeline.studies.transformations import against_paper
-from skdcgn_pipeline.studies.words import adjusted, called, compare_cells, compared_with_reference, ranked, verdict_of
+from skdcgn_pipeline.studies.transformations import EXPECTATION
+from skdcgn_pipeline.studies.words import compare_cells, tell_comparisons
 
 
 class StageStudy(Study):
@@ -17,6 +17,7 @@ class StageStudy(Study):
 
     name = "stage"
     title = "A transformation in composing or in the teacher's training"
+    expectation = EXPECTATION
     single_label = True
 
     def cells(self, settings: Ablation, students: Students) -> list[Cell]:
@@ -39,20 +40,12 @@ class StageStudy(Study):
         return cells
 
     def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
-        """Compare both with the reference, with each other and with what the paper expects."""
-        by_stage = {(row["transformation"], row["strength"], row["stage"]): row for row in rows.to_dict("records")}
+        """Compare both with the reference and with each other."""
+        keys = zip(rows["transformation"], rows["strength"], rows["stage"], strict=True)
+        by_stage = dict(zip(keys, rows["cell"], strict=True))
         comparisons = {
-            f"{row['mechanism']} {called(row)}": compare_cells(
-                cells, row["cell"], by_stage[kind, strength, "compose"]["cell"]
-            )
-            for (kind, strength, stage), row in by_stage.items()
-            if stage == "teacher" and (kind, strength, "compose") in by_stage
+            f"{kind} {strength:g} in the teacher's training instead of composing": compare_cells(cells, cell, composed)
+            for (kind, strength, stage), cell in by_stage.items()
+            if stage == "teacher" and (composed := by_stage.get((kind, strength, "compose")))
         }
-        return [
-            *compared_with_reference(rows),
-            *(
-                f"{name}, in the teacher's training instead of composing: {verdict_of(row)}."
-                for name, row in adjusted(comparisons).items()
-            ),
-            *against_paper([row for row in ranked(rows) if row["stage"] == "teacher"]),
-        ]
+        return super().claims(rows, cells) + tell_comparisons(comparisons)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,21 +16,13 @@ from skdcgn_pipeline.metrics.statistics import SIGNIFICANCE
 from skdcgn_pipeline.parameters import Ablation, Composition, Transformation
 from skdcgn_pipeline.studies.contract import REFERENCE, Cell, Students, Study, with_added
 from skdcgn_pipeline.studies.figures import draw_frame, draw_notice
-from skdcgn_pipeline.studies.words import (
-    Row,
-    called,
-    is_reference,
-    judged,
-    named,
-    outcomes,
-    ranked,
-    same_and_unsure,
-    signed,
-    verdict_of,
-)
+from skdcgn_pipeline.studies.words import Row, signed
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
-SLIGHT = 0.05  # of accuracy: a loss whose interval lies beyond is not called slight
+EXPECTATION = (
+    "The SKDCGN paper expects noise, opacity 0.75 and rotation on the shape mechanism to lower the accuracy slightly, "
+    "and none of them to help."
+)
 
 
 class TransformationsStudy(Study):
@@ -39,6 +30,7 @@ class TransformationsStudy(Study):
 
     name = "transformations"
     title = "Transformations of one mechanism"
+    expectation = EXPECTATION
 
     def cells(self, settings: Ablation, students: Students) -> list[Cell]:
         """Return a cell per strength, per combination and per mechanism without patch shift."""
@@ -67,7 +59,7 @@ class TransformationsStudy(Study):
 
     def figure(self, rows: pd.DataFrame) -> Figure:
         """Draw a heat map per mechanism: transformations by strength, coloured by their difference."""
-        rows = rows[~is_reference(rows)]
+        rows = rows[rows["cell"] != rows["reference"]]
         if rows.empty:
             return draw_notice("only the reference is there")
         grids = {mechanism: _by_strength(part) for mechanism, part in _by_mechanism(rows).items()}
@@ -106,30 +98,6 @@ class TransformationsStudy(Study):
         figure.supxlabel(legend, fontsize=8)
         return figure
 
-    def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
-        """Name the best and the worst of every mechanism."""
-        compared = ranked(rows)
-        if not compared:
-            return []
-        raised, lowered, same, unsure = (
-            len(judged(compared, verdict)) for verdict in ("raises", "lowers", "no difference", "undecided")
-        )
-        sentences = [
-            (
-                f"Of {len(compared):,} composition{'s' if len(compared) != 1 else ''}, {raised} raise the accuracy, "
-                f"{lowered} lower it, {same} make no difference (interval within 1 point) and {unsure} are undecided."
-            )
-        ]
-        for mechanism, rows_of in _by_mechanism(rows).items():
-            part, name = ranked(rows_of), mechanism.capitalize()
-            if len(part) == 1:
-                sentences.append(f"{name}, {called(part[0])}: {verdict_of(part[0])}.")
-            elif part:
-                for word, row in (("best", part[0]), ("worst", part[-1])):
-                    sentences.append(f"{name}, {word}: {called(row)}, {verdict_of(row)}.")
-                sentences += same_and_unsure(part, f"{name}, no difference", f"{name}, undecided")
-        return sentences + against_paper(compared)
-
 
 def _by_mechanism(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the cells of each mechanism, then those of several at a time."""
@@ -157,36 +125,3 @@ def _write_cell(axis: Axes, column: float, row: float, cell: Row, norm: Normaliz
     axis.text(column, row + 0.14, text, fontsize=8, fontweight="bold" if known else "normal", **style)
     if cell["p_holm"] < SIGNIFICANCE:
         draw_frame(axis, column, row, colour)
-
-
-def _is_in_paper(row: Row) -> bool:
-    """Tell whether the SKDCGN paper tried this: noise, opacity 0.75 or rotation on the shape."""
-    kind = row["transformation"]
-    tried = kind in ("gaussian_noise", "rotation") or (kind == "opacity" and row["strength"] == 0.75)
-    return row["mechanism"] == "shape" and tried
-
-
-def against_paper(compared: Sequence[Row]) -> list[str]:
-    """Hold transformations against what the SKDCGN paper expects of them."""
-    tried = [row for row in compared if _is_in_paper(row)]
-    others = judged([row for row in compared if not _is_in_paper(row)], "raises")
-    sentences = []
-    if tried:
-        lower = judged(tried, "lowers")
-        parts = {
-            "In line": [row for row in lower if row["difference_high"] >= -SLIGHT],
-            "Contradicted, raises the accuracy": judged(tried, "raises"),
-            f"Contradicted, lowers it by more than {100 * SLIGHT:g} points": [
-                row for row in lower if row["difference_high"] < -SLIGHT
-            ],
-            "Contradicted, no difference": judged(tried, "no difference"),
-            "Undecided": judged(tried, "undecided"),
-        }
-        sentences.append(
-            "The SKDCGN paper expects noise, opacity 0.75 and rotation on the shape mechanism to lower the accuracy "
-            f"slightly, and none of them to help. {outcomes(parts, ':', '. ')}."
-        )
-    if others:
-        names = named(others, with_mechanism=True)
-        sentences.append(f"Beyond what the SKDCGN paper tried, these raise the accuracy: {names}.")
-    return sentences

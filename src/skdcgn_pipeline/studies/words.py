@@ -8,19 +8,20 @@ from typing import Any
 
 import pandas as pd
 
-from skdcgn_pipeline.metrics.statistics import compare_pairs, holm, judge
+from skdcgn_pipeline.metrics.statistics import compare_pairs, factorial_effects, holm, judge
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
-SAID = {
-    "raises": ": this raises the accuracy",
-    "lowers": ": this lowers the accuracy",
-    "no difference": ": no difference, the interval lies within 1 point",
-    "undecided": ": undecided",
-    "not compared": "",
+# What can be said of a comparison -> of one, of several.
+VERDICTS = {
+    "raises": (": this raises the accuracy", "Raises the accuracy"),
+    "lowers": (": this lowers the accuracy", "Lowers the accuracy"),
+    "no difference": (
+        ": no difference, the interval lies within 1 point",
+        "No difference, the interval within 1 point",
+    ),
+    "undecided": (": undecided", "Undecided"),
 }
 Row = Mapping[Any, Any]
-
-
-# --- numbers and lists -------------------------------------------------------------------------------
 
 
 def signed(value: float, digits: int = 1) -> str:
@@ -34,115 +35,68 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def listed(parts: Sequence[str]) -> str:
-    """Write a list with its last `and`."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def p_of(value: float) -> str:
-    """Write a p-value."""
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
-def parameters_of(row: Row) -> str:
-    """Write the size of a cell's generator."""
-    number = row["num_parameters"]
-    return "an unknown number of parameters" if math.isnan(number) else f"{number:,.0f} parameters"
-
-
-# --- cells -------------------------------------------------------------------------------------------
-
-
-def is_reference(rows: pd.DataFrame) -> pd.Series:
-    """Tell which rows are references."""
-    return rows["cell"] == rows["reference"]
-
-
-def ranked(rows: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Return the cells that were compared, the largest gain first."""
-    compared = rows[~is_reference(rows)].dropna(subset=["difference"])
-    return compared.sort_values("difference", ascending=False, kind="stable").to_dict("records")
-
-
-def judged(rows: Sequence[Row], verdict: str) -> list[Row]:
-    """Return the cells of one verdict."""
-    return [row for row in rows if judge(row) == verdict]
-
-
-def called(row: Row) -> str:
-    """Name a cell: by transformation and strength where it has one."""
-    if not row["transformation"]:
-        return str(row["cell"])
-    return row["transformation"] + ("" if math.isnan(row["strength"]) else f" {row['strength']:g}")
-
-
-def named(rows: Sequence[Row], with_mechanism: bool = False) -> str:
-    """List cells with their differences in points."""
-    return listed(
-        [
-            (f"{row['mechanism']} " if with_mechanism else "") + f"{called(row)} ({signed(100 * row['difference'])})"
-            for row in rows
-        ]
-    )
-
-
-def compare_cells(cells: pd.DataFrame, cell: str, other: str, name: str = "accuracy") -> dict[str, float]:
-    """Compare one column of two cells seed by seed, see `compare_pairs`."""
-    first, second = (cells[cells["cell"] == which].set_index("seed")[name] for which in (cell, other))
-    return compare_pairs(first, second)
-
-
-def adjusted(comparisons: Mapping[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Drop comparisons without a pair, and adjust the p of the others over all of them."""
-    paired = {name: comparison for name, comparison in comparisons.items() if comparison["num_pairs"]}
-    p_values = holm([comparison["p_value"] for comparison in paired.values()])
-    return {name: row | {"p_holm": float(p)} for (name, row), p in zip(paired.items(), p_values, strict=True)}
-
-
-# --- sentences ---------------------------------------------------------------------------------------
-
-
-def interval_of(row: Row, scale: float = 100, digits: int = 1) -> str:
-    """Write the interval of a difference."""
-    low, high = (signed(scale * row[f"difference_{end}"], digits) for end in ("low", "high"))
-    return f"95 % interval {low} to {high}"
-
-
-def difference_of(row: Row) -> str:
-    """Write a difference in points with its interval and adjusted p."""
-    if math.isnan(row["difference"]):
-        return "no difference can be given"
-    text = f"{signed(100 * row['difference'])} points"
-    if math.isnan(row["difference_low"]):
-        return f"{text} (one seed, no interval)"
-    interval = interval_of(row)
-    if math.isnan(row["p_holm"]):
-        return f"{text} ({interval}; equal in all seeds, not testable)"
-    return f"{text} ({interval}, Holm-adjusted {p_of(row['p_holm'])})"
+def outcomes(rows: Sequence[Row]) -> list[str]:
+    """List the cells that were compared by what can be said of them, the largest gain first, in points."""
+    ranked = sorted(rows, key=lambda row: -row["difference"])
+    sentences = []
+    for verdict, (_, words) in VERDICTS.items():
+        names = [f"{row['cell']} ({signed(100 * row['difference'])})" for row in ranked if judge(row) == verdict]
+        sentences += [f"{words}: {', '.join(names)}."] if names else []
+    return sentences
 
 
 def verdict_of(row: Row) -> str:
-    """Write the difference and what it allows to say."""
-    return difference_of(row) + SAID[judge(row)]
+    """Write a difference in points with its interval and adjusted p, and what it allows to say."""
+    if math.isnan(row["difference"]):
+        return "no difference can be given"
+    said = VERDICTS[judge(row)][0]
+    text = f"{signed(100 * row['difference'])} points"
+    if math.isnan(row["difference_low"]):
+        return f"{text} (one seed, no interval){said}"
+    interval = f"95 % interval {signed(100 * row['difference_low'])} to {signed(100 * row['difference_high'])}"
+    p = row["p_holm"]
+    if math.isnan(p):
+        return f"{text} ({interval}; equal in all seeds, not testable){said}"
+    return f"{text} ({interval}, Holm-adjusted p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}){said}"
 
 
-def compared_with_reference(rows: pd.DataFrame) -> list[str]:
-    """Give every cell's difference to its reference."""
-    return [f"{row['cell']} against {row['reference']}: {verdict_of(row)}." for row in ranked(rows)]
+def compare_cells(cells: pd.DataFrame, cell: str, other: str) -> dict[str, float]:
+    """Compare the accuracy of two cells seed by seed, see `compare_pairs`."""
+    first, second = (cells[cells["cell"] == which].set_index("seed")["accuracy"] for which in (cell, other))
+    return compare_pairs(first, second)
 
 
-def best_and_worst(what: str, rows: Sequence[Row]) -> list[str]:
-    """Give the first and the last of ranked cells."""
-    ends = {"Best": rows[:1], "Worst": rows[1:][-1:]}
-    return [f"{word} {what}: {row['cell']}, {verdict_of(row)}." for word, part in ends.items() for row in part]
+def tell_comparisons(comparisons: Mapping[str, dict[str, float]]) -> list[str]:
+    """Give the verdict of each comparison that has a pair, its p adjusted over all of them."""
+    paired = {name: comparison for name, comparison in comparisons.items() if comparison["num_pairs"]}
+    p_values = holm([comparison["p_value"] for comparison in paired.values()])
+    return [
+        f"{name}: {verdict_of(comparison | {'p_holm': p})}."
+        for (name, comparison), p in zip(paired.items(), p_values, strict=True)
+    ]
 
 
-def same_and_unsure(rows: Sequence[Row], same: str = "No difference", unsure: str = "Undecided") -> list[str]:
-    """Name the cells without a difference, and those of which nothing can be said."""
-    parts = {same: judged(rows, "no difference"), unsure: judged(rows, "undecided")}
-    return [f"{what}: {named(part)}." for what, part in parts.items() if part]
+def tell_effects(cells: pd.DataFrame, switched: str, factor: str, on: Any, off: Any) -> list[str]:
+    """Say what switching each mechanism does, averaged over the others, and which need or hinder each other.
+
+    Args:
+        cells: A row per cell and seed.
+        switched: What is done to a mechanism, with `{}` for its name.
+        factor, on, off: As for `factorial_effects`.
+    """
+    sentences = []
+    for effect in factorial_effects(cells, factor, on, off).to_dict("records"):
+        if effect["order"] == 1:
+            what = switched.format(effect["effect"])
+            sentences.append(f"{what}, averaged over the other {len(MECHANISMS) - 1}: {verdict_of(effect)}.")
+        elif judge(effect) in ("raises", "lowers"):
+            sentences.append(f"Together, {effect['effect']}: {verdict_of(effect)}.")
+    return sentences
 
 
-def outcomes(parts: Mapping[str, Sequence[Row]], colon: str = "", between: str = "; ") -> str:
-    """List cells by what came of an expectation, leaving out what came of none."""
-    return between.join(f"{word}{colon} {named(rows)}" for word, rows in parts.items() if rows)
+def tell_sizes(rows: pd.DataFrame) -> str:
+    """Give the accuracy by parameters of the generator, the smallest first."""
+    sized = rows.dropna(subset=["num_parameters"]).sort_values("num_parameters", kind="stable")
+    columns = sized[["num_parameters", "cell", "mean_accuracy"]].to_numpy()
+    sizes = (f"{number:,.0f} ({cell}) {percent(mean)}" for number, cell, mean in columns)
+    return f"Accuracy by parameters of the generator: {', '.join(sizes)}."

@@ -21,8 +21,7 @@ from torchvision import models
 
 from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.benchmark import networks as network_benchmark
-from skdcgn_pipeline.benchmark.frame import render_batch
-from skdcgn_pipeline.benchmark.networks import MEASURED, measure_steps
+from skdcgn_pipeline.benchmark.networks import render_batch
 from skdcgn_pipeline.classifiers import training
 from skdcgn_pipeline.classifiers.torchvision_classifier import TORCHVISION_CLASSES
 from skdcgn_pipeline.metrics import cost
@@ -48,6 +47,7 @@ MODES: tuple[tuple[str, Precision, torch.memory_format], ...] = (
     ("bf16", "bf16", torch.contiguous_format),
     ("bf16, channels last", "bf16", torch.channels_last),
 )
+(TRAINED,) = network_benchmark.Networks.trained
 STEPS_PER_DRAW = 64  # of a long distillation, so that drawing samples costs few calls
 
 logger = logging.getLogger("gpu_check")
@@ -94,11 +94,9 @@ def _measure_rate(run: Run, part: Part, network: Any, what: str, precision: Prec
     """Measure one batch size; False where memory cannot hold it."""
     try:
         call = render_batch(network, size, precision, run.networks.compute, run.device, SEED)
-        # Warmed up in the mode it is timed in: a compiled network would be compiled once more.
-        inferring = torch.inference_mode()(call)
-        rate = measure_rates({"": inferring}, size, 0.001 if run.miniature else 0.15)[""]
+        rate = measure_rates({"": call}, size, 0.001 if run.miniature else 0.15)[""]
         part.add(what, rate, "images/s", batch_size=size, precision=precision)
-        peak = peak_gpu_bytes(network, inferring)
+        peak = peak_gpu_bytes(network, call)
         if peak is not None:
             part.add(f"{what}, peak memory", peak / 1e9, "GB", batch_size=size, precision=precision)
     except torch.OutOfMemoryError:
@@ -112,16 +110,16 @@ def _measure_rate(run: Run, part: Part, network: Any, what: str, precision: Prec
 def measure_distillation(run: Run, part: Part) -> None:
     """Measure the step of ImageNet's distillation against a plain fp32 loop, and the wait for stored samples."""
     part.add("share of the time that waits for stored samples", _stored_wait(run), "%", at_most=5)
-    own = run.networks.distill[MEASURED].batch_size
+    own = run.networks.distill[TRAINED].batch_size
     for network in (run.networks.teacher, run.networks.students):
         network.to("cpu")  # the memory of a step is its own
     larger = () if run.miniature else ((2 * own, True), (4 * own, True))
     for size, compiling in ((own, False), (own, True), *larger):
         torch._dynamo.reset()  # each size is compiled for itself
-        settings = run.networks.distill[MEASURED].model_copy(update={"batch_size": size, "compile": compiling})
-        networks = replace(run.networks, distill={**run.networks.distill, MEASURED: settings})
+        settings = run.networks.distill[TRAINED].model_copy(update={"batch_size": size, "compile": compiling})
+        networks = replace(run.networks, distill={**run.networks.distill, TRAINED: settings})
         try:
-            measured = measure_steps(networks)
+            measured = network_benchmark.measure_distillation(networks)
         except torch.OutOfMemoryError:
             part.notes.append(f"distillation: no memory for a batch of {size}")
             break
@@ -129,8 +127,7 @@ def measure_distillation(run: Run, part: Part) -> None:
             torch.cuda.empty_cache()
         for row in measured:
             how = "" if "plain" in row.what else ", bf16, channels last" + (", compiled" if compiling else "")
-            per_second = {"value": row.value / size, "unit": "steps/s"} if row.unit == "images/s" else {}
-            row = replace(row, group="", what=row.what + how, **per_second)
+            row = replace(row, group="", what=row.what + how)
             # The plain loop beside the compiled step is measured again, at that time.
             if "plain" not in row.what or not any((old.what, old.batch_size) == (row.what, size) for old in part.rows):
                 part.rows.append(row)
@@ -141,20 +138,20 @@ def _stored_wait(run: Run) -> float:
     """Return the percentage of a distillation's time that it waits for samples, stored as the settings say."""
     networks, sample = run.networks, run.imagenet.sample
     storing = ImageEncoding(**{name: getattr(sample, name) for name in ImageEncoding.model_fields})
-    settings, num_steps = networks.distill[MEASURED], networks.settings.num_distillation_steps * 3
+    settings, num_steps = networks.distill[TRAINED], networks.settings.num_distillation_steps * 3
     classes, per_class = (range(3), 4) if run.miniature else (range(64), 8)
     teacher = place(networks.teacher, run.device, torch.channels_last)  # type: ignore[type-var]
     with tempfile.TemporaryDirectory() as folder:
         identity, compute = {"name": "random"}, networks.compute
         recipe = SamplesRecipe(teacher, identity, per_class, 128, SEED, compute, storing=storing, classes=classes)
         samples = build_in(Path(folder), recipe)
-        fetch = fetch_by_epochs(StreamedPairs(samples, MEASURED), settings.batch_size, SEED, "gpu-check-data")
-        train = Distillation(MEASURED, GeneratorSize.of(networks.teacher), settings, SEED, compute)
+        fetch = fetch_by_epochs(StreamedPairs(samples, TRAINED), settings.batch_size, SEED, "gpu-check-data")
+        train = Distillation(TRAINED, GeneratorSize.of(networks.teacher), settings, SEED, compute)
         for _ in range(2):  # the first time warms up
             with BatchLoader(fetch, num_steps, train.device, settings.fetch_threads) as load:
                 for step in range(num_steps):
                     noise, labels, images = load(step)
-                    train.update(step, (noise, labels, decode_images(MEASURED, images)))
+                    train.update(step, (noise, labels, decode_images(TRAINED, images)))
                 wait_for_device()
                 share = 100 * load.data_wait
     return share
@@ -285,5 +282,5 @@ def train_student(
 def make_brief() -> None:
     """Time each thing once, and compile without code generation."""
     cost.NUM_REPEATS, cost.SECONDS_PER_REPEAT, computing.COMPILER = 1, 0.001, "eager"
-    network_benchmark.MATRIX_SIZE["cpu"], training.LOG_EVERY_STEPS = 16, 1
+    training.LOG_EVERY_STEPS = 1
     globals()["STEPS_PER_DRAW"] = 2

@@ -22,8 +22,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from skdcgn_pipeline.benchmark.frame import Networks, Row
-from skdcgn_pipeline.benchmark.networks import make_networks
+from skdcgn_pipeline.benchmark.frame import Row
+from skdcgn_pipeline.benchmark.networks import Networks, make_networks
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Benchmark, Compute, Distill, Parameters, Precision, Student, check_parameters
 from skdcgn_pipeline.runtime.compute import choose_device

@@ -66,4 +66,4 @@ def test_classifiers_and_benchmark_compose_at_the_same_stage(monkeypatch, stage,
     parameters = Anything()
     parameters.compose, parameters.class_lists = settings(stage), {}
     monkeypatch.setattr(benchmark_nodes, "check_parameters", lambda raw: parameters)
-    assert handed_on(benchmark_nodes.measure_costs, *others[:6]) == expected
+    assert handed_on(benchmark_nodes.measure_costs, *others[:7]) == expected

@@ -1,48 +1,122 @@
-"""What networks of full size cost where nothing is trained yet: random weights, random samples.
+"""What teacher and students cost, against each other and against how they are commonly trained.
 
-Random weights take the time of trained ones. So the figures of ImageNet need neither the published
-checkpoint nor a million samples.
+Networks of full size are timed with random weights, which take the time of trained ones, and random samples. So the
+figures of ImageNet need neither the published checkpoint nor a million samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+import logging
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import pandas as pd
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
 from skdcgn_pipeline.benchmark.frame import (
-    Networks,
-    Rendering,
+    BEST,
+    COLUMNS,
+    PUBLISHED,
     Row,
-    forget_gpu_memory,
-    gpu_memory,
-    measure_renderings,
-    rate_of,
+    describe_machine,
+    peak_gpu_row,
+    rates_of,
 )
 from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
 from skdcgn_pipeline.losses.distillation import feature_loss, kl_loss, pixel_loss
-from skdcgn_pipeline.metrics.cost import take_turns, wait_for_device
+from skdcgn_pipeline.mechanisms import CounterfactualGenerator
+from skdcgn_pipeline.metrics.cost import measure_rates, wait_for_device
 from skdcgn_pipeline.networks.discriminator import ProjectionDiscriminator
-from skdcgn_pipeline.networks.interface import GeneratorSize
+from skdcgn_pipeline.networks.interface import GeneratorSize, check_same_interface
 from skdcgn_pipeline.parameters import Benchmark, Compute, Distill, Precision
+from skdcgn_pipeline.runtime.compute import autocast, choose_device
+from skdcgn_pipeline.runtime.progress import without_progress
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
-from skdcgn_pipeline.samples.loading import BatchLoader, PairsInMemory, fetch_by_epochs
+from skdcgn_pipeline.runtime.threads import computing_on
+from skdcgn_pipeline.samples.loading import BatchLoader, PairsInMemory, PairSource, fetch_by_epochs
 from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.students.architectures import make_student
 from skdcgn_pipeline.students.distillation import Distillation
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.imagenet_cgn import make_random
-from skdcgn_pipeline.vocabulary import MECHANISMS
+from skdcgn_pipeline.vocabulary import MECHANISMS, channels_of
 
-# One mechanism stands for all: the networks are of one size.
-MEASURED = "texture"
-MATRIX_SIZE = {"cuda": 8192, "cpu": 256}
-NUM_PRODUCTS = 10
+FASTER = 10  # students than their teacher, each at its best batch size
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+
+logger = logging.getLogger(__name__)
+
+
+class Rendering(NamedTuple):
+    """A way to render images.
+
+    Attributes:
+        name: What the table calls it.
+        role: Of whose ways the fastest is compared: `teacher`, `students` ...
+        generator: Whose images.
+        precision: Of the networks.
+    """
+
+    name: str
+    role: str
+    generator: CounterfactualGenerator
+    precision: Precision
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Teacher and students that are timed, on random samples.
+
+    Attributes:
+        teacher: Any teacher.
+        students: Students of its interface.
+        distill: How the student of each mechanism is distilled.
+        settings: Sizes of the measurements.
+        seed: Base seed.
+        compute: Device and precision.
+        trained: Mechanisms whose training is timed: one stands for all where networks are of one size.
+        step_factor: How many times as fast as a plain loop a training step should be; None aims at nothing.
+    """
+
+    teacher: CounterfactualGenerator
+    students: StudentCGN
+    distill: Mapping[str, Distill]
+    settings: Benchmark
+    seed: int
+    compute: Compute
+
+    trained: ClassVar[Sequence[str]] = ("texture",)
+    step_factor: ClassVar[float | None] = 3
+
+    @property
+    def device(self) -> torch.device:
+        """Where networks run."""
+        return choose_device(self.compute.device)
+
+    def renderings(self) -> list[Rendering]:
+        """Return the ways to render that are timed, the teacher's first."""
+        generators = {"teacher": self.teacher, "students": self.students}
+        return [
+            Rendering(f"{role} {precision}", role, own, precision)
+            for role, own in generators.items()
+            for precision in PRECISIONS
+        ]
+
+    def pairs(self, mechanism: str) -> PairSource:
+        """Return what the student of a mechanism learns from: random noise and bytes."""
+        noise_dim, num_classes, image_size = GeneratorSize.of(self.teacher)
+        num_rows, generator = 4 * self.distill[mechanism].batch_size, torch_generator(self.seed, "benchmark-pairs")
+        shape = num_rows, channels_of(mechanism), image_size, image_size
+        images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+        noise = torch.randn(num_rows, noise_dim, generator=generator)
+        return PairsInMemory(noise, torch.arange(num_rows) % num_classes, images)
+
+
+NetworksT = TypeVar("NetworksT", bound=Networks)
 
 
 def make_networks(settings: Benchmark, distill: Mapping[str, Distill], seed: int, compute: Compute) -> Networks:
@@ -59,97 +133,180 @@ def make_networks(settings: Benchmark, distill: Mapping[str, Distill], seed: int
     return Networks(teacher, students.requires_grad_(False).eval(), distill, settings, seed, compute)
 
 
-def measure_rendering(networks: Networks) -> list[Row]:
-    """Measure images/s of teacher and students in both precisions, see `measure_renderings`."""
-    generators = {"teacher": networks.teacher, "students": networks.students}
-    renderings = [
-        Rendering(f"{role} {precision}", role, generator, precision)
-        for role, generator in generators.items()
-        for precision in PRECISIONS
-    ]
-    return measure_renderings(renderings, networks)
+def tabulate(
+    measures: Mapping[str, Callable[[NetworksT], list[Row]]],
+    networks: NetworksT,
+    command: Callable[[str], str] = lambda group: "",
+) -> pd.DataFrame:
+    """Measure every group, or the one that the settings name.
+
+    Args:
+        measures: What to measure, by group.
+        networks: What is timed.
+        command: Gives the command that measures a group again.
+
+    Returns:
+        A row per measurement, with `COLUMNS`: those of `Row`, `threads`, the `command` that measures
+        the row's group again, `machine` and `versions`. Rows of the published code say so in `what`.
+
+    Raises:
+        SettingError: If the students are not of this teacher's interface.
+        InterruptedRunError: If a stop was requested.
+    """
+    check_same_interface(networks.teacher, networks.students)
+    machine, settings = describe_machine(networks.device), networks.settings
+    rows = []
+    with computing_on(settings.num_threads), without_progress():
+        for group, measure in measures.items():
+            if settings.only not in (None, group):
+                continue
+            origin = {"threads": torch.get_num_threads(), "command": command(group), **machine}
+            for row in measure(networks):
+                rows.append(asdict(row) | origin | ({"threads": None, "command": ""} if PUBLISHED in row.what else {}))
+                logger.info("%s: %s: %.4g %s", row.group, row.what, row.value, row.unit)
+    types = {"batch_size": "Int64", "threads": "Int64", "ratio": "float64", "met": "boolean"}
+    return pd.DataFrame(rows, columns=COLUMNS).astype(types)
 
 
-def measure_steps(networks: Networks) -> list[Row]:
-    """Measure images/s of distillation: as a run does it, and in a plain fp32 loop of the same networks."""
-    settings, device = networks.distill[MEASURED], networks.device
-    size, precision = settings.batch_size, networks.compute.precision
-    noise, labels, stored = (part.to(device) for part in _random_pairs(networks, size).take(torch.arange(size)))
-    images = decode_images(MEASURED, stored)
-    distillation, plain = _distillation(networks), _PlainLoop(networks)
-    steps: dict[str, Callable[[int], object]] = {
-        "plain fp32 loop": lambda step: plain(noise, labels, images),
-        "distillation step": lambda step: distillation.update(step, (noise, labels, images)),
-    }
+# --- rendering -----------------------------------------------------------------------------------
+
+
+def render_batch(
+    generator: CounterfactualGenerator,
+    batch_size: int,
+    precision: Precision,
+    compute: Compute,
+    device: torch.device,
+    seed: int,
+) -> Callable[[], Any]:
+    """Return what renders one batch with a generator: a network is moved to the device, others take CPU noise."""
+    place = device if isinstance(generator, nn.Module) else torch.device("cpu")
+    if isinstance(generator, nn.Module):
+        generator.to(device)
+    random = torch_generator(seed, "benchmark-throughput", batch_size)
+    noise = torch.randn(batch_size, generator.noise_dim, generator=random).to(place)
+    labels = (torch.arange(batch_size) % generator.num_classes).to(place)
+    compute = compute.model_copy(update={"precision": precision})
+
+    @torch.inference_mode()
+    def call() -> Any:
+        with autocast(compute, place):
+            return generator.render(noise, labels)
+
+    return call
+
+
+def measure_throughput(networks: Networks) -> list[Row]:
+    """Measure images/s of all three mechanisms by batch size, and the GPU memory that it takes.
+
+    A batch that the memory of a GPU cannot hold is left out and told. Students should be `FASTER`.
+    """
+    renderings, device = networks.renderings(), networks.device
+    reference = renderings[0].name
+    rates: dict[str, list[Row]] = {rendering.name: [] for rendering in renderings}
     memory: list[Row] = []
-    for what, step in steps.items():
-        forget_gpu_memory()
-        for number in range(settings.judge_every_steps * settings.adversarial_every_judgements):
-            step(number)  # every kind of step once: compiled, tuned, allocated
-        memory += gpu_memory(Row("distillation", f"{what}, peak GPU memory", 0.0, "GB", size), device)
-
-    numbers = range(networks.settings.num_distillation_steps)
-    rates = take_turns({what: partial(rate_of, step, numbers) for what, step in steps.items()})
-    plain_rate, rate = (size * steps_per_second for steps_per_second in rates.values())
-    reference = Row(
-        "distillation", "plain fp32 eager loop of the same networks", plain_rate, "images/s", size, precision="fp32"
-    )
-    step_row = Row("distillation", "step", rate, "images/s", size, precision)
-    with FlopCounterMode(display=False) as counter:
-        plain(noise, labels, images)
-    with FlopCounterMode(display=False) as repeated, torch.no_grad():
-        plain.student(noise, labels)  # which the plain loop renders twice
-    flops = (counter.get_total_flops() - repeated.get_total_flops()) * rate / size
-    share = 100 * flops / _matrix_rate(device, precision)
-    what = "step, share of the rate of a large matrix product"
-    compared = step_row.compared(rate / plain_rate, reference.what, at_least=3)
-    return [reference, compared, *memory, Row("distillation", what, share, "%", size, precision)]
+    for batch_size in networks.settings.batch_sizes:
+        calls = {}
+        for name, _, generator, precision in renderings:
+            call = render_batch(generator, batch_size, precision, networks.compute, device, networks.seed)
+            row = Row("throughput", f"{name}, peak GPU memory", 0.0, "GB", batch_size, precision)
+            try:
+                memory += peak_gpu_row(row, call, device)
+            except torch.OutOfMemoryError:
+                logger.warning("%s: no memory for a batch of %d", name, batch_size)
+                continue
+            calls[name] = call
+        measured = measure_rates(calls, batch_size)
+        for name, _, _, precision in renderings:
+            if name in measured:
+                row = Row("throughput", name, measured[name], "images/s", batch_size, precision)
+                if name != reference and measured.get(reference):
+                    row = row.compared(row.value / measured[reference], f"{reference}, same batch size")
+                rates[name].append(row)
+    return [*(row for rows in rates.values() for row in rows), *memory, *_best_of(renderings, rates)]
 
 
-def measure_data_path(networks: Networks) -> list[Row]:
-    """Measure images/s from samples in memory to the device, and how long training waits for them."""
-    settings, num_steps = networks.distill[MEASURED], networks.settings.num_distillation_steps
-    source = _random_pairs(networks, 4 * settings.batch_size)
-    fetch = fetch_by_epochs(source, settings.batch_size, networks.seed, "benchmark-data")
-    distillation = _distillation(networks)
+def _best_of(renderings: Sequence[Rendering], rates: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """Return the fastest row of each role, compared with the teacher's, which is the first."""
+    best: dict[str, Row] = {}
+    for name, role, _, _ in renderings:
+        for row in rates[name]:
+            if role not in best or row.value > best[role].value:
+                best[role] = replace(row, what=f"{role}, {BEST}", ratio=None, reference="")
+    first = renderings[0].role
+    for role, row in best.items():
+        if role != first and first in best:
+            target = FASTER if role == "students" else None
+            best[role] = row.compared(row.value / best[first].value, best[first].what, target)
+    return [*best.values()]
 
-    def rate() -> float:
-        with BatchLoader(fetch, num_steps, networks.device, settings.fetch_threads) as load:
-            return settings.batch_size * rate_of(lambda step: decode_images(MEASURED, load(step)[2]), range(num_steps))
 
-    def waiting() -> float:
-        with BatchLoader(fetch, num_steps, networks.device, settings.fetch_threads) as load:
+# --- distillation --------------------------------------------------------------------------------
+
+
+def measure_distillation(networks: Networks) -> list[Row]:
+    """Measure steps/s of distillation: as a run does it, and in a plain fp32 loop of the same networks."""
+    return [row for mechanism in networks.trained for row in _distillation_rows(mechanism, networks)]
+
+
+def _distillation_rows(mechanism: str, networks: Networks) -> list[Row]:
+    settings, device, precision = networks.distill[mechanism], networks.device, networks.compute.precision
+    # Every kind of step at least once: compiled, tuned, allocated by the first call.
+    every_kind = settings.judge_every_steps * settings.adversarial_every_judgements
+    num_steps = max(networks.settings.num_distillation_steps, every_kind)
+    fetch = fetch_by_epochs(networks.pairs(mechanism), settings.batch_size, networks.seed, "benchmark-data")
+    task = Distillation(mechanism, GeneratorSize.of(networks.teacher), settings, networks.seed, networks.compute)
+    plain, shares = _PlainLoop(mechanism, networks), list[float]()
+    noise, labels, stored = (part.to(device) for part in fetch(0))
+    images = decode_images(mechanism, stored)
+
+    def run_plain() -> None:
+        for _ in range(num_steps):
+            plain(noise, labels, images)
+
+    def distil() -> None:
+        with BatchLoader(fetch, num_steps, device, settings.fetch_threads) as load:
             for step in range(num_steps):
-                noise, labels, images = load(step)
-                distillation.update(step, (noise, labels, decode_images(MEASURED, images)))
+                noise, labels, stored = load(step)
+                task.update(step, (noise, labels, decode_images(mechanism, stored)))
             wait_for_device()
-            return 100 * load.data_wait
+            shares.append(100 * load.data_wait)
 
-    waiting()
-    measured = take_turns({"rate": rate, "waiting": waiting})
-    what = "share of a training spent waiting for data"
+    row = Row("distillation", mechanism, 0.0, "steps/s", settings.batch_size, precision)
+    plain_row = replace(row, what=f"{mechanism}, plain fp32 loop of the same networks", precision="fp32")
+    calls = {plain_row.what: run_plain, row.what: distil}
+    memory = [
+        peak
+        for what, call in calls.items()
+        for peak in peak_gpu_row(replace(row, what=f"{what}, peak GPU memory", unit="GB"), call, device)
+    ]
+    rates = rates_of(calls)
+    plain_row, row = (replace(own, value=num_steps * rates[own.what]) for own in (plain_row, row))
+    waiting = replace(row, what=f"{mechanism}, share of the time spent waiting for data", unit="%")
     return [
-        Row("data", "samples in memory to the device", measured["rate"], "images/s", settings.batch_size),
-        Row("data", what, measured["waiting"], "%", settings.batch_size).at_most(5),
+        plain_row,
+        row.compared(row.value / plain_row.value, plain_row.what, networks.step_factor),
+        replace(waiting, value=statistics.median(shares)).at_most(5),
+        *memory,
     ]
 
 
 MEASURES: dict[str, Callable[[Networks], list[Row]]] = {
-    "throughput": measure_rendering,
-    "distillation": measure_steps,
-    "data": measure_data_path,
+    "throughput": measure_throughput,
+    "distillation": measure_distillation,
 }
 
 
 class _PlainLoop:
     """Distillation as it is commonly written: fp32, eager, images rendered anew for each of both phases."""
 
-    def __init__(self, networks: Networks) -> None:
-        self.settings, device = networks.distill[MEASURED], networks.device
+    def __init__(self, mechanism: str, networks: Networks) -> None:
+        self.settings, device = networks.distill[mechanism], networks.device
         size, width = GeneratorSize.of(networks.teacher), self.settings.discriminator_width
         with seeded(networks.seed, "benchmark-plain"):
-            self.student = make_student(MEASURED, self.settings.student.model_dump(), size).to(device)
-            self.discriminator = ProjectionDiscriminator(3, size.num_classes, size.image_size, width).to(device)
+            self.student = make_student(mechanism, self.settings.student.model_dump(), size).to(device)
+            channels = channels_of(mechanism)
+            self.discriminator = ProjectionDiscriminator(channels, size.num_classes, size.image_size, width).to(device)
         self._student_optimiser = torch.optim.Adam(self.student.parameters(), 2e-4, (0.0, 0.9))
         self._discriminator_optimiser = torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.0, 0.9))
 
@@ -173,27 +330,3 @@ class _PlainLoop:
         self._student_optimiser.zero_grad()
         weighted_sum(terms, dict.fromkeys(terms, 1.0)).backward()
         self._student_optimiser.step()
-
-
-def _distillation(networks: Networks) -> Distillation:
-    """Return the training of the mechanism that stands for all, as a run does it."""
-    size = GeneratorSize.of(networks.teacher)
-    return Distillation(MEASURED, size, networks.distill[MEASURED], networks.seed, networks.compute)
-
-
-def _random_pairs(networks: Networks, num_rows: int) -> PairsInMemory:
-    """Return noise, labels and random bytes in place of a teacher's images."""
-    noise_dim, num_classes, image_size = GeneratorSize.of(networks.teacher)
-    generator = torch_generator(networks.seed, "benchmark-pairs")
-    images = torch.randint(256, (num_rows, 3, image_size, image_size), dtype=torch.uint8, generator=generator)
-    return PairsInMemory(
-        torch.randn(num_rows, noise_dim, generator=generator), torch.arange(num_rows) % num_classes, images
-    )
-
-
-def _matrix_rate(device: torch.device, precision: Precision) -> float:
-    """Return the operations per second of a large matrix product: what a device can do at best, measured."""
-    size = MATRIX_SIZE.get(device.type, MATRIX_SIZE["cpu"])
-    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-    matrix @ matrix
-    return 2 * size**3 * rate_of(lambda _: matrix @ matrix, range(NUM_PRODUCTS))

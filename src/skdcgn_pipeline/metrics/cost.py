@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -39,34 +39,26 @@ def count_macs(render: Callable[[], Any]) -> int | None:
     return counter.get_total_flops() // 2 or None
 
 
-def in_turns(measures: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+def take_turns(measures: dict[str, Callable[[], float]]) -> dict[str, float]:
     """Take several measures in turns, so that whatever else the machine does meets all of them.
 
     Args:
         measures: What to measure; each call gives one number.
 
     Returns:
-        The numbers of five turns each.
+        The median of five turns of each.
     """
-    values: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(NUM_REPEATS):
-        for name, measure in measures.items():
-            values[name].append(measure())
-    return values
-
-
-def take_turns(measures: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """Return the median of five turns of each measure, see `in_turns`."""
-    return {name: statistics.median(numbers) for name, numbers in in_turns(measures).items()}
+    turns = [{name: measure() for name, measure in measures.items()} for _ in range(NUM_REPEATS)]
+    return {name: statistics.median(turn[name] for turn in turns) for name in measures}
 
 
 def measure_rates(
-    renders: dict[str, Callable[[], Any]], images_per_call: int, seconds: float | None = None
+    calls: Mapping[str, Callable[[], Any]], images_per_call: float, seconds: float | None = None
 ) -> dict[str, float]:
-    """Measure images per second of several generators, taking turns in one process.
+    """Measure images per second of several calls, taking turns in one process.
 
     Args:
-        renders: What to time; each call renders `images_per_call` images.
+        calls: What to time, after a first call of each; each renders `images_per_call` images.
         images_per_call: Batch size.
         seconds: That a turn takes, by default `SECONDS_PER_REPEAT`; at least one call.
 
@@ -75,18 +67,18 @@ def measure_rates(
     """
     enough = SECONDS_PER_REPEAT if seconds is None else seconds
 
-    def rate(render: Callable[[], Any]) -> float:
-        calls, start = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < enough or not calls:
-            render()
-            calls += 1
+    def rate(call: Callable[[], Any]) -> float:
+        number, start = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < enough or not number:
+            call()
+            number += 1
             wait_for_device()
-        return calls * images_per_call / elapsed if elapsed else 0.0
+        return number * images_per_call / elapsed if elapsed else 0.0
 
-    for render in renders.values():
-        render()
+    for call in calls.values():
+        call()
     with torch.inference_mode():
-        return take_turns({name: partial(rate, render) for name, render in renders.items()})
+        return take_turns({name: partial(rate, call) for name, call in calls.items()})
 
 
 def peak_gpu_bytes(network: nn.Module, render: Callable[[], Any]) -> int | None:

@@ -1,6 +1,6 @@
 """Nodes of the benchmark stage."""
 
-import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,10 +8,10 @@ import pandas as pd
 
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.benchmark import networks
-from skdcgn_pipeline.benchmark.frame import tabulate
 from skdcgn_pipeline.benchmark.run import MEASURES, Workload
 from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.reporting.pictures import draw_benchmark
+from skdcgn_pipeline.reporting.report import command_of
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
@@ -19,6 +19,7 @@ from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 
 def measure_costs(
     run: Run,
+    this_run: dict[str, Any],
     teacher: IdentifiedTeacher,
     students: StudentsArtifact,
     teacher_samples: SampleShards,
@@ -33,27 +34,35 @@ def measure_costs(
         teacher_samples=teacher_samples,
         student_samples=student_samples,
         settings=settings.benchmark,
-        images=settings.images,
-        prepare=settings.prepare,
-        variant=settings.variant,
-        assets=run.assets,
         composition=settings.compose.resolved(teacher_samples.num_classes, settings.class_lists),
-        fit=settings.classify.fit,
-        num_classifiers=settings.classify.num_classifiers,
         distill=settings.students,
         seed=run.seed,
         compute=run.compute,
+        parameters=settings,
     )
-    table = tabulate(MEASURES, workload, sys.argv)
+    table = networks.tabulate(MEASURES, workload, _again(this_run))
     return table, table
 
 
-def measure_random_networks(run: Run, parameters: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def measure_random_networks(
+    run: Run, this_run: dict[str, Any], parameters: dict[str, Any]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Measure networks of full size with random weights, which need nothing upstream."""
     settings = check_parameters(parameters)
     random_networks = networks.make_networks(settings.benchmark, settings.students, run.seed, run.compute)
-    table = tabulate(networks.MEASURES, random_networks, sys.argv)
+    table = networks.tabulate(networks.MEASURES, random_networks, _again(this_run))
     return table, table
+
+
+def _again(this_run: dict[str, Any]) -> Callable[[str], str]:
+    """Return what tells the command that measures a group again."""
+
+    def command(group: str) -> str:
+        params = dict(this_run.get("params") or {})
+        params["benchmark"] = {**params.get("benchmark", {}), "only": group}
+        return command_of({**this_run, "params": params}, "benchmark")
+
+    return command
 
 
 def show_benchmark(benchmark: pd.DataFrame) -> np.ndarray:

@@ -9,7 +9,7 @@ TABLES = ["benchmark", "benchmark_csv"]
 
 def create_pipeline() -> Pipeline:
     """Measure what teacher, students and data paths cost, whoever provides them."""
-    inputs = ["run", "teacher", "students", "teacher_samples", "student_samples", "parameters"]
+    inputs = ["run", "this_run", "teacher", "students", "teacher_samples", "student_samples", "parameters"]
     return Pipeline(
         [
             node(nodes.measure_costs, inputs, TABLES, name="measure_costs"),
@@ -21,5 +21,6 @@ def create_pipeline() -> Pipeline:
 
 def create_network_pipeline() -> Pipeline:
     """Measure random networks of full size."""
-    measured = node(nodes.measure_random_networks, ["run", "parameters"], TABLES, name="measure_random_networks")
+    inputs = ["run", "this_run", "parameters"]
+    measured = node(nodes.measure_random_networks, inputs, TABLES, name="measure_random_networks")
     return Pipeline([measured], tags="network_benchmark")

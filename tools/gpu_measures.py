@@ -187,10 +187,10 @@ def measure_ensemble(run: Run, part: Part) -> None:
                     ),
                 ]
                 network = training.initial_classifier(of_network, TORCHVISION_CLASSES, SEED)
-                training.fit_network(network, lessons, fit, SEED, run.compute())
+                training.fit(training.ClassifierTask(network, lessons, fit, SEED, run.compute()))
             (first, start), (last, end) = noted[0], noted[-1]
             rates[precision] = (last - first) * 2 * batch / (end - start)
-            what = f"{name}, {size} px" + (", channels last" if precision == "bf16" else "")
+            what = f"{name}, {size} px, channels last"
             ratio = rates["bf16"] / rates["fp32"] if precision == "bf16" else None
             part.add(what, rates[precision], "images/s", batch_size=batch, precision=precision, ratio=ratio)
 
@@ -275,7 +275,7 @@ def train_student(
     begun = time.perf_counter()
     trained, done = train(planned, left)
     rate = done / (time.perf_counter() - begun)
-    state = {name: tensor.contiguous().cpu() for name, tensor in trained.average.state_dict().items()}
+    state = {name: tensor.contiguous().cpu() for name, tensor in trained.result.state_dict().items()}
     return state, {"steps": done, "rate": rate}
 
 

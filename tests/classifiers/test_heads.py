@@ -18,8 +18,8 @@ from skdcgn_pipeline.classifiers.torchvision_classifier import MechanismLogits
 from skdcgn_pipeline.classifiers.training import (
     WEIGHTS_FILE,
     ClassifierRecipe,
+    ClassifierTask,
     counterfactual_lesson,
-    fit_network,
     initial_classifier,
     make_optimisation,
     real_lesson,
@@ -101,8 +101,7 @@ def fit(num_steps: int = 4, seed: int = 0, path: Path | None = None, stop_at: in
     options = settings(num_steps, **changes)
     ensemble = initial_classifier(network(**changes), NUM_CLASSES, seed)
     with listening(record):
-        history = fit_network(ensemble, lessons(options), options, seed, compute, path)
-    return ensemble, history
+        return training.fit(ClassifierTask(ensemble, lessons(options), options, seed, compute), path)
 
 
 def lessons(options: ClassifierFit):

@@ -21,11 +21,10 @@ from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.students.baseline import (
     BaselineRecipe,
-    Guides,
+    EndToEndTraining,
+    biggan_path,
     check_baseline,
     detector_of,
-    image_teacher_of,
-    open_image_teacher,
 )
 from skdcgn_pipeline.teachers.imagenet_cgn import load_biggan
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
@@ -34,6 +33,7 @@ from tiny import TinyTeacher
 
 CPU = Compute(device="cpu")
 TINY = IdentifiedTeacher(TinyTeacher(), {"name": "tiny"})
+SEEING = IdentifiedTeacher(TinyTeacher(), {"name": "tiny"})
 SMALL = {"architecture": "compact", "width": [4, 6, 4], "embedding_dim": 4}
 WEIGHTS = {
     "reconstruction": 10.0,
@@ -43,6 +43,7 @@ WEIGHTS = {
     "texture": 0.3,
     "background_saliency": 2.0,
 }
+MINIATURE = {"architecture": "tinygan", "width": 1, "embedding_dim": 2}
 CUSTOM = Teacher(name="custom", factory="tiny:TinyTeacher", fit=TeacherFit(num_images=1))
 
 
@@ -72,17 +73,21 @@ def brightness(images: torch.Tensor) -> torch.Tensor:
     return images.mean(1, keepdim=True).sigmoid()
 
 
+SEEING.generator.u2net = brightness
 JUDGE = FeatureSpace(lambda images: Seen(images.mean((2, 3)), 5 * images.mean((2, 3))), "means")
-GUIDES = Guides(pooled_pixels, brightness, JUDGE)
 
 
-def fit(own: Baseline | None = None, seed: int = 0, path: Path | None = None, stop_at: int = 0, teacher=TINY):
+def recipe(own: Baseline, seed: int = 0, style: str = "pixels") -> BaselineRecipe:
+    return BaselineRecipe(SEEING, own, seed, CPU, pooled_pixels, style, JUDGE)
+
+
+def fit(own: Baseline | None = None, seed: int = 0, path: Path | None = None, stop_at: int = 0):
     def listen(training: str, step: int, losses: Mapping[str, float]) -> None:
         if step == stop_at:
             progress.request_stop()
 
     with listening(listen):
-        return BaselineRecipe(image_teacher_of(teacher), own or settings(), seed, CPU, GUIDES).fit(path)
+        return recipe(own or settings(), seed).fit(path)
 
 
 def difference(first: torch.nn.Module, second: torch.nn.Module) -> float:
@@ -118,7 +123,7 @@ def test_every_weight_teaches_something(term):
 
 def test_without_weights_neither_style_network_nor_detector_is_needed():
     own = settings(2, {"style": 0.0, "texture": 0.0, "background_saliency": 0.0})
-    students, history = BaselineRecipe(image_teacher_of(TINY), own, 0, CPU).fit()
+    students, history = BaselineRecipe(TINY, own, 0, CPU).fit()
     assert set(history[0]) == {
         "step", "reconstruction", "mask_entropy", "mask_bounds", "total", "mean_mask",
     }  # fmt: skip
@@ -202,16 +207,13 @@ def test_measuring_changes_no_weight():
 
 
 def test_a_baseline_is_built_once_and_opens_as_students(tmp_path):
-    teacher = image_teacher_of(TINY)
-
     def build(own: Baseline, style: str = "pixels"):
-        guides = replace(GUIDES, style_identity=style, detector_identity="brightness")
-        return build_in(tmp_path, BaselineRecipe(teacher, own, 0, CPU, guides))
+        return build_in(tmp_path, recipe(own, style=style))
 
     first = build(settings())
-    calls = TINY.generator.num_calls
+    calls = SEEING.generator.num_calls
     again = build(settings(log_every_steps=3, measure_every_steps=5, checkpoint_every_steps=9))
-    assert TINY.generator.num_calls == calls
+    assert SEEING.generator.num_calls == calls
     assert again.artifact.identity == first.artifact.identity
     assert [entry["step"] for entry in first.history] == [1, 2, 3, 4]
     students = first.open()
@@ -270,26 +272,22 @@ def miniature() -> IdentifiedTeacher:
 
 
 def test_composites_of_a_teacher_are_factual_and_not_shifted(miniature):
-    teacher = image_teacher_of(miniature)
-    noise, labels = torch.randn(3, 4), torch.tensor([0, 5, 9])
-    assert torch.equal(teacher.render(noise, labels), compose(miniature.generator.render(noise, labels)))
-    assert teacher.network is miniature.generator
-    assert image_teacher_of(TINY).network is None
+    own = settings(1, students=dict.fromkeys(MECHANISMS, MINIATURE), batch_size=3)
+    noise, labels, images, _ = EndToEndTraining(BaselineRecipe(miniature, own, 0, CPU)).batch(0)
+    assert torch.equal(images, compose(miniature.generator.render(noise, labels)))
 
 
 def test_the_miniature_is_imitated_with_its_own_detector(miniature, tmp_path):
-    tiny = {"architecture": "tinygan", "width": 1, "embedding_dim": 2}
-    own = settings(1, students=dict.fromkeys(MECHANISMS, tiny), batch_size=2)
+    own = settings(1, students=dict.fromkeys(MECHANISMS, MINIATURE), batch_size=2)
     check_baseline(own, miniature, CUSTOM, str(tmp_path))
-    detector = detector_of(miniature)
+    assert detector_of(miniature) is miniature.generator.u2net
     before = {name: tensor.clone() for name, tensor in miniature.generator.state_dict().items()}
-    teacher = image_teacher_of(miniature)
-    students, history = BaselineRecipe(teacher, own, 0, CPU, replace(GUIDES, detect=detector)).fit()
+    students, history = BaselineRecipe(miniature, own, 0, CPU, pooled_pixels).fit()
     assert 0 < history[0]["background_saliency"] < 1
     assert students.image_size == 32
     assert all(torch.equal(tensor, before[name]) for name, tensor in miniature.generator.state_dict().items())
     unseen = own.model_copy(update={"weights": own.weights.model_copy(update={"background_saliency": 0.0})})
-    other = BaselineRecipe(teacher, unseen, 0, CPU, Guides(pooled_pixels)).fit()[0]
+    other = BaselineRecipe(miniature, unseen, 0, CPU, pooled_pixels).fit()[0]
     assert difference(students.network_of("background"), other.network_of("background")) > 1e-6
     assert difference(students.network_of("shape"), other.network_of("shape")) == 0
 
@@ -304,19 +302,15 @@ def test_the_biggan_of_a_published_checkpoint_is_the_teacher(miniature, tmp_path
     torch.save(biggan, alone)
 
     published = Teacher(name="imagenet_cgn", weights=str(whole), fit=TeacherFit(num_images=1))
-    own = settings(image_teacher="biggan")
-    teacher = open_image_teacher(miniature, own, published)
-    noise, labels = torch.randn(3, 4), torch.tensor([0, 5, 9])
-    images = teacher.render(noise, labels)
+    own = settings(1, image_teacher="biggan", students=dict.fromkeys(MECHANISMS, MINIATURE), batch_size=3)
+    imitating = BaselineRecipe(miniature, own, 0, CPU, biggan=biggan_path(own, published))
+    noise, labels, images, _ = EndToEndTraining(imitating).batch(0)
     torch.testing.assert_close(images, miniature.generator.render_mechanism("background", noise, labels))
-    assert teacher.size == (4, 10, 32)
-    torch.testing.assert_close(load_biggan(alone).render_images(noise, labels), images)
-    assert (
-        teacher.identity
-        != open_image_teacher(
-            miniature, settings(image_teacher="biggan", image_teacher_weights=str(alone)), published
-        ).identity
-    )
+    own = own.model_copy(update={"image_teacher_weights": str(alone)})
+    of_file = replace(imitating, settings=own, biggan=biggan_path(own, published))
+    torch.testing.assert_close(EndToEndTraining(of_file).batch(0)[2], images)
+    identities = {str(each.identity_inputs) for each in (imitating, of_file, replace(imitating, biggan=None))}
+    assert len(identities) == 3
 
 
 def test_a_checkpoint_without_its_biggan_is_refused(miniature, tmp_path):

@@ -129,7 +129,7 @@ def test_the_loop_takes_the_steps_of_a_training_that_is_called_by_hand(tiny_samp
         batch = noise[rows], labels[rows], decode_images(mechanism, images[rows])
         losses = train.update(step, batch, noted=step == 4)
     student, history = distil(tiny_samples, mechanism, own)
-    assert difference(train.average, student) == 0
+    assert difference(train.result, student) == 0
     assert history[-1] == {"step": 5, **losses}
 
 

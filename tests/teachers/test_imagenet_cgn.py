@@ -23,7 +23,6 @@ from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.teachers import imagenet_cgn
 from skdcgn_pipeline.teachers.imagenet_cgn import (
     BIGGAN_MINIATURE,
-    SIZES,
     ImageNetCGN,
     draw_biggan,
     load_imagenet_cgn,
@@ -354,25 +353,6 @@ def test_a_checkpoint_of_another_network_is_compared_with_the_published_one(tmp_
         load_teacher("imagenet_cgn", tmp_path / "mnist.pth")
 
 
-@pytest.mark.parametrize("in_one_file", [True, False])
-def test_a_biggan_of_another_resolution_is_refused(tmp_path, published, in_one_file):
-    with torch.device("meta"):
-        names = biggan.BigGAN(biggan.BigGANConfig()).state_dict()  # its defaults are those of 128 px
-    smaller = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in names.items()}
-    of_u2net = {name: tensor for name, tensor in published.items() if name.startswith("u2net.")}
-    message = r"expected BigGAN-deep of 256 px, got BigGAN-deep of 128 px in \S+\.pth"
-    if in_one_file:
-        state = {f"{prefix}{name}": tensor for prefix in PREFIXES for name, tensor in smaller.items()}
-        torch.save(state | of_u2net, tmp_path / "cgn.pth")
-        with pytest.raises(SettingError, match=rf"{message} \('f_shape\.'\)"):
-            load_teacher("imagenet_cgn", tmp_path / "cgn.pth")
-    else:
-        torch.save(smaller, tmp_path / "biggan.pth")
-        torch.save({name.removeprefix("u2net."): t for name, t in of_u2net.items()}, tmp_path / "u2net.pth")
-        with pytest.raises(SettingError, match=message):
-            load_teacher("imagenet_cgn", {"biggan": tmp_path / "biggan.pth", "u2net": tmp_path / "u2net.pth"})
-
-
 def test_a_wrong_separate_file_is_named(separate):
     with pytest.raises(SettingError, match=r"texture\.bin with \d+ missing, first 'stage1\.\S+'; \d+ unexpected"):
         load_teacher("imagenet_cgn", separate | {"u2net": separate["texture"]})
@@ -425,11 +405,6 @@ def test_a_class_out_of_range_is_refused(miniature, label):
 def test_noise_of_another_length_is_refused(miniature):
     with pytest.raises(SettingError, match=r"noise: expected shape \[N, 4\], got \[2, 5\]"):
         miniature.render(torch.zeros(2, 5), torch.zeros(2, dtype=torch.long))
-
-
-def test_layers_that_do_not_make_the_size_are_refused():
-    with pytest.raises(SettingError, match=r"biggan\.output_dim: expected 32, by the layers, got 64"):
-        ImageNetCGN(**(SIZES["miniature"] | {"biggan": {**BIGGAN_MINIATURE, "output_dim": 64}}))
 
 
 def test_without_the_package_the_module_imports_and_names_the_command_that_gets_it(monkeypatch):

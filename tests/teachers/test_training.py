@@ -77,7 +77,7 @@ def fit(own: TeacherFit | None = None, seed: int = 0, path: Path | None = None, 
     images = SimpleNamespace(split={"train": make_split()}.__getitem__, num_classes=3)
     task = module.TeacherTask(TeacherRecipe(images, own or settings(), STYLE, seed, **options), pooled_pixels)
     with listening(stop):
-        return task.average, train(task, path)
+        return task.result, train(task, path)
 
 
 def difference(first: torch.nn.Module, second: torch.nn.Module) -> float:

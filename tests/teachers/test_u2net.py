@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.teachers.u2net import U2NET_DECODER, U2NET_ENCODER, Stage, U2Net
+from skdcgn_pipeline.teachers.u2net import Stage, U2Net
 
 SMALL = {
     "encoder": (Stage(4, 2, 4), Stage(3, 2, 6), Stage(3, 2, 8, dilated=True)),
@@ -88,16 +87,3 @@ def test_images_of_any_size_keep_it(small, size):
 def test_a_gradient_reaches_every_parameter(small):
     small(torch.randn(2, 3, 16, 16)).sum().backward()
     assert all(parameter.grad is not None for parameter in small.parameters())
-
-
-@pytest.mark.parametrize("shape", [(3, 32, 32), (2, 1, 32, 32)])
-def test_other_images_are_refused(small, shape):
-    with pytest.raises(SettingError, match=r"expected shape \[N, 3, H, W\], got \["):
-        small(torch.zeros(shape))
-
-
-def test_stages_that_do_not_fit_together_are_refused():
-    with pytest.raises(SettingError, match="decoder: expected 5 stages, got 4"):
-        U2Net(U2NET_ENCODER, U2NET_DECODER[:-1])
-    with pytest.raises(SettingError, match=r"stage\.depth: expected at least 2, got 1"):
-        U2Net((Stage(1, 2, 2),), ())

@@ -28,7 +28,7 @@ from skdcgn_pipeline.runtime.seeding import seeded
 from skdcgn_pipeline.training.checkpointing import History, Stateful
 from skdcgn_pipeline.training.optimisers import make_optimisers
 from skdcgn_pipeline.training.schedules import Rates, one_cycle, staircase
-from skdcgn_pipeline.training.task import train
+from skdcgn_pipeline.training.task import fit
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 Classifier = DigitClassifier | TorchvisionClassifier
@@ -121,7 +121,7 @@ class ClassifierTask:
         title: Shown in the progress.
 
     Attributes:
-        network: The classifier, in training mode, on the device.
+        result: The classifier, in training mode, on the device.
     """
 
     def __init__(
@@ -132,8 +132,8 @@ class ClassifierTask:
         seed: int,
         compute: Compute,
         *,
-        name: str,
-        title: str,
+        name: str = "classifier",
+        title: str = "classifier",
     ) -> None:
         self.name, self.title, self.lessons, self.seed = name, title, lessons, seed
         self.num_steps, self.log_every_steps = settings.num_steps, LOG_EVERY_STEPS
@@ -141,9 +141,9 @@ class ClassifierTask:
         self.compute = settings.computing(compute)
         self.device = choose_device(compute.device)
         # The faster layout of these convolutions, and of pooling, in either precision.
-        self.network = place(network, self.device, torch.channels_last).train()
-        self.optimisers, self.rates = make_optimisation(settings, self.compute.precision == "bf16", self.network)
-        self.objects: dict[str, Stateful] = {"network": self.network, **self.optimisers}
+        self.result = place(network, self.device, torch.channels_last).train()
+        self.optimisers, self.rates = make_optimisation(settings, self.compute.precision == "bf16", self.result)
+        self.objects: dict[str, Stateful] = {"network": self.result, **self.optimisers}
         # Only what draws while it computes needs the step's own numbers: `seeded` lets threads wait for each other.
         self._draws = not isinstance(network, DigitClassifier)
         self._layout = torch.channels_last if self._draws else torch.preserve_format
@@ -162,7 +162,7 @@ class ClassifierTask:
             SettingError: If the training has diverged.
         """
         self.rates.set(step)
-        self.network.zero_grad(set_to_none=True)
+        self.result.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         parts: dict[str, Tensor] = {}
         with self._drawing(step):
@@ -170,7 +170,7 @@ class ClassifierTask:
                 images = images.to(self.device, memory_format=self._layout, non_blocking=True)
                 labels = labels.to(self.device, non_blocking=True)
                 with autocast(self.compute, self.device):
-                    logits = self.network(images)
+                    logits = self.result(images)
                 losses = lesson.losses(logits, labels)
                 loss = next(iter(losses.values())) if len(losses) == 1 else torch.stack([*losses.values()]).mean()
                 loss = loss if lesson.weight == 1 else lesson.weight * loss
@@ -202,36 +202,6 @@ def initial_classifier(
         return TorchvisionClassifier(settings, num_classes).load_weights()
 
 
-def fit_network(
-    network: Classifier,
-    lessons: Sequence[Lesson],
-    settings: ClassifierFit,
-    seed: int,
-    compute: Compute,
-    checkpoint_path: Path | None = None,
-    *,
-    name: str = "classifier",
-    title: str = "classifier",
-) -> History:
-    """Train a classifier, see `ClassifierTask`; it is in eval mode then, on the CPU.
-
-    Args:
-        network, lessons, settings, seed, compute, name, title: As in `ClassifierTask`.
-        checkpoint_path: Where the state is kept while training; None keeps nothing.
-
-    Returns:
-        The history of the losses.
-
-    Raises:
-        SettingError: If the training diverges.
-        InterruptedRunError: If a stop was requested; the state is saved.
-    """
-    task = ClassifierTask(network, lessons, settings, seed, compute, name=name, title=title)
-    history = train(task, checkpoint_path)
-    place(network, "cpu", torch.contiguous_format).eval()
-    return history
-
-
 def fit_classifier(
     draw_batch: DrawBatch,
     settings: ClassifierFit,
@@ -243,15 +213,18 @@ def fit_classifier(
     title: str = "classifier",
     initialisation: str = INITIALISATION,
 ) -> tuple[DigitClassifier, History]:
-    """Train the digit classifier on images and classes that `draw_batch` gives; raises like `fit_network`.
+    """Train the digit classifier on images and classes that `draw_batch` gives, see `ClassifierTask`.
 
     Returns:
         The classifier in eval mode, on the CPU, and the history of its loss.
+
+    Raises:
+        SettingError: If the training diverges.
+        InterruptedRunError: If a stop was requested; the state is saved.
     """
     network = initial_classifier(ClassifierNetwork(), num_classes, seed, initialisation)
-    lessons = [class_lesson(draw_batch, settings)]
-    history = fit_network(network, lessons, settings, seed, compute, checkpoint_path, title=title)
-    return cast(DigitClassifier, network), history
+    task = ClassifierTask(network, [class_lesson(draw_batch, settings)], settings, seed, compute, title=title)
+    return cast(tuple[DigitClassifier, History], fit(task, checkpoint_path))
 
 
 @dataclass(frozen=True)
@@ -297,10 +270,9 @@ class ClassifierRecipe(Recipe[tuple[Artifact, Classifier]]):
     def build(self, writer: ArtifactWriter) -> None:
         """Train, or continue."""
         network = initial_classifier(self.network, self.num_classes, self.seed)
-        lessons, checkpoint = self.source(), writer.scratch("checkpoint.pt")
-        history = fit_network(
-            network, lessons, self.settings, self.seed, self.compute, checkpoint, name=self.name, title=self.title
-        )
+        names = {"name": self.name, "title": self.title}
+        task = ClassifierTask(network, self.source(), self.settings, self.seed, self.compute, **names)
+        _, history = fit(task, writer.scratch("checkpoint.pt"))
         writer.write(WEIGHTS_FILE, partial(write_state, network))
         writer.write_json(HISTORY_FILE, history)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -70,6 +70,16 @@ class Baseline(Settings):
         checkpoint_every_steps: A killed training repeats at most this many steps.
         log_every_steps: How often losses, mean mask and mask entropy are recorded.
     """
+
+    WITHOUT_INFLUENCE: ClassVar[frozenset[str]] = frozenset(
+        {
+            "checkpoint_every_steps",
+            "image_teacher_weights",
+            "log_every_steps",
+            "measure_every_steps",
+            "num_measured_images",
+        }
+    )
 
     students: dict[MechanismName, Student]
     image_teacher: Literal["composites", "biggan"] = "composites"

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skdcgn_pipeline.artifacts.store import ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.losses import weighted_sum
@@ -34,16 +33,16 @@ from skdcgn_pipeline.metrics.generation import ImageStatistics
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, require_vgg16
 from skdcgn_pipeline.parameters import Baseline, Compute, GenerationMetrics, Teacher
-from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
+from skdcgn_pipeline.runtime.compute import autocast, choose_device, on_device, place
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
 from skdcgn_pipeline.students.recipes import HISTORY_FILE, TrioRecipe
 from skdcgn_pipeline.students.trio import StudentCGN
-from skdcgn_pipeline.teachers.imagenet_cgn import DEFAULT_TRUNCATION, load_biggan
+from skdcgn_pipeline.teachers.imagenet_cgn import DEFAULT_TRUNCATION, draw_biggan, load_biggan
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.training.averaging import WeightAverage
 from skdcgn_pipeline.training.checkpointing import History, Stateful
-from skdcgn_pipeline.training.task import train
+from skdcgn_pipeline.training.task import fit
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 logger = logging.getLogger(__name__)
@@ -56,70 +55,16 @@ STYLE_SETTING = (
 MEASURED = ("inception_score", "collapsed_masks")
 MEASURING = GenerationMetrics(classes=(), num_splits=1)
 MEASURING_BATCH = 64
-# Settings that say how often something is noted or kept, and change no weight.
-NOTES = {
-    "checkpoint_every_steps",
-    "log_every_steps",
-    "measure_every_steps",
-    "num_measured_images",
-    "image_teacher_weights",
-}
 
 
-@dataclass(frozen=True)
-class ImageTeacher:
-    """What the baseline's composites imitate: whole images of noise and class.
-
-    Attributes:
-        render: noise [N, noise_dim] ~ N(0, I), classes [N] -> images [N, 3, H, W] in [-1, 1], without gradients.
-        network: The module inside of it, to be moved to the device; None where it is none.
-        size: As a generator's.
-        identity: What the images depend on; JSON-able.
-    """
-
-    render: Callable[[Tensor, Tensor], Tensor]
-    network: nn.Module | None
-    size: GeneratorSize
-    identity: Any
-
-
-@dataclass(frozen=True)
-class Guides:
-    """Networks that losses and measures of the baseline look through, with what they depend on (JSON-able).
-
-    Attributes:
-        style_features: Four layers of features; needed if style or texture have a weight.
-        detect: images [N, 3, H, W] in [-1, 1] -> saliency [N, 1, H, W] in [0, 1], with a gradient; needed if the
-            background's saliency has a weight.
-        space: Whose logits the inception score is of; None takes none. No weight depends on it.
-        style_identity, detector_identity: What the first two depend on.
-    """
-
-    style_features: ImageFeatures | None = None
-    detect: Callable[[Tensor], Tensor] | None = None
-    space: FeatureSpace | None = None
-    style_identity: Any = None
-    detector_identity: Any = None
-
-
-def image_teacher_of(teacher: IdentifiedTeacher) -> ImageTeacher:
-    """Return a teacher's factual composites without patch shift, which its noise does not tell."""
-    generator = teacher.generator
-    network = generator if isinstance(generator, nn.Module) else None
-    return ImageTeacher(
-        lambda noise, labels: compose(generator.render(noise, labels)),
-        network,
-        GeneratorSize.of(generator),
-        {"composites": teacher.identity},
-    )
-
-
-def biggan_path(settings: Baseline, teacher: Teacher) -> Path:
-    """Return the file of the BigGAN that the composites imitate.
+def biggan_path(settings: Baseline, teacher: Teacher) -> Path | None:
+    """Return the file of the BigGAN that the composites imitate; None where they imitate the teacher's.
 
     Raises:
         SettingError: If no setting names one, or it is not there.
     """
+    if settings.image_teacher == "composites":
+        return None
     path = settings.image_teacher_weights or teacher.weights
     if not isinstance(path, str) or not Path(path).is_file():
         raise SettingError(
@@ -131,22 +76,11 @@ def biggan_path(settings: Baseline, teacher: Teacher) -> Path:
     return Path(path)
 
 
-def open_image_teacher(teacher: IdentifiedTeacher, settings: Baseline, teacher_settings: Teacher) -> ImageTeacher:
-    """Return what `baseline.image_teacher` names.
+def detector_of(teacher: IdentifiedTeacher) -> Any:
+    """Return the detector of salient objects inside a teacher, the U^2-Net of the ImageNet CGN; None without one.
 
-    Raises:
-        SettingError: If the BigGAN's file is missing, damaged or of another network.
+    It takes images [N, 3, H, W] in [-1, 1] and gives saliency [N, 1, H, W] in [0, 1], with a gradient.
     """
-    if settings.image_teacher == "composites":
-        return image_teacher_of(teacher)
-    path = biggan_path(settings, teacher_settings)
-    biggan = load_biggan(path, teacher_settings.truncation or DEFAULT_TRUNCATION)
-    identity = {"biggan": sha256_of_file(path), "truncation": biggan.truncation}
-    return ImageTeacher(biggan.render_images, biggan, GeneratorSize.of(biggan), identity)
-
-
-def detector_of(teacher: IdentifiedTeacher) -> nn.Module | None:
-    """Return the detector of salient objects inside a teacher, the U^2-Net of the ImageNet CGN; None without one."""
     return getattr(teacher.generator, "u2net", None)
 
 
@@ -188,8 +122,7 @@ def check_baseline(
     elif settings.uses_style and not has_digit_classifier:
         expected = "'vgg16' where no digit classifier is trained"
         raise SettingError(STYLE_SETTING[0], expected, f"'{settings.style_network}'", "Use 'vgg16'.")
-    if settings.image_teacher == "biggan":
-        biggan_path(settings, teacher_settings)
+    biggan_path(settings, teacher_settings)
     _make_students(settings, GeneratorSize.of(generator))
 
 
@@ -199,32 +132,37 @@ def _make_students(settings: Baseline, size: GeneratorSize) -> StudentCGN:
 
 
 class EndToEndTraining:
-    """The training of three students whose factual composites shall look like the image teacher's images, a `Task`.
+    """The training of three students whose factual composites shall look like a teacher's images, a `Task`.
 
-    Each step draws noise and a class per image, renders the image teacher and the three mechanisms on them,
+    Each step draws noise and a class per image, renders the teacher and the three mechanisms on them,
     and updates the students with the weighted sum of the terms of `BaselineWeights`.
 
     Args:
         recipe: What is trained.
 
     Attributes:
-        average: The averaged students.
+        teacher: What is imitated: a generator, whose composites are, or a BigGAN.
+        detect: Finds salient objects, see `detector_of`.
+        result: The averaged students.
     """
 
     name = title = "baseline"
 
     def __init__(self, recipe: BaselineRecipe) -> None:
-        self.image_teacher, self.settings, self.guides = recipe.image_teacher, recipe.settings, recipe.guides
+        self.recipe, self.settings = recipe, recipe.settings
         self.seed, self.compute, self.device = recipe.seed, recipe.compute, choose_device(recipe.compute.device)
-        settings = self.settings
+        settings, generator = self.settings, recipe.teacher.generator
+        self.teacher: Any = generator if recipe.biggan is None else load_biggan(recipe.biggan)
+        self.detect = detector_of(recipe.teacher)
+        self.size = GeneratorSize.of(generator)
         self.num_steps, self.log_every_steps = settings.num_steps, settings.log_every_steps
         self.checkpoint_every_steps = settings.checkpoint_every_steps
         self.weights = {name: weight for name, weight in settings.weights.model_dump().items() if weight}
         with seeded(self.seed, "baseline-init"):
-            students = _make_students(settings, self.image_teacher.size)
+            students = _make_students(settings, self.size)
         self.students = place(students, self.device, torch.channels_last).train()
         self._averaging = WeightAverage(self.students, settings.ema_decay)
-        self.average = self._averaging.average
+        self.result = self._averaging.average
         groups = [
             {"params": [*self.students.network_of(m).parameters()], "lr": getattr(settings.learning_rates, m)}
             for m in MECHANISMS
@@ -232,19 +170,23 @@ class EndToEndTraining:
         self.optimiser = torch.optim.Adam(groups, betas=settings.betas)
         self.objects: dict[str, Stateful] = {
             "students": self.students,
-            "average": self.average,
+            "average": self.result,
             "optimiser": self.optimiser,
         }
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, torch.Generator]:
-        """Return noise, classes, the image teacher's images of them, and the generator of the step's further draws."""
+        """Return noise, classes, the teacher's images of them, and the generator of the step's further draws."""
         generator = torch_generator(self.seed, "baseline-step", step)
-        size, num_images = self.image_teacher.size, self.settings.batch_size
+        size, num_images = self.size, self.settings.batch_size
         noise = torch.randn(num_images, size.noise_dim, generator=generator).to(self.device)
         labels = torch.randint(size.num_classes, (num_images,), generator=generator).to(self.device)
         with torch.no_grad(), autocast(self.compute, self.device):
-            target = self.image_teacher.render(noise, labels).float()
-        return noise, labels, target, generator
+            if self.recipe.biggan is not None:
+                target = draw_biggan(self.teacher, noise, labels, self.recipe.truncation)
+            else:
+                # Factual, and without patch shift, which the noise does not tell.
+                target = compose(self.teacher.render(noise, labels))
+        return noise, labels, target.float(), generator
 
     def update(self, step: int, batch: tuple[Tensor, Tensor, Tensor, torch.Generator], noted: bool) -> dict[str, float]:
         """Train on a batch; some steps tell the measures of collapse, too, whether they are asked for or not."""
@@ -260,9 +202,8 @@ class EndToEndTraining:
         if self.settings.uses_style:
             terms |= self._style_terms(images, composite, target, generator)
         if "background_saliency" in self.weights:
-            assert self.guides.detect is not None
             with autocast(self.compute, self.device):
-                saliency = self.guides.detect(images.background)
+                saliency = self.detect(images.background)
             terms["background_saliency"] = background_saliency_loss(saliency.float())
         loss = weighted_sum({name: terms[name] for name in self.weights}, self.weights)
         self.optimiser.zero_grad(set_to_none=True)
@@ -272,7 +213,7 @@ class EndToEndTraining:
 
         done = step + 1
         is_measured = done % self.settings.measure_every_steps == 0 or done == self.num_steps
-        measuring = self.guides.space is not None and is_measured
+        measuring = self.recipe.space is not None and is_measured
         if not (noted or measuring):
             return {}
         losses = {name: term.item() for name, term in {**terms, "total": loss, "mean_mask": images.mask.mean()}.items()}
@@ -289,13 +230,14 @@ class EndToEndTraining:
         self, images: MechanismImages, composite: Tensor, target: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Return how far composites are from the target in style, and foregrounds from patches of its object."""
-        assert self.guides.style_features is not None
+        features = self.recipe.style_features
+        assert features is not None
         patches = texture_patches(target, images.mask, self.settings.patch_size, generator)
         with torch.no_grad(), autocast(self.compute, self.device):
-            real = [layer.float() for layer in self.guides.style_features(torch.cat([target, patches]))]
+            real = [layer.float() for layer in features(torch.cat([target, patches]))]
         with autocast(self.compute, self.device):
             both = torch.cat([composite, images.foreground])
-            generated = [layer.float() for layer in self.guides.style_features(both)]
+            generated = [layer.float() for layer in features(both)]
         halves = {"style": 0, "texture": 1}
         return {
             name: style_loss(
@@ -309,14 +251,14 @@ class EndToEndTraining:
 
     def _measure(self) -> dict[str, float]:
         """Return what tells of collapse of the averaged students, of the same noise and classes every time."""
-        assert self.guides.space is not None
-        size, num_images = self.image_teacher.size, self.settings.num_measured_images
+        assert self.recipe.space is not None
+        size, num_images = self.size, self.settings.num_measured_images
         noise = torch.randn(num_images, size.noise_dim, generator=torch_generator(self.seed, "baseline-measure"))
         labels = torch.arange(num_images) % size.num_classes
 
-        statistics = ImageStatistics(num_images, size.num_classes, self.guides.space, MEASURING, self.seed)
+        statistics = ImageStatistics(num_images, size.num_classes, self.recipe.space, MEASURING, self.seed)
         for part, classes in zip(noise.split(MEASURING_BATCH), labels.split(MEASURING_BATCH), strict=True):
-            images = self.average.render(part.to(self.device), classes.to(self.device)).to("cpu")
+            images = self.result.render(part.to(self.device), classes.to(self.device)).to("cpu")
             statistics.update(compose(images), classes, images.mask)
         rows = statistics.describe("baseline")
         return {row["measure"]: row["value"] for row in rows if row["measure"] in MEASURED}
@@ -327,32 +269,46 @@ class BaselineRecipe(TrioRecipe):
     """Three students that are trained end to end.
 
     Attributes:
-        image_teacher: Gives the target of every noise and class.
+        teacher: Whose factual composites are imitated, and whose detector looks for objects in backgrounds.
         settings: Architectures, budget and weights.
         seed: Base seed.
         compute: Device and precision.
-        guides: Networks of losses and measures.
+        style_features: Four layers of features; needed if style or texture have a weight.
+        style_identity: What these depend on; JSON-able.
+        space: Whose logits the inception score is of; None takes none. No weight depends on it.
+        biggan: File of the BigGAN that is imitated instead, see `load_biggan`.
     """
 
-    image_teacher: ImageTeacher
+    teacher: IdentifiedTeacher
     settings: Baseline
     seed: int
     compute: Compute
-    guides: Guides = Guides()
+    style_features: ImageFeatures | None = None
+    style_identity: Any = None
+    space: FeatureSpace | None = None
+    biggan: Path | None = None
 
     kind = "baseline"
     folder = "baseline"
 
     def inputs(self) -> dict[str, Any]:
-        """Return image teacher, settings, seed, precision, and of the guides those that have a weight."""
+        """Return what is imitated, settings, seed, precision, and the networks of losses that have a weight."""
+        imitated: dict[str, Any] = {"composites": self.teacher.identity}
+        if self.biggan is not None:
+            imitated = {"biggan": sha256_of_file(self.biggan), "truncation": self.truncation}
         return {
-            "image_teacher": self.image_teacher.identity,
-            "style": self.guides.style_identity if self.settings.uses_style else None,
-            "detector": self.guides.detector_identity if self.settings.weights.background_saliency else None,
-            "settings": self.settings.model_dump(mode="json", exclude=NOTES),
+            "image_teacher": imitated,
+            "style": self.style_identity if self.settings.uses_style else None,
+            "detector": self.teacher.identity if self.settings.weights.background_saliency else None,
+            "settings": self.settings.identity(),
             "seed": self.seed,
             "precision": self.compute.precision,
         }
+
+    @property
+    def truncation(self) -> float:
+        """The truncation of the BigGAN: the teacher's, if it has one."""
+        return getattr(self.teacher.generator, "truncation", DEFAULT_TRUNCATION)
 
     def fit(self, checkpoint_path: Path | None = None) -> tuple[StudentCGN, History]:
         """Train, or continue.
@@ -367,19 +323,15 @@ class BaselineRecipe(TrioRecipe):
             InterruptedRunError: If a stop was requested; the state is saved.
         """
         task = EndToEndTraining(self)
-        helpers = [n for n in (self.image_teacher.network, self.guides.detect) if isinstance(n, nn.Module)]
-        for network in helpers:
-            network.to(task.device)
-        history = train(task, checkpoint_path)
-        for network in helpers:
-            network.to("cpu")
+        with on_device(task.device, task.teacher, task.detect):
+            students, history = fit(task, checkpoint_path)
         last = next((entry for entry in reversed(history) if "collapsed_masks" in entry), None)
         if last is not None and last["collapsed_masks"] > 0.5:
             shares = 100 * last["collapsed_masks"], last["mean_mask"]
             logger.warning(
                 "Baseline: %.0f %% of the masks have collapsed to nothing or everything (mean mask %.2f)", *shares
             )
-        return place(task.average, "cpu", torch.contiguous_format), history
+        return students, history
 
     def build(self, writer: ArtifactWriter) -> None:
         """Train the students."""

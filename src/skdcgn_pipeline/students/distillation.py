@@ -62,7 +62,7 @@ class Distillation:
     Attributes:
         device: Where the networks are.
         student, discriminator: What is trained.
-        average: The averaged student.
+        result: The averaged student.
 
     Raises:
         SettingError: If the perceptual loss has a weight and no features, the networks cannot be compiled, or
@@ -101,7 +101,7 @@ class Distillation:
         self.student: StudentGenerator = place(student, self.device, torch.channels_last).train()
         self.discriminator = place(discriminator, self.device, torch.channels_last).train()
         self._averaging = WeightAverage(self.student, settings.ema_decay)
-        self.average = self._averaging.average
+        self.result = self._averaging.average
         self._passes = SpectralPasses(self.discriminator)
 
         adam: Any = partial(torch.optim.Adam, betas=settings.betas, fused=self.device.type == "cuda" or None)
@@ -123,7 +123,7 @@ class Distillation:
     @property
     def objects(self) -> dict[str, Stateful]:
         """What a checkpoint holds."""
-        networks = {"student": self.student, "average": self.average, "discriminator": self.discriminator}
+        networks = {"student": self.student, "average": self.result, "discriminator": self.discriminator}
         optimisers = {f"optimiser_{number}": optimiser for number, optimiser in enumerate(self._rates.optimisers)}
         return {**networks, **optimisers}
 

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 
 from skdcgn_pipeline.artifacts.recipe import Recipe, Store
@@ -17,7 +16,7 @@ from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.networks.vgg16 import open_vgg16_features, require_vgg16
 from skdcgn_pipeline.networks.weights_file import write_state
 from skdcgn_pipeline.parameters import Compute, Distill
-from skdcgn_pipeline.runtime.compute import choose_device, place
+from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.errors import check_choice
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.samples.loading import BatchLoader, fetch_by_epochs, identity_of_order, open_pairs
@@ -27,7 +26,7 @@ from skdcgn_pipeline.students.released import released_path, released_students
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.training.checkpointing import History
 from skdcgn_pipeline.training.parallel import ALONE, Processes
-from skdcgn_pipeline.training.task import train
+from skdcgn_pipeline.training.task import fit
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 STUDENT_FILE, CARD_FILE, HISTORY_FILE = "student.safetensors", "student.json", "history.json"
@@ -124,14 +123,13 @@ class StudentRecipe(Recipe[StudentArtifact]):
         with BatchLoader(fetch, settings.num_steps, device, settings.fetch_threads) as load:
             options: dict[str, Any] = {"load": load, "perceive": perceive, "processes": processes}
             task = Distillation(name, size, settings, self.seed, self.compute, **options)
-            history = train(
+            return fit(
                 task,
                 checkpoint_path,
                 read_only=processes.rank != 0,
                 remark=lambda: f", {load.data_wait:.1%} waiting for data",
                 agree=processes.agree,
             )
-        return place(task.average, "cpu", torch.contiguous_format), history
 
     def build(self, writer: ArtifactWriter) -> None:
         """Train the student, together with the processes that wait for it."""

@@ -12,7 +12,6 @@ attention run in bf16, spectral norms, batch statistics, the sigmoid and the cla
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from skdcgn_pipeline.mechanisms import MechanismLabels
 from skdcgn_pipeline.networks.frozen_cache import FrozenCache
-from skdcgn_pipeline.networks.interface import MechanismGenerator, check_request
+from skdcgn_pipeline.networks.interface import MechanismGenerator
 from skdcgn_pipeline.networks.weights_file import check_tensors, read_state
 from skdcgn_pipeline.runtime.compute import ModuleT, place
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
@@ -92,8 +90,6 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 POWER_ITERATIONS = 5
-# Residual blocks of the published BigGAN-deep networks -> image size.
-RESOLUTION_OF_BLOCKS = {10: 128, 12: 256, 14: 512}
 
 
 def truncate_normal(noise: Tensor) -> Tensor:
@@ -168,8 +164,7 @@ class ImageNetCGN(MechanismGenerator):
             multiples of 0.02 and mixes neighbouring ones in between.
 
     Raises:
-        SettingError: If the truncation is outside (0, 1], the layers do not make images of `output_dim`, or
-            the package is missing.
+        SettingError: If the truncation is outside (0, 1], or the package is missing.
     """
 
     def __init__(
@@ -182,12 +177,8 @@ class ImageNetCGN(MechanismGenerator):
         super().__init__()
         if not isinstance(truncation, (int, float)) or not 0 < truncation <= 1:
             raise SettingError("teacher.truncation", "a number in (0, 1]", truncation, "The published one is 0.5.")
-        image_size = 4 * 2 ** sum(doubles for doubles, _, _ in biggan["layers"])
-        if image_size != biggan["output_dim"]:
-            remedy = "Give as many doubling layers as the size needs, starting from 4."
-            raise SettingError("biggan.output_dim", f"{image_size}, by the layers", biggan["output_dim"], remedy)
         self.truncation = float(truncation)
-        self.noise_dim, self.num_classes, self.image_size = biggan["z_dim"], biggan["num_classes"], image_size
+        self.noise_dim, self.num_classes, self.image_size = (biggan[k] for k in ("z_dim", "num_classes", "output_dim"))
         self.f_shape = _make_biggan(biggan)
         self.f_text = _make_biggan(biggan)
         self.f_bg = _make_biggan(biggan)
@@ -202,34 +193,6 @@ class ImageNetCGN(MechanismGenerator):
         """Return a mechanism's images, see `MechanismGenerator.paint`."""
         images = draw_biggan(getattr(self, PREFIX_OF_MECHANISM[mechanism]), noise, classes, self.truncation)
         return self.u2net(images).float().clamp(MASK_MIN, MASK_MAX) if mechanism == "shape" else images.float()
-
-
-class BigGANImages(nn.Module):
-    """The BigGAN that a CGN is trained to imitate (`biggan_GT`): whole images of noise and class.
-
-    Args:
-        biggan: Arguments of `BigGANConfig`.
-        truncation: As in `ImageNetCGN`.
-
-    Attributes:
-        noise_dim, num_classes, image_size: As in `ImageNetCGN`; noise is N(0, I).
-    """
-
-    def __init__(self, biggan: Mapping[str, Any], truncation: float = DEFAULT_TRUNCATION) -> None:
-        super().__init__()
-        self.truncation = float(truncation)
-        self.noise_dim, self.num_classes, self.image_size = (biggan[k] for k in ("z_dim", "num_classes", "output_dim"))
-        self.network = _make_biggan(biggan)
-
-    @torch.no_grad()
-    def render_images(self, noise: Tensor, label: Tensor) -> Tensor:
-        """Render images [N, 3, H, W] in [-1, 1] for noise [N, noise_dim] and classes [N].
-
-        Raises:
-            SettingError: If noise or labels have another shape, or a class is out of range.
-        """
-        check_request(self, noise, MechanismLabels.of(label))
-        return draw_biggan(self.network, noise, label, self.truncation).float()
 
 
 def make_random(size: str, truncation: float = DEFAULT_TRUNCATION, seed: int = 0) -> ImageNetCGN:
@@ -293,8 +256,8 @@ def load_imagenet_cgn(weights: Weights | None, truncation: float = DEFAULT_TRUNC
         The network on the CPU, frozen, in eval mode, channels last.
 
     Raises:
-        SettingError: If a file is missing, damaged, holds code, belongs to a BigGAN of another resolution, or
-            lacks or adds tensors, of which the first are named.
+        SettingError: If a file is missing, damaged, holds code, or lacks or adds tensors, of which the first are
+            named.
     """
     files = files_of_parts(weights)
     by_path = {path: _read(path) for path in dict.fromkeys(files.values())}
@@ -302,12 +265,11 @@ def load_imagenet_cgn(weights: Weights | None, truncation: float = DEFAULT_TRUNC
     return _load(parts, files, lambda size: ImageNetCGN(**size, truncation=truncation))
 
 
-def load_biggan(path: Path, truncation: float = DEFAULT_TRUNCATION) -> BigGANImages:
-    """Load the BigGAN that a CGN is trained to imitate, strictly.
+def load_biggan(path: Path) -> nn.Module:
+    """Load the BigGAN that a CGN is trained to imitate, strictly; see `draw_biggan`.
 
     Args:
         path: The published CGN, of which `biggan_GT` is read, or a file of BigGAN-deep alone.
-        truncation: In (0, 1].
 
     Returns:
         The network on the CPU, frozen, in eval mode, channels last.
@@ -318,8 +280,7 @@ def load_biggan(path: Path, truncation: float = DEFAULT_TRUNCATION) -> BigGANIma
     state = _read(path, with_unused=True)
     if any(name.startswith(UNUSED_PREFIX) for name in state):
         state = {n.removeprefix(UNUSED_PREFIX): t for n, t in state.items() if n.startswith(UNUSED_PREFIX)}
-    part = "network."
-    return _load({part: state}, {part: path}, lambda size: BigGANImages(size["biggan"], truncation))
+    return _load({"": state}, {"": path}, lambda size: _make_biggan(size["biggan"]))
 
 
 def files_of_parts(weights: Weights | None) -> dict[str, Path]:
@@ -358,8 +319,6 @@ def _load(
 ) -> ModuleT:
     """Return a network with the weights of its parts, by the prefix of their names in it."""
     name = _size_of(parts.values())
-    for prefix, state in parts.items():
-        _check_resolution(state, SIZES[name]["biggan"]["output_dim"], files[prefix])
     # The large one is spared initial values; the small one is made faster with them.
     with torch.device("meta" if name == "deep_256" else "cpu"):
         network = make(SIZES[name])
@@ -381,17 +340,3 @@ def _size_of(states: Iterable[Mapping[str, Tensor]]) -> str:
         if embeddings and embeddings[0].shape == (size["biggan"]["z_dim"], size["biggan"]["num_classes"]):
             return name
     return "deep_256"
-
-
-def _check_resolution(state: Mapping[str, Tensor], wanted: int, path: Path) -> None:
-    """Refuse a complete BigGAN of another resolution, of which the tensors' names would tell little."""
-    for prefix in PREFIXES:
-        block = re.compile(re.escape(prefix) + r"generator\.layers\.\d+\.conv_0\.bias")
-        got = RESOLUTION_OF_BLOCKS.get(sum(block.fullmatch(name) is not None for name in state), wanted)
-        if got != wanted:
-            raise SettingError(
-                "teacher.weights",
-                f"BigGAN-deep of {wanted} px",
-                f"BigGAN-deep of {got} px in {path}" + (f" ('{prefix}')" if prefix else ""),
-                f"Give the weights of biggan-deep-{wanted}.",
-            )

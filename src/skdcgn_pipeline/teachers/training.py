@@ -34,7 +34,7 @@ from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.training.averaging import WeightAverage
 from skdcgn_pipeline.training.checkpointing import Stateful
 from skdcgn_pipeline.training.schedules import Rates, linear_decay
-from skdcgn_pipeline.training.task import train
+from skdcgn_pipeline.training.task import fit
 from skdcgn_pipeline.transformations import transform_mechanism
 from skdcgn_pipeline.vocabulary import MECHANISMS, channels_of
 
@@ -102,7 +102,7 @@ class TeacherTask:
         style_features: Four layers of features for the style loss.
 
     Attributes:
-        average: The averaged CGN, which is what the training is for.
+        result: The averaged CGN.
 
     Raises:
         SettingError: If the initial teacher is of another size.
@@ -137,7 +137,7 @@ class TeacherTask:
         self.cgn = place(cgn, self.device, torch.channels_last).train()
         self.discriminator = discriminator.to(self.device).train()
         self.averaging = WeightAverage(self.cgn, settings.ema_decay)
-        self.average = self.averaging.average
+        self.result = self.averaging.average
         self.generator_optimiser, self.discriminator_optimiser = (
             torch.optim.Adam(network.parameters(), settings.learning_rate, ADAM_BETAS)
             for network in (self.cgn, self.discriminator)
@@ -154,7 +154,7 @@ class TeacherTask:
         self.objects: dict[str, Stateful] = {
             "cgn": self.cgn,
             "discriminator": self.discriminator,
-            "average": self.average,
+            "average": self.result,
             "generator_optimiser": self.generator_optimiser,
             "discriminator_optimiser": self.discriminator_optimiser,
         }
@@ -312,9 +312,7 @@ class TeacherRecipe(Recipe[Artifact]):
 
     def build(self, writer: ArtifactWriter) -> None:
         """Train, or continue; the file of weights says of which images it is, so that others refuse it later."""
-        task = TeacherTask(self, self.open_style())
-        history = train(task, writer.scratch("checkpoint.pt"))
-        cgn = place(task.average, "cpu", torch.contiguous_format)
+        cgn, history = fit(TeacherTask(self, self.open_style()), writer.scratch("checkpoint.pt"))
         made_of = self.images.artifact.inputs
         metadata = {"source": self.images.name}
         if "variant" in made_of:

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skdcgn_pipeline.runtime.errors import SettingError
-
 
 class Stage(NamedTuple):
     """Size of one residual U-block.
@@ -81,10 +79,8 @@ class ResidualUBlock(nn.Module):
 
     def __init__(self, channels_in: int, stage: Stage) -> None:
         super().__init__()
-        depth, middle, out, self.dilated = stage
-        if depth < 2:
-            raise SettingError("stage.depth", "at least 2", depth, "Give a residual U-block two levels or more.")
-        self.depth = depth
+        self.depth, middle, out, self.dilated = stage
+        depth = self.depth
         self.rebnconvin = ConvolutionUnit(channels_in, out)
         for level in range(1, depth + 1):
             # A block that pools widens its view at the bottom by one dilated convolution alone.
@@ -118,18 +114,12 @@ class U2Net(nn.Module):
     Args:
         encoder: Stages from the full size down; each runs at half the size of the one before.
         decoder: Stages from the second smallest size up, one fewer than those of the encoder.
-
-    Raises:
-        SettingError: If the numbers of stages do not fit together.
     """
 
     def __init__(self, encoder: Sequence[Stage] = U2NET_ENCODER, decoder: Sequence[Stage] = U2NET_DECODER) -> None:
         super().__init__()
         self.num_stages = len(encoder)
-        if not encoder or len(decoder) != len(encoder) - 1:
-            raise SettingError(
-                "decoder", f"{len(encoder) - 1} stages", len(decoder), "Give one stage fewer than the encoder's."
-            )
+        assert len(decoder) == len(encoder) - 1
         widths = [3, *(stage.out for stage in encoder)]
         for number, (stage, width) in enumerate(zip(encoder, widths, strict=False), 1):
             self.add_module(f"stage{number}", ResidualUBlock(width, stage))
@@ -142,14 +132,7 @@ class U2Net(nn.Module):
         self.outconv = nn.Conv2d(self.num_stages, 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the fused map [N, 1, H, W] in [0, 1] for images [N, 3, H, W] in [-1, 1].
-
-        Raises:
-            SettingError: If the images have another number of axes or channels.
-        """
-        if images.ndim != 4 or images.shape[1] != 3:
-            shape = list(images.shape)
-            raise SettingError("images of U^2-Net", "shape [N, 3, H, W]", shape, "Give a batch of images.")
+        """Return the fused map [N, 1, H, W] in [0, 1] for images [N, 3, H, W] in [-1, 1]."""
         levels: list[Tensor] = []
         hidden = images
         for number in range(1, self.num_stages + 1):

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import torch
+from torch import nn
+
+from skdcgn_pipeline.runtime.compute import place
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 from skdcgn_pipeline.runtime.recording import record
 from skdcgn_pipeline.training.checkpointing import History, Stateful, restore_state, save_state
 
+NetworkT_co = TypeVar("NetworkT_co", bound=nn.Module, covariant=True)
 
-class Task(Protocol):
+
+class Task(Protocol[NetworkT_co]):
     """A training: its state, where its batches come from, and what a step does.
 
     Attributes:
@@ -27,6 +33,11 @@ class Task(Protocol):
     num_steps: int
     log_every_steps: int
     checkpoint_every_steps: int
+
+    @property
+    def result(self) -> NetworkT_co:
+        """The network that the training is for."""
+        ...
 
     @property
     def objects(self) -> Mapping[str, Stateful]:
@@ -51,8 +62,18 @@ class Task(Protocol):
         ...
 
 
+def fit(task: Task[NetworkT_co], checkpoint_path: Path | None = None, **options: Any) -> tuple[NetworkT_co, History]:
+    """Run a task to its end, see `train`, which takes the options.
+
+    Returns:
+        The task's result in eval mode, on the CPU, and the history of the losses.
+    """
+    history = train(task, checkpoint_path, **options)
+    return place(task.result, "cpu", torch.contiguous_format).eval(), history
+
+
 def train(
-    task: Task,
+    task: Task[Any],
     checkpoint_path: Path | None = None,
     *,
     read_only: bool = False,

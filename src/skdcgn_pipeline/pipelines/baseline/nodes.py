@@ -10,14 +10,7 @@ from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features
 from skdcgn_pipeline.parameters import Baseline, Report, Teacher
 from skdcgn_pipeline.pipelines.distill.nodes import open_feature_space
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves
-from skdcgn_pipeline.students.baseline import (
-    STYLE_SETTING,
-    BaselineRecipe,
-    Guides,
-    check_baseline,
-    detector_of,
-    open_image_teacher,
-)
+from skdcgn_pipeline.students.baseline import STYLE_SETTING, BaselineRecipe, biggan_path, check_baseline
 from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.teachers.training import style_features_of
@@ -36,11 +29,10 @@ def fit_baseline(
     # What a given network looks at is neither style nor of the run's classes.
     digits = None if feature_network is None or feature_network.is_given else feature_network
     check_baseline(baseline, teacher, teacher_settings, run.assets, digits is not None)
-    style_features, style_identity = _open_style(baseline, digits, run.assets)
+    style = _open_style(baseline, digits, run.assets)
     space = open_feature_space(report.generation_metrics, digits, run)
-    guides = Guides(style_features, detector_of(teacher), space, style_identity, teacher.identity)
-    image_teacher = open_image_teacher(teacher, baseline, teacher_settings)
-    return run.make(BaselineRecipe(image_teacher, baseline, run.seed, run.compute, guides))
+    biggan = biggan_path(baseline, teacher_settings)
+    return run.make(BaselineRecipe(teacher, baseline, run.seed, run.compute, *style, space, biggan))
 
 
 def _open_style(baseline: Baseline, digits: FeatureNetwork | None, assets: str) -> tuple[ImageFeatures | None, Any]:

@@ -100,8 +100,7 @@ def biased_split(
 
 def num_rows_kept(groups: RowGroups) -> int:
     """Return the rows of the groups that are kept, read or being read."""
-    sizes = groups.shards.group_sizes()
-    return sum(int(sizes[group]) for group in list(groups._kept))
+    return sum(groups.groups[number].num_rows for number in list(groups._kept))
 
 
 def untrained_classifiers() -> dict[str, InvariantClassifier]:

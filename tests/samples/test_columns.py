@@ -19,10 +19,11 @@ from skdcgn_pipeline.samples.columns import (
     read_groups,
     read_stored,
     rows_of_first_group,
+    to_arrays,
+    to_table,
     write_columns,
     write_parts,
 )
-from skdcgn_pipeline.samples.encoding import encode
 
 
 def make_columns(num_rows: int = 7) -> dict[str, np.ndarray]:
@@ -135,25 +136,26 @@ def test_a_parquet_file_of_another_writer_is_named(tmp_path):
         read_columns(path, ["row"])
 
 
-def encoded_columns(num_rows: int = 40) -> dict:
-    columns = make_columns(num_rows)
-    return {"row": columns["row"], "mask": encode(columns["mask"], ImageEncoding(encoding="png"))}
+RAW, PNG = ImageEncoding(), ImageEncoding(encoding="png")
 
 
 def test_encoded_images_come_back_decoded(tmp_path):
-    write_columns(tmp_path / "part.parquet", encoded_columns())
+    write_parts(tmp_path / "part.parquet", [to_table(make_columns(40), PNG)])
     read = read_columns(tmp_path / "part.parquet", ["mask", "row"], 40)
     assert np.array_equal(read["mask"], make_columns(40)["mask"])
 
 
 @pytest.mark.parametrize("rows_per_part", [1, 7, 64, 5000])
-@pytest.mark.parametrize("make", [make_columns, encoded_columns], ids=["raw", "encoded"])
-def test_the_bytes_do_not_depend_on_the_parts_that_columns_come_in(tmp_path, make, rows_per_part):
+@pytest.mark.parametrize("how", [RAW, PNG], ids=["raw", "encoded"])
+def test_the_bytes_do_not_depend_on_the_parts_that_columns_come_in(tmp_path, how, rows_per_part):
     num_rows = ROW_GROUP_ROWS + 90
-    columns = make(num_rows)
-    write_columns(tmp_path / "whole.parquet", columns)
+    columns = make_columns(num_rows)
+    write_parts(tmp_path / "whole.parquet", [to_table(columns, how)])
     starts = range(0, num_rows, rows_per_part)
-    parts = ({name: values[first : first + rows_per_part] for name, values in columns.items()} for first in starts)
+    parts = (
+        to_table({name: values[first : first + rows_per_part] for name, values in columns.items()}, how)
+        for first in starts
+    )
     write_parts(tmp_path / "parts.parquet", parts)
     assert (tmp_path / "parts.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
@@ -176,22 +178,22 @@ def test_columns_are_written_as_parquet_would_write_them_at_once(tmp_path):
 def test_large_images_are_read_a_few_at_a_time(tmp_path):
     images = np.zeros((40, 3, 512, 512), np.uint8)
     images[:, 0, 0, 0] = np.arange(40)
-    for values in (images, encode(images, ImageEncoding(encoding="jpeg"))):
-        write_columns(tmp_path / "part.parquet", {"images": values})
+    for how in (RAW, ImageEncoding(encoding="jpeg")):
+        write_parts(tmp_path / "part.parquet", [to_table({"images": images}, how)])
         sizes = [len(part["images"]) for part in read_groups(tmp_path / "part.parquet", ["images"], 40)]
         assert sizes == [FEWEST_ROW_GROUP_ROWS, FEWEST_ROW_GROUP_ROWS, 8]
 
 
-@pytest.mark.parametrize("make", [make_columns, encoded_columns], ids=["raw", "encoded"])
+@pytest.mark.parametrize("how", [RAW, PNG], ids=["raw", "encoded"])
 @pytest.mark.parametrize(("group", "rows"), [(0, range(ROW_GROUP_ROWS)), (1, range(1000, 1090))])
-def test_stored_rows_are_taken_in_the_order_asked_for(tmp_path, make, group, rows):
+def test_stored_rows_are_taken_in_the_order_asked_for(tmp_path, how, group, rows):
     num_rows = ROW_GROUP_ROWS + 90
     path = tmp_path / "part.parquet"
-    write_columns(path, make(num_rows))
+    write_parts(path, [to_table(make_columns(num_rows), how)])
     assert rows_of_first_group(path) == ROW_GROUP_ROWS
     stored = read_stored(path, ["mask", "row"], group, num_rows)
     within = np.array([7, 3, len(rows) - 1, 3, 0])
-    taken = stored.take(within)
+    taken = to_arrays(stored.take(within))
     assert len(stored) == len(rows)
     assert np.array_equal(taken["row"], rows.start + within)
     assert np.array_equal(taken["mask"], make_columns(num_rows)["mask"][rows.start + within])
@@ -199,8 +201,8 @@ def test_stored_rows_are_taken_in_the_order_asked_for(tmp_path, make, group, row
 
 def test_stored_images_take_the_memory_of_their_encoding(tmp_path):
     images = np.zeros((20, 3, 64, 64), np.uint8)
-    write_columns(tmp_path / "part.parquet", {"images": encode(images, ImageEncoding(encoding="png"))})
-    assert read_stored(tmp_path / "part.parquet", ["images"], 0).table.nbytes < images.nbytes / 10
+    write_parts(tmp_path / "part.parquet", [to_table({"images": images}, PNG)])
+    assert read_stored(tmp_path / "part.parquet", ["images"], 0).nbytes < images.nbytes / 10
 
 
 def test_damage_is_named_by_every_way_of_reading(tmp_path):

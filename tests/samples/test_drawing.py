@@ -11,20 +11,16 @@ import pytest
 import torch
 
 from skdcgn_pipeline.artifacts import store as artifacts
-from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.mechanisms import MechanismImages, compose
+from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.samples import drawing as module
-from skdcgn_pipeline.samples.drawing import (
-    CompositesRecipe,
-    SampleShards,
-)
+from skdcgn_pipeline.samples.drawing import SampleShards, draw_composites
 from skdcgn_pipeline.samples.pixels import decode_images, encode_images
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK
-from skdcgn_pipeline.samples.shards import LabelledShards
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 from tiny import TinyTeacher, draw_samples, tree_of
 
@@ -291,69 +287,45 @@ class Waves(torch.nn.Module):
 
     def __init__(self, stop_at: int = 0, scale: float = 1.0) -> None:
         super().__init__()
-        self.num_calls, self.stop_at, self.scale = 0, stop_at, scale
-        self.batches: list[int] = []
+        self.stop_at, self.scale = stop_at, scale
+        self.batches: list[torch.Tensor] = []
 
     def forward(self, noise, labels):
-        self.num_calls += 1
-        self.batches.append(len(noise))
-        if self.num_calls == self.stop_at:
+        self.batches.append(noise)
+        if len(self.batches) == self.stop_at:
             progress.request_stop()
         phases = noise.sum(1).view(-1, 1, 1, 1) + torch.arange(3 * 8 * 8).view(3, 8, 8)
         return self.scale * torch.sin((1 + labels.view(-1, 1, 1, 1)) * phases)
 
 
-def stored_student(network: Waves, mechanism: str = COMPOSITE, identity: str = "0123") -> SimpleNamespace:
-    card = {"mechanism": mechanism, "noise_dim": 4, "num_classes": 3, "image_size": 8}
-    return SimpleNamespace(artifact=SimpleNamespace(identity=identity), card=card, open=lambda: network)
+def draw_waves(network: Waves, num_images_per_class: int = NUM_PER_CLASS, seed: int = 0) -> tuple:
+    return draw_composites(network, GeneratorSize(4, 3, 8), num_images_per_class, seed, CPU)
 
 
-def draw_waves(store: Path, network: Waves | None = None, rows_per_shard: int = 40, **changes) -> LabelledShards:
-    options = {"num_images_per_class": NUM_PER_CLASS, "seed": 0} | changes
-    student = stored_student(network or Waves(), identity=options.pop("identity", "0123"))
-    return build_in(store, CompositesRecipe(student, rows_per_shard=rows_per_shard, compute=CPU, **options))
-
-
-def test_drawn_composites_are_regenerated_from_their_noise_and_label(tmp_path):
-    shards = draw_waves(tmp_path)
-    images, labels = shards.read_labelled()
+def test_drawn_composites_are_those_of_their_noise_and_label():
+    network = Waves()
+    images, labels = draw_waves(network)
     assert images.shape == (150, 3, 8, 8)
     assert images.dtype == torch.uint8
     assert labels.tolist() == [row % 3 for row in range(150)]
-    noise = torch.from_numpy(shards.read("noise")["noise"])
+    assert [len(batch) for batch in network.batches] == [ROWS_PER_BLOCK] * 3
+    noise = torch.cat(network.batches)[:150]
     assert len(noise.unique(dim=0)) == 150
     regenerated = encode_images(COMPOSITE, Waves()(noise, labels))
     assert np.abs(regenerated.astype(int) - images.numpy().astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("rows_per_shard", [1000, ROWS_PER_BLOCK, 37])
-def test_drawn_composites_do_not_depend_on_the_size_of_the_shards(tmp_path, rows_per_shard):
-    network = Waves()
-    expected = draw_waves(tmp_path / "a").read_labelled()
-    got = draw_waves(tmp_path / "b", network, rows_per_shard).read_labelled()
-    assert network.batches == [ROWS_PER_BLOCK] * 3
-    assert all(torch.equal(*pair) for pair in zip(got, expected, strict=True))
+def test_drawn_composites_depend_on_the_seed_and_fewer_are_the_first_of_more():
+    images, _ = draw_waves(Waves())
+    assert torch.equal(draw_waves(Waves(), 20)[0], images[:60])
+    assert not torch.equal(draw_waves(Waves(), seed=1)[0], images)
 
 
-def test_interrupted_and_continued_composites_are_byte_identical(tmp_path):
-    whole = draw_waves(tmp_path / "whole")
-    with pytest.raises(InterruptedRunError, match="composites: stopped at 40 of 150 rows"):
-        draw_waves(tmp_path / "killed", Waves(stop_at=1))
-    progress.clear_stop()
-    continued = draw_waves(tmp_path / "killed")
-    assert tree_of(continued.artifact.directory) == tree_of(whole.artifact.directory)
-    network = Waves()
-    draw_waves(tmp_path / "killed", network)
-    assert network.num_calls == 0
+def test_drawing_composites_stops_when_asked():
+    with pytest.raises(InterruptedRunError, match="composites: stopped at 64 of 150 rows"):
+        draw_waves(Waves(stop_at=1))
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"num_images_per_class": 51}, {"identity": "4567"}])
-def test_other_composites_go_to_another_directory(tmp_path, changes):
-    assert draw_waves(tmp_path, **changes).artifact.identity != draw_waves(tmp_path).artifact.identity
-
-
-def test_only_a_sound_student_of_composites_is_drawn_from(tmp_path):
-    with pytest.raises(SettingError, match="student: expected a student of the composite, got one of the texture"):
-        build_in(tmp_path, CompositesRecipe(stored_student(Waves(), "texture"), 1, 10, 0, CPU))
+def test_only_a_sound_student_of_composites_is_drawn_from():
     with pytest.raises(SettingError, match="composite student: expected finite values"):
-        draw_waves(tmp_path, Waves(scale=float("nan")))
+        draw_waves(Waves(scale=float("nan")))

@@ -18,11 +18,11 @@ from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, MappedSamp
 from skdcgn_pipeline.parameters import Composition, Compute, ImageEncoding
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import DamagedFileError, InterruptedRunError, SettingError
-from skdcgn_pipeline.samples import drawing as module
-from skdcgn_pipeline.samples import shards
+from skdcgn_pipeline.samples import encoding, shards
 from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.samples.loading import StreamedPairs
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK
-from skdcgn_pipeline.samples.shards import BlockRows, ahead
+from skdcgn_pipeline.samples.shards import BlockRows, RowGroups, ahead
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 from tiny import TinyTeacher, draw_samples, num_rows_kept, tree_of
 
@@ -109,18 +109,18 @@ def test_the_identity_depends_on_what_images_depend_on(one, other, same):
 
 def test_images_are_encoded_outside_of_the_thread_that_renders(tmp_path, monkeypatch):
     threads = {"render": set(), "encode": set()}
-    encode_block = module.SamplesRecipe._encode
+    fromarray = encoding.Image.fromarray
 
     class Watched(TinyTeacher):
         def render(self, noise, labels):
             threads["render"].add(threading.get_ident())
             return super().render(noise, labels)
 
-    def watched(how, block):
+    def watched(pixels):
         threads["encode"].add(threading.get_ident())
-        return encode_block(how, block)
+        return fromarray(pixels)
 
-    monkeypatch.setattr(module.SamplesRecipe, "_encode", watched)
+    monkeypatch.setattr(encoding.Image, "fromarray", watched)
     draw(tmp_path, Watched(), storing=PNG)
     assert len(threads["render"]) == 1
     assert not threads["render"] & threads["encode"]
@@ -134,12 +134,12 @@ def test_few_blocks_are_ahead_of_the_one_that_is_written():
         finished.release()
         return {"row": np.arange(block * 8, block * 8 + 8)}
 
-    rows = BlockRows(compute, 8, finish=dict, num_threads=2).rows([range(800)])
+    rows = BlockRows(compute, 8, PNG).rows([range(800)])
     for _ in range(10):
         next(rows)
     rows.close()
-    # The ten, two in the hands of threads, two ahead and the one that was begun.
-    assert len(computed) <= 10 + 2 + 3 + 1
+    # The ten, two ahead and the one that was begun.
+    assert len(computed) <= 10 + 2 + 1
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -186,16 +186,17 @@ def test_encoded_samples_continue_in_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("storing", [ImageEncoding(), PNG], ids=["raw", "png"])
 def test_rows_are_read_in_any_order(tmp_path, storing):
     samples = draw(tmp_path, storing=storing)
-    rows = [149, 0, 40, 39, 40, 80, 119]
+    rows = torch.tensor([149, 0, 40, 39, 40, 80, 119])
     for mechanism in (*MECHANISMS, COMPOSITE):
         whole = samples.read_pairs(mechanism)
-        for got, expected in zip(samples.rows(mechanism, rows), whole, strict=True):
+        for got, expected in zip(StreamedPairs(samples, mechanism).take(rows), whole, strict=True):
             assert torch.equal(got, expected[rows])
 
 
 def test_row_groups_end_with_their_shards(tmp_path):
-    assert draw(tmp_path).group_sizes().tolist() == [40, 40, 40, 30]
-    assert draw(tmp_path, rows_per_shard=1200, per_class=800).group_sizes().tolist() == [1000, 200, 1000, 200]
+    assert [group.num_rows for group in draw(tmp_path).row_groups()] == [40, 40, 40, 30]
+    large = draw(tmp_path, rows_per_shard=1200, per_class=800)
+    assert [group.num_rows for group in large.row_groups()] == [1000, 200, 1000, 200]
 
 
 def test_row_groups_that_were_read_last_are_kept(tmp_path, monkeypatch):
@@ -207,9 +208,9 @@ def test_row_groups_that_were_read_last_are_kept(tmp_path, monkeypatch):
         return read_stored(path, names, group, num_rows)
 
     monkeypatch.setattr(shards, "read_stored", reading)
-    groups = samples.groups_of("shape", 2)
+    groups = RowGroups(samples, ["mask"], 2)
     for row, number, num_kept in ((0, 0, 40), (80, 2, 80), (39, None, 80), (149, 3, 70), (41, 1, 70), (0, 0, 80)):
-        samples.rows("shape", [row], groups)
+        groups.take(np.array([row]))
         assert [name[6:11] for name in read] == ([] if number is None else [f"{number:05}"])
         assert num_rows_kept(groups) == num_kept
         read.clear()
@@ -217,7 +218,7 @@ def test_row_groups_that_were_read_last_are_kept(tmp_path, monkeypatch):
 
 def test_a_row_group_that_could_not_be_read_is_read_again(tmp_path, monkeypatch):
     samples = draw(tmp_path)
-    groups = samples.groups_of("shape", 2)
+    groups = RowGroups(samples, ["mask"], 2)
 
     def fail(*arguments):
         raise DamagedFileError("shard-00002.parquet is away")
@@ -225,9 +226,8 @@ def test_a_row_group_that_could_not_be_read_is_read_again(tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(shards, "read_stored", fail)
         with pytest.raises(DamagedFileError, match="is away"):
-            samples.rows("shape", [100], groups)
-    assert num_rows_kept(groups) == 0
-    assert torch.equal(samples.rows("shape", [100], groups)[2], samples.read_images().mask[[100]])
+            groups.take(np.array([100]))
+    assert np.array_equal(groups.take(np.array([100]))["mask"], samples.read("mask")["mask"][[100]])
 
 
 def test_several_threads_may_read_rows(tmp_path):
@@ -235,14 +235,16 @@ def test_several_threads_may_read_rows(tmp_path):
     images = samples.read_images().foreground
     orders = [torch.randperm(150, generator=torch.Generator().manual_seed(seed))[:30] for seed in range(6)]
     with ThreadPoolExecutor(3) as pool:
-        for order, got in zip(orders, pool.map(lambda o: samples.rows("texture", o)[2], orders), strict=True):
+        for order, got in zip(
+            orders, pool.map(lambda o: StreamedPairs(samples, "texture").take(o)[2], orders), strict=True
+        ):
             assert torch.equal(got, images[order])
 
 
 @pytest.mark.parametrize("rows", [[-1], [150], [3, 999]])
 def test_rows_that_are_not_there_are_refused(tmp_path, rows):
     with pytest.raises(IndexError, match="expected rows 0 to 149"):
-        draw(tmp_path).rows("shape", rows)
+        draw(tmp_path).take(np.array(rows), "mask")
 
 
 # --- classes ---------------------------------------------------------------------------------------
@@ -302,7 +304,7 @@ def test_the_shards_of_a_range_are_samples_of_their_own(tmp_path):
     assert part.num_rows == 80
     assert np.array_equal(part.read("row")["row"], np.arange(40, 120))
     assert np.array_equal(part.read("mask")["mask"], whole.read("mask")["mask"][40:120])
-    assert torch.equal(part.rows("texture", [79])[2], whole.rows("texture", [119])[2])
+    assert np.array_equal(part.take(np.array([79]), "mask")["mask"], whole.take(np.array([119]), "mask")["mask"])
 
 
 def test_what_no_range_has_is_drawn(tmp_path):

@@ -19,6 +19,7 @@ from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages,
 from skdcgn_pipeline.parameters import Compute, ImageEncoding
 from skdcgn_pipeline.runtime.compute import autocast, place
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.samples.loading import StreamedPairs
 from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.teachers import imagenet_cgn
 from skdcgn_pipeline.teachers.imagenet_cgn import (
@@ -246,7 +247,7 @@ def test_samples_of_some_classes_are_encoded_and_drawn_in_ranges(tmp_path, minia
 
     whole = draw("whole")
     assert sorted(set(whole.read("labels")["labels"].tolist())) == [2, 5, 9]
-    noise, labels, masks = whole.rows("shape", [59, 7])
+    noise, labels, masks = StreamedPairs(whole, "shape").take(torch.tensor([59, 7]))
     assert labels.tolist() == [9, 5]
     rendered = miniature.render_mechanism("shape", noise, labels)
     assert (decode_images("shape", masks) - rendered).abs().mean() < 0.02

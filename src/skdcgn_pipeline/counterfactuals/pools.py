@@ -18,7 +18,7 @@ from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.samples.pixels import encode_images
-from skdcgn_pipeline.samples.shards import BlockRows, LabelledShards, Plan, ShardsRecipe
+from skdcgn_pipeline.samples.shards import BlockRows, Plan, Shards, ShardsRecipe
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
 
 # Stored counterfactuals are composed in blocks of this many rows, whatever the shards are.
@@ -28,12 +28,17 @@ MAPPED_BEYOND_BYTES = 4 * 2**30
 MAPPED_COLUMNS = ("labels", *IMAGE_OF_MECHANISM.values())
 
 
-class CounterfactualShards(LabelledShards):
+class CounterfactualShards(Shards):
     """Stored counterfactuals: uint8 composites with the record of what they are made of.
 
     Columns: `images` [N, 3, H, W] (value / 127.5 - 1), `labels` and `rows` [N, 3] of shape, texture and
     background, `foreground_offset` and `background_offset` [N, 2].
     """
+
+    def read_labelled(self) -> tuple[Tensor, Tensor]:
+        """Read all images (uint8) and their labels."""
+        columns = self.read("images", "labels")
+        return torch.from_numpy(columns["images"]), torch.from_numpy(columns["labels"])
 
 
 def bytes_of(samples: SampleShards) -> int:

@@ -18,16 +18,15 @@ from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Compute, ImageEncoding, choose_classes
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.samples.encoding import check_encodable, encode
+from skdcgn_pipeline.runtime.progress import Progress, stop_requested
+from skdcgn_pipeline.samples.columns import RAW
+from skdcgn_pipeline.samples.encoding import check_encodable
 from skdcgn_pipeline.samples.pixels import decode_images, encode_images
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK, draw_records
 from skdcgn_pipeline.samples.shards import (
-    Block,
     BlockRows,
     Columns,
-    LabelledShards,
     Plan,
-    RowGroups,
     Shards,
     ShardsRecipe,
 )
@@ -35,9 +34,6 @@ from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 
 # Composites are made of this many rows at a time, so that memory stays at their bytes.
 ROWS_PER_COMPOSITION = 512
-
-RAW = ImageEncoding()
-
 
 REMEDY_OF_SPACE = (
     "Lower num_images_per_class, choose another encoding (sample.encoding: jpeg or webp take least) or a lower "
@@ -52,7 +48,7 @@ class SampleShards(Shards):
     three uint8 images before the patch shift: `mask` stands for value / 255, `foreground` and
     `background` for value / 127.5 - 1. However they are stored, they are read as uint8 pixels.
 
-    `read_pairs` and `read_images` read everything into memory; `rows` and `stream_parts` do not.
+    `read_pairs` and `read_images` read everything into memory; `stream_parts` does not.
 
     Attributes:
         noise_dim: Length of the noise.
@@ -66,25 +62,6 @@ class SampleShards(Shards):
         self.noise_dim, self.num_classes, self.image_size = (self.index[name] for name in GeneratorSize._fields)
         self.classes: tuple[int, ...] = tuple(self.index.get("classes", range(self.num_classes)))
 
-    def groups_of(self, mechanism: str, most: int) -> RowGroups:
-        """Return the row groups of what one student learns from, of which `most` are kept; see `rows`."""
-        return RowGroups(self, ("noise", "labels", *images_of(mechanism)), most)
-
-    def rows(
-        self, mechanism: str, rows: Sequence[int] | np.ndarray | Tensor, groups: RowGroups | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Read some rows of what one student learns from, in the order asked for; see `RowGroups.take`.
-
-        Args:
-            mechanism: shape, texture, background or `COMPOSITE`.
-            rows: [B] row numbers.
-            groups: Those of `groups_of`, from which rows near those before are taken at less cost.
-
-        Returns:
-            noise [B, noise_dim], labels [B], uint8 images [B, C, H, W].
-        """
-        return _pairs_of(mechanism, (self.groups_of(mechanism, 0) if groups is None else groups).take(np.asarray(rows)))
-
     def read_pairs(self, mechanism: str) -> tuple[Tensor, Tensor, Tensor]:
         """Read what one student learns from: noise [N, noise_dim], labels [N], uint8 images [N, C, H, W].
 
@@ -94,8 +71,7 @@ class SampleShards(Shards):
         Raises:
             DamagedFileError: Naming the shard that is damaged.
         """
-        columns = ("noise", "labels", *images_of(mechanism))
-        pairs = (_pairs_of(mechanism, part) for part in self.stream_parts(columns))
+        pairs = (pairs_of(mechanism, part) for part in self.stream_parts(columns_of(mechanism)))
         together = self.gather({str(n): values.numpy() for n, values in enumerate(pair)} for pair in pairs)
         noise, labels, images = map(torch.from_numpy, together.values())
         return noise, labels, images
@@ -106,17 +82,18 @@ class SampleShards(Shards):
         return MechanismImages(**{name: torch.from_numpy(values) for name, values in columns.items()})
 
 
-def images_of(mechanism: str) -> list[str]:
-    """Return the stored images that those of a mechanism, or composites, are made of."""
-    return [*IMAGE_OF_MECHANISM.values()] if mechanism == COMPOSITE else [IMAGE_OF_MECHANISM[mechanism]]
+def columns_of(mechanism: str) -> list[str]:
+    """Return the columns that a student of a mechanism, or of composites, learns from."""
+    images = [*IMAGE_OF_MECHANISM.values()] if mechanism == COMPOSITE else [IMAGE_OF_MECHANISM[mechanism]]
+    return ["noise", "labels", *images]
 
 
-def _pairs_of(mechanism: str, columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
+def pairs_of(mechanism: str, columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
     """Return what one student learns from some rows: noise, labels and uint8 images, composites row by row."""
     stored = {name: torch.from_numpy(values) for name, values in columns.items()}
     if mechanism != COMPOSITE:
         return stored["noise"], stored["labels"], stored[IMAGE_OF_MECHANISM[mechanism]]
-    images = MechanismImages(*(stored[name] for name in images_of(COMPOSITE)))
+    images = MechanismImages(*(stored[name] for name in IMAGE_OF_MECHANISM.values()))
     composites = []
     for start in range(0, len(images), ROWS_PER_COMPOSITION):
         part = images[start : start + ROWS_PER_COMPOSITION]
@@ -211,8 +188,7 @@ class SamplesRecipe(ShardsRecipe[SampleShards]):
         if isinstance(self.generator, nn.Module):
             device = choose_device(self.compute.device)
             self.generator.to(device)
-        finish = None if self.storing.encoding == "raw" else self._encode
-        return BlockRows(partial(self._render, device), ROWS_PER_BLOCK, finish, self.storing.encoding_threads)
+        return BlockRows(partial(self._render, device), ROWS_PER_BLOCK, self.storing)
 
     def _render(self, device: torch.device, block: int) -> dict[str, np.ndarray]:
         """Draw the records of a block and render its images."""
@@ -224,78 +200,41 @@ class SamplesRecipe(ShardsRecipe[SampleShards]):
         columns = {name: values.numpy() for name, values in records.items()}
         return columns | {IMAGE_OF_MECHANISM[m]: encode_images(m, images.of(m)) for m in MECHANISMS}
 
-    def _encode(self, block: Block) -> Block:
-        images = {name: encode(np.asarray(block[name]), self.storing) for name in IMAGE_OF_MECHANISM.values()}
-        return {**block, **images}
 
+def draw_composites(
+    student: nn.Module, size: GeneratorSize, num_images_per_class: int, seed: int, compute: Compute
+) -> tuple[Tensor, Tensor]:
+    """Draw images of a student without mechanisms into memory.
 
-@dataclass(frozen=True)
-class CompositesRecipe(ShardsRecipe[LabelledShards]):
-    """Images of a student without mechanisms, streamed into shards.
-
-    The images depend on the student, the seed and the number of rows alone. `labels` [N] are row mod num_classes; a
-    third column, `noise` [N, noise_dim], is what an image is regenerated from.
-
-    Attributes:
-        student: A `students.recipes.StudentArtifact` of `COMPOSITE`; opened only if images are missing.
+    Args:
+        student: Noise, labels -> images [B, 3, H, W] in [-1, 1].
+        size: What it takes and gives.
         num_images_per_class: Rows per class.
-        rows_per_shard: Rows of one Parquet file.
         seed: Base seed.
         compute: Device and sampling precision.
 
+    Returns:
+        uint8 images [N, 3, H, W] (value / 127.5 - 1) and labels [N], row mod num_classes. A row depends on student
+        and seed alone.
+
     Raises:
-        SettingError: If the student is one of a mechanism; when built, if it gives no finite values or the disk
-            cannot hold the images.
+        SettingError: If the student gives no finite values.
+        InterruptedRunError: If a stop was requested.
     """
-
-    kind: ClassVar[str] = "composites"
-    folder: ClassVar[str] = "sample"
-    reader: ClassVar[Any] = LabelledShards
-
-    student: Any
-    num_images_per_class: int
-    rows_per_shard: int
-    seed: int = 0
-    compute: Compute = field(default_factory=Compute)
-
-    def __post_init__(self) -> None:
-        if (mechanism := self.student.card["mechanism"]) != COMPOSITE:
-            remedy = "Draw the images of mechanisms with `SamplesRecipe`."
-            raise SettingError("student", "a student of the composite", f"one of the {mechanism}", remedy)
-
-    @property
-    def size(self) -> GeneratorSize:
-        """What the student takes and gives."""
-        return GeneratorSize(*(self.student.card[name] for name in GeneratorSize._fields))
-
-    def inputs(self) -> dict[str, Any]:
-        """Return the student's identity and the numbers."""
-        return {
-            "student": self.student.artifact.identity,
-            "num_images_per_class": self.num_images_per_class,
-            "rows_per_shard": self.rows_per_shard,
-            "seed": self.seed,
-            "precision": self.compute.sampling_precision,
-        }
-
-    def plan(self) -> Plan:
-        """Return the number and size of the rows."""
-        noise_dim, num_classes, image_size = self.size
-        bytes_per_row = 3 * image_size**2 + 4 * noise_dim + 8
-        return Plan(self.kind, self.num_images_per_class * num_classes, bytes_per_row, {"num_classes": num_classes})
-
-    def open_rows(self, store: Path) -> BlockRows:
-        """Return what renders the images."""
-        device = choose_device(self.compute.device)
-        network = place(self.student.open(), device, torch.channels_last)
-        return BlockRows(partial(self._render, network, device), ROWS_PER_BLOCK)
-
-    def _render(self, network: nn.Module, device: torch.device, block: int) -> dict[str, np.ndarray]:
-        records = draw_records("composites", self.seed, block, self.size)
-        noise, labels = records["noise"], records["labels"]
-        with torch.no_grad(), autocast(self.compute.for_sampling(), device):
-            images = network(noise.to(device), labels.to(device))
+    device, num_rows = choose_device(compute.device), num_images_per_class * size.num_classes
+    network = place(student, device, torch.channels_last)
+    progress = Progress("composites", num_rows, "rows")
+    parts = []
+    for block in range(-(-num_rows // ROWS_PER_BLOCK)):
+        if stop_requested():
+            progress.interrupt()
+        records = draw_records("composites", seed, block, size)
+        with torch.no_grad(), autocast(compute.for_sampling(), device):
+            images = network(records["noise"].to(device), records["labels"].to(device))
         if not torch.isfinite(images).all():
             remedy = "Distil it at a smaller rate."
             raise SettingError(f"{COMPOSITE} student", "finite values", "NaN or infinity", remedy)
-        return {"images": encode_images(COMPOSITE, images), "labels": labels.numpy(), "noise": noise.numpy()}
+        parts.append((torch.from_numpy(encode_images(COMPOSITE, images)), records["labels"]))
+        progress.advance(len(images))
+    images, labels = (torch.cat(part)[:num_rows] for part in zip(*parts, strict=True))
+    return images, labels

@@ -9,9 +9,8 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,30 +22,6 @@ from skdcgn_pipeline.runtime.errors import SettingError
 MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
 # Above this, more threads wait for memory rather than decode.
 MOST_DECODING_THREADS = 8
-
-
-@dataclass(frozen=True)
-class EncodedImages:
-    """A column of encoded images.
-
-    Attributes:
-        values: One file's content per image.
-        row_shape: (C, H, W) of every image.
-    """
-
-    values: tuple[bytes, ...]
-    row_shape: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, rows: slice) -> EncodedImages:
-        return EncodedImages(self.values[rows], self.row_shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all images."""
-        return sum(map(len, self.values))
 
 
 def options_of(how: ImageEncoding) -> dict[str, Any]:
@@ -73,16 +48,23 @@ def check_encodable(how: ImageEncoding) -> None:
         raise SettingError("sample.encoding", "an encoding that Pillow can write", f"'{how.encoding}'", remedy)
 
 
-def encode(images: np.ndarray, how: ImageEncoding) -> EncodedImages:
-    """Encode images [N, 1 or 3, H, W] uint8; one channel is encoded as grey."""
-    options, mode = options_of(how), MODE_OF_CHANNELS[images.shape[1]]
-    values = []
-    for image in images:
-        pixels = image[0] if mode == "L" else np.ascontiguousarray(image.transpose(1, 2, 0))
+def encode(images: np.ndarray, how: ImageEncoding, over: Callable[..., Iterable[bytes]] = map) -> Iterable[bytes]:
+    """Encode images [N, 1 or 3, H, W] uint8, one file's content each; one channel is encoded as grey.
+
+    Args:
+        images: What is encoded.
+        how: The encoding.
+        over: Goes over the images, as `map` does or that of a pool of threads.
+    """
+    options = options_of(how)
+
+    def encode_one(image: np.ndarray) -> bytes:
         buffer = io.BytesIO()
+        pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
         Image.fromarray(pixels).save(buffer, **options)
-        values.append(buffer.getvalue())
-    return EncodedImages(tuple(values), images.shape[1:])
+        return buffer.getvalue()
+
+    return over(encode_one, images)
 
 
 def decode(values: Sequence[bytes], row_shape: Sequence[int], num_threads: int = 1) -> np.ndarray:
@@ -104,13 +86,13 @@ def decode(values: Sequence[bytes], row_shape: Sequence[int], num_threads: int =
     def fill(row: int) -> None:
         images[row] = _decode_one(values[row], *row_shape)
 
-    if num_threads == 1 or len(values) < 2:
+    if num_threads == 1:
         for row in range(len(values)):
             fill(row)
     else:
         with ThreadPoolExecutor(num_threads) as pool:
             # As a list: an error in a thread comes out here.
-            list(pool.map(fill, range(len(values)), chunksize=8))
+            list(pool.map(fill, range(len(values))))
     return images
 
 

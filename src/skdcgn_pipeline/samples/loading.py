@@ -6,14 +6,16 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from skdcgn_pipeline.images.epochs import EpochSampler, WindowSampler
-from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.samples.drawing import SampleShards, columns_of, pairs_of
 from skdcgn_pipeline.samples.pixels import take_images
+from skdcgn_pipeline.samples.shards import RowGroups
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS, channels_of
 
 logger = logging.getLogger(__name__)
@@ -30,39 +32,22 @@ Batch = tuple[Tensor, ...]
 Fetch = Callable[[int], Batch]
 
 
-class PairSource(Protocol):
+@dataclass(frozen=True)
+class PairsInMemory:
     """What a student learns from, row by row; `take` may be called by several threads at a time.
 
     Attributes:
-        noise_dim: Length of the noise.
-        image_size: Height and width of the images.
+        noise: [N, noise_dim].
+        labels: [N].
+        images: uint8 [N, C, H, W].
     """
 
-    noise_dim: int
-    image_size: int
+    noise: Tensor
+    labels: Tensor
+    images: Tensor
 
     def __len__(self) -> int:
-        """Return the number of rows."""
-        ...
-
-    def order(self, seed: int, purpose: str) -> EpochSampler:
-        """Return the order in which rows are best taken."""
-        ...
-
-    def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return noise [B, noise_dim], labels [B] and uint8 images [B, C, H, W] of row numbers [B]."""
-        ...
-
-
-class PairsInMemory:
-    """Noise [N, noise_dim], labels [N] and uint8 images [N, C, H, W] in memory, as a `PairSource`."""
-
-    def __init__(self, noise: Tensor, labels: Tensor, images: Tensor) -> None:
-        self._noise, self._labels, self._images = noise, labels, images
-        self.noise_dim, self.image_size = noise.shape[1], images.shape[-1]
-
-    def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def order(self, seed: int, purpose: str) -> EpochSampler:
         """Return an order in which any row may follow any other."""
@@ -70,11 +55,11 @@ class PairsInMemory:
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return noise [B, noise_dim], labels [B] and uint8 images [B, C, H, W] of row numbers [B]."""
-        return self._noise[rows], self._labels[rows], take_images(self._images, rows)
+        return self.noise[rows], self.labels[rows], take_images(self.images, rows)
 
 
 class StreamedPairs:
-    """Samples of one mechanism, or composites of them, that are read as they are needed, as a `PairSource`.
+    """The same of samples of one mechanism, or composites of them, that are read as they are needed.
 
     Memory stays at `KEPT_BYTES`, in each process that trains.
 
@@ -85,13 +70,12 @@ class StreamedPairs:
 
     def __init__(self, samples: SampleShards, mechanism: str) -> None:
         self._samples, self._mechanism = samples, mechanism
-        self.noise_dim, self.image_size = samples.noise_dim, samples.image_size
-        self._group_sizes = torch.from_numpy(samples.group_sizes())
+        self._group_sizes = torch.tensor([group.num_rows for group in samples.row_groups()])
         largest = int(self._group_sizes.max())
         parts = MECHANISMS if mechanism == COMPOSITE else [mechanism]
         bytes_per_row = sum(map(channels_of, parts)) * samples.image_size**2
         most = max(2, KEPT_BYTES // (largest * bytes_per_row))
-        self.groups = samples.groups_of(mechanism, most)
+        self.groups = RowGroups(samples, columns_of(mechanism), most)
         self.layout = {"rows_per_group": largest, "mixed_groups": int(most * MIXED_SHARE)}
 
     def __len__(self) -> int:
@@ -107,7 +91,10 @@ class StreamedPairs:
         Raises:
             DamagedFileError: Naming the shard that is damaged.
         """
-        return self._samples.rows(self._mechanism, rows, self.groups)
+        return pairs_of(self._mechanism, self.groups.take(rows.numpy()))
+
+
+PairSource = PairsInMemory | StreamedPairs
 
 
 def _bytes_to_stream(samples: SampleShards, mechanism: str) -> int:
@@ -144,7 +131,7 @@ def fetch_by_epochs(
     purpose: str,
     part: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> Fetch:
-    """Return what fetches the batch of a step: a fresh order of all rows every epoch, see `PairSource.order`.
+    """Return what fetches the batch of a step: a fresh order of all rows every epoch, see `order` of the source.
 
     Args:
         source: The rows.

@@ -7,7 +7,7 @@ import shutil
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -19,34 +19,33 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
+import pyarrow as pa
 
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, check_writable
+from skdcgn_pipeline.parameters import ImageEncoding
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
+from skdcgn_pipeline.runtime.threads import once
 from skdcgn_pipeline.samples.columns import (
-    Column,
-    StoredRows,
-    joined,
+    RAW,
+    named_damage,
     read_groups,
     read_stored,
     rows_of_first_group,
+    to_arrays,
+    to_table,
     write_parts,
 )
 
 logger = logging.getLogger(__name__)
 
 SHARDS_FILE = "shards.json"
-# Blocks that are computed before they are needed, where threads finish them.
+# Blocks that are computed before they are needed, where images are encoded.
 BLOCKS_AHEAD = 2
 # No row with images takes less, however it is encoded.
 FEWEST_BYTES_PER_ROW = 100
-# A thread finishes so many rows of a block at a time.
-ROWS_PER_TASK = 8
 
 Columns = dict[str, np.ndarray]
-Block = Mapping[str, Column]
 T = TypeVar("T")
 ResultT = TypeVar("ResultT")
 
@@ -76,60 +75,42 @@ class BlockRows:
     Attributes:
         compute_block: Block number -> columns of `rows_per_block` rows.
         rows_per_block: Rows of every block.
-        finish: What is done to each row's columns by itself, such as encoding images. With it, blocks are
-            computed in one thread, finished in others and given away in order; a few are in memory at a time.
-        num_threads: Threads that finish.
+        storing: How images are stored. Where they are encoded, blocks are computed in one thread and their images
+            encoded in others; a few are in memory at a time.
     """
 
-    compute_block: Callable[[int], Block]
+    compute_block: Callable[[int], Columns]
     rows_per_block: int
-    finish: Callable[[Block], Block] | None = None
-    num_threads: int = 1
+    storing: ImageEncoding = RAW
 
-    def rows(self, spans: Sequence[range]) -> Generator[tuple[int, Block]]:
+    def rows(self, spans: Sequence[range]) -> Generator[tuple[int, pa.Table]]:
         """Yield the rows of ascending spans in parts, each with the number of its span."""
         size = self.rows_per_block
         wanted = [
-            (span, block, slice(max(rows.start - block * size, 0), min(rows.stop - block * size, size)))
+            (span, block, max(rows.start - block * size, 0), min(rows.stop - block * size, size))
             for span, rows in enumerate(spans)
             for block in range(rows.start // size, -(-rows.stop // size))
         ]
         # Two neighbouring spans may share a block, which is computed once.
-        numbers = list(dict.fromkeys(block for _, block, _ in wanted))
+        numbers = list(dict.fromkeys(block for _, block, _, _ in wanted))
         with closing(self._blocks(numbers)) as blocks:
             current = -1
-            columns: Block = {}
-            for span, block, within in wanted:
+            for span, block, first, last in wanted:
                 if block != current:
-                    current, columns = block, next(blocks)
-                yield span, {name: values[within] for name, values in columns.items()}
+                    current, table = block, next(blocks)
+                yield span, table.slice(first, last - first)
 
-    def _blocks(self, numbers: Sequence[int]) -> Generator[Block]:
-        if self.finish is None:
-            yield from map(self.compute_block, numbers)
+    def _blocks(self, numbers: Sequence[int]) -> Generator[pa.Table]:
+        computed = map(self.compute_block, numbers)
+        if self.storing.encoding == "raw":
+            yield from map(to_table, computed)
             return
-        tasks = range(0, self.rows_per_block, ROWS_PER_TASK)
-        # Enough blocks for every thread to have work.
-        most = 1 + -(-self.num_threads // len(tasks))
-        waiting: deque[list[Future[Block]]] = deque()
         with (
-            ThreadPoolExecutor(self.num_threads) as pool,
-            closing(ahead(map(self.compute_block, numbers), BLOCKS_AHEAD)) as computed,
+            ThreadPoolExecutor(self.storing.encoding_threads) as pool,
+            closing(ahead(computed, BLOCKS_AHEAD)) as blocks,
         ):
-            try:
-                for block in computed:
-                    parts = ({n: v[first : first + ROWS_PER_TASK] for n, v in block.items()} for first in tasks)
-                    waiting.append([pool.submit(self.finish, part) for part in parts])
-                    if len(waiting) > most:
-                        yield _joined(waiting.popleft())
-                while waiting:
-                    yield _joined(waiting.popleft())
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-
-def _joined(tasks: Sequence[Future[Block]]) -> Block:
-    return joined([task.result() for task in tasks])
+            for block in blocks:
+                yield to_table(block, self.storing, pool.map)
 
 
 class Plan(NamedTuple):
@@ -197,8 +178,7 @@ class ShardsRecipe(Recipe[ResultT]):
             with closing(self.open_rows(writer.directory.parent).rows([spans[number] for number in missing])) as rows:
                 first = next(rows)
                 if plan.bytes_per_row is None:
-                    columns = first[1].values()
-                    _check_space(writer, plan, to_do, sum(c.nbytes for c in columns) / len(next(iter(columns))))
+                    _check_space(writer, plan, to_do, first[1].nbytes / len(first[1]))
                 for place, parts in groupby(chain([first], rows), key=itemgetter(0)):
                     number = missing[place]
                     writer.write(shard_name(number), partial(write_parts, parts=map(itemgetter(1), parts)))
@@ -269,25 +249,28 @@ class Shards:
             first += len(values)
         return columns
 
-    def group_sizes(self) -> np.ndarray:
-        """Return the rows of every row group, in order: as many as the first one's, fewer where a shard ends."""
-        shards = self.index["shards"]
-        size = rows_of_first_group(self.artifact.path(shards[0]["name"]))
-        left = (shard["num_rows"] - np.arange(0, shard["num_rows"], size) for shard in shards)
-        return np.minimum(size, np.concatenate([*left]))
+    def row_groups(self) -> list[RowGroup]:
+        """Return the row groups in order; each has as many rows as the first one, fewer where a shard ends."""
+        shards = [(self.artifact.path(shard["name"]), shard["num_rows"]) for shard in self.index["shards"]]
+        size = rows_of_first_group(shards[0][0])
+        return [
+            RowGroup(path, number, min(size, num_rows - first), num_rows)
+            for path, num_rows in shards
+            for number, first in enumerate(range(0, num_rows, size))
+        ]
 
     def take(self, rows: np.ndarray, *names: str) -> Columns:
         """Read some rows, in the order asked for, without decoding others' images; see `RowGroups.take`."""
         return RowGroups(self, names, 0).take(rows)
 
 
-class LabelledShards(Shards):
-    """Images with labels in Parquet shards: columns `images` uint8 [N, 3, H, W] (value / 127.5 - 1) and `labels`."""
+class RowGroup(NamedTuple):
+    """A row group: its file, its number there, its rows, and those of the file."""
 
-    def read_labelled(self) -> tuple[Tensor, Tensor]:
-        """Read all images (uint8) and their labels."""
-        columns = self.read("images", "labels")
-        return torch.from_numpy(columns["images"]), torch.from_numpy(columns["labels"])
+    path: Path
+    number: int
+    num_rows: int
+    rows_of_shard: int
 
 
 class RowGroups:
@@ -302,39 +285,20 @@ class RowGroups:
     """
 
     def __init__(self, shards: Shards, names: Sequence[str], most: int) -> None:
-        self.shards, self.names, self.most = shards, tuple(names), most
-        self._lasts = np.cumsum(shards.group_sizes())
-        self._last_of_shards = np.cumsum([shard["num_rows"] for shard in shards.index["shards"]])
-        self._kept: dict[int, Future[StoredRows]] = {}
+        self.groups, self.names, self.most = shards.row_groups(), tuple(names), most
+        self._lasts = np.cumsum([group.num_rows for group in self.groups])
+        self._kept: dict[int, Callable[[], pa.Table]] = {}
         self._lock = Lock()
 
-    def _first_row(self, group: int) -> int:
-        return int(self._lasts[group - 1]) if group else 0
-
-    def _read(self, group: int) -> StoredRows:
-        shard_number = int(np.searchsorted(self._last_of_shards, self._first_row(group), side="right"))
-        shard = self.shards.index["shards"][shard_number]
-        first = int(self._last_of_shards[shard_number]) - shard["num_rows"]
-        within = group - int(np.searchsorted(self._lasts, first, side="right"))
-        return read_stored(self.shards.artifact.path(shard["name"]), self.names, within, shard["num_rows"])
-
-    def _stored(self, group: int) -> StoredRows:
-        """Return a group, which one thread reads while others that ask for it wait."""
+    def _stored(self, number: int) -> pa.Table:
+        """Return a group as it is stored, which one thread reads while others that ask for it wait."""
+        path, within, _, rows_of_shard = self.groups[number]
         with self._lock:
-            if (known := self._kept.get(group)) is None:
-                stored: Future[StoredRows] = Future()
-                self._kept[group] = stored
-                while len(self._kept) > self.most:
-                    del self._kept[next(iter(self._kept))]  # the one that was read first
-        if known is not None:
-            return known.result()
-        try:
-            stored.set_result(self._read(group))
-        except BaseException as error:  # noqa: BLE001 - all who wait for it are told, this thread too
-            with self._lock:
-                self._kept.pop(group, None)
-            stored.set_exception(error)
-        return stored.result()
+            read = self._kept.get(number) or once(lambda: read_stored(path, self.names, within, rows_of_shard))
+            self._kept[number] = read
+            while len(self._kept) > self.most:
+                del self._kept[next(iter(self._kept))]  # the one that was read first
+        return read()
 
     def take(self, rows: np.ndarray) -> Columns:
         """Return some rows, in the order asked for; in the calling thread, and several may do so at once.
@@ -346,14 +310,17 @@ class RowGroups:
             IndexError: If there is no such row.
             DamagedFileError: Naming the shard that is unreadable, lacks a column or has other rows.
         """
-        rows, num_rows = np.asarray(rows, np.int64), self.shards.num_rows
+        rows, num_rows = np.asarray(rows, np.int64), int(self._lasts[-1])
         if len(rows) and not (rows.min() >= 0 and rows.max() < num_rows):
             raise IndexError(f"expected rows 0 to {num_rows - 1}, got {rows.min()} to {rows.max()}")
         groups = np.searchsorted(self._lasts, rows, side="right")
         columns: Columns = {}
-        for group in np.unique(groups):
-            places = groups == group
-            for name, values in self._stored(int(group)).take(rows[places] - self._first_row(group)).items():
+        for number in np.unique(groups):
+            places, first = groups == number, self._lasts[number] - self.groups[number].num_rows
+            with named_damage(self.groups[number].path):
+                table = self._stored(int(number)).take(pa.array(rows[places] - first)).combine_chunks()
+                taken = to_arrays(table, 1)
+            for name, values in taken.items():
                 if name not in columns:
                     columns[name] = np.empty((len(rows), *values.shape[1:]), values.dtype)
                 columns[name][places] = values

@@ -31,7 +31,7 @@ from skdcgn_pipeline.parameters import (
     Transformations,
 )
 from skdcgn_pipeline.runtime.seeding import derive_seed
-from skdcgn_pipeline.samples.drawing import CompositesRecipe, SampleShards, SamplesRecipe
+from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe, draw_composites
 from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsArtifact, StudentsRecipe
 from skdcgn_pipeline.studies.contract import OWN, CellData, Students, Unit
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher, open_identified_teacher
@@ -254,8 +254,9 @@ class Workplace:
         build = partial(self._student, COMPOSITE, settings, seed)
 
         def draw(classifier_seed: int) -> DrawBatch:
-            drawn = self.surroundings.run.make(CompositesRecipe(build(), *self.pool_size, seed, self.compute))
-            return draw_from_images(*drawn.read_labelled(), classifier_seed, "classifier-rows")
+            student = build()
+            drawn = draw_composites(student.open(), student.size, self.pool_size[0], seed, self.compute)
+            return draw_from_images(*drawn, classifier_seed, "classifier-rows")
 
         inputs = {
             "monolith": settings.identity(),

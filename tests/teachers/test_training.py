@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from skdcgn_pipeline.artifacts.recipe import Run, Store, build_in
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.images.stored import StoredImages
+from skdcgn_pipeline.networks.vgg16 import VGG16_FILE
 from skdcgn_pipeline.parameters import (
     ClassifierFit,
     Compose,
@@ -170,6 +171,16 @@ def test_masks_learn_to_stay_within_their_bounds():
 def test_vgg16_without_its_weights_is_refused_with_the_alternative(tmp_path):
     with pytest.raises(SettingError, match=r"teacher\.fit\.style_network.*use 'digit_classifier'"):
         open_vgg16_features(str(tmp_path))
+
+
+def test_other_weights_of_vgg16_make_another_teacher(tmp_path):
+    images = SimpleNamespace(fingerprint="0")
+    identities = []
+    for content in (b"first", b"first", b"second"):
+        (tmp_path / VGG16_FILE).write_bytes(content)
+        recipe = TeacherRecipe(images, settings(style_network="vgg16"), STYLE, assets=str(tmp_path))
+        identities.append(recipe.inputs())
+    assert identities[0] == identities[1] != identities[2]
 
 
 # --- transformations inside the training ---------------------------------------------------------

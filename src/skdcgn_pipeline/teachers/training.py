@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from skdcgn_pipeline.artifacts.recipe import Recipe
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.training import fit_classifier
 from skdcgn_pipeline.images.batches import draw_from_split
@@ -22,7 +22,7 @@ from skdcgn_pipeline.losses.adversarial import least_squares_discriminator_loss,
 from skdcgn_pipeline.losses.mechanism import mask_bounds_loss, mask_entropy_loss, mode_seeking_loss, style_loss
 from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.networks.discriminator import CGN_DISCRIMINATORS
-from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features
+from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features, require_vgg16
 from skdcgn_pipeline.networks.weights_file import write_state
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, TeacherFit, Transformations
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
@@ -289,6 +289,8 @@ class TeacherRecipe(Recipe[Artifact]):
             "seed": self.seed,
             "precision": self.compute.precision,
         }
+        if self.settings.style_network == "vgg16":
+            training["vgg16"] = sha256_of_file(require_vgg16(self.assets))
         if self.transformations != PLAIN:
             training["transformations"] = self.transformations.model_dump(mode="json")
         if self.initial is not None:

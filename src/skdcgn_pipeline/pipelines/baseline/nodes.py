@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from skdcgn_pipeline.artifacts.recipe import Run
+from skdcgn_pipeline.artifacts.store import sha256_of_file
 from skdcgn_pipeline.classifiers.feature_network import FeatureNetwork
-from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features
+from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features, require_vgg16
 from skdcgn_pipeline.parameters import Baseline, Report, Teacher
 from skdcgn_pipeline.pipelines.distill.nodes import open_feature_space
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves
@@ -40,7 +41,7 @@ def _open_style(baseline: Baseline, digits: FeatureNetwork | None, assets: str) 
     if not baseline.uses_style:
         return None, None
     if baseline.style_network == "vgg16":
-        return open_vgg16_features(assets, *STYLE_SETTING), "vgg16"
+        return open_vgg16_features(assets, *STYLE_SETTING), {"vgg16": sha256_of_file(require_vgg16(assets))}
     assert digits is not None
     return style_features_of(digits.open_classifier()), digits.artifact.identity
 

@@ -55,15 +55,16 @@ def explore(env: str | None, params: dict[str, Any], port: int, browser: bool) -
     What the page needs is computed first, what is there already is reused.
     """
     from skdcgn_pipeline.explorer.bundle import open_explorer
-    from skdcgn_pipeline.explorer.page import import_gradio, launch
+    from skdcgn_pipeline.explorer.page import check_port, import_gradio, launch
 
     with errors_in_one_line():
         import_gradio()  # before minutes of work
+        check_port(port)
         with settings.SESSION_CLASS.create(env=env, runtime_params=params) as session:
             written = session.run(pipeline_names=["explore"])["explorer"].load()
         folder = written.directory.resolve()
         click.echo(f"Without Kedro: python -m skdcgn_pipeline.explorer {folder}")
-        launch(open_explorer(folder), port, browser)
+        launch(open_explorer(folder, trust=True), port, browser)  # of these settings, which are the user's own
 
 
 explore.params = [option for option in run.params if option.name in ("env", "params")] + explore.params

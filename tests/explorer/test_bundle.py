@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from skdcgn_pipeline.artifacts.recipe import build_in
-from skdcgn_pipeline.artifacts.store import Artifact
+from skdcgn_pipeline.artifacts.store import Artifact, sha256_of_file
+from skdcgn_pipeline.explorer.__main__ import main
 from skdcgn_pipeline.explorer.bundle import ExplorerRecipe, open_explorer
 from skdcgn_pipeline.explorer.scene import Choice
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -64,10 +69,119 @@ def test_a_teacher_of_a_factory_is_named_and_must_not_have_changed(tmp_path, mon
     artifact = build_in(tmp_path / "stores", ExplorerRecipe(card, None, students, untrained_classifiers()))
 
     assert not list(artifact.directory.glob("teacher*"))
-    assert open_explorer(artifact.directory).scene.generators["teacher"].noise_dim == 32
+    monkeypatch.delitem(sys.modules, "tiny_factory")
+    with pytest.raises(SettingError, match=r"tiny_factory:make, code that would be imported.*--trust"):
+        open_explorer(artifact.directory)
+    assert "tiny_factory" not in sys.modules
+    assert open_explorer(artifact.directory, trust=True).scene.generators["teacher"].noise_dim == 32
     module.write_text(source + "\n# Now another one.\n")
     with pytest.raises(SettingError, match="another source of tiny_factory:make"):
-        open_explorer(artifact.directory)
+        open_explorer(artifact.directory, trust=True)
+
+
+def remade(written: Path, folder: Path, changes: dict[str, bytes]) -> Path:
+    """Return a whole copy of an explorer's folder with other files in it."""
+    shutil.copytree(written, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name, content in changes.items():
+        (folder / name).write_bytes(content)
+        manifest["files"][name] = sha256_of_file(folder / name)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def as_bytes(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+CARD = explorer_card()
+TEACHER = CARD["teacher"]
+CUSTOM = {"name": "custom", "noise_dim": 32, "num_classes": 10, "image_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "explorer: "),
+        (b"\xff", "explorer: "),
+        (b"[" * 100_000, "explorer: "),
+        (b"[]", "explorer: "),
+        (b"{}", "name: "),
+        *(
+            (as_bytes(CARD | change), message)
+            for change, message in [
+                ({"name": 3}, "name: "),
+                ({"classes": "0123"}, "classes: "),
+                ({"classes": []}, "classes: "),
+                ({"classes": [0, True]}, "classes.1: "),
+                ({"classes": [0, 10]}, "classes: expected numbers from 0 to 9, got 10"),
+                ({"classes": [-1]}, "classes: expected numbers from 0 to 9, got -1"),
+                ({"classifiers": {}}, "classifiers: "),
+                ({"classifiers": {"../../elsewhere": {"accuracy": []}}}, "classifiers"),
+                ({"classifiers": {"students": {"accuracy": "high"}}}, "classifiers.students.accuracy: "),
+                ({"fidelity_and_costs": [{}]}, "fidelity_and_costs.0.mechanism: "),
+                ({"teacher": None}, "teacher: "),
+                ({"teacher": TEACHER | {"file": "../teacher.safetensors"}}, "teacher.file: "),
+                ({"teacher": TEACHER | {"options": {"name": "digits_cgn", "speed": 3}}}, "speed: "),
+                ({"teacher": TEACHER | {"options": {"name": "nobody"}}}, "name: "),
+                ({"teacher": TEACHER | {"options": {}}}, "name: "),
+                ({"teacher": TEACHER | {"options": CUSTOM | {"noise_dim": "many"}}}, "noise_dim: "),
+                ({"teacher": TEACHER | {"options": CUSTOM | {"trust_program": True}}}, "trust_program: "),
+                ({"teacher": TEACHER | {"identity": {"sha256": "another"}}}, "got another one"),
+            ]
+        ),
+    ],
+)
+def test_a_card_of_anybody_is_told_in_one_line(written, tmp_path, monkeypatch, capsys, content, message):
+    folder = remade(written, tmp_path / "foreign", {"explorer.json": content})
+    monkeypatch.setitem(sys.modules, "gradio", object())
+    assert main([str(folder)]) == 1
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("students", {"num_classes": 10**9}),
+        ("students", {"image_size": "32"}),
+        ("students", {"architectures": {}}),
+        ("classifier_of_students", {"labels": [*range(10)]}),
+        ("classifier_of_students", {"labels": [str(number) for number in range(9)]}),
+        ("classifier_of_students", {"image_size": 64}),
+    ],
+)
+def test_networks_that_do_not_fit_are_told_in_one_line_at_once(written, tmp_path, part, changes):
+    name = f"{part}/config.json"
+    config = json.loads((written / name).read_text()) | changes
+    folder = remade(written, tmp_path / "foreign", {name: as_bytes(config)})
+    with pytest.raises(SettingError) as caught:
+        open_explorer(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pt2"])
+def test_a_program_that_a_folder_brings_is_not_opened(written, tmp_path, suffix):
+    name = f"teacher{suffix}"
+    card = CARD | {"teacher": {"identity": {}, "options": CUSTOM, "file": name}}
+    folder = remade(written, tmp_path / "foreign", {name: b"code", "explorer.json": as_bytes(card)})
+    with pytest.raises(SettingError, match=r"an ONNX program .*--trust"):
+        open_explorer(folder)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/dev/zero", "link", "fifo"])
+def test_a_folder_is_what_lies_in_it(written, tmp_path, name):
+    folder = tmp_path / "foreign"
+    shutil.copytree(written, folder)
+    (tmp_path / "outside").write_bytes(b"")
+    (folder / "link").symlink_to("/dev/zero")
+    os.mkfifo(folder / "fifo")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = hashlib.sha256(b"").hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(SettingError, match=f"a missing or changed {name}"):
+        open_explorer(folder)
 
 
 def test_files_in_folders_are_kept_and_verified(written):

@@ -86,7 +86,7 @@ def test_a_program_renders_what_the_students_render(exported, name, run):
 
 
 def test_an_exported_program_is_a_teacher(exported):
-    teacher = load_teacher("custom", exported / "students.pt2", noise_dim=32, num_classes=10, image_size=32)
+    teacher = load_teacher("custom", exported / "students.onnx", noise_dim=32, num_classes=10, image_size=32)
     noise, labels = torch.randn(2, 32), torch.tensor([3, 8])
     mask = StudentCGN.from_released("digits").render(noise, labels).mask
     torch.testing.assert_close(teacher.render(noise, labels).mask, mask, rtol=0, atol=1e-4)

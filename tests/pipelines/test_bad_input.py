@@ -9,7 +9,6 @@ import re
 import shutil
 import socket
 import textwrap
-import zipfile
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -421,37 +420,7 @@ def test_code_in_weights_is_never_executed(told: Callable[..., str], tmp_path: P
     assert str(path) in message
 
 
-class Constant(torch.nn.Module):
-    """A teacher that can be exported."""
-
-    def forward(
-        self, noise: torch.Tensor, shape: torch.Tensor, texture: torch.Tensor, background: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        level = noise.mean(1).view(-1, 1, 1, 1).sigmoid()
-        mask = level.expand(-1, 1, 32, 32)
-        return mask, level.expand(-1, 3, 32, 32), -level.expand(-1, 3, 32, 32)
-
-
 CUSTOM = {"name": "custom", "noise_dim": 4, "num_classes": 10, "image_size": 32}
-
-
-def test_code_in_an_exported_program_is_never_executed(told: Callable[..., str], tmp_path: Path) -> None:
-    """Every pickled part of an exported program is exchanged for one that makes a file."""
-    whole, path, marker = tmp_path / "whole.pt2", tmp_path / "program.pt2", tmp_path / "executed"
-    example = (torch.zeros(2, 4), *(torch.zeros(2, dtype=torch.long) for _ in range(3)))
-    torch.export.save(torch.export.export(Constant(), example), whole)
-    code = tmp_path / "code.pt"
-    torch.save((Executes(marker),), code)
-    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as target:
-        for entry in source.infolist():
-            content = source.read(entry)
-            pickled = entry.filename.endswith(".pt") or "sample_inputs" in entry.filename
-            target.writestr(entry.filename, code.read_bytes() if pickled else content)
-
-    message = told(params={"teacher": CUSTOM | {"weights": str(path)}}, pipeline_names=["sample"])
-
-    assert not marker.exists(), "code of a weights file was executed"
-    assert message.startswith("teacher.weights: expected")
 
 
 @pytest.mark.parametrize("name", ["code.pt", "code.pt2", "notes.pt", "notes.pt2", "absent.pt", "absent.pt2"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import sys
 import textwrap
-import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -17,6 +18,7 @@ from torch import nn
 
 from configuration import read_folder
 from skdcgn_pipeline.artifacts.store import sha256_of_file
+from skdcgn_pipeline.export.programs import save_onnx
 from skdcgn_pipeline.images.assets import published_teacher_name
 from skdcgn_pipeline.mechanisms import MechanismImages
 from skdcgn_pipeline.parameters import Teacher, TeacherFit
@@ -30,6 +32,7 @@ from skdcgn_pipeline.teachers.teacher import (
     load_teacher,
     open_identified_teacher,
 )
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 INTERFACE = {"noise_dim": 4, "num_classes": 3, "image_size": 8}
 
@@ -196,12 +199,25 @@ def test_code_in_a_weights_file_is_not_executed(tmp_path, suffix, writer):
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pt2"])
-def test_code_in_a_custom_file_is_not_executed(tmp_path, suffix):
+@pytest.mark.parametrize("content", ["program", "pickle", "no program"])
+def test_a_form_that_can_run_code_is_not_opened_unless_it_is_trusted(tmp_path, exported, suffix, content):
     marker, path = tmp_path / "marker", tmp_path / f"teacher{suffix}"
-    torch.save({"weight": CreatesAMarker(marker)}, path)
-    with pytest.raises(SettingError, match="an exported program"):
+    if content == "pickle":
+        torch.save({"weight": CreatesAMarker(marker)}, path)
+    else:
+        path.write_bytes(exported[suffix].read_bytes() if content == "program" else b"PK no program")
+    with pytest.raises(SettingError, match=r"expected an ONNX program \(\.onnx\), got .*teacher\.trust_program=true"):
         load_teacher("custom", path, **INTERFACE)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pt2", ".onnx"])
+def test_plain_tensors_are_never_a_program(tmp_path, exported, suffix):
+    """A program under the name of weights."""
+    path = tmp_path / "teacher.pth"
+    path.write_bytes(exported[suffix].read_bytes())
+    with pytest.raises(SettingError, match=r"teacher\.weights: expected"):
+        load_teacher("mnist_cgn", path)
 
 
 # --- anyone's own --------------------------------------------------------------------------------
@@ -276,54 +292,81 @@ def test_an_unknown_teacher_is_refused_with_the_nearest_name():
         load_teacher("mnist_gcn")
 
 
-def test_a_torchscript_file_is_a_teacher(tmp_path):
-    torch.jit.script(PlainFunction()).save(str(tmp_path / "teacher.pt"))
-    assert_renders_the_function(load_teacher("custom", tmp_path / "teacher.pt", **INTERFACE))
+@pytest.mark.parametrize("suffix", [".pt", ".pt2", ".onnx"])
+def test_a_program_is_a_teacher_for_any_number_of_images(exported, suffix):
+    teacher = load_teacher("custom", exported[suffix], **INTERFACE, trust_program=suffix != ".onnx")
+    assert_renders_the_function(teacher)
+    assert teacher.render(torch.zeros(64, 4), torch.zeros(64, dtype=torch.long)).mask.shape == (64, 1, 8, 8)
 
 
-def test_a_custom_file_of_another_interface_is_refused(tmp_path):
-    torch.jit.script(PlainFunction()).save(str(tmp_path / "teacher.pt"))
+def test_a_custom_file_of_another_interface_is_refused(exported):
     with pytest.raises(SettingError, match="teacher mask: expected a tensor of shape"):
-        load_teacher("custom", tmp_path / "teacher.pt", **(INTERFACE | {"image_size": 16}))
+        load_teacher("custom", exported[".onnx"], **(INTERFACE | {"image_size": 16}))
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pt2"])
+@pytest.mark.parametrize("suffix", [".pt", ".pt2", ".onnx", ".bin"])
 def test_a_missing_or_damaged_custom_file_is_refused(tmp_path, suffix):
     path = tmp_path / f"teacher{suffix}"
     with pytest.raises(SettingError, match=r"teacher\.weights: expected a file, got nothing"):
         load_teacher("custom", path, **INTERFACE)
     path.write_bytes(b"PK no program")
-    with pytest.raises(SettingError, match=r"teacher\.weights: expected an exported program"):
-        load_teacher("custom", path, **INTERFACE)
+    with pytest.raises(SettingError, match=r"teacher\.weights: expected a program"):
+        load_teacher("custom", path, **INTERFACE, trust_program=True)
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> Path:
-    noise, labels = request()
+def exported(tmp_path_factory) -> dict[str, Path]:
+    """The plain function by the ending of the file that it is in."""
+    folder, (noise, labels) = tmp_path_factory.mktemp("exported"), request()
     rows = torch.export.Dim("rows")
     program = torch.export.export(PlainFunction(), (noise, *labels.unbind(1)), dynamic_shapes=({0: rows},) * 4)
-    path = tmp_path_factory.mktemp("exported") / "teacher.pt2"
-    torch.export.save(program, path)
-    return path
+    paths = {suffix: folder / f"teacher{suffix}" for suffix in (".pt", ".pt2", ".onnx")}
+    torch.jit.script(PlainFunction()).save(str(paths[".pt"]))
+    torch.export.save(program, paths[".pt2"])
+    save_onnx(program, ("noise", *MECHANISMS), ("m", "f", "b"), paths[".onnx"])
+    return paths
 
 
-def test_an_exported_program_is_a_teacher_for_any_number_of_images(exported):
-    teacher = load_teacher("custom", exported, **INTERFACE)
-    assert_renders_the_function(teacher)
-    assert teacher.render(torch.zeros(64, 4), torch.zeros(64, dtype=torch.long)).mask.shape == (64, 1, 8, 8)
+def onnx_program(path: Path, domain: str = "", beside: str | None = None) -> None:
+    """Write a program of one input and output; of an operator of another domain, or of weights in another file."""
+    onnx = pytest.importorskip("onnx", reason="needs onnx (the export extra), which is absent")
+    value, vector = onnx.helper, onnx.helper.make_tensor_value_info
+    weights = onnx.numpy_helper.from_array(np.ones(4, np.float32), "w")
+    if beside:
+        weights.ClearField("raw_data")
+        weights.data_location = onnx.TensorProto.EXTERNAL
+        for key, told in {"location": beside, "offset": "0", "length": "16"}.items():
+            entry = weights.external_data.add()
+            entry.key, entry.value = key, told
+    node = value.make_node("Add", ["x", "w"], ["y"], domain=domain)
+    graph = value.make_graph([node], "graph", [vector("x", 1, [4])], [vector("y", 1, [4])], [weights])
+    sets = [value.make_opsetid("", 18), *([value.make_opsetid(domain, 1)] if domain else [])]
+    path.write_bytes(value.make_model(graph, opset_imports=sets, ir_version=9).SerializeToString())
 
 
-def test_code_in_an_exported_program_is_not_executed(exported, tmp_path):
-    """The archive of torch.export holds its example inputs as a pickle of their own."""
-    marker, path, inputs = tmp_path / "marker", tmp_path / "teacher.pt2", tmp_path / "inputs.pt"
-    torch.save((CreatesAMarker(marker), {}), inputs)
-    with zipfile.ZipFile(exported) as before, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as after:
-        for name in before.namelist():
-            content = inputs.read_bytes() if name.endswith("sample_inputs/model.pt") else before.read(name)
-            after.writestr(name, content)
-    with pytest.raises(SettingError, match=r"teacher\.weights"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, r"4 inputs \(noise, three labels\) and 3 outputs .* with 1 and 1"),
+        ({"domain": "somebodys.own"}, "a program"),
+        ({"beside": "weights.bin"}, "a program"),
+        ({"beside": "{folder}/weights.bin"}, "a program"),
+    ],
+)
+def test_an_onnx_program_is_operators_and_what_lies_in_its_file(tmp_path, monkeypatch, capfd, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.bin").write_bytes(np.ones(4, np.float32).tobytes())
+    path = tmp_path / "teacher.onnx"
+    onnx_program(path, **{name: value.format(folder=tmp_path) for name, value in options.items()})
+    with pytest.raises(SettingError, match=rf"teacher\.weights: expected {message}"):
         load_teacher("custom", path, **INTERFACE)
-    assert not marker.exists()
+    assert not capfd.readouterr().err
+
+
+def test_without_onnxruntime_the_extra_is_named(exported, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(SettingError, match=re.escape('pip install "skdcgn_pipeline[export]"')):
+        load_teacher("custom", exported[".onnx"], **INTERFACE)
 
 
 def test_a_function_is_a_teacher_without_gradients():
@@ -444,6 +487,16 @@ def test_a_teacher_in_training_mode_is_refused_unchanged():
 def test_a_teacher_whose_images_depend_on_more_than_noise_and_labels_is_refused(layer):
     with pytest.raises(SettingError, match="depend on their noise and labels alone"):
         check_teacher(Wrong(layer).eval())
+
+
+def test_trust_is_a_setting_and_no_part_of_the_identity(exported):
+    told = {"name": "custom", "fit": TeacherFit(num_images=1), **INTERFACE}
+    of_form = {s: Teacher(weights=str(p), trust_program=s != ".onnx", **told) for s, p in exported.items()}
+    for suffix, settings in of_form.items():
+        opened = open_identified_teacher(settings, "double_colored", "absent")
+        assert opened.identity == identify_teacher("custom", exported[suffix], **INTERFACE)
+    with pytest.raises(SettingError, match="trust_program"):
+        open_identified_teacher(of_form[".pt2"].model_copy(update={"trust_program": False}), "double_colored", "absent")
 
 
 def test_settings_open_a_teacher_with_its_identity(module_of_teachers):

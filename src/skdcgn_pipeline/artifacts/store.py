@@ -195,11 +195,14 @@ class Artifact:
         return json.loads(self.path(name).read_text())
 
     def damaged_files(self) -> list[str]:
-        """Return the names of files that are missing or differ from their recorded SHA-256."""
+        """Return the names of files that are missing, lie elsewhere or differ from their recorded SHA-256."""
+        here = self.directory.resolve()
+        paths = {name: self.path(name).resolve() for name in self.manifest["files"]}
         return [
             name
-            for name, digest in self.manifest["files"].items()
-            if not self.path(name).exists() or sha256_of_file(self.path(name)) != digest
+            for name, path in paths.items()
+            if not (path.is_relative_to(here) and path.is_file())
+            or sha256_of_file(path) != self.manifest["files"][name]
         ]
 
     @classmethod
@@ -219,7 +222,7 @@ class Artifact:
             manifest = json.loads(path.read_text())
             artifact = cls(directory, {k: manifest[k] for k in ("identity", "inputs", "files")})
             dict.items(artifact.manifest["files"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedFileError(
                 f"{path}: expected the manifest of a finished artifact, got {type(error).__name__}. "
                 "Run the stage that makes it again."

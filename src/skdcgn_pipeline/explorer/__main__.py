@@ -10,7 +10,7 @@ from pathlib import Path
 
 from skdcgn_pipeline.explorer import DEFAULT_PORT
 from skdcgn_pipeline.explorer.bundle import open_explorer
-from skdcgn_pipeline.explorer.page import import_gradio, launch
+from skdcgn_pipeline.explorer.page import check_port, import_gradio, launch
 from skdcgn_pipeline.runtime.errors import SettingError
 
 
@@ -19,13 +19,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m skdcgn_pipeline.explorer", description=__doc__)
     parser.add_argument("folder", type=Path, help="the folder that `kedro explore` names")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="the next free one if it is taken")
+    parser.add_argument(
+        "--trust", action="store_true", help="run a teacher that can be any code (.pt2, .pt, a factory): not by default"
+    )
     parser.add_argument("--no-browser", action="store_true", help="only tell the address")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("skdcgn_pipeline").setLevel(logging.INFO)
     try:
         import_gradio()
-        launch(open_explorer(options.folder), options.port, not options.no_browser)
+        check_port(options.port)
+        launch(open_explorer(options.folder, options.trust), options.port, not options.no_browser)
     except SettingError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
 from skdcgn_pipeline.classifiers.classification import ORIGINALS
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.explorer.scene import Scene
+from skdcgn_pipeline.images.assets import DEFAULT_ASSETS
 from skdcgn_pipeline.metrics.cost import untimed
-from skdcgn_pipeline.parameters import Parameters, choose_classes
+from skdcgn_pipeline.networks.weights_file import first_line
+from skdcgn_pipeline.parameters import Parameters, Teacher, choose_classes
 from skdcgn_pipeline.reporting.release import records_of, release_name
 from skdcgn_pipeline.runtime.errors import DamagedFileError, SettingError
 from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.students.trio import StudentCGN
-from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, identify_teacher, load_teacher, teacher_file
+from skdcgn_pipeline.teachers.teacher import UNTRUSTED, IdentifiedTeacher, open_identified_teacher, teacher_file
 from skdcgn_pipeline.vocabulary import STUDENTS
 
 CARD_FILE = "explorer.json"
@@ -31,6 +33,49 @@ STUDENTS_FOLDER, CLASSIFIER_FOLDER = "students", "classifier_of_{}"
 # The first of each kind; more would say much the same.
 CLASSIFIER_NUMBER = 0
 TRAINED_ON = (ORIGINALS, STUDENTS)
+
+
+class _Part(BaseModel):
+    """A part of a card that may come from anybody; what is not read may be anything."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Fidelity(_Part):
+    mechanism: str
+    teacher_parameters: float | None
+    student_parameters: float | None
+    l1: float | None
+    mask_iou: float | None
+
+
+class _Accuracy(_Part):
+    split: str
+    subset: str
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+
+
+class _Classifier(_Part):
+    accuracy: list[_Accuracy]
+
+
+class _Teacher(_Part):
+    identity: dict[str, Any]
+    options: dict[str, Any]
+    file: Annotated[str, Field(pattern=r"^teacher\.\w+$")] | None
+
+
+class Card(_Part):
+    """What `explorer.json` must tell."""
+
+    name: str
+    variant: str
+    source: str
+    seed: int
+    teacher: _Teacher
+    classes: Annotated[list[int], Field(min_length=1)] | None
+    fidelity_and_costs: list[_Fidelity]
+    classifiers: Annotated[dict[Literal["originals", "students"], _Classifier], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -110,7 +155,7 @@ def explorer_of_run(
         "seed": parameters.seed,
         "teacher": {
             "identity": teacher.identity,
-            "options": settings.model_dump(mode="json", exclude={"weights", "fit"}, exclude_none=True),
+            "options": settings.model_dump(mode="json", exclude={"weights", "fit", "trust_program"}, exclude_none=True),
             "file": None if path is None else f"teacher{path.suffix}",
         },
         "classes": choose_classes("sample.classes", parameters.sample.classes, num_classes, parameters.class_lists),
@@ -127,31 +172,54 @@ def explorer_of_run(
     return ExplorerRecipe(card, path, students.open(), networks, made_from)
 
 
-def open_explorer(folder: Path | str) -> Explorer:
-    """Open an explorer's folder, wherever it is now.
+def open_explorer(folder: Path | str, trust: bool = False) -> Explorer:
+    """Open an explorer's folder, wherever it is now and whoever made it.
+
+    Args:
+        folder: The folder.
+        trust: Run the teacher that it brings or names where that can be any code: a factory, or a program that is no
+            ONNX. Everything else in the folder is read as data.
 
     Raises:
-        SettingError: If the folder is none, is damaged, or its teacher is made by a factory that has changed or
-            cannot be imported.
+        SettingError: If the folder is none, is damaged or does not fit together; if its teacher is code that is not
+            trusted, has changed or cannot be imported.
     """
     folder = Path(folder)
     try:
         artifact = Artifact.open(folder)
         card = artifact.read_json(CARD_FILE)
-    except (DamagedFileError, OSError, json.JSONDecodeError) as error:
+        Card.model_validate(card)
+        settings = _teacher_of(artifact, card["teacher"], trust)
+    except (DamagedFileError, OSError, RecursionError, ValueError) as error:
         remedy = "Give the folder that `kedro explore` names, or run it again."
-        raise SettingError("explorer", "the folder of a finished explorer", f"{folder} ({error})", remedy) from error
-    teacher = card["teacher"]
-    options = dict(teacher["options"])
-    if teacher["file"] is None:
-        if identify_teacher(**options) != teacher["identity"]:
-            got = f"another source of {options['factory']}"
-            raise SettingError("teacher", "the one that the explorer was made with", got, "Run `kedro explore` again.")
-    else:
-        options["weights"] = artifact.path(teacher["file"])
+        got = f"{folder} ({_in_one_line(error)})"
+        raise SettingError("explorer", "the folder of a finished explorer", got, remedy) from error
+    if settings.factory is not None and not trust:
+        got = f"{settings.factory}, code that would be imported; nothing of it was"
+        raise SettingError("explorer", "a teacher in a file of tensors or in ONNX", got, UNTRUSTED)
+    teacher = open_identified_teacher(settings, card["variant"], DEFAULT_ASSETS)
+    if teacher.identity != card["teacher"]["identity"]:
+        got = f"another source of {settings.factory}" if settings.factory else "another one"
+        raise SettingError("teacher", "the one that the explorer was made with", got, "Run `kedro explore` again.")
     classifiers = {
         name: InvariantClassifier.from_pretrained(artifact.path(CLASSIFIER_FOLDER.format(name)))
         for name in card["classifiers"]
     }
     students = StudentCGN.from_pretrained(artifact.path(STUDENTS_FOLDER))
-    return Explorer(Scene(load_teacher(**options), students, classifiers, card["classes"]), card)
+    return Explorer(Scene(teacher.generator, students, classifiers, card["classes"]), card)
+
+
+def _teacher_of(artifact: Artifact, card: Mapping[str, Any], trust: bool) -> Teacher:
+    """Return the settings of the teacher of a card; whether it is trusted is not the card's to say."""
+    weights = None if card["file"] is None else str(artifact.path(card["file"]))
+    given = {"weights": weights, "trust_program": trust, "fit": {"num_images": 1}}
+    if unknown := sorted(given.keys() & card["options"].keys()):
+        raise ValueError(f"teacher.options.{unknown[0]}: no option of a card")
+    return Teacher.model_validate({**card["options"], **given})
+
+
+def _in_one_line(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return str(error) if isinstance(error, DamagedFileError) else first_line(error)

@@ -191,14 +191,19 @@ def draw_page(explorer: Explorer) -> Any:
     return page
 
 
+def check_port(port: int) -> None:
+    """Refuse a number that is no port."""
+    if not 0 < port < 65536:
+        raise SettingError("--port", "a number from 1 to 65535", port, f"Leave it out for {DEFAULT_PORT}.")
+
+
 def free_port(port: int) -> int:
     """Return a port on which nobody listens, the wanted one or the next.
 
     Raises:
         SettingError: If all that may be tried are taken, or the port is none.
     """
-    if not 0 < port < 65536:
-        raise SettingError("--port", "a number from 1 to 65535", port, f"Leave it out for {DEFAULT_PORT}.")
+    check_port(port)
     for candidate in range(port, min(port + PORTS_TRIED, 65536)):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from skdcgn_pipeline import __version__
+from skdcgn_pipeline.networks.onnx_program import OnnxProgram
 from skdcgn_pipeline.runtime.errors import SettingError
 
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
@@ -79,11 +80,7 @@ def run_program(path: Path, arguments: Sequence[Tensor]) -> list[Tensor]:
 
 def run_onnx(path: Path, arguments: Sequence[Tensor]) -> list[Tensor]:
     """Run an ONNX program with onnxruntime on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    values = {node.name: argument.numpy() for node, argument in zip(session.get_inputs(), arguments, strict=True)}
-    return [torch.from_numpy(output) for output in session.run(None, values)]
+    return list(OnnxProgram(path, "export")(*arguments))
 
 
 def compare(

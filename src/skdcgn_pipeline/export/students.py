@@ -35,7 +35,7 @@ OUTPUTS = tuple(IMAGE_OF_MECHANISM[mechanism] for mechanism in MECHANISMS)
 class StudentProgram(nn.Module):
     """The function of students that is exported: noise and three labels in, three images out.
 
-    A `torch.export` program of it is a teacher of the name `custom`, see `load_teacher`.
+    Its ONNX program is a teacher of the name `custom`, see `load_teacher`.
     """
 
     def __init__(self, students: StudentCGN) -> None:

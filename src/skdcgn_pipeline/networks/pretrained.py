@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -109,9 +108,12 @@ class PretrainedModel(nn.Module):
     def _load(cls, config_path: Path, weights_path: Path, what: str, remedy: str) -> Self:
         try:
             config = json.loads(config_path.read_text(encoding="utf-8"))
-            model = cls(**{key: config[key] for key in cls.CONFIG_KEYS})
-            model.load_state_dict(load_file(weights_path))
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            arguments, state = {key: config[key] for key in cls.CONFIG_KEYS}, load_file(weights_path)
+            with torch.device("meta"):  # sizes that the weights do not have are found before memory is taken for them
+                cls(**arguments).load_state_dict(state, assign=True)
+            model = cls(**arguments)
+            model.load_state_dict(state)
+        except Exception as error:  # of many kinds, for sizes and options that make no network
             raise SettingError(cls.KIND, what, first_line(error), remedy) from error
         # Channels last is the faster layout of these convolutions on a CPU.
         return place(model, "cpu", torch.channels_last).requires_grad_(False).eval()

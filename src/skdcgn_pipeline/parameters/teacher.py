@@ -72,15 +72,19 @@ class Teacher(Settings):
             (shipped with the package), `imagenet_cgn` (the published checkpoint, or its parts) or `custom`.
         weights: A file; by default the published or shipped one of the variant. For `imagenet_cgn`, the
             checkpoint, or a file for each of `shape`, `texture`, `background` (or one `biggan` for all
-            three) and `u2net`. For `custom`, an optional `torch.export` (.pt2) or TorchScript (.pt) file.
+            three) and `u2net`. For `custom`, an optional program in ONNX (.onnx), or, with
+            `trust_program`, of `torch.export` (.pt2) or TorchScript (.pt).
+        trust_program: Open a `custom` program that can run any code on this machine (.pt2, .pt), because you trust
+            whoever made it.
         truncation: Of the noise of `imagenet_cgn`; null takes 0.5, as published.
-        factory: For `custom`: `module:function` that returns an object with the teacher interface.
+        factory: For `custom`: `module:function`, code of yours that returns an object with the teacher interface.
         noise_dim, num_classes, image_size: For a `custom` file, which cannot tell them itself.
         fit: How the `teacher` pipeline trains one.
     """
 
     name: Literal["mnist_cgn", "digits_cgn", "imagenet_cgn", "custom"]
     weights: str | dict[str, str] | None = None
+    trust_program: bool = False
     truncation: Annotated[float, Field(gt=0, le=1)] | None = None
     factory: str | None = None
     noise_dim: Count | None = None

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from skdcgn_pipeline.mechanisms import (
     MechanismLabels,
     check_images,
 )
+from skdcgn_pipeline.networks.onnx_program import OnnxProgram
 from skdcgn_pipeline.networks.weights_file import check_tensors, first_line, read_state
 from skdcgn_pipeline.parameters import Teacher
 from skdcgn_pipeline.parameters.teacher import IMAGENET_CGN
@@ -38,6 +37,10 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 TEACHERS = ("mnist_cgn", "digits_cgn", "imagenet_cgn", "custom")
 RENDERED_AGAIN = 1e-3  # by how much a pixel in [-1, 1] may differ in another batch
 NUM_FINGERPRINTED = 8
+UNTRUSTED = (
+    "If you trust whoever made it, say so: teacher.trust_program=true (in Python trust_program=True, to the explorer "
+    "--trust). Otherwise ask for it in ONNX."
+)
 SHIPPED_DIGITS_TEACHER = Path(__file__).parents[1] / "released" / "cgn_digits_double_colored.safetensors"
 
 
@@ -97,37 +100,30 @@ def _load_factory(factory: str) -> CounterfactualGenerator:
     return function()
 
 
-def _refuse_pickled_code(path: Path) -> None:
-    """Refuse a .pt2 archive whose pickles hold more than tensors: torch.export.load would execute them.
-
-    Raises:
-        pickle.UnpicklingError: Naming the member; nothing of it was executed.
-    """
-    with zipfile.ZipFile(path) as archive:
-        pickled = [name for name in archive.namelist() if "/sample_inputs/" in name]
-        for name in archive.namelist():
-            if name.endswith(".json"):
-                config = json.loads(archive.read(name)).get("config") or {}
-                files = [m.get("path_name") for m in config.values() if isinstance(m, dict) and m.get("use_pickle")]
-                pickled += [other for other in archive.namelist() if other.rpartition("/")[2] in files]
-        for name in pickled:
-            torch.load(io.BytesIO(archive.read(name)), weights_only=True, map_location="cpu")
-
-
-def _load_exported(path: Path, noise_dim: int, num_classes: int, image_size: int) -> FunctionTeacher:
-    remedy = "Give a file written by torch.export.save (.pt2) or torch.jit.save (.pt)."
+def _load_program(path: Path, interface: Mapping[str, int], trust_program: bool) -> FunctionTeacher:
+    """Open a file that renders: operators in ONNX for everybody, code in other forms where it is trusted."""
+    loaders: dict[str, Callable[[], Callable[..., Any]]] = {
+        ".onnx": lambda: OnnxProgram(path, "teacher.weights"),
+        ".pt2": lambda: torch.export.load(path).module(),
+        ".pt": lambda: torch.jit.load(str(path), map_location="cpu").eval(),
+    }
     if not path.is_file():
         raise SettingError("teacher.weights", "a file", f"nothing at {path}", "Correct the path.")
+    if path.suffix in loaders and path.suffix != ".onnx" and not trust_program:
+        got = f"{path}, a form that can run any code on this machine; nothing of it was opened"
+        raise SettingError("teacher.weights", "an ONNX program (.onnx)", got, UNTRUSTED)
     try:
-        if path.suffix == ".pt2":
-            _refuse_pickled_code(path)
-            function: Any = torch.export.load(path).module()
-        else:
-            function = torch.jit.load(str(path), map_location="cpu").eval()
+        function = loaders[path.suffix]()
+    except SettingError:
+        raise
     except Exception as error:  # many kinds, all meaning the same to the user
-        reason = first_line(error)
-        raise SettingError("teacher.weights", "an exported program", f"{path} ({reason})", remedy) from error
-    return FunctionTeacher(function, noise_dim, num_classes, image_size)
+        remedy = "Give a file in ONNX, or one of torch.export.save (.pt2) or torch.jit.save (.pt)."
+        raise SettingError("teacher.weights", "a program", f"{path} ({first_line(error)})", remedy) from error
+    if isinstance(function, OnnxProgram) and (len(function.inputs), len(function.outputs)) != (4, 3):
+        expected = "4 inputs (noise, three labels) and 3 outputs (mask, foreground, background)"
+        got = f"{path} with {len(function.inputs)} and {len(function.outputs)}"
+        raise SettingError("teacher.weights", expected, got, "See 'Bring your own teacher' in the README.")
+    return FunctionTeacher(function, **interface)
 
 
 def load_teacher(
@@ -141,6 +137,7 @@ def load_teacher(
     num_classes: int | None = None,
     image_size: int | None = None,
     truncation: float | None = None,
+    trust_program: bool = False,
 ) -> CounterfactualGenerator:
     """Load a teacher and check that it keeps the interface.
 
@@ -149,21 +146,23 @@ def load_teacher(
             (shipped with the package), `imagenet_cgn` or `custom`.
         weights: The file; by default the published one of `variant` in the asset folder, or the
             shipped one. For `imagenet_cgn`, the published checkpoint or several files by name, see
-            `load_imagenet_cgn`. For `custom`, a `torch.export` or TorchScript file whose function takes noise
-            and three label tensors and returns mask, foreground and background.
-        factory: For `custom`: `module:function` that returns an object with the interface.
+            `load_imagenet_cgn`. For `custom`, an ONNX program of noise [N, noise_dim] and three label
+            tensors [N] that returns mask, foreground and background, or, where trusted, one of `torch.export`
+            (.pt2) or TorchScript (.pt).
+        factory: For `custom`: `module:function` that returns an object with the interface; it is imported and called.
         variant: Refuse a teacher that is known to be of another variant.
         assets: The asset folder.
         noise_dim, num_classes, image_size: For a `custom` file.
         truncation: For `imagenet_cgn`, in (0, 1]; 0.5 by default.
+        trust_program: Open a `custom` file that can run any code, because whoever made it is trusted.
 
     Returns:
         A teacher; only its interface is ever used.
 
     Raises:
-        SettingError: If the file is missing, damaged, of another architecture or variant, holds code,
-            or the teacher's images break the contract. Nothing in a weights file is executed; a
-            `torch.export` or TorchScript file is a program that renders, without pickled code.
+        SettingError: If the file is missing, damaged, of another architecture or variant, holds code
+            that nobody trusts, or the teacher's images break the contract. Nothing is executed but the operators of
+            an ONNX program, a factory, and what `trust_program` allows.
     """
     check_choice("teacher.name", name, TEACHERS)
     teacher: CounterfactualGenerator
@@ -171,7 +170,8 @@ def load_teacher(
         if factory:
             teacher = _load_factory(factory)
         elif isinstance(weights, (Path, str)) and noise_dim and num_classes and image_size:
-            teacher = _load_exported(Path(weights), noise_dim, num_classes, image_size)
+            interface = {"noise_dim": noise_dim, "num_classes": num_classes, "image_size": image_size}
+            teacher = _load_program(Path(weights), interface, trust_program)
         else:
             raise SettingError(
                 "teacher",
@@ -323,8 +323,9 @@ class IdentifiedTeacher:
 
 def open_identified_teacher(settings: Teacher, variant: str, assets: str) -> IdentifiedTeacher:
     """Load the teacher that the settings name; raises like `load_teacher`."""
-    options = settings.model_dump(exclude={"name", "weights", "fit"}) | {"variant": variant, "assets": assets}
+    options = settings.model_dump(exclude={"name", "weights", "fit", "trust_program"})
+    options |= {"variant": variant, "assets": assets}
     return IdentifiedTeacher(
-        load_teacher(settings.name, settings.weights, **options),
+        load_teacher(settings.name, settings.weights, trust_program=settings.trust_program, **options),
         identify_teacher(settings.name, settings.weights, **options),
     )

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from skdcgn_pipeline.classifiers.torchvision_classifier import ALL_HEADS, HEADS, WITHOUT_BACKGROUND, MechanismLogits
@@ -272,7 +272,7 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     if len(values) < 2:
         return float(values.mean()), math.nan, math.nan
     deviation = float(values.std(ddof=1))
-    half_width = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * deviation / math.sqrt(len(values))
+    half_width = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * deviation / math.sqrt(len(values))
     return float(values.mean()), deviation, float(half_width)
 
 

@@ -9,21 +9,17 @@ import torch
 
 from images.pictures import picture, save
 from skdcgn_pipeline.images.imagenet import (
+    CATEGORIES_FILE,
+    IN9_FILE,
+    IN9_NAMES_FILE,
+    WNIDS_FILE,
     list_cue_conflict,
     list_in9,
     list_wordnet,
     parse_cue_conflict_name,
-    read_categories,
-    read_in9,
     read_tables,
-    read_wnids,
 )
 from skdcgn_pipeline.runtime.errors import SettingError
-
-
-def write(path, payload):
-    path.write_text(json.dumps(payload))
-    return path
 
 
 def test_the_real_tables(assets):
@@ -48,61 +44,57 @@ def test_missing_tables_are_named(tmp_path):
         read_tables(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("payload", "message"),
-    [
-        (["n00000001", "n00000001"], "some of them twice"),
-        (["dog"], "a list of WordNet ids"),
-        ([], "a list of WordNet ids"),
-        ({"n00000001": 0}, "a list of WordNet ids"),
-    ],
-)
-def test_other_lists_are_no_wordnet_ids(tmp_path, payload, message):
-    with pytest.raises(SettingError, match=message):
-        read_wnids(write(tmp_path / "wnids.json", payload))
+SOUND = {
+    WNIDS_FILE: ["n00000001", "n00000002", "n00000003"],
+    IN9_FILE: {"2": 1, "0": -1, "1": 0},
+    CATEGORIES_FILE: {"cat": [1], "dog": [0, 2]},
+}
 
 
-def test_a_file_that_is_no_json_is_named(tmp_path):
-    (tmp_path / "wnids.json").write_text("n00000001")
-    with pytest.raises(SettingError, match=r"wnids\.json: expected JSON"):
-        read_wnids(tmp_path / "wnids.json")
+def write_tables(folder, changes=None):
+    for name, payload in (SOUND | (changes or {})).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(payload))
+    (folder / IN9_NAMES_FILE).write_text("Dog\nbird and more\n")
+    return folder
 
 
 def test_the_in9_table_is_read_by_class_whatever_its_order(tmp_path):
-    path = write(tmp_path / "in9.json", {"2": 1, "0": -1, "1": 0})
-    assert read_in9(path, 3, 2).tolist() == [-1, 0, 1]
+    tables = read_tables(write_tables(tmp_path))
+    assert tables.in9_of_class.tolist() == [-1, 0, 1]
+    assert tables.in9_names == ("dog", "bird")
+    assert {name: classes.tolist() for name, classes in tables.categories.items()} == SOUND[CATEGORIES_FILE]
 
 
 @pytest.mark.parametrize(
-    ("payload", "message"),
+    ("name", "payload", "message"),
     [
-        ({"0": 0, "1": 1}, "all of 3 classes, got 1 missing"),
-        ({"0": 0, "1": 1, "3": 1}, "class indices from 0 to 2, got 3"),
-        ({"0": 0, "1": 1, "2": 2}, "class indices from 0 to 1, got 2"),
-        ({"0": 0, "1": 1, "2": -2}, "class indices from 0 to 1, got -2"),
-        ({"0": 0, "1": 1, "2": True}, "got True"),
-        ({"0": 0, "1": 0, "2": 0}, "classes of all 2 groups"),
-        ({"0": 0, "1": 1, "dog": 0}, "got 'dog'"),
-        ([0, 1, 1], "an object of class indices, got list"),
+        (WNIDS_FILE, ["n00000001", "n00000001", "n00000002"], "some of them twice"),
+        (WNIDS_FILE, ["dog"], "JSON where 0 is sound, got String should match pattern"),
+        (WNIDS_FILE, [], "at least 1 item"),
+        (WNIDS_FILE, {"n00000001": 0}, "valid array"),
+        (IN9_FILE, {"0": 0, "1": 1}, "all of 3 classes"),
+        (IN9_FILE, {"0": 0, "1": 1, "3": 1}, "all of 3 classes"),
+        (IN9_FILE, {"0": 0, "1": 1, "2": 2}, "JSON where 2 is sound, got Input should be less than 2"),
+        (IN9_FILE, {"0": 0, "1": 1, "2": -2}, "greater than or equal to -1"),
+        (IN9_FILE, {"0": 0, "1": 0, "2": 0}, "classes of all 2 groups"),
+        (IN9_FILE, {"0": 0, "1": 1, "dog": 0}, "valid integer"),
+        (IN9_FILE, [0, 1, 1], "JSON where all is sound"),
+        (CATEGORIES_FILE, {"cat": [1], "dog": [3]}, r"JSON where dog\.0 is sound, got Input should be less than 3"),
+        (CATEGORIES_FILE, {"cat": [1], "dog": [1, 2]}, r"\[1\] in several"),
+        (CATEGORIES_FILE, {"cat": []}, "at least 1 item"),
+        (CATEGORIES_FILE, {"cat": 1}, "valid array"),
     ],
 )
-def test_broken_in9_tables_are_refused(tmp_path, payload, message):
-    with pytest.raises(SettingError, match=message):
-        read_in9(write(tmp_path / "in9.json", payload), 3, 2)
+def test_broken_tables_are_refused(tmp_path, name, payload, message):
+    with pytest.raises(SettingError, match=f"{name}: expected .*{message}"):
+        read_tables(write_tables(tmp_path, {name: payload}))
 
 
-@pytest.mark.parametrize(
-    ("payload", "message"),
-    [
-        ({"cat": [1], "dog": [3]}, "class indices from 0 to 2, got 3"),
-        ({"cat": [1], "dog": [1, 2]}, r"\[1\] in several"),
-        ({"cat": []}, "a list of classes for each category"),
-        ({"cat": 1}, "a list of classes for each category"),
-    ],
-)
-def test_broken_categories_are_refused(tmp_path, payload, message):
-    with pytest.raises(SettingError, match=message):
-        read_categories(write(tmp_path / "categories.json", payload), 3)
+def test_a_file_that_is_no_json_is_named(tmp_path):
+    (write_tables(tmp_path) / WNIDS_FILE).write_text("n00000001")
+    with pytest.raises(SettingError, match=r"imagenet_wnids_sorted\.json: expected JSON where all is sound"):
+        read_tables(tmp_path)
 
 
 # --- folders -------------------------------------------------------------------------------------

@@ -7,15 +7,15 @@ classes of ImageNet-9 (arXiv 2006.09994), and cue-conflict images, whose name te
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from skdcgn_pipeline.images.assets import require_assets
@@ -62,75 +62,44 @@ class ImageNetTables:
         return {"shape": categories, "texture": categories, "in9": in9}
 
 
-def _read_json(path: Path) -> Any:
+def _read(path: Path, form: Any) -> Any:
+    """Read a table of a form that pydantic knows."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        _refuse(path, "JSON", error)
+        return TypeAdapter(form).validate_json(path.read_bytes())
+    except ValidationError as error:
+        fault = error.errors()[0]
+        _refuse(path, f"JSON where {'.'.join(map(str, fault['loc'])) or 'all'} is sound", fault["msg"])
 
 
 def _refuse(path: Path, expected: str, got: object) -> NoReturn:
     raise SettingError(str(path), expected, got, "Get the file again; its SHA-256 is known.")
 
 
-def _check_indices(path: Path, indices: Iterable[object], num_classes: int) -> list[int]:
-    """Return indices of classes as they are."""
-    checked: list[int] = []
-    for index in indices:
-        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < num_classes:
-            _refuse(path, f"class indices from 0 to {num_classes - 1}", repr(index))
-        checked.append(index)
-    return checked
-
-
-def read_wnids(path: Path) -> tuple[str, ...]:
-    """Read WordNet ids in class order: a JSON list such as ["n01440764", ...], refusing anything else."""
-    wnids = _read_json(path)
-    sound = isinstance(wnids, list) and all(isinstance(w, str) and re.fullmatch(r"n\d{8}", w) for w in wnids)
-    if not sound or not wnids or len(set(wnids)) != len(wnids):
-        _refuse(path, "a list of WordNet ids", "some of them twice" if sound and wnids else "something else")
-    return tuple(wnids)
-
-
-def read_in9(path: Path, num_classes: int, num_groups: int) -> Tensor:
-    """Read the ImageNet-9 class of each class, [num_classes]: a JSON object such as {"151": 0, ..., "0": -1}."""
-    table = _read_json(path)
-    if not isinstance(table, dict):
-        _refuse(path, "an object of class indices", type(table).__name__)
-    keys = _check_indices(path, (int(key) if str(key).isdigit() else key for key in table), num_classes)
-    if missing := set(range(num_classes)) - set(keys):
-        _refuse(path, f"all of {num_classes} classes", f"{len(missing)} missing")
-    groups = _check_indices(path, (group for group in table.values() if group != NOT_IN_IN9), num_groups)
-    if sorted(set(groups)) != list(range(num_groups)):
-        _refuse(path, f"classes of all {num_groups} groups", sorted(set(groups)))
-    in9_of_class = torch.full((num_classes,), NOT_IN_IN9)
-    in9_of_class[torch.tensor(keys)] = torch.tensor(list(table.values()))
-    return in9_of_class
-
-
-def read_categories(path: Path, num_classes: int) -> dict[str, Tensor]:
-    """Read the classes of each entry-level category, none of them in two: a JSON object {"airplane": [404], ...}."""
-    table = _read_json(path)
-    if not isinstance(table, dict) or not all(isinstance(classes, list) and classes for classes in table.values()):
-        _refuse(path, "a list of classes for each category", "something else")
-    categories = {name: torch.tensor(_check_indices(path, classes, num_classes)) for name, classes in table.items()}
-    counts = Counter(index for classes in table.values() for index in classes)
-    if twice := sorted(index for index, count in counts.items() if count > 1):
-        _refuse(path, "every class in one category at most", f"{twice} in several")
-    return categories
-
-
 def read_tables(assets: Path | str) -> ImageNetTables:
     """Read ImageNet's index tables from the asset folder.
+
+    These are WordNet ids in class order (a JSON list such as ["n01440764", ...]), the ImageNet-9 class of each class
+    ({"151": 0, ..., "0": -1}) and their names, and the classes of each entry-level category ({"airplane": [404], ...}).
 
     Raises:
         SettingError: If one is absent or does not hold what it should.
     """
     paths = require_assets(assets, [WNIDS_FILE, IN9_FILE, IN9_NAMES_FILE, CATEGORIES_FILE])
-    wnids, in9_names = read_wnids(paths[0]), paths[2].read_text(encoding="utf-8").splitlines()
-    names = tuple(line.split()[0].lower() for line in in9_names if line.strip())
-    in9_of_class = read_in9(paths[1], len(wnids), len(names))
-    return ImageNetTables(wnids, in9_of_class, names, read_categories(paths[3], len(wnids)))
+    wnids = _read(paths[0], Annotated[tuple[Annotated[str, Field(pattern=r"^n\d{8}$")], ...], Field(min_length=1)])
+    if len(set(wnids)) != len(wnids):
+        _refuse(paths[0], "every WordNet id once", "some of them twice")
+    lines = paths[2].read_text(encoding="utf-8").splitlines()
+    names = tuple(line.split()[0].lower() for line in lines if line.strip())
+    in9 = _read(paths[1], dict[int, Annotated[int, Field(ge=NOT_IN_IN9, lt=len(names))]])
+    if sorted(in9) != [*range(len(wnids))] or {*range(len(names))} - {*in9.values()}:
+        _refuse(paths[1], f"all of {len(wnids)} classes, and classes of all {len(names)} groups", "others")
+    index = Annotated[int, Field(ge=0, lt=len(wnids))]
+    categories = _read(paths[3], dict[str, Annotated[list[index], Field(min_length=1)]])  # type: ignore[valid-type]
+    counts = Counter(number for classes in categories.values() for number in classes)
+    if twice := sorted(number for number, count in counts.items() if count > 1):
+        _refuse(paths[3], "every class in one category at most", f"{twice} in several")
+    in9_of_class = torch.tensor([in9[number] for number in range(len(wnids))])
+    return ImageNetTables(wnids, in9_of_class, names, {name: torch.tensor(c) for name, c in categories.items()})
 
 
 # --- folders -------------------------------------------------------------------------------------

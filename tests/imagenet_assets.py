@@ -127,5 +127,5 @@ def tiny_settings(assets: Path) -> dict[str, Any]:
             "transformations": {"shape": [{"kind": "opacity", "strengths": [0.75]}]},
             "fit": {"num_images": 4, "batch_size": 4, "counterfactual_batch_size": 4, "learning_rate": 1e-5},
         },
-        "report": {"num_examples": 2, "benchmark_batch_size": 2},
+        "report": {"num_examples": 2, "benchmark_batch_size": 2, "benchmark_seconds": 0.01},
     }

@@ -124,11 +124,12 @@ def render_call(
 
 
 def measure_costs(
-    teacher: CounterfactualGenerator, students: Any, batch_size: int, device: str = "cpu"
+    teacher: CounterfactualGenerator, students: Any, batch_size: int, device: str = "cpu", seconds: float | None = None
 ) -> pd.DataFrame:
     """Measure what students and teacher cost, in one process and on one device, a value of `compute.device`.
 
-    A teacher that is no network renders where it likes, of noise on the CPU, and the students beside it.
+    A teacher that is no network renders where it likes, of noise on the CPU, and the students beside it. `seconds` are
+    those of `measure_rates`.
 
     Returns:
         A row per mechanism and one for `all`: `mechanism` and `COST_COLUMNS`, multiply-accumulates per image; empty
@@ -139,7 +140,7 @@ def measure_costs(
         noise = torch.randn(batch_size, teacher.noise_dim, generator=torch_generator(0, "cost")).to(place)
         labels = (torch.arange(batch_size) % teacher.num_classes).to(place)
         generators = {"teacher": teacher, "student": students}
-        rows = [_costs_of(generators, mechanism, noise, labels) for mechanism in (*MECHANISMS, None)]
+        rows = [_costs_of(generators, mechanism, noise, labels, seconds) for mechanism in (*MECHANISMS, None)]
         table = pd.DataFrame(rows, columns=["mechanism", *COST_COLUMNS])
         if place.type == "cuda":
             for role, generator in generators.items():
@@ -153,7 +154,9 @@ def untimed(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[:, [name for name in table.columns if not str(name).endswith(("images_per_s", "gpu_bytes"))]]
 
 
-def _costs_of(generators: dict[str, Any], mechanism: str | None, noise: Tensor, labels: Tensor) -> dict[str, Any]:
+def _costs_of(
+    generators: dict[str, Any], mechanism: str | None, noise: Tensor, labels: Tensor, seconds: float | None
+) -> dict[str, Any]:
     """Return a row of the costs of a mechanism, or of all for None."""
     row: dict[str, Any] = {"mechanism": mechanism or "all"}
     calls = {}
@@ -166,7 +169,7 @@ def _costs_of(generators: dict[str, Any], mechanism: str | None, noise: Tensor, 
         row |= {f"{role}_parameters": count_parameters(network), f"{role}_macs": macs and macs // len(noise)}
         if call is not None:
             calls[role] = call
-    rates = measure_rates(calls, len(noise))
+    rates = measure_rates(calls, len(noise), seconds)
     return row | {f"{role}_images_per_s": rates.get(role) for role in generators}
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from skdcgn_pipeline.parameters.base import Count, Settings
+from skdcgn_pipeline.parameters.base import Count, Positive, Settings
 
 
 class GenerationMetrics(Settings):
@@ -34,9 +34,11 @@ class Report(Settings):
     Attributes:
         num_examples: Columns of the picture sheets.
         benchmark_batch_size: Batch size at which images/s of teacher and student are measured.
+        benchmark_seconds: How long each of five turns lasts in which images/s are measured.
         generation_metrics: How composites of teacher and students are measured.
     """
 
     num_examples: Annotated[int, Field(gt=0, le=40)] = 10
     benchmark_batch_size: Count = 64
+    benchmark_seconds: Positive = 0.3
     generation_metrics: GenerationMetrics = GenerationMetrics()

@@ -46,7 +46,8 @@ def compare_students(
 ) -> pd.DataFrame:
     """Measure fidelity and cost of every mechanism."""
     measured = _measure(run, teacher, students, heldout_samples, biased_images, feature_network, report)
-    costs = measure_costs(teacher.generator, students.open(), report.benchmark_batch_size, run.compute.device)
+    timing = report.benchmark_batch_size, run.compute.device, report.benchmark_seconds
+    costs = measure_costs(teacher.generator, students.open(), *timing)
     return measured.fidelity.merge(costs, on="mechanism")
 
 

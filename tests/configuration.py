@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 FREE_WORDS = {
     "${globals:variant}": "double_colored",
     "${globals:assets}": "data/01_raw",
-    "${globals:mirror}": "null",
     "${runtime_params:variant,double_colored}": "double_colored",
 }
 

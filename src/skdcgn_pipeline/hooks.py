@@ -46,11 +46,14 @@ class ProjectHooks:
         self._parameters = check_parameters(context.config_loader["parameters"])
         self._project_path = Path(context.project_path)
         self._data_root = Path(str(context.config_loader["globals"]["data"]))
-        uri = str(context.config_loader["mlflow"]["server"]["mlflow_tracking_uri"])
+        mlflow = context.config_loader["mlflow"]
+        uri = str(mlflow["server"]["mlflow_tracking_uri"])
         if uri.startswith("http"):
-            from skdcgn_pipeline.io.tracking import check_server
+            from skdcgn_pipeline.io.tracking import check_server, part_from_credentials
 
             check_server(uri)
+            bare = mlflow["server"] | {"mlflow_tracking_uri": part_from_credentials(uri)}
+            context.config_loader["mlflow"] = mlflow | {"server": bare}  # which kedro-mlflow reads
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Any) -> None:

@@ -593,6 +593,41 @@ def test_the_asset_folder_as_its_own_mirror_changes_nothing(server, table, tmp_p
     assert fetch(tmp_path, table, tmp_path / "assets")[0].state == DOWNLOADED
 
 
+def with_password(server) -> str:
+    return server.url.replace("://", "://user:secret@")
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_the_password_of_a_mirror_is_used_and_not_told(server, table, tmp_path, monkeypatch, by_variable):
+    address = f"{with_password(server)}/below"
+    server.files[f"below/{NAME}"] = CONTENT
+    if by_variable:
+        monkeypatch.setenv("SKDCGN_MIRROR", address)
+    (state,) = fetch(tmp_path, table, None if by_variable else address)
+    assert state.source == f"{server.url}/below/{NAME}"
+    assert server.requests[0][1]["Authorization"].startswith("Basic ")
+    assert all("secret" not in path.read_text(errors="ignore") for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("wrong", [OTHER, None])
+def test_the_password_of_a_mirror_that_fails_is_not_told(server, tmp_path, caplog, wrong):
+    table = write_table(tmp_path, {NAME: entry(server)})
+    server.files[f"below/{NAME}"] = wrong or b""
+    if wrong is None:
+        del server.files[f"below/{NAME}"]
+    fetch(tmp_path, table, f"{with_password(server)}/below")
+    assert "this mirror is passed over" in caplog.text
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("mirror", ["ftp://user:secret@host", "http://user:secret@host:port/"])
+def test_the_password_of_what_is_no_mirror_is_not_told(server, tmp_path, caplog, mirror):
+    table = write_table(tmp_path, {"account.tar": entry(server, **BY_HAND_ENTRY)})
+    with pytest.raises(SettingError) as caught:
+        fetch(tmp_path, table, mirror)
+    assert "secret" not in str(caught.value) + caplog.text
+
+
 # --- by hand ---
 
 BY_HAND_ENTRY = {"url": None, "by_hand": "Sign in, and put the file at {folder}/there."}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -414,6 +415,31 @@ def test_server_that_does_not_answer_is_refused_quickly() -> None:
     assert time.monotonic() - start < 10 * tracking.SERVER_TIMEOUT_SECONDS
     assert uri in str(caught.value)
     assert "unset the variable" in str(caught.value)
+
+
+def test_the_password_of_a_server_is_handed_to_mlflow_and_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "another")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "")
+    uri = f"http://some%40one:sec%2Fret@127.0.0.1:{free_port()}"
+    with pytest.raises(SettingError, match=r"got http://127\.0\.0\.1") as caught:
+        tracking.check_server(uri)
+    assert "sec" not in str(caught.value)
+    assert tracking.part_from_credentials(uri) == uri.replace("some%40one:sec%2Fret@", "")
+    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "some@one"
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "sec/ret"
+
+
+def test_an_address_without_password_leaves_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "another")
+    assert tracking.part_from_credentials("http://host:5000") == "http://host:5000"
+    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "another"
+
+
+def test_a_failure_is_told_without_passwords(run: str, caplog: pytest.LogCaptureFixture) -> None:
+    with tracking.never_fatal("the table"):
+        raise ConnectionError("API request to http://user:secret@host/api failed")
+    assert "http://host/api" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_server_name_that_does_not_exist_is_refused() -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from skdcgn_pipeline.reporting.report import _format, render_chapter, render_report, summarise_in_a_sentence
+from skdcgn_pipeline.reporting.report import _format, command_of, render_chapter, render_report, summarise_in_a_sentence
 
 
 @pytest.fixture
@@ -62,6 +62,13 @@ def embedded_in(text: str) -> list[Image.Image]:
 
 
 FINDINGS = [("Sources <1>", ["students & teacher, p < 0.05", "a second sentence"]), ("Stage", ["nothing <b>bold</b>"])]
+
+
+def test_passwords_in_addresses_are_not_told():
+    mirror = "https://user:secret@host/assets"
+    page = render_report({"fetch": {"mirror": mirror}}, {}, {}, "")
+    assert "https://host/assets" in page
+    assert "secret" not in page + command_of({"params": {"fetch": {"mirror": mirror}}})
 
 
 def test_a_chapter_tells_every_study_with_its_own_pictures():

@@ -24,7 +24,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from skdcgn_pipeline.artifacts.store import check_writable, readable_disk_errors, sha256_of_file
 from skdcgn_pipeline.images.download import AbsentError, DownloadError, download
 from skdcgn_pipeline.parameters.base import Count, Settings
-from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError, check_choice
+from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError, check_choice, without_credentials
 from skdcgn_pipeline.runtime.progress import stop_requested
 
 if TYPE_CHECKING:
@@ -259,20 +259,21 @@ def _bring(asset: Asset, root: Path, mirror: str | None) -> str | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     sources = [] if mirror is None else [f"{mirror.rstrip('/')}/{asset.name}"]
     for source in [*sources, *([] if asset.url is None else [asset.url])]:
+        shown = without_credentials(source)
         try:
             _bring_from(source, path, asset)
         except DownloadError as error:
             if source != asset.url and (asset.url is not None or isinstance(error, AbsentError)):
-                logger.warning("%s: expected %s, got %s; this mirror is passed over", source, asset.describe(), error)
+                logger.warning("%s: expected %s, got %s; this mirror is passed over", shown, asset.describe(), error)
                 continue
             raise SettingError(
                 asset.name,
                 asset.describe(),
-                f"{error} from {source}",
+                f"{error} from {shown}",
                 f"Nothing was put in place. Check the network, or name a folder that has it in {MIRROR_VARIABLE}; then "
                 "repeat the command, which goes on from there.",
             ) from error
-        return source
+        return shown
     return None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 
 from skdcgn_pipeline.runtime import progress
-from skdcgn_pipeline.runtime.errors import InterruptedRunError
+from skdcgn_pipeline.runtime.errors import InterruptedRunError, without_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def download(url: str, path: Path, title: str, size: int | None = None) -> None:
             wait = FIRST_WAIT_SECONDS * 2 ** (failures - 1)
             logger.warning("%s: %s; trying again in %.0f s from %s bytes on", title, error, wait, f"{reached:,}")
         except requests.RequestException as error:
-            raise DownloadError(str(error)) from error
+            raise DownloadError(without_credentials(str(error))) from error
         _sleep(wait, title)
 
 

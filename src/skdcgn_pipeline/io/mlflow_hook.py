@@ -9,6 +9,8 @@ import mlflow
 from kedro.framework.hooks import hook_impl
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
+from skdcgn_pipeline.runtime.errors import printable, without_credentials
+
 logger = logging.getLogger(__name__)
 
 PLAN_TAG = "plan"
@@ -28,7 +30,7 @@ class TolerantMlflowHook(MlflowHook):
         self.run_id = None
         self._is_mlflow_enabled = not all(PLAN_TAG in node.tags for node in pipeline.nodes)
         if self._is_mlflow_enabled:
-            super().before_pipeline_run(run_params, pipeline, catalog)
+            super().before_pipeline_run(without_credentials(run_params), pipeline, catalog)  # they become tags
 
     @hook_impl
     def before_node_run(self, node: Any, catalog: Any, inputs: Any, is_async: bool) -> None:
@@ -53,4 +55,4 @@ class TolerantMlflowHook(MlflowHook):
         try:
             work()
         except Exception as error:  # noqa: BLE001  (any failure of a server, of which there are many kinds)
-            logger.warning("MLflow did not take %s (%s); results are kept on disk", what, error)
+            logger.warning("MLflow did not take %s (%s); results are kept on disk", what, printable(str(error)))

@@ -12,7 +12,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from skdcgn_pipeline.runtime.errors import DamagedFileError, InterruptedRunError, SettingError, StudyFailedError
+from skdcgn_pipeline.runtime.errors import (
+    DamagedFileError,
+    InterruptedRunError,
+    SettingError,
+    StudyFailedError,
+    printable,
+)
 
 FOR_USERS = SettingError, InterruptedRunError, DamagedFileError, StudyFailedError
 PERCENT = 100.0
@@ -34,7 +40,7 @@ def errors_in_one_line() -> Iterator[None]:
             cause = cause.__cause__ or cause.__context__
         if cause is None or click.get_current_context(silent=True) is None or os.environ.get("SKDCGN_TRACEBACK"):
             raise
-        raise click.ClickException(str(cause)) from error
+        raise click.ClickException(printable(str(cause), "\n")) from error
 
 
 def summarise_run(seconds: Mapping[str, float], results: Mapping[str, Any]) -> Table:

@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from functools import wraps
 from threading import Lock
 from typing import Any, Concatenate, ParamSpec
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 import numpy as np
@@ -25,7 +27,7 @@ from skdcgn_pipeline.artifacts.store import Artifact, identity_of
 from skdcgn_pipeline.classifiers.accuracy import metric_name
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import flatten
-from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.errors import SettingError, printable, without_credentials
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.samples.shards import Shards
 from skdcgn_pipeline.studies.contract import UnitResult
@@ -67,7 +69,8 @@ def never_fatal(what: str, run: mlflow.ActiveRun | None = None) -> Iterator[None
     try:
         yield
     except Exception as error:  # noqa: BLE001  (any failure of a server, of which there are many kinds)
-        logger.warning("MLflow did not take %s (%s); the run goes on without, results are kept on disk", what, error)
+        reason = printable(str(error))
+        logger.warning("MLflow did not take %s (%s); the run goes on without, results are kept on disk", what, reason)
         run = run or mlflow.active_run()
         if run is not None:
             _given_up.add(run.info.run_id)
@@ -112,6 +115,15 @@ def check_server(uri: str) -> None:
             f"{uri}: {type(error).__name__}",
             "Start the server, correct the address, or unset the variable to use the local store.",
         ) from error
+
+
+def part_from_credentials(uri: str) -> str:
+    """Hand user and password in a server's address to MLflow by its variables; returns the address without."""
+    parts = urlsplit(uri)
+    if parts.username is not None:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
+    return without_credentials(uri)
 
 
 @for_active_run("the parameters")

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+
+from skdcgn_pipeline.runtime.errors import without_credentials
 
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+# Written down without user and password.
+Address = Annotated[str, PlainSerializer(without_credentials)]
 Precision = Literal["fp32", "bf16"]
 
 
@@ -57,7 +61,7 @@ class Settings(BaseModel):
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted names."""
+    """Return nested settings under dotted names, as they may be shown: without passwords in addresses."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Settings):
@@ -65,7 +69,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = value
+            flat[f"{prefix}{name}"] = without_credentials(value)
     return flat
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skdcgn_pipeline.parameters.base import Settings
+from skdcgn_pipeline.parameters.base import Address, Settings
 
 
 class Fetch(Settings):
@@ -11,11 +11,11 @@ class Fetch(Settings):
     Attributes:
         groups: Of the table of assets, `src/skdcgn_pipeline/images/assets.toml`.
         mirror: A folder or an http(s) address with the same names below it, such as the asset folder of
-            another machine, looked into first; null takes `SKDCGN_MIRROR`. Credentials belong in ~/.netrc:
-            settings are logged.
+            another machine, looked into first; null takes `SKDCGN_MIRROR`. Credentials belong in ~/.netrc;
+            those in an address are used and not told.
         table: Another table of the same form; null takes the packaged one.
     """
 
     groups: tuple[str, ...] = ()
-    mirror: str | None = None
+    mirror: Address | None = None
     table: str | None = None

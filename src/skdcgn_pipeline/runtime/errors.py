@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
+
+# What stands between `//` and the last `@` before the path; the second form is a password with an unquoted slash.
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/:@]+:(?!\d{1,5}[/?#])[^\s@]*@)")
+
+
+def without_credentials(value: Any) -> Any:
+    """Return a text, or settings with texts in them, without user and password in its addresses."""
+    if isinstance(value, Mapping):
+        return {name: without_credentials(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [without_credentials(part) for part in value]
+    return _CREDENTIALS.sub("", value) if isinstance(value, str) else value
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Return a text for a terminal or a log: quoted where names in it would steer the terminal, without credentials."""
+    return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in without_credentials(text))
 
 
 class SettingError(ValueError):
@@ -17,7 +36,8 @@ class SettingError(ValueError):
     """
 
     def __init__(self, setting: str, expected: str, got: object, remedy: str) -> None:
-        super().__init__(f"{setting}: expected {expected}, got {got}. {remedy}")
+        told = printable(f"{setting}: expected {expected}, got {got}. ")
+        super().__init__(told + printable(remedy, "\n"))
         self.setting = setting
 
 

@@ -1,4 +1,4 @@
-"""Any folder of images: classes, splits and attributes by name, and what is no image is left out or refused."""
+"""Any folder of images: classes, splits, attributes and masks by name, and what is no image is left out or refused."""
 
 from __future__ import annotations
 
@@ -73,16 +73,18 @@ def test_whole_numbers_stay_as_they_are_and_what_is_not_known_is_minus_one(tmp_p
     assert test.attribute_names == {}
 
 
-def test_folders_of_masks_are_no_splits(folder, tmp_path):
-    assert [split.name for split in listed(folder).splits] == ["train", "validation", "sketches", "test"]
+def test_masks_are_found_below_the_split_and_below_the_folder(folder, tmp_path):
+    masks = split_of(listed(folder), "test").masks
+    assert masks.names[1] == "../test_masks/circle/001.png"
     other = make_folder(tmp_path / "other", {"train": 2}, tables=False)
     (other / "train_masks").rename(other / "cut-outs")
-    (other / "train" / "metadata.csv").write_text(
-        "file_name,mask_file_name\ncircle/000.jpg,../cut-outs/circle/000.png\n"
-    )
+    rows = [
+        f"{label}/{n:03}.{e},cut-outs/{label}/{n:03}.png" for label in CLASSES for n, e in enumerate(["jpg", "png"])
+    ]
+    (other / "train" / "metadata.csv").write_text("file_name,mask_file_name\n" + "\n".join(rows))
     images = listed(other)
     assert [split.name for split in images.splits] == ["train", "validation"]
-    assert images.splits[0].attributes == {}
+    assert all(len(split.masks) == len(split) for split in images.splits)
 
 
 def test_masks_among_the_images_are_no_images(tmp_path):
@@ -132,7 +134,7 @@ def test_the_fingerprint_is_of_content_wherever_the_folder_lies(folder, tmp_path
     before = listed(folder).fingerprint
     folder = folder.rename(tmp_path / "elsewhere")
     assert listed(folder).fingerprint == before
-    path = folder / "test" / "circle" / "001.png"
+    path = folder / "test_masks" / "circle" / "000.png"
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     assert listed(folder).fingerprint != before
 
@@ -162,6 +164,7 @@ def test_a_class_that_train_lacks_is_refused_with_the_nearest(folder):
         ("name\n0.png\n", "a column file_name, got name"),
         ("file_name\ncircle/000.jpg\ncircle/000.jpg\n", "'circle/000.jpg' twice"),
         ("file_name\ncircle/x.jpg\n", "got 1 that are not there: circle/x.jpg"),
+        ("file_name,mask_file_name\ncircle/000.jpg,x.png\n", "masks that are there, got no 'x.png'"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused_by_name(folder, table, told):
@@ -180,4 +183,4 @@ def test_photos_are_four_classes_on_four_grounds(assets):
     assert train.attribute_names["background"] == ("aqua", "dune", "greenmeadow", "wood")
     pairs = torch.stack([train.labels, train.attributes["background"]])
     assert pairs.unique(dim=1, return_counts=True)[1].max() > 300
-    assert len(test) == 800
+    assert len(test.masks) == 800

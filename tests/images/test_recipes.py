@@ -40,12 +40,13 @@ def test_a_folder_becomes_an_image_set(folder, store):
     test = images.split("test")
     assert test.images.shape == (6, 3, 32, 32)
     assert test.images.dtype == torch.uint8
+    assert test.masks.images.shape == (6, 1, 32, 32)
     assert test.attributes["background"].tolist() == [0, 1] * 3
     assert test.groups.tolist() == [0, 1, 2, 3, 4, 5]
     assert test.group_name(3, images.class_names) == "square on waves"
     assert not test.collision.any()
     assert test[2:4].labels.tolist() == [1, 1]
-    assert torch.equal(test[2:4].images, test.images[2:4])
+    assert torch.equal(test[2:4].masks.images, test.masks.images[2:4])
 
 
 def test_it_is_read_once_and_again_where_it_changed(folder, store, monkeypatch):
@@ -55,7 +56,8 @@ def test_it_is_read_once_and_again_where_it_changed(folder, store, monkeypatch):
         assert store.make(recipe_of(folder)).fingerprint == first.fingerprint
     assert store.make(recipe_of(folder, image_size=16)).fingerprint != first.fingerprint
     save(folder / "test" / "circle" / "000.jpg", picture(9))
-    assert store.make(recipe_of(folder)).fingerprint != first.fingerprint
+    with pytest.raises(SettingError, match=r"000\.jpg \(its mask has 48 x 48 pixels instead of 40 x 34\)\) of 6"):
+        store.make(recipe_of(folder))
 
 
 def test_images_that_stay_files_are_the_same(folder, store):
@@ -65,6 +67,7 @@ def test_images_that_stay_files_are_the_same(folder, store):
         ours, theirs = decoded.split(name), files.split(name)
         assert isinstance(theirs.rows, ImageFiles)
         assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(ours.masks.images, theirs.masks.take(torch.arange(len(theirs))))
         assert torch.equal(ours.labels, theirs.labels)
 
 
@@ -77,6 +80,7 @@ def test_unreadable_files_are_refused_by_name_or_left_out(folder, store, caplog)
         test = store.make(recipe_of(folder, skip_unreadable=True)).split("test")
     assert "1 unreadable images are left out: circle/000.jpg" in caplog.text
     assert test.labels.tolist() == [0, 1, 1, 2, 2]
+    assert len(test.masks) == 5
     for path in (folder / "test").rglob("0*.*"):
         path.write_text("broken")
     with pytest.raises(SettingError, match="at least one usable image"):

@@ -51,12 +51,14 @@ class ImageFiles:
         root: The folder that names start from.
         names: Path of each image below it.
         image_size, resize: See `reading.crop_centre`.
+        mode: `RGB`, or `L` for masks.
     """
 
     root: Path
     names: tuple[str, ...]
     image_size: int = 0
     resize: int | None = None
+    mode: str = "RGB"
 
     def __len__(self) -> int:
         return len(self.names)
@@ -65,14 +67,14 @@ class ImageFiles:
         return replace(self, names=tuple(self.names[row] for row in rows.tolist()))
 
     def take(self, rows: Tensor) -> Tensor:
-        """Return the middle of the images of rows [B], uint8 [B, 3, S, S].
+        """Return the middle of the images of rows [B], uint8 [B, C, S, S].
 
         Raises:
             SettingError: Naming a file that cannot be read: it changed since it was checked.
         """
 
         def decode(row: int) -> Tensor:
-            picture = read_picture(self.root / self.names[row])
+            picture = read_picture(self.root / self.names[row]).convert(self.mode)
             return to_bytes(crop_centre(picture, self.image_size, self.resize))
 
         with ThreadPoolExecutor(decoding_threads()) as threads:
@@ -107,6 +109,7 @@ class Split(Generic[RowsT]):
         attributes: By name, [N] int64: what else is known, such as `foreground_index`, `background_index`, `group`;
             -1 where it is not known of an image. `collision` tells (0 or 1) images whose object cannot be seen.
         attribute_names: By attribute, the names of its values, where they have names.
+        masks: True masks of the object by row, uint8 [N, 1, S, S]; None where there are none.
         classes: The only classes that may be predicted, of a benchmark that knows no others; None for all.
     """
 
@@ -116,6 +119,7 @@ class Split(Generic[RowsT]):
     labels: Tensor
     attributes: Mapping[str, Tensor] = field(default_factory=dict)
     attribute_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    masks: RowsT | None = None
     classes: Tensor | None = None
 
     def __len__(self) -> int:
@@ -124,7 +128,8 @@ class Split(Generic[RowsT]):
     def __getitem__(self, rows: slice | Tensor) -> Split[RowsT]:
         numbers = torch.arange(len(self))[rows]
         attributes = {name: values[numbers] for name, values in self.attributes.items()}
-        return replace(self, rows=self.rows[numbers], labels=self.labels[numbers], attributes=attributes)
+        masks = None if self.masks is None else self.masks[numbers]
+        return replace(self, rows=self.rows[numbers], labels=self.labels[numbers], attributes=attributes, masks=masks)
 
     @property
     def images(self) -> Tensor:

@@ -1,7 +1,7 @@
-"""What is in image folders: classes, splits and attributes, by name alone.
+"""What is in image folders: classes, splits, attributes and masks, by name alone.
 
-Any folder: `<folder>/<split>/<class>/<image>`, and perhaps `<split>/metadata.csv` with `file_name` and further
-columns, which become attributes. Everything is sorted by name, so that row i is the same image
+Any folder: `<folder>/<split>/<class>/<image>`, and perhaps `<split>/metadata.csv` with `file_name`, `mask_file_name`
+and further columns, which become attributes. Everything is sorted by name, so that row i is the same image
 wherever the folder lies.
 """
 
@@ -36,7 +36,6 @@ LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 # Images whose content is hashed; of larger folders, names and sizes are.
 HASHED_BYTES = 2**30
 NAMES_SHOWN = 3
-SETTING = "images.folder"
 REMEDY = "See 'Your own images' in docs/stages/prepare.md."
 
 
@@ -69,7 +68,7 @@ class ListedImages:
 
 
 def _fingerprint_of(split: FileSplit) -> str:
-    names = split.rows.names
+    names = (*split.rows.names, *(split.masks.names if split.masks else ()))
     paths = [split.rows.root / name for name in names]
     sizes = [_size_of(path) for path in paths]
     known = {key: values.tolist() for key, values in split.attributes.items()}
@@ -149,7 +148,9 @@ def labelled(root: Path, files: Mapping[str, Sequence[str]], class_of: Mapping[s
     return Split(root.name, "test", ImageFiles(root, names), torch.tensor(labels))
 
 
-def list_folder(folder: Path | str, validation_fraction: float, seed: int) -> ListedImages:
+def list_folder(
+    folder: Path | str, validation_fraction: float, seed: int, setting: str = "images.folder"
+) -> ListedImages:
     """List any folder of images, see the head of this module.
 
     `train` and `validation` (also `val`, `valid`) are splits by that role, every other folder is a test split,
@@ -159,33 +160,36 @@ def list_folder(folder: Path | str, validation_fraction: float, seed: int) -> Li
         folder: The folder.
         validation_fraction: Share of `train`, where there is no `validation`.
         seed: Base seed of the choice.
+        setting: What errors call the folder.
 
     Raises:
         SettingError: If it is laid out in another way, or its tables do not fit its files.
     """
     folder = Path(folder).expanduser()
-    roots = {path.name: path for path in folders_in(folder, SETTING)}
+    roots = {path.name: path for path in folders_in(folder, setting)}
     if TRAIN not in roots:
         layout = f"{folder}/train/<class>/<image>"
-        raise SettingError(SETTING, layout, f"no 'train' but {some_of([*roots])}", REMEDY)
+        raise SettingError(setting, layout, f"no 'train' but {some_of([*roots])}", REMEDY)
     tables = {name: _read_metadata(root / METADATA) for name, root in roots.items()}
-    # Masks are neither images nor splits.
-    named = [_normal(mask) for table in tables.values() for mask in table.get(MASK_FILE_NAME, ())]
-    masks = {mask.removeprefix("../") for mask in named}
-    mask_roots = {mask.partition("/")[0] for mask in masks} | {f"{name}{MASK_SUFFIX}" for name in roots}
-    roots = {n: root for n, root in roots.items() if n == TRAIN or n not in mask_roots or not tables[n].empty}
+    masks = {name: _find_masks(folder, root, tables[name]) for name, root in roots.items()}
+    mask_files = {path for of_split in masks.values() for path in of_split.values()}
+    mask_roots = {path.relative_to(folder).parts[0] for path in mask_files if path.is_relative_to(folder)}
+    for name in [*roots]:
+        holds_masks = name.endswith(MASK_SUFFIX) and name.removesuffix(MASK_SUFFIX) in roots
+        if holds_masks or (name in mask_roots and tables[name].empty and name != TRAIN):
+            del roots[name]
     files = {
         name: {
-            label: [path for path in names if path not in masks]
-            for label, names in files_in_classes(root, SETTING).items()
+            label: [path for path in names if (root / path).resolve() not in mask_files]
+            for label, names in files_in_classes(root, setting).items()
         }
         for name, root in roots.items()
     }
     classes = [label for label, names in files[TRAIN].items() if names]
     if len(classes) < 2:
-        raise SettingError(SETTING, "at least two classes", f"{some_of(classes)} in {roots[TRAIN]}", REMEDY)
-    splits = [_list_split(name, root, files[name], classes) for name, root in roots.items()]
-    splits = _with_attributes(splits, tables)
+        raise SettingError(setting, "at least two classes", f"{some_of(classes)} in {roots[TRAIN]}", REMEDY)
+    splits = [_list_split(name, root, files[name], classes, setting) for name, root in roots.items()]
+    splits = _with_attributes(splits, tables, masks)
     if not any(split.role == "validation" for split in splits):
         splits = _with_validation(splits, validation_fraction, seed)
     order = {"train": 0, "auxiliary": 1, "validation": 2, "test": 3}
@@ -193,14 +197,16 @@ def list_folder(folder: Path | str, validation_fraction: float, seed: int) -> Li
     return ListedImages(folder.resolve().name, tuple(classes), tuple(splits))
 
 
-def _list_split(name: str, root: Path, files: Mapping[str, Sequence[str]], classes: Sequence[str]) -> FileSplit:
+def _list_split(
+    name: str, root: Path, files: Mapping[str, Sequence[str]], classes: Sequence[str], setting: str
+) -> FileSplit:
     if empty := [label for label, names in files.items() if not names]:
         logger.warning("%s: class folders without an image are left out: %s", root, some_of(empty))
     filled = {label: names for label, names in files.items() if names}
     for label in filled:
         if label not in classes:
             wanted = f"a class of '{TRAIN}'"
-            raise SettingError(SETTING, wanted, f"the folder '{label}' in {root}", nearest(label, classes))
+            raise SettingError(setting, wanted, f"the folder '{label}' in {root}", nearest(label, classes))
     split = labelled(root, filled, {label: number for number, label in enumerate(classes)})
     if name == TRAIN:
         return replace(split, role="train")
@@ -243,7 +249,24 @@ def _read_metadata(path: Path) -> pd.DataFrame:
     return table
 
 
-def _with_attributes(splits: Sequence[FileSplit], tables: Mapping[str, pd.DataFrame]) -> list[FileSplit]:
+def _find_masks(folder: Path, root: Path, table: pd.DataFrame) -> dict[str, Path]:
+    """Return the mask of each image that has one, looked for below the split's folder and below the whole."""
+    masks = {}
+    for name, mask in table.get(MASK_FILE_NAME, pd.Series(dtype=str)).items():
+        if not mask:
+            continue
+        places = [(base / mask.replace("\\", "/")).resolve() for base in (root, folder)]
+        masks[str(name)] = next((place for place in places if place.is_file()), places[0])
+        if not masks[str(name)].is_file():
+            raise SettingError(str(root / METADATA), "masks that are there", f"no '{mask}'", "Correct the table.")
+    return masks
+
+
+def _with_attributes(
+    splits: Sequence[FileSplit],
+    tables: Mapping[str, pd.DataFrame],
+    masks: Mapping[str, Mapping[str, Path]],
+) -> list[FileSplit]:
     """Return splits with what their tables tell, numbered the same way in all of them."""
     columns = {}
     for split in splits:
@@ -268,9 +291,19 @@ def _with_attributes(splits: Sequence[FileSplit], tables: Mapping[str, pd.DataFr
             named[column] = tuple(values)
     result = []
     for split in splits:
-        table = columns[split.name]
+        root = split.rows.root
+        table, of_split = columns[split.name], masks[root.name]
         known = [str(column) for column in table]
-        attributes = {c: torch.tensor([numbers[c].get(value, -1) for value in table[c]]) for c in known}
-        names_of = {c: named[c] for c in known if c in named}
-        result.append(replace(split, attributes=attributes, attribute_names=names_of))
+        paths = [of_split.get(_normal(name)) for name in split.rows.names]
+        files = ImageFiles(root, tuple(os.path.relpath(path, root) for path in paths if path), mode="L")
+        if of_split and None in paths:
+            logger.warning("%s: %d images have no mask; none is used", root, paths.count(None))
+        result.append(
+            replace(
+                split,
+                attributes={c: torch.tensor([numbers[c].get(value, -1) for value in table[c]]) for c in known},
+                attribute_names={c: named[c] for c in known if c in named},
+                masks=files if of_split and None not in paths else None,
+            )
+        )
     return result

@@ -135,8 +135,8 @@ class FolderImagesRecipe(Recipe[StoredImages]):
     @cached_property
     def decoded(self) -> bool:
         """Whether images are stored decoded."""
-        num_bytes = sum(len(split) * 3 * self.image_size**2 for split in self.listing.splits)
-        return not self.keep_files and num_bytes <= DECODED_BYTES
+        num_channels = sum(len(split) * (3 if split.masks is None else 4) for split in self.listing.splits)
+        return not self.keep_files and num_channels * self.image_size**2 <= DECODED_BYTES
 
     def inputs(self) -> dict[str, Any]:
         """Return what is read, and how; where images stay files, their places too."""
@@ -164,10 +164,10 @@ class FolderImagesRecipe(Recipe[StoredImages]):
         roles = {split.name: split.role for split in listing.splits}
         write_card(writer, listing.name, self.image_size, listing.class_names, roles, listing.class_groups)
 
-    def _read(self, split: Split) -> Split:
+    def _read(self, split: FileSplit) -> Split:
         """Return a split without its unreadable images."""
         progress = Progress(f"reading {split.rows.root.name}", len(split), "images")
-        decoded: list[Tensor] = []
+        decoded: list[tuple[Tensor, ...]] = []
         faults: dict[int, str] = {}
         with ThreadPoolExecutor(decoding_threads()) as threads:
             for first in range(0, len(split), IMAGES_PER_CHECK):
@@ -175,7 +175,7 @@ class FolderImagesRecipe(Recipe[StoredImages]):
                 for row, result in zip(part, threads.map(partial(self._decode, split), part), strict=True):
                     if isinstance(result, str):
                         faults[row] = result
-                    elif self.decoded:
+                    else:
                         decoded.append(result)
                 progress.advance(len(part))
                 if stop_requested() and progress.done < progress.total:
@@ -183,18 +183,31 @@ class FolderImagesRecipe(Recipe[StoredImages]):
         progress.finish()
         self._refuse(split, faults)
         split = split[torch.tensor([row for row in range(len(split)) if row not in faults])]
+        rows: list[Any]
         if self.decoded:
-            return replace(split, rows=ImagesInMemory(torch.stack(decoded)))
-        root = split.rows.root.resolve()
-        return replace(split, rows=replace(split.rows, root=root, image_size=self.image_size, resize=self.resize))
+            rows = [ImagesInMemory(torch.stack(pictures)) for pictures in zip(*decoded, strict=True)]
+        else:
+            root = split.rows.root.resolve()
+            files = [split.rows, *([] if split.masks is None else [split.masks])]
+            rows = [replace(each, root=root, image_size=self.image_size, resize=self.resize) for each in files]
+        return replace(split, rows=rows[0], masks=rows[1] if rows[1:] else None)
 
-    def _decode(self, split: FileSplit, row: int) -> Tensor | str:
-        """Return the middle of an image, or why it cannot be read."""
+    def _decode(self, split: FileSplit, row: int) -> tuple[Tensor, ...] | str:
+        """Return the middle of an image and of its mask, if it has one, or why they cannot be read."""
         path = split.rows.root / split.rows.names[row]
         try:
-            return to_bytes(crop_centre(open_rgb(path), self.image_size, self.resize))
+            pictures = [open_rgb(path)]
+            if split.masks is not None:
+                path = split.masks.root / split.masks.names[row]
+                pictures.append(open_rgb(path).convert("L"))
         except PICTURE_ERRORS as error:
             return describe_fault(error, path)
+        sizes = [f"{picture.width} x {picture.height}" for picture in pictures]
+        if sizes[0] != sizes[-1]:
+            return f"its mask has {sizes[-1]} pixels instead of {sizes[0]}"
+        if not self.decoded:
+            return ()
+        return tuple(to_bytes(crop_centre(picture, self.image_size, self.resize)) for picture in pictures)
 
     def _refuse(self, split: FileSplit, faults: dict[int, str]) -> None:
         """Refuse images that may not be left out, or where nothing else is left; warn of others."""

@@ -101,18 +101,20 @@ class StoredImages:
         """
         card = self._card(name)
         values = self._columns(name, card, card["columns"])
-        rows: Any
-        if "images" in values:
-            rows = ImagesInMemory(values["images"])
-        else:
-            rows = ImageFiles(Path(card["root"]), tuple(card["images"]), self.image_size, card["resize"])
+        rows: dict[str, Any] = {}
+        for key, mode in (("images", "RGB"), ("masks", "L")):
+            if key in values:
+                rows[key] = ImagesInMemory(values[key])
+            elif card[key] is not None:
+                rows[key] = ImageFiles(Path(card["root"]), (*card[key],), self.image_size, card["resize"], mode)
         return Split(
             name=name,
             role=self.roles[name],
-            rows=rows,
+            rows=rows["images"],
             labels=values["labels"],
             attributes={key.removeprefix(ATTRIBUTE): v for key, v in values.items() if key.startswith(ATTRIBUTE)},
             attribute_names={key: tuple(names) for key, names in card["attribute_names"].items()},
+            masks=rows.get("masks"),
             classes=None if card["classes"] is None else torch.tensor(card["classes"]),
         )
 
@@ -132,11 +134,12 @@ def write_split(writer: ArtifactWriter, split: Split, content: str = "", num_lef
         num_left_out: Images that could not be read.
     """
     columns = {"labels": split.labels, **{f"{ATTRIBUTE}{key}": v for key, v in split.attributes.items()}}
-    card: dict[str, object] = {"root": None, "resize": None, "images": None}
-    if isinstance(split.rows, ImageFiles):
-        card = {"root": str(split.rows.root), "resize": split.rows.resize, "images": split.rows.names}
-    else:
-        columns["images"] = split.images
+    card: dict[str, object] = {"root": None, "resize": None, "images": None, "masks": None}
+    for key, rows in (("images", split.rows), ("masks", split.masks)):
+        if isinstance(rows, ImageFiles):
+            card |= {"root": str(rows.root), "resize": rows.resize, key: rows.names}
+        elif rows is not None:
+            columns[key] = rows.take(torch.arange(len(split)))
     arrays: dict[str, np.ndarray] = {key: values.numpy() for key, values in columns.items()}
     card |= {
         "content": content,

@@ -130,12 +130,12 @@ def test_the_same_generator_draws_the_same_counterfactuals(pool):
     assert not torch.equal(first.rows, other.rows)
 
 
-def test_training_batches_are_labelled_by_their_shape(pool):
+def test_training_batches_are_labelled_by_all_mechanisms(pool):
     composition = Composition()
-    images, labels = pool.draw_batch(composition, 3, "purpose")(5, 16)
+    images, labels = pool.draw_labelled_batch(composition, 3, "purpose")(5, 16)
     expected = pool.draw(16, composition, torch_generator(3, "purpose", 5))
     assert torch.equal(images, expected.images)
-    assert torch.equal(labels, expected.labels[:, 0])
+    assert torch.equal(labels, expected.labels)
 
 
 def draw_plainly(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 
 from images.pictures import picture, save
 from skdcgn_pipeline.images.imagenet import (
@@ -24,19 +23,21 @@ from skdcgn_pipeline.runtime.errors import SettingError
 
 def test_the_real_tables(assets):
     tables = read_tables(assets)
-    assert tables.num_classes == 1000
+    assert len(tables.wnids) == 1000
     assert (tables.wnids[0], tables.wnids[999]) == ("n01440764", "n15075141")
     names = "dog bird vehicle reptile carnivore insect instrument primate fish"
     assert " ".join(tables.in9_names) == names
     # Of the 1000 classes 370 are in ImageNet-9, 116 of them dogs.
-    assert torch.bincount(tables.in9_of_class + 1).tolist() == [630, 116, 52, 42, 36, 35, 27, 26, 20, 16]
+    in9 = [classes.tolist() for classes in tables.class_groups["in9"]]
+    assert [len(classes) for classes in in9] == [116, 52, 42, 36, 35, 27, 26, 20, 16]
     # The chihuahua is a dog; the aeroplane is no vehicle of theirs, which have wheels.
-    assert tables.in9_of_class[151] == tables.in9_names.index("dog")
-    assert tables.in9_of_class[404] == -1
+    assert 151 in in9[tables.in9_names.index("dog")]
+    assert not any(404 in classes for classes in in9)
     categories = "airplane bear bicycle bird boat bottle car cat chair clock dog elephant keyboard knife oven truck"
     assert " ".join(tables.categories) == categories
-    assert sum(len(own) for own in tables.categories.values()) == 207
-    assert tables.categories["cat"].tolist() == [281, 282, 283, 284, 285, 286]
+    shapes = tables.class_groups["shape"]
+    assert sum(len(own) for own in shapes) == 207
+    assert shapes[tables.categories.index("cat")].tolist() == [281, 282, 283, 284, 285, 286]
 
 
 def test_missing_tables_are_named(tmp_path):
@@ -61,9 +62,9 @@ def write_tables(folder, changes=None):
 
 def test_the_in9_table_is_read_by_class_whatever_its_order(tmp_path):
     tables = read_tables(write_tables(tmp_path))
-    assert tables.in9_of_class.tolist() == [-1, 0, 1]
-    assert tables.in9_names == ("dog", "bird")
-    assert {name: classes.tolist() for name, classes in tables.categories.items()} == SOUND[CATEGORIES_FILE]
+    assert (tables.in9_names, tables.categories) == (("dog", "bird"), ("cat", "dog"))
+    assert [classes.tolist() for classes in tables.class_groups["in9"]] == [[1], [2]]
+    assert [classes.tolist() for classes in tables.class_groups["texture"]] == [[1], [0, 2]]
 
 
 @pytest.mark.parametrize(

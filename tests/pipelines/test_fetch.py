@@ -11,8 +11,9 @@ import pytest
 
 from pipelines.running import Place
 from skdcgn_pipeline.artifacts.recipe import Run, Store
+from skdcgn_pipeline.images.assets import refuse_missing
 from skdcgn_pipeline.parameters import Fetch
-from skdcgn_pipeline.pipelines.fetch.nodes import fetch_assets, refuse_missing_assets
+from skdcgn_pipeline.pipelines.fetch.nodes import fetch_assets
 from skdcgn_pipeline.runtime.errors import SettingError
 
 CONTENT = b"weights"
@@ -50,19 +51,19 @@ def test_the_nodes_fetch_and_refuse_what_is_missing(own, tmp_path):
     assert table["state"].tolist() == ["downloaded", "by hand"]
     assert (tmp_path / "assets" / "weights.bin").read_bytes() == CONTENT
     with pytest.raises(SettingError, match=r"images\.tar, which must be got by hand") as caught:
-        refuse_missing_assets(saved(tmp_path / "table.csv", table))
+        refuse_missing(saved(tmp_path / "table.csv", table))
     assert f"Sign in. Put it into {tmp_path / 'assets'}." in str(caught.value)
     (tmp_path / "assets" / "images.tar").write_bytes(b"images")
     table = fetch_assets(
         Run(Store(tmp_path / "stores"), assets=str(tmp_path / "assets")), Fetch(groups=("free", "account"), **own)
     )
-    refuse_missing_assets(saved(tmp_path / "table.csv", table))
+    refuse_missing(saved(tmp_path / "table.csv", table))
     assert table["state"].tolist() == ["there", "there"]
 
 
 def test_an_environment_that_needs_nothing_is_done(tmp_path):
     table = fetch_assets(Run(Store(tmp_path / "stores"), assets=str(tmp_path / "assets")), Fetch())
-    refuse_missing_assets(saved(tmp_path / "table.csv", table))
+    refuse_missing(saved(tmp_path / "table.csv", table))
     assert len(table) == 0
     assert not (tmp_path / "assets").exists()
 

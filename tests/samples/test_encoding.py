@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from skdcgn_pipeline.parameters import ImageEncoding
-from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.samples.encoding import check_encodable, decode, encode
+from skdcgn_pipeline.samples.encoding import decode, encode
 
 LOSSLESS = [ImageEncoding(encoding="png"), ImageEncoding(encoding="webp")]
 LOSSY = [ImageEncoding(encoding="webp", quality=80), ImageEncoding(encoding="jpeg")]
@@ -82,10 +81,3 @@ def test_a_damaged_image_is_refused(damage):
 def test_an_image_of_another_size_is_refused():
     with pytest.raises(ValueError, match="expected an image of 8 x 8 pixels"):
         decode([*encode(make_images(3), LOSSLESS[0])], (3, 8, 8))
-
-
-def test_an_encoding_that_pillow_lacks_is_refused(monkeypatch):
-    monkeypatch.setattr("skdcgn_pipeline.samples.encoding.features.check", lambda module: module != "webp")
-    check_encodable(LOSSLESS[0])
-    with pytest.raises(SettingError, match=r"sample\.encoding: .* got 'webp'"):
-        check_encodable(LOSSLESS[1])

@@ -221,7 +221,7 @@ def _train_commonly(images: Tensor, labels: Tensor, num_classes: int, workload: 
 
 def _train_as_here(pool: CounterfactualPool, fit: ClassifierFit, workload: Workload) -> None:
     """Train a classifier as a run does."""
-    draw = pool.draw_batch(workload.composition, workload.seed, "benchmark-classifier")
+    draw = pool.draw_labelled_batch(workload.composition, workload.seed, "benchmark-classifier")
     fit_classifier(draw, fit, workload.seed, workload.compute, pool.num_classes)
 
 

@@ -156,24 +156,21 @@ class CounterfactualPool:
             generator: Source of every random choice.
         """
         transformed: dict[str, Tensor] = {}
-        record = self._draw_record(num_images, 1, composition, generator, transformed)
+        record = self.draw_records(num_images, 1, composition, generator, transformed)
         return CounterfactualBatch(**vars(record), images=self._compose(record, composition, transformed))
 
     def draw_records(
-        self, num_images: int, per_shape: int, composition: Composition, generator: torch.Generator
-    ) -> CounterfactualRecord:
-        """Draw what counterfactuals are made of, `per_shape` from each mask one after the other; composes none."""
-        return self._draw_record(num_images, per_shape, composition, generator, None)
-
-    def _draw_record(
         self,
         num_images: int,
         per_shape: int,
         composition: Composition,
         generator: torch.Generator,
-        transformed: dict[str, Tensor] | None,
+        transformed: dict[str, Tensor] | None = None,
     ) -> CounterfactualRecord:
-        """Draw what counterfactuals are made of; a mechanism is transformed, where asked for, when it is drawn."""
+        """Draw what counterfactuals are made of, `per_shape` from each mask one after the other; composes none.
+
+        A mechanism that something transforms is transformed as soon as it is drawn, into `transformed` if it is given.
+        """
 
         def draw_classes(classes: Tensor, count: int) -> Tensor:
             return classes[torch.randint(len(classes), (count,), generator=generator)]
@@ -190,19 +187,14 @@ class CounterfactualPool:
             labels.append(classes.repeat_interleave(per_shape // repeats)[:num_images])
             rows.append(drawn.repeat_interleave(per_shape // repeats)[:num_images])
             if transformed is not None:
-                self._transform(mechanism, rows[-1], composition, generator, transformed)
-        offsets = self._draw_offsets(num_images, composition, generator)
-        return CounterfactualRecord(torch.stack(labels, 1), torch.stack(rows, 1), *offsets)
-
-    def _draw_offsets(self, num_images: int, composition: Composition, generator: torch.Generator) -> Tensor:
-        """Draw the patch shifts [2, N, 2] of foreground and background; 0 for what is not shifted."""
+                transformed |= self._transformed(mechanism, rows[-1], composition, generator)
         offsets = torch.zeros(2, num_images, 2, dtype=torch.long)
         if composition.patch_shift:
             offsets = torch.randint(self.image_size, (2, num_images, 2), generator=generator)
         for mechanism, shifts in zip(("texture", "background"), offsets, strict=True):
             if not composition.shifts(mechanism):
                 shifts.zero_()
-        return offsets
+        return CounterfactualRecord(torch.stack(labels, 1), torch.stack(rows, 1), *offsets)
 
     def compose_records(
         self, record: CounterfactualRecord, composition: Composition, generator: torch.Generator
@@ -210,21 +202,17 @@ class CounterfactualPool:
         """Compose counterfactuals [B, 3, H, W] whose rows and offsets are chosen; transformations are drawn anew."""
         transformed: dict[str, Tensor] = {}
         for mechanism, rows in zip(MECHANISMS, record.rows.unbind(1), strict=True):
-            self._transform(mechanism, rows, composition, generator, transformed)
+            transformed |= self._transformed(mechanism, rows, composition, generator)
         return self._compose(record, composition, transformed)
 
-    def _transform(
-        self,
-        mechanism: str,
-        rows: Tensor,
-        composition: Composition,
-        generator: torch.Generator,
-        transformed: dict[str, Tensor],
-    ) -> None:
-        """Put a mechanism's transformed images into `transformed`, if anything transforms them."""
-        if transformations := composition.transformations.of(mechanism):
-            images = take_decoded_images(mechanism, self.images.of(mechanism), rows)
-            transformed[mechanism] = transform_mechanism(images, mechanism, transformations, generator)
+    def _transformed(
+        self, mechanism: str, rows: Tensor, composition: Composition, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return a mechanism's transformed images by its name; nothing where nothing transforms them."""
+        if not (transformations := composition.transformations.of(mechanism)):
+            return {}
+        images = take_decoded_images(mechanism, self.images.of(mechanism), rows)
+        return {mechanism: transform_mechanism(images, mechanism, transformations, generator)}
 
     def _compose(
         self, record: CounterfactualRecord, composition: Composition, transformed: Mapping[str, Tensor]
@@ -246,15 +234,6 @@ class CounterfactualPool:
             part = slice(first, first + IMAGES_PER_PASS)
             compose(MechanismImages(*(image_of(mechanism, part) for mechanism in MECHANISMS)), out=composites[part])
         return composites
-
-    def draw_batch(self, composition: Composition, seed: int, purpose: str) -> DrawBatch:
-        """Return a function that composes fresh training batches, labelled by their shape."""
-
-        def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-            images, labels = self.draw_labelled_batch(composition, seed, purpose)(step, batch_size)
-            return images, labels[:, 0]
-
-        return draw
 
     def draw_labelled_batch(self, composition: Composition, seed: int, purpose: str) -> DrawBatch:
         """Return a function that composes fresh training batches with the labels [B, 3] of all mechanisms."""

@@ -7,7 +7,7 @@ combines it often. Here every image has noise of its own and nothing is kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -51,15 +51,11 @@ def noise_of(generator: CounterfactualGenerator, seed: int) -> Tensor:
 
 def _draw_records(generator: CounterfactualGenerator, draws: Sequence[Draw], composition: Composition) -> Records:
     """Draw what images are made from; the numbers of a block of rows are drawn at once."""
-    positions: dict[Draw, list[int]] = {}
-    for position, (seed, row) in enumerate(draws):
-        positions.setdefault((seed, row // ROWS_PER_BLOCK), []).append(position)
-    parts = []
-    for (seed, block), places in positions.items():
-        rows = torch.tensor([draws[position][1] % ROWS_PER_BLOCK for position in places])
-        parts.append({n: v[rows] for n, v in _draw_block(generator, seed, block, composition).items()})
-    order = torch.tensor([*chain(*positions.values())]).argsort()
-    return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
+    block_of = cache(lambda seed, block: _draw_block(generator, seed, block, composition))
+    blocks = [block_of(seed, row // ROWS_PER_BLOCK) for seed, row in draws]
+    rows = [row % ROWS_PER_BLOCK for _, row in draws]
+    names = blocks[0]
+    return {name: torch.stack([block[name][row] for block, row in zip(blocks, rows, strict=True)]) for name in names}
 
 
 def _sample(

@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
-from torch import Tensor
 
 from skdcgn_pipeline.images.assets import require_assets
 from skdcgn_pipeline.images.image_set import ClassGroups, FileSplit
@@ -33,33 +32,20 @@ IMAGENET9_FOLDERS = {"mixed_same": True, "mixed_rand": True, "original": False}
 IMAGENET9, CUE_CONFLICT = "imagenet9", "cue_conflict"
 
 
-@dataclass(frozen=True)
-class ImageNetTables:
+class ImageNetTables(NamedTuple):
     """How the classes of ImageNet are named and grouped.
 
     Attributes:
         wnids: The WordNet id of each class, in class order.
-        in9_of_class: [K] the ImageNet-9 class of each class, or -1.
         in9_names: Names of the ImageNet-9 classes.
-        categories: For each entry-level category of the cue-conflict images, its classes.
+        categories: Names of the entry-level categories of the cue-conflict images.
+        class_groups: The classes of each category and of each class of ImageNet-9, by the attributes that name these.
     """
 
     wnids: tuple[str, ...]
-    in9_of_class: Tensor
     in9_names: tuple[str, ...]
-    categories: Mapping[str, Tensor]
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.wnids)
-
-    @property
-    def class_groups(self) -> ClassGroups:
-        """The classes of each category and of each class of ImageNet-9, by the attributes that name these."""
-        in9 = [torch.nonzero(self.in9_of_class == number)[:, 0] for number in range(len(self.in9_names))]
-        categories = [*self.categories.values()]
-        return {"shape": categories, "texture": categories, "in9": in9}
+    categories: tuple[str, ...]
+    class_groups: ClassGroups
 
 
 def _read(path: Path, form: Any) -> Any:
@@ -98,8 +84,10 @@ def read_tables(assets: Path | str) -> ImageNetTables:
     counts = Counter(number for classes in categories.values() for number in classes)
     if twice := sorted(number for number, count in counts.items() if count > 1):
         _refuse(paths[3], "every class in one category at most", f"{twice} in several")
-    in9_of_class = torch.tensor([in9[number] for number in range(len(wnids))])
-    return ImageNetTables(wnids, in9_of_class, names, {name: torch.tensor(c) for name, c in categories.items()})
+    of_categories = [torch.tensor(classes) for classes in categories.values()]
+    of_in9 = [torch.tensor([c for c in range(len(wnids)) if in9[c] == number]) for number in range(len(names))]
+    groups = {"shape": of_categories, "texture": of_categories, "in9": of_in9}
+    return ImageNetTables(wnids, names, tuple(categories), groups)
 
 
 # --- folders -------------------------------------------------------------------------------------
@@ -265,7 +253,7 @@ def list_imagenet(folders: Mapping[str, str | None], tables: ImageNetTables) -> 
             split = list_wordnet(folder.path, tables.wnids, folder.setting, complete=is_train)
             classes = split.labels.unique()
             # A folder of some classes is that of a benchmark that knows no others.
-            allowed = classes if len(classes) < tables.num_classes else None
+            allowed = classes if len(classes) < len(tables.wnids) else None
             split = replace(split, role="train" if is_train else "test", classes=allowed)
         splits.append(replace(split, name=folder.name))
     return ListedImages("imagenet", tables.wnids, tuple(splits), tables.class_groups)

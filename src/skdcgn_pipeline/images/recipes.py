@@ -266,7 +266,7 @@ def check_images(images: Images, prepare: Prepare, variant: str, assets: str, se
     if images.folders:  # far too many to list twice
         tables = read_tables(assets)
         check_imagenet(images.folders, tables)
-        return tables.num_classes
+        return len(tables.wnids)
     recipe = image_set_recipe(images, prepare, variant, assets, seed)
     if isinstance(recipe, FolderImagesRecipe):
         return len(recipe.listing.class_names)

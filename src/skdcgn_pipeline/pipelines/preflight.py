@@ -18,7 +18,6 @@ from skdcgn_pipeline.parameters import BIASED_SOURCES, DIGIT_NETWORK, Parameters
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.samples.drawing import count_shards
-from skdcgn_pipeline.samples.encoding import check_encodable
 from skdcgn_pipeline.students.baseline import check_baseline
 from skdcgn_pipeline.students.distillation import check_distillation
 from skdcgn_pipeline.students.released import released_students
@@ -109,7 +108,6 @@ def _check_images(parameters: Parameters, stages: Set[str], made: Set[str]) -> i
 def _check_sample(parameters: Parameters, num_classes: int, pipeline: Pipeline) -> None:
     """Refuse classes that the teacher does not know, and shards that there are not."""
     sample = parameters.sample
-    check_encodable(sample)
     classes = choose_classes("sample.classes", sample.classes, num_classes, parameters.class_lists)
     parameters.compose.resolved(num_classes, parameters.class_lists)
     parameters.compose.interpolation.ends(num_classes)

@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from skdcgn_pipeline.samples.encoding import decode, decoding_threads, encode
 ROW_GROUP_ROWS = 1000
 FEWEST_ROW_GROUP_ROWS = 16
 ROW_GROUP_BYTES = 8 * 2**20  # after decoding
-FOOTERS_IN_MEMORY = 256
 
 RAW = ImageEncoding()
 
@@ -139,24 +137,15 @@ def _damaged(path: Path, expected: str, got: object) -> DamagedFileError:
     return DamagedFileError(f"{path}: expected {expected}, got {got}. Run the stage that makes it again.")
 
 
-@lru_cache(FOOTERS_IN_MEMORY)
-def _footer(path: Path, version: tuple[int, int]) -> pq.FileMetaData:
-    """Return a file's footer; reading one takes longer than reading a row."""
-    return pq.read_metadata(path, memory_map=True)
-
-
 @contextmanager
 def _opened(path: Path, names: Sequence[str] = (), num_rows: int | None = None) -> Iterator[pq.ParquetFile]:
     """Open a file, which is memory-mapped, and check that it has these columns and as many rows."""
-    with named_damage(path):
-        status = path.stat()
-        footer = _footer(path, (status.st_mtime_ns, status.st_size))
-        with pq.ParquetFile(path, metadata=footer, memory_map=True, page_checksum_verification=True) as file:
-            if missing := [name for name in names if name not in file.schema_arrow.names]:
-                raise _damaged(path, f"the columns {', '.join(names)}", f"no {', '.join(missing)}")
-            if num_rows not in (None, footer.num_rows):
-                raise _damaged(path, f"{num_rows} rows", footer.num_rows)
-            yield file
+    with named_damage(path), pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
+        if missing := [name for name in names if name not in file.schema_arrow.names]:
+            raise _damaged(path, f"the columns {', '.join(names)}", f"no {', '.join(missing)}")
+        if num_rows not in (None, file.metadata.num_rows):
+            raise _damaged(path, f"{num_rows} rows", file.metadata.num_rows)
+        yield file
 
 
 def to_arrays(table: pa.Table, num_threads: int | None = None) -> dict[str, np.ndarray]:

@@ -20,7 +20,6 @@ from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 from skdcgn_pipeline.samples.columns import RAW
-from skdcgn_pipeline.samples.encoding import check_encodable
 from skdcgn_pipeline.samples.pixels import decode_images, encode_images
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK, draw_records
 from skdcgn_pipeline.samples.shards import (
@@ -183,7 +182,6 @@ class SamplesRecipe(ShardsRecipe[SampleShards]):
 
     def open_rows(self, store: Path) -> BlockRows:
         """Return what renders and encodes the images."""
-        check_encodable(self.storing)
         device = torch.device("cpu")
         if isinstance(self.generator, nn.Module):
             device = choose_device(self.compute.device)

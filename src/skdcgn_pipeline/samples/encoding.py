@@ -14,10 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from PIL import Image, features
+from PIL import Image
 
 from skdcgn_pipeline.parameters import ImageEncoding
-from skdcgn_pipeline.runtime.errors import SettingError
 
 MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
 # Above this, more threads wait for memory rather than decode.
@@ -34,18 +33,6 @@ def options_of(how: ImageEncoding) -> dict[str, Any]:
         return {"format": "WEBP", "quality": how.quality, "method": 2}
     # Colours at full resolution: students learn every pixel of a texture.
     return {"format": "JPEG", "quality": how.effective_quality, "subsampling": 0}
-
-
-def check_encodable(how: ImageEncoding) -> None:
-    """Refuse an encoding that Pillow was built without.
-
-    Raises:
-        SettingError: Naming the encoding.
-    """
-    module = {"png": "zlib", "webp": "webp", "jpeg": "jpg"}.get(how.encoding)
-    if module and not features.check(module):
-        remedy = "Install Pillow from its wheels, or choose another encoding."
-        raise SettingError("sample.encoding", "an encoding that Pillow can write", f"'{how.encoding}'", remedy)
 
 
 def encode(images: np.ndarray, how: ImageEncoding, over: Callable[..., Iterable[bytes]] = map) -> Iterable[bytes]:

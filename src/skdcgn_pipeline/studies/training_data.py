@@ -152,7 +152,7 @@ class Workplace:
             if not data.originals_share:
                 return pool.draw_labelled_batch(composition, seed, purpose)
             originals = draw_from_split(self.classification.train_split(), seed, "mixed-originals")
-            return mix_batches(pool.draw_batch(composition, seed, purpose), originals, data.originals_share)
+            return mix_batches(pool.draw_labelled_batch(composition, seed, purpose), originals, data.originals_share)
 
         training_set = TrainingSet(unit.cell.name, inputs, self.num_classes, draw)
         # Of a mixture nothing is measured: no number would be that of the whole.
@@ -333,6 +333,6 @@ def mix_batches(first: DrawBatch, second: DrawBatch, share: float) -> DrawBatch:
         num_second = round(share * batch_size)
         parts = [(first, batch_size - num_second), (second, num_second)]
         images, labels = zip(*(draw_part(step, size) for draw_part, size in parts if size), strict=True)
-        return torch.cat(images), torch.cat(labels)
+        return torch.cat(images), torch.cat([each if each.ndim == 1 else each[:, 0] for each in labels])
 
     return draw

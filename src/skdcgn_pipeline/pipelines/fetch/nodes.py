@@ -18,8 +18,3 @@ def fetch_assets(run: Run, fetch: Fetch) -> pd.DataFrame:
     table = core.fetch_assets(run.assets, fetch.groups, fetch.mirror, fetch.table)
     logger.info("assets in %s: %s", run.assets, core.count_states(table))
     return table
-
-
-def refuse_missing_assets(assets_table: pd.DataFrame) -> None:
-    """End the run with what must be got by hand, if anything; the table is saved by now."""
-    core.refuse_missing(assets_table)

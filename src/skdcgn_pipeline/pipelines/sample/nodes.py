@@ -1,14 +1,9 @@
 """Nodes of the sample stage."""
 
 from skdcgn_pipeline.artifacts.recipe import Run
-from skdcgn_pipeline.parameters import Sample, Teacher, choose_classes
+from skdcgn_pipeline.parameters import Sample, choose_classes
 from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
-from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, open_identified_teacher
-
-
-def open_teacher(teacher: Teacher, variant: str, assets: str) -> IdentifiedTeacher:
-    """Load the teacher and what its images depend on."""
-    return open_identified_teacher(teacher, variant, assets)
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 
 
 def draw_teacher_samples(

@@ -10,7 +10,7 @@ from skdcgn_pipeline.images.batches import crop_randomly_from, draw_ahead, draw_
 from skdcgn_pipeline.images.epochs import EpochSampler, WindowSampler
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import numpy_generator
-from skdcgn_pipeline.samples.pixels import from_bytes, take_images
+from skdcgn_pipeline.samples.pixels import from_bytes
 
 
 def test_bytes_stand_for_the_range_from_minus_one_to_one():
@@ -89,14 +89,6 @@ def test_a_batch_keeps_images_with_their_labels():
     batch, batch_labels = draw_from_images(images, labels, 0, "rows")(3, 8)
     assert batch.shape == (8, 3, 2, 2)
     torch.testing.assert_close(batch, from_bytes(images[:1] * 0 + (batch_labels * 60).view(-1, 1, 1, 1).byte()))
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_images_are_taken_from_any_layout(dtype):
-    images = torch.randint(0, 256, (6, 3, 4, 5)).to(dtype).contiguous(memory_format=torch.channels_last)
-    rows = torch.tensor([5, 1, 1])
-    assert torch.equal(take_images(images, rows), images[rows])
-    assert take_images(images, rows[:0]).shape == (0, 3, 4, 5)
 
 
 def assert_same(first, second) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.running import Place
 from skdcgn_pipeline.artifacts.recipe import Run, Store
+from skdcgn_pipeline.images import assets
 from skdcgn_pipeline.images.assets import refuse_missing
 from skdcgn_pipeline.parameters import Fetch
 from skdcgn_pipeline.pipelines.fetch.nodes import fetch_assets
@@ -21,7 +22,7 @@ URL = "http://127.0.0.1:9/never-asked"
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> dict[str, object]:
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """Settings of a table of one file, which the mirror has, and one that must be got by hand."""
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / "weights.bin").write_bytes(CONTENT)
@@ -35,7 +36,8 @@ def own(tmp_path: Path) -> dict[str, object]:
         for name, entry in entries.items()
     ]
     (tmp_path / "own.toml").write_text("\n".join(lines))
-    return {"mirror": str(tmp_path / "mirror"), "table": str(tmp_path / "own.toml")}
+    monkeypatch.setattr(assets, "PACKAGED_TABLE", tmp_path / "own.toml")
+    return {"mirror": str(tmp_path / "mirror")}
 
 
 def saved(path: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -78,6 +80,6 @@ def test_the_table_is_kept_and_logged_even_if_something_must_be_got_by_hand(plac
         "weights.bin": "downloaded",
         "images.tar": "by hand",
     }
-    (run,) = (run for run in place.runs() if run.data.params.get("fetch.table") == own["table"])
+    (run,) = (run for run in place.runs() if run.data.params.get("fetch.mirror") == own["mirror"])
     assert run.info.status == "FAILED"
     assert (tmp_path / "assets" / "weights.bin").read_bytes() == CONTENT

@@ -58,7 +58,8 @@ def test_a_mask_has_one_channel(how):
 @pytest.mark.parametrize("num_threads", [1, 2, 7])
 def test_decoding_does_not_depend_on_the_number_of_threads(num_threads):
     images = make_images(3, 19)
-    assert np.array_equal(decode([*encode(images, LOSSLESS[0])], images.shape[1:], num_threads), images)
+    with ThreadPoolExecutor(num_threads) as pool:
+        assert np.array_equal(decode([*encode(images, LOSSLESS[0])], images.shape[1:], pool.map), images)
 
 
 def test_several_threads_may_decode_at_once():

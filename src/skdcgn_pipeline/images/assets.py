@@ -15,15 +15,14 @@ import sys
 import tomllib
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from skdcgn_pipeline.artifacts.store import check_writable, readable_disk_errors, sha256_of_file
 from skdcgn_pipeline.images.download import AbsentError, DownloadError, download
-from skdcgn_pipeline.parameters.base import Count, Settings
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError, check_choice, without_credentials
 from skdcgn_pipeline.runtime.progress import stop_requested
 
@@ -44,34 +43,20 @@ REPLACED = ".replaced"  # of a file that was in the way of a verified one
 _LOCK = ".fetch.lock"
 
 
-def _below(name: str) -> str:
-    """Refuse a name that leaves the asset folder."""
-    if Path(name).is_absolute() or ".." in Path(name).parts or "\\" in name:
-        raise ValueError("it leaves the asset folder")
-    return name
-
-
-class Asset(Settings):
+@dataclass(frozen=True)
+class Asset:
     """One file (or, by hand, one folder) of the table; see the head of `assets.toml` for the fields."""
 
-    name: Annotated[str, AfterValidator(_below)]
+    name: str
     group: str
-    licence: Annotated[str, Field(min_length=1)]
-    url: Annotated[str, Field(pattern="^https?://")] | None = None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    size: Count | None = None
-    unpack: Literal["gzip"] | None = None
+    licence: str
+    url: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+    unpack: str | None = None
     by_hand: str | None = None
-    contains: dict[str, int] = Field(default={})
+    contains: Mapping[str, int] = field(default_factory=dict)
     teacher_variant: str | None = None
-
-    @model_validator(mode="after")
-    def _has_a_source(self) -> Asset:
-        if (self.url is None) == (self.by_hand is None):
-            raise ValueError("not exactly one of url and by_hand")
-        if self.url is not None and None in (self.sha256, self.size):
-            raise ValueError("a url without sha256 and size")
-        return self
 
     def describe(self) -> str:
         """Say what the content must be."""
@@ -80,29 +65,10 @@ class Asset(Settings):
         return f"{self.size:,} bytes with SHA-256 {self.sha256}" if self.size else f"SHA-256 {self.sha256}"
 
 
-def read_table(path: Path | str | None = None) -> dict[str, Asset]:
-    """Read a table of assets: the packaged one, or a TOML file of the same form.
-
-    Returns:
-        The entries by name, in the order of the file.
-
-    Raises:
-        SettingError: Naming the file and the entry that is wrong.
-    """
-    path = PACKAGED_TABLE if path is None else Path(path)
-    remedy = f"See the head of {PACKAGED_TABLE}."
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingError("fetch.table", "a table of assets in TOML", f"{path} ({error})", remedy) from error
-    table = {}
-    for name, entry in raw.items():
-        try:
-            table[name] = Asset.model_validate({"name": name, **entry} if isinstance(entry, dict) else entry)
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
-            raise SettingError(f"{path}, asset '{name}'", "a complete entry", faults, remedy) from error
-    return table
+def read_table() -> dict[str, Asset]:
+    """Return the assets by name, in the order of the table."""
+    table = tomllib.loads(PACKAGED_TABLE.read_text(encoding="utf-8"))
+    return {name: Asset(name=name, **entry) for name, entry in table.items()}
 
 
 def names_below(folder: str) -> list[str]:
@@ -143,12 +109,7 @@ def require_assets(root: Path | str, names: list[str]) -> list[Path]:
     return paths
 
 
-def fetch_assets(
-    root: Path | str,
-    groups: Sequence[str] = DEFAULT_GROUPS,
-    mirror: str | None = None,
-    table: Path | str | None = None,
-) -> pd.DataFrame:
+def fetch_assets(root: Path | str, groups: Sequence[str] = DEFAULT_GROUPS, mirror: str | None = None) -> pd.DataFrame:
     """Bring every asset of some groups into the asset folder, and check it before it is put in place.
 
     A file that is there with the right content is left alone, without a request. Otherwise it is taken
@@ -160,7 +121,6 @@ def fetch_assets(
         groups: Groups of the table.
         mirror: A folder or an http(s) address with the same names below it, such as the asset folder of
             another machine; files are as in place, that is unpacked. By default what `SKDCGN_MIRROR` names.
-        table: Another table than the packaged one.
 
     Returns:
         One row per asset, in the order of the table:
@@ -176,7 +136,7 @@ def fetch_assets(
         SettingError: Naming the asset, what was expected and what came. What was brought before is in place.
         InterruptedRunError: If the run was asked to stop; the next one goes on from there.
     """
-    root, entries = Path(root), read_table(table)
+    root, entries = Path(root), read_table()
     mirror = mirror or os.environ.get(MIRROR_VARIABLE) or None
     for group in groups:
         check_choice("fetch.groups", group, dict.fromkeys(asset.group for asset in entries.values()))
@@ -214,7 +174,7 @@ def _row(root: Path, asset: Asset, fault: str | None, source: str | None) -> dic
         to_do = f"(There is something at {path}, but it has {fault}.)\n" if path.exists() else ""
         to_do += asset.by_hand.strip().replace("{folder}", str(root))
     return {
-        **asset.model_dump(include={"name", "group", "licence", "sha256"}),
+        **{key: getattr(asset, key) for key in ("name", "group", "licence", "sha256")},
         "size": path.stat().st_size if path.is_file() else asset.size,
         "state": state,
         "verified": asset.sha256 is not None and state != BY_HAND,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -24,19 +25,14 @@ class EpochSampler:
 
     def __init__(self, num_rows: int, seed: int, purpose: str) -> None:
         self.num_rows, self.seed, self.purpose = num_rows, seed, purpose
-        self._last = (-1, torch.empty(0, dtype=torch.long))
+        self._permuted = lru_cache(maxsize=2)(self._permute)  # several threads may ask at a time
 
-    def _permute(self, generator: torch.Generator) -> Tensor:
+    def _permute(self, epoch: int) -> Tensor:
         """Draw the order of an epoch."""
-        return torch.randperm(self.num_rows, generator=generator)
+        return torch.randperm(self.num_rows, generator=self._generator(epoch))
 
-    def _permuted(self, epoch: int) -> Tensor:
-        # Read and replaced as a whole, so that several threads may ask at a time.
-        known, permutation = self._last
-        if known != epoch:
-            permutation = self._permute(torch_generator(self.seed, self.purpose, epoch))
-            self._last = (epoch, permutation)
-        return permutation
+    def _generator(self, epoch: int) -> torch.Generator:
+        return torch_generator(self.seed, self.purpose, epoch)
 
     def rows(self, step: int, batch_size: int) -> Tensor:
         """Return the row numbers [batch_size] of one step."""
@@ -68,7 +64,8 @@ class WindowSampler(EpochSampler):
         super().__init__(int(group_sizes.sum()), seed, purpose)
         self.group_sizes, self.window = group_sizes, window
 
-    def _permute(self, generator: torch.Generator) -> Tensor:
+    def _permute(self, epoch: int) -> Tensor:
+        generator = self._generator(epoch)
         turns = torch.randperm(len(self.group_sizes), generator=generator).repeat_interleave(self.group_sizes)
         delays = torch.rand(self.num_rows, generator=generator, dtype=torch.float64)
         return (turns + self.window * delays).argsort(stable=True)

@@ -13,9 +13,7 @@ class Fetch(Settings):
         mirror: A folder or an http(s) address with the same names below it, such as the asset folder of
             another machine, looked into first; null takes `SKDCGN_MIRROR`. Credentials belong in ~/.netrc;
             those in an address are used and not told.
-        table: Another table of the same form; null takes the packaged one.
     """
 
     groups: tuple[str, ...] = ()
     mirror: Address | None = None
-    table: str | None = None

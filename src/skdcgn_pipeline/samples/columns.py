@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,9 +41,7 @@ def _to_arrow(values: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), row_size)
 
 
-def to_table(
-    columns: Mapping[str, np.ndarray], how: ImageEncoding = RAW, over: Callable[..., Iterable[bytes]] = map
-) -> pa.Table:
+def to_table(columns: Mapping[str, np.ndarray], how: ImageEncoding = RAW, over: Callable[..., Any] = map) -> pa.Table:
     """Return arrays of equal length as columns of Arrow.
 
     Args:
@@ -64,12 +64,12 @@ def _shape_and_type(field: pa.Field) -> tuple[tuple[int, ...], np.dtype]:
     return tuple(json.loads(field.metadata[b"row_shape"])), np.dtype(field.metadata[b"dtype"].decode())
 
 
-def _to_numpy(column: pa.ChunkedArray, field: pa.Field, num_threads: int) -> np.ndarray:
+def _to_numpy(column: pa.ChunkedArray, field: pa.Field, over: Callable[..., Any]) -> np.ndarray:
     row_shape, dtype = _shape_and_type(field)
     parts = []
     for chunk in column.chunks:
         if pa.types.is_large_binary(chunk.type):
-            values = decode(chunk.to_pylist(), row_shape, num_threads)
+            values = decode(chunk.to_pylist(), row_shape, over)
         elif pa.types.is_fixed_size_binary(chunk.type):
             width = chunk.type.byte_width
             values = np.frombuffer(chunk.buffers()[1], np.uint8, len(chunk) * width, chunk.offset * width)
@@ -148,10 +148,11 @@ def _opened(path: Path, names: Sequence[str] = (), num_rows: int | None = None) 
         yield file
 
 
-def to_arrays(table: pa.Table, num_threads: int | None = None) -> dict[str, np.ndarray]:
-    """Return columns as arrays, images decoded by so many threads."""
-    threads = decoding_threads() if num_threads is None else num_threads
-    return {field.name: _to_numpy(table.column(field.name), field, threads) for field in table.schema}
+def to_arrays(table: pa.Table, by_threads: bool = True) -> dict[str, np.ndarray]:
+    """Return columns as arrays, images decoded by threads or by the calling one."""
+    with ThreadPoolExecutor(decoding_threads()) as pool:
+        over = pool.map if by_threads else map
+        return {field.name: _to_numpy(table.column(field.name), field, over) for field in table.schema}
 
 
 def read_columns(path: Path, names: Sequence[str], num_rows: int | None = None) -> dict[str, np.ndarray]:

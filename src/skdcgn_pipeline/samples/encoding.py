@@ -10,7 +10,7 @@ import io
 import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ def options_of(how: ImageEncoding) -> dict[str, Any]:
     return {"format": "JPEG", "quality": how.effective_quality, "subsampling": 0}
 
 
-def encode(images: np.ndarray, how: ImageEncoding, over: Callable[..., Iterable[bytes]] = map) -> Iterable[bytes]:
+def encode(images: np.ndarray, how: ImageEncoding, over: Callable[..., Any] = map) -> Iterable[bytes]:
     """Encode images [N, 1 or 3, H, W] uint8, one file's content each; one channel is encoded as grey.
 
     Args:
@@ -54,13 +54,13 @@ def encode(images: np.ndarray, how: ImageEncoding, over: Callable[..., Iterable[
     return over(encode_one, images)
 
 
-def decode(values: Sequence[bytes], row_shape: Sequence[int], num_threads: int = 1) -> np.ndarray:
+def decode(values: Sequence[bytes], row_shape: Sequence[int], over: Callable[..., Any] = map) -> np.ndarray:
     """Decode images that `encode` made; safe to call from several threads at a time.
 
     Args:
         values: One file's content per image.
         row_shape: (C, H, W) of every image, C 1 or 3.
-        num_threads: Images decoded at a time.
+        over: As in `encode`.
 
     Returns:
         uint8 [N, C, H, W].
@@ -69,21 +69,13 @@ def decode(values: Sequence[bytes], row_shape: Sequence[int], num_threads: int =
         ValueError: If an image cannot be decoded or is of another size.
     """
     images = np.empty((len(values), *row_shape), np.uint8)
-
-    def fill(row: int) -> None:
-        images[row] = _decode_one(values[row], *row_shape)
-
-    if num_threads == 1:
-        for row in range(len(values)):
-            fill(row)
-    else:
-        with ThreadPoolExecutor(num_threads) as pool:
-            # As a list: an error in a thread comes out here.
-            list(pool.map(fill, range(len(values))))
+    for image, pixels in zip(images, over(partial(_decode_one, row_shape), values), strict=True):
+        image[:] = pixels
     return images
 
 
-def _decode_one(value: bytes, channels: int, height: int, width: int) -> np.ndarray:
+def _decode_one(row_shape: Sequence[int], value: bytes) -> np.ndarray:
+    channels, height, width = row_shape
     mode = MODE_OF_CHANNELS[channels]
     try:
         with Image.open(io.BytesIO(value)) as image:

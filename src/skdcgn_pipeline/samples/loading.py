@@ -14,7 +14,6 @@ from torch import Tensor
 
 from skdcgn_pipeline.images.epochs import EpochSampler, WindowSampler
 from skdcgn_pipeline.samples.drawing import SampleShards, columns_of, pairs_of
-from skdcgn_pipeline.samples.pixels import take_images
 from skdcgn_pipeline.samples.shards import RowGroups
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS, channels_of
 
@@ -55,7 +54,7 @@ class PairsInMemory:
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return noise [B, noise_dim], labels [B] and uint8 images [B, C, H, W] of row numbers [B]."""
-        return self.noise[rows], self.labels[rows], take_images(self.images, rows)
+        return self.noise[rows], self.labels[rows], self.images.index_select(0, rows)
 
 
 class StreamedPairs:

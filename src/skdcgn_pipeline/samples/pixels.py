@@ -18,13 +18,6 @@ def from_bytes(images: Tensor) -> Tensor:
     return images.float().mul_(IMAGE_SCALE).add_(IMAGE_SHIFT)
 
 
-def take_images(images: Tensor, rows: Tensor) -> Tensor:
-    """Take images [B, C, H, W] of any type out of many [N, C, H, W]; faster than indexing."""
-    if not len(rows):
-        return images[:0]
-    return images.flatten(1).index_select(0, rows).view(len(rows), *images.shape[1:])
-
-
 def take_decoded_images(mechanism: str, images: Tensor, rows: Tensor, offsets: Tensor | None = None) -> Tensor:
     """Return `decode_images` of some rows, their patches shifted by offsets [B, 2]; see `take_decoded`."""
     scale, shift = (MASK_SCALE, 0.0) if mechanism == "shape" else (IMAGE_SCALE, IMAGE_SHIFT)

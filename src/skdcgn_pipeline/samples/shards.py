@@ -319,7 +319,7 @@ class RowGroups:
             places, first = groups == number, self._lasts[number] - self.groups[number].num_rows
             with named_damage(self.groups[number].path):
                 table = self._stored(int(number)).take(pa.array(rows[places] - first)).combine_chunks()
-                taken = to_arrays(table, 1)
+                taken = to_arrays(table, by_threads=False)
             for name, values in taken.items():
                 if name not in columns:
                     columns[name] = np.empty((len(rows), *values.shape[1:]), values.dtype)

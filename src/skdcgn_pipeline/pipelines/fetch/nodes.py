@@ -15,6 +15,6 @@ logger = logging.getLogger(__name__)
 
 def fetch_assets(run: Run, fetch: Fetch) -> pd.DataFrame:
     """Bring all assets of the environment; returns one row per asset."""
-    table = core.fetch_assets(run.assets, fetch.groups, fetch.mirror, fetch.table)
+    table = core.fetch_assets(run.assets, fetch.groups, fetch.mirror)
     logger.info("assets in %s: %s", run.assets, core.count_states(table))
     return table

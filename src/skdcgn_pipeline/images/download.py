@@ -7,21 +7,27 @@ On top of requests: the libraries of this kind either do not resume (pooch), onl
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from skdcgn_pipeline.runtime import progress
-from skdcgn_pipeline.runtime.errors import InterruptedRunError, without_credentials
+from skdcgn_pipeline.runtime.errors import without_credentials
 
 logger = logging.getLogger(__name__)
 
-TRIES = 5  # in a row without a byte further
-FIRST_WAIT_SECONDS = 1.0  # doubled with each try
 TIMEOUT_SECONDS = (20.0, 60.0)  # to connect, between two packets
 CHUNK_BYTES = 2**16
-TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
+# Of a server that does not answer or is busy, after half a second, 1, 2 and 4.
+RETRIES = Retry(
+    4,
+    backoff_factor=0.5,
+    status_forcelist=(408, 425, 429, 500, 502, 503, 504),
+    raise_on_status=False,
+    respect_retry_after_header=False,  # which may ask for hours
+)
 
 
 class DownloadError(Exception):
@@ -29,19 +35,7 @@ class DownloadError(Exception):
 
 
 class AbsentError(DownloadError):
-    """The server answered that it does not have the file, or not for us."""
-
-
-class _TryAgainError(Exception):
-    """Something that may well succeed at the next try."""
-
-
-_TRANSIENT_ERRORS = (
-    _TryAgainError,
-    requests.ConnectionError,
-    requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,  # cut off in the middle
-)
+    """The server answered that it does not have the file, or not for us, or not now."""
 
 
 def download(url: str, path: Path, title: str, size: int | None = None) -> None:
@@ -58,35 +52,30 @@ def download(url: str, path: Path, title: str, size: int | None = None) -> None:
         DownloadError: If it has another size or the connection keeps breaking.
         InterruptedRunError: If the run was asked to stop; what came so far is kept.
     """
-    failures, furthest = 0, -1
-    while True:
-        try:
-            return _continue(url, path, title, size)
-        except _TRANSIENT_ERRORS as error:
-            reached = _bytes_of(path)
-            # A server that cannot continue starts again and again: only what was never reached counts.
-            failures = 1 if reached > furthest else failures + 1
-            furthest = max(furthest, reached)
-            if failures >= TRIES:
-                raise DownloadError(f"{error} ({TRIES} tries, {reached:,} bytes are kept)") from error
-            wait = FIRST_WAIT_SECONDS * 2 ** (failures - 1)
-            logger.warning("%s: %s; trying again in %.0f s from %s bytes on", title, error, wait, f"{reached:,}")
-        except requests.RequestException as error:
-            raise DownloadError(without_credentials(str(error))) from error
-        _sleep(wait, title)
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(max_retries=RETRIES))
+        session.mount("https://", HTTPAdapter(max_retries=RETRIES))
+        while True:
+            before = _bytes_of(path)
+            try:
+                return _continue(session, url, path, title, size)
+            except requests.RequestException as error:
+                reached, fault = _bytes_of(path), without_credentials(str(error))
+                # A server that cannot continue starts again and again: only what was never reached counts.
+                if reached <= before:
+                    raise DownloadError(f"{fault} ({reached:,} bytes are kept)") from error
+                logger.warning("%s: %s; going on from %s bytes", title, fault, f"{reached:,}")
 
 
-def _continue(url: str, path: Path, title: str, size: int | None) -> None:
+def _continue(session: requests.Session, url: str, path: Path, title: str, size: int | None) -> None:
     """Ask once for what is missing and write it."""
     start = _bytes_of(path)
     headers = {"Accept-Encoding": "identity"}  # a compressed answer could not be continued
     if start:
         headers["Range"] = f"bytes={start}-"
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
         if answer.status_code == 416 and start:
             return  # nothing is left
-        if answer.status_code in TRANSIENT_STATUS:
-            raise _TryAgainError(f"{answer.status_code} {answer.reason}")
         if answer.status_code not in (200, 206):
             raise AbsentError(f"the answer {answer.status_code} {answer.reason}")
         if answer.status_code == 200:
@@ -107,19 +96,8 @@ def _continue(url: str, path: Path, title: str, size: int | None) -> None:
                     raise DownloadError(f"a file of more than {size:,} bytes")
         shown.finish()
     if size is not None and shown.done < size:  # without a length, the end of the connection was all to go by
-        raise _TryAgainError(f"the connection ended after {shown.done:,} bytes")
+        raise requests.ConnectionError(f"the connection ended after {shown.done:,} bytes")
 
 
 def _bytes_of(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def _sleep(seconds: float, title: str) -> None:
-    """Wait, unless the run is asked to stop."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        if progress.stop_requested():
-            raise InterruptedRunError(
-                f"{title}: stopped, everything so far is saved. Repeat the same command to go on from here."
-            )
-        time.sleep(min(left, 0.1))

@@ -225,7 +225,12 @@ PLACES = [
 
 def database(write_into: Callable[[Path], object]) -> Callable[[Path], object]:
     """Return what prepares the file of MLflow's database."""
-    return lambda folder: write_into(folder / "mlflow.db")
+
+    def replace(folder: Path) -> None:
+        (folder / "mlflow.db").unlink()
+        write_into(folder / "mlflow.db")
+
+    return replace
 
 
 def lock(path: Path) -> None:
@@ -454,7 +459,6 @@ IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "an empty folder": (lambda folder: (folder / "images").mkdir(), "images.folder"),
     "a file": (lambda folder: (folder / "images").write_text(""), "images.folder"),
     "no training images": (changed(lambda images: (images / "train").rename(images / "valid")), "train"),
-    "no test images": (changed(lambda images: (images / "test").rename(images.parent / "test")), "test"),
     "one class": (changed(only_class), "class"),
     "another class in the test images": (changed(lambda i: (i / "test" / "bee").rename(i / "test" / "wasp")), "wasp"),
     "an image that is text": (changed(lambda i: (i / "train" / "ant" / "0.png").write_text("no image")), "0.png"),

@@ -335,7 +335,7 @@ def test_a_wish_to_stop_keeps_the_part_and_the_next_run_goes_on(server, table, t
 def test_a_wish_to_stop_is_heard_between_files(server, tmp_path):
     table = write_table(tmp_path, {NAME: entry(server), "second": entry(server)})
     progress.request_stop()
-    with pytest.raises(InterruptedRunError, match="stopped after 0 of 2 files"):
+    with pytest.raises(InterruptedRunError, match="stopped at 0 of 2 files"):
         fetch(tmp_path, table)
     assert server.requests == []
 

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from skdcgn_pipeline.artifacts.store import check_writable, readable_disk_errors, sha256_of_file
 from skdcgn_pipeline.images.download import AbsentError, DownloadError, download
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError, check_choice, without_credentials
-from skdcgn_pipeline.runtime.progress import stop_requested
+from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,13 +152,12 @@ def fetch_assets(root: Path | str, groups: Sequence[str] = DEFAULT_GROUPS, mirro
     if wanted:
         check_writable(root, sum(asset.size or 0 for asset in wanted))
         with _one_at_a_time(root), readable_disk_errors(root):
-            for number, asset in enumerate(wanted):
+            progress = Progress("fetch", len(wanted), "files")
+            for asset in wanted:
                 if stop_requested():
-                    raise InterruptedRunError(
-                        f"fetch: stopped after {number} of {len(wanted)} files, which are in place. "
-                        "Repeat the same command to go on from here."
-                    )
+                    progress.interrupt()
                 sources[asset.name] = _bring(asset, root, mirror)
+                progress.advance()
     import pandas as pd
 
     rows = [_row(root, asset, faults[name], sources.get(name)) for name, asset in asked.items()]

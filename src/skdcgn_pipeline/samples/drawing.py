@@ -31,9 +31,6 @@ from skdcgn_pipeline.samples.shards import (
 )
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 
-# Composites are made of this many rows at a time, so that memory stays at their bytes.
-ROWS_PER_COMPOSITION = 512
-
 REMEDY_OF_SPACE = (
     "Lower num_images_per_class, choose another encoding (sample.encoding: jpeg or webp take least) or a lower "
     "quality (sample.quality), free some space or choose another data root."
@@ -92,13 +89,9 @@ def pairs_of(mechanism: str, columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
     stored = {name: torch.from_numpy(values) for name, values in columns.items()}
     if mechanism != COMPOSITE:
         return stored["noise"], stored["labels"], stored[IMAGE_OF_MECHANISM[mechanism]]
-    images = MechanismImages(*(stored[name] for name in IMAGE_OF_MECHANISM.values()))
-    composites = []
-    for start in range(0, len(images), ROWS_PER_COMPOSITION):
-        part = images[start : start + ROWS_PER_COMPOSITION]
-        composed = compose(MechanismImages(*(decode_images(m, part.of(m)) for m in MECHANISMS)))
-        composites.append(torch.from_numpy(encode_images(COMPOSITE, composed)))
-    return stored["noise"], stored["labels"], torch.cat(composites)
+    images = (decode_images(m, stored[name]) for m, name in IMAGE_OF_MECHANISM.items())
+    composites = encode_images(COMPOSITE, compose(MechanismImages(*images)))
+    return stored["noise"], stored["labels"], torch.from_numpy(composites)
 
 
 def count_shards(num_images_per_class: int, num_classes: int, rows_per_shard: int) -> int:

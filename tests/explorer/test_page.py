@@ -115,10 +115,57 @@ def test_a_taken_port_gives_the_next_one(caplog):
     assert f"Port {port} is taken" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/", {}, 200),
+        ("/", {"origin": "http://127.0.0.1:7860"}, 200),
+        ("/", {"host": "localhost:7860", "origin": "http://localhost:7860"}, 200),
+        ("/", {"host": "rebound.example:7860"}, 400),
+        ("/", {"host": "rebound.example:7860", "origin": "http://rebound.example:7860"}, 400),
+        ("/", {"origin": "http://elsewhere.example"}, 403),
+        ("/", {"origin": "http://127.0.0.1:8000"}, 403),
+        ("/", {"origin": "null"}, 403),
+        ("/gradio_api/upload", {}, 403),
+        ("/upload/", {"origin": "http://127.0.0.1:7860"}, 403),
+    ],
+)
+def test_only_the_page_itself_is_answered(path, headers, status):
+    pytest.importorskip("gradio", reason="needs gradio (the extra explore), which is absent")
+    import asyncio
+
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    async def answer(request):
+        return PlainTextResponse("the page")
+
+    app = Starlette(routes=[Route("/{path:path}", answer, methods=["POST"])], middleware=page.middleware())
+    statuses = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    sent = [(n.encode(), v.encode()) for n, v in ({"host": "127.0.0.1:7860"} | headers).items()]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": sent, "query_string": b"", "scheme": "http"}
+    asyncio.run(app(scope | {"root_path": "", "http_version": "1.1"}, receive, send))
+    assert statuses == [status]
+
+
 @pytest.mark.parametrize("port", [0, -1, 65536])
 def test_what_is_no_port_is_refused(port):
     with pytest.raises(SettingError, match="--port: expected a number from 1 to 65535"):
         page.free_port(port)
+
+
+def test_a_number_that_is_no_port_is_refused_before_anything_is_opened(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", object())
+    assert main([str(tmp_path), "--port", "99999"]) == 1
+    assert capsys.readouterr().err.startswith("--port: expected a number from 1 to 65535, got 99999")
 
 
 def test_gradio_reports_nothing(monkeypatch):

@@ -11,6 +11,7 @@ from functools import cache
 from html import escape
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
@@ -214,6 +215,38 @@ def free_port(port: int) -> int:
     raise SettingError("--port", "a free port", f"{port} and the next, all taken", "Name another one.")
 
 
+class OwnRequests:
+    """Middleware that refuses files, which the page never takes, and what the pages of other origins ask for.
+
+    Args:
+        app: What answers all other requests.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request of ASGI."""
+        from starlette.datastructures import Headers
+        from starlette.responses import PlainTextResponse
+
+        answer = self.app
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            is_foreign = "origin" in headers and urlsplit(headers["origin"]).netloc != headers.get("host")
+            if is_foreign or scope["path"].rstrip("/").endswith("/upload"):
+                answer = PlainTextResponse("The explorer takes no files and no requests of other pages.", 403)
+        await answer(scope, receive, send)
+
+
+def middleware() -> list[Any]:
+    """Return what stands before the page: this machine's own names and `OwnRequests` alone come through."""
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]), Middleware(OwnRequests)]
+
+
 def launch(explorer: Explorer, port: int = DEFAULT_PORT, browser: bool = True) -> None:
     """Serve the page on this machine alone, until Ctrl+C.
 
@@ -237,6 +270,7 @@ def launch(explorer: Explorer, port: int = DEFAULT_PORT, browser: bool = True) -
         quiet=True,
         ssr_mode=False,
         enable_monitoring=False,
+        app_kwargs={"middleware": middleware()},
         footer_links=[],
         theme=gr.themes.Default(**fonts),
         css=files(PACKAGE).joinpath("page.css").read_text(encoding="utf-8"),

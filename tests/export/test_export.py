@@ -27,6 +27,7 @@ from skdcgn_pipeline.export.students import (
     origin_of_run,
 )
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, check_parameters
+from skdcgn_pipeline.reporting.templates import template
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.students.recipes import ReleasedStudentsRecipe
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -105,6 +106,21 @@ def test_the_card_tells_where_the_students_come_from(exported):
     page = (exported / "README.md").read_text()
     assert "`shape_class`, `texture_class`, `background_class`" in page
     assert "59,116 parameters" in page
+
+
+def test_names_of_classes_cannot_break_a_card():
+    page = template("export/classifier.md.j2").render(
+        name="na`me",
+        versions={"skdcgn_pipeline": "1"},
+        parameters=1,
+        labels=["a`|<b>\n# head"],
+        largest_differences={"classifier.onnx": {"p": 0.0}, "classifier.pt2": {"p": 0.0}},
+        image_size=32,
+        accuracy=[{"split": "te|st<i>", "subset": "all", "accuracy": 0.5, "num_images": 3}],
+    )
+    assert "`a'\\|&lt;b> # head`" in page
+    assert "| te\\|st&lt;i> | all | 50.0 | 3 |" in page
+    assert "<b>" not in page
 
 
 def test_every_architecture_becomes_a_program(tmp_path):

@@ -102,7 +102,7 @@ def test_a_registered_version_has_the_alias_and_pinned_requirements(registered, 
     assert registered["model_uri"] == "models:/test_students@champion"
     assert str(version.version) == registered["version"] == "1"
     info = mlflow.models.get_model_info(registered["model_uri"])
-    assert info.signature.inputs.input_names() == ["seed", "shape", "texture", "background"]
+    assert [(one.name, one.default) for one in info.signature.params] == [("max_images", 500)]
     assert info.signature.outputs.inputs[0].shape == (-1, 32, 32, 3)
     lines = mlflow.pyfunc.get_model_dependencies(registered["model_uri"])
     assert sorted(Path(lines).read_text().split()) == pinned_requirements()
@@ -118,11 +118,44 @@ def test_requirements_are_the_cores_in_the_installed_versions():
 
 def test_the_model_paints_what_the_students_sample(registered, expected):
     model = mlflow.pyfunc.load_model(registered["model_uri"])
-    images = model.predict(pd.DataFrame(ROWS))
-    assert images.dtype == np.uint8
-    np.testing.assert_array_equal(images, expected)
+    for rows in (pd.DataFrame(ROWS), pd.DataFrame(ROWS).astype(float), ROWS):
+        images = model.predict(rows)
+        assert images.dtype == np.uint8
+        np.testing.assert_array_equal(images, expected)
     with pytest.raises(mlflow.MlflowException, match="background"):
         model.predict(pd.DataFrame(ROWS).drop(columns="background"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": [3, 0, 0.5]}, "shape: expected whole numbers from 0 to [0-9]+, got 0.5"),
+        ({"seed": [7, 0, 1.5]}, "seed: expected whole numbers"),
+        ({"texture": [1, 0, float("nan")]}, "texture: expected whole numbers"),
+        ({"texture": ["1", "0", "2"]}, "texture: expected whole numbers .* got the type"),
+        ({"texture": [True, False, True]}, "texture: expected whole numbers .* got the type bool"),
+        ({"background": [[5], [0], [2]]}, "background: expected whole numbers .* got the type object"),
+        ({"shape": [3, 0, -1]}, "shape: expected whole numbers .* got -1 to 3"),
+        ({"shape": [3, 0, 10]}, "shape: expected classes 0 to 9"),
+        ({"seed": [7]}, "rows: expected a table"),
+        ({name: [] for name in ROWS}, "num_images: expected"),
+    ],
+)
+def test_rows_that_are_not_meant_so_are_refused(registered, changes, message):
+    model = mlflow.pyfunc.load_model(registered["model_uri"])
+    with pytest.raises(mlflow.MlflowException, match=message) as caught:
+        model.predict(ROWS | changes)
+    assert caught.value.get_http_status_code() == 400
+
+
+def test_more_images_than_a_request_may_ask_for_are_refused(registered, monkeypatch):
+    model = mlflow.pyfunc.load_model(registered["model_uri"])
+    rows = pd.DataFrame(dict.fromkeys(ROWS, [1] * 501))
+    with pytest.raises(mlflow.MlflowException, match=r"at most 500 in a request \(max_images\), got 501"):
+        model.predict(rows)
+    assert len(model.predict(rows[:300], {"max_images": 300})) == 300
+    with pytest.raises(mlflow.MlflowException, match=r"at most 2 in a request"):
+        model.predict(rows[:3], {"max_images": 2})
 
 
 @pytest.mark.slow
@@ -178,6 +211,12 @@ def test_a_server_answers_python_and_names_impossible_classes(served, expected):
     )
     assert impossible.status_code >= 400
     assert "shape: expected classes 0 to 9" in impossible.text
+    for changes in ({"shape": [3, 0, 0.5]}, {"texture": [[[[1]]], [[[0]]], [[[2]]]]}):
+        refused = requests.post(
+            f"{served}/invocations", json={"dataframe_split": split_of(ROWS | changes)}, timeout=100
+        )
+        assert refused.status_code == 400
+        assert f"{next(iter(changes))}: expected whole numbers" in refused.text
 
 
 def answers(address: str) -> bool:
@@ -211,13 +250,48 @@ def test_a_store_that_fails_leaves_the_export_alone(tracking_uri, students, tmp_
 # --- classifier ----------------------------------------------------------------------------------
 
 
-def test_a_served_classifier_names_the_labels_of_pixels(tracking_uri, expected, tmp_path):
+@pytest.fixture(scope="module")
+def classifier() -> InvariantClassifier:
     torch.manual_seed(0)
-    classifier = InvariantClassifier([str(label) for label in range(10)]).eval()
-    export = exported(tmp_path, classifier, {"labels": classifier.labels, "image_size": 32})
+    return InvariantClassifier([str(label) for label in range(10)]).requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="module")
+def served_classifier(tracking_uri, classifier, tmp_path_factory) -> mlflow.pyfunc.PyFuncModel:
+    export = exported(
+        tmp_path_factory.mktemp("classifier"), classifier, {"labels": classifier.labels, "image_size": 32}
+    )
     with mlflow.start_run():
-        logged = log_classifier(export, "test_classifier", "challenger")
-    table = mlflow.pyfunc.load_model(logged["model_uri"]).predict(expected)
+        return mlflow.pyfunc.load_model(log_classifier(export, "test_classifier", "challenger")["model_uri"])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float64])
+def test_a_served_classifier_names_the_labels_of_pixels(served_classifier, classifier, expected, dtype):
+    table = served_classifier.predict(expected.astype(dtype))
     own = classifier.predict(torch.from_numpy(expected).permute(0, 3, 1, 2))
     assert table["label"].tolist() == own["label"].tolist()
     np.testing.assert_allclose(table["probability"], own["probability"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda pixels: pixels / 255, "pixels: expected whole numbers from 0 to 255"),
+        (lambda pixels: pixels.astype(int) + 256, "pixels: expected whole numbers from 0 to 255"),
+        (lambda pixels: pixels.astype(int) - 256, "pixels: expected whole numbers from 0 to 255"),
+        (lambda pixels: pixels.astype(str), "pixels: expected whole numbers .* got the type"),
+        (lambda pixels: pixels[0], r"images: expected shape \[N, H, W, 3\]"),
+        (lambda pixels: pixels[:, :16], r"images: expected shape \[N, 3, 32, 32\]"),
+        (lambda pixels: pixels.repeat(167, 0), r"at most 500 in a request \(max_images\), got 501"),
+    ],
+)
+def test_pixels_that_are_not_meant_so_are_refused(served_classifier, expected, change, message):
+    with pytest.raises(mlflow.MlflowException, match=message) as caught:
+        served_classifier.predict(change(expected))
+    assert caught.value.get_http_status_code() == 400
+
+
+def test_a_classifier_works_in_parts(served_classifier, expected):
+    table = served_classifier.predict(expected.repeat(100, 0))
+    assert len(table) == 300
+    assert table["label"].nunique() <= 3

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,16 @@ import pandas as pd
 import torch
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from packaging.requirements import Requirement
 
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.export.cards import CARD_FILE
 from skdcgn_pipeline.io.tracking import active_run, never_fatal
+from skdcgn_pipeline.networks.weights_file import first_line
+from skdcgn_pipeline.runtime.compute import give_back_freed_memory
+from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.pixels import encode_images
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
@@ -28,11 +33,53 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "export"  # what the served model calls the files that it reads
 COLUMNS = ("seed", *MECHANISMS)
+LIMIT, MAX_IMAGES = (
+    "max_images",
+    500,
+)  # that MLflow's server has read and written long before it gives a request up, after a minute
+CHUNK = 128  # images worked on at a time
 
 
 def to_pixels(images: torch.Tensor) -> np.ndarray:
     """Return composites [N, 3, H, W] in [-1, 1] as pixels: uint8 [N, H, W, 3]."""
     return np.ascontiguousarray(encode_images(COMPOSITE, images).transpose(0, 2, 3, 1))
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Answer a request that cannot be met with its reason, status 400; give back the memory that it took."""
+    try:
+        yield
+    except SettingError as error:
+        raise mlflow.MlflowException.invalid_parameter_value(str(error)) from error
+    finally:
+        give_back_freed_memory()
+
+
+def chunks_of(num_images: int, params: Mapping[str, Any] | None) -> list[slice]:
+    """Return the parts in which images are worked on; refuses more than the request's own limit says."""
+    limit = (params or {}).get(LIMIT, MAX_IMAGES)
+    if num_images > limit:
+        remedy = f"Ask for fewer at a time, or say more in the request's params: {LIMIT}."
+        raise SettingError("images", f"at most {limit:,} in a request ({LIMIT})", f"{num_images:,}", remedy)
+    return [slice(first, first + CHUNK) for first in range(0, num_images, CHUNK)]
+
+
+def whole_numbers(name: str, values: Any, dtype: type[np.integer]) -> np.ndarray:
+    """Return numbers as a type of integers, refusing those that are no whole ones or out of its range."""
+    last = int(np.iinfo(dtype).max)
+    try:
+        numbers = np.asarray(values)
+        if numbers.dtype.kind not in "iuf":
+            raise ValueError(f"the type {numbers.dtype}")
+        if numbers.size and not (numbers.min() >= 0 and numbers.max() < last + 1):
+            raise ValueError(f"{numbers.min():g} to {numbers.max():g}")
+        if numbers.dtype.kind == "f" and (fractions := numbers[numbers != np.floor(numbers)]).size:
+            raise ValueError(f"{fractions[0]:g}")
+    except (TypeError, ValueError) as error:
+        remedy = "Nothing is rounded; send what is meant."
+        raise SettingError(name, f"whole numbers from 0 to {last}", first_line(error), remedy) from error
+    return numbers.astype(dtype, copy=False)
 
 
 class ServedStudents(PythonModel):
@@ -47,10 +94,17 @@ class ServedStudents(PythonModel):
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
         """Return pixels, uint8 [N, H, W, 3], for the columns seed, shape, texture and background."""
-        seeds = model_input["seed"].tolist()
-        shape, texture, background = (model_input[mechanism].tolist() for mechanism in MECHANISMS)
-        images, _ = self.students.sample(len(seeds), seeds, shape, texture, background)
-        return to_pixels(images)
+        with answered():
+            try:
+                table = pd.DataFrame(model_input)
+            except (TypeError, ValueError) as error:
+                raise SettingError("rows", "a table", first_line(error), "Send columns of equal length.") from error
+            if wrong := [name for name in COLUMNS if list(table.columns).count(name) != 1]:
+                raise SettingError("columns", ", ".join(COLUMNS), f"no or two {wrong[0]}", "Send each of them once.")
+            chunks = chunks_of(len(table), params) or [slice(0)]
+            rows = [whole_numbers(name, table[name], np.int64).tolist() for name in COLUMNS]
+            parts = [[column[chunk] for column in rows] for chunk in chunks]
+            return np.concatenate([to_pixels(self.students.sample(len(part[0]), *part)[0]) for part in parts])
 
 
 class ServedClassifier(PythonModel):
@@ -62,7 +116,13 @@ class ServedClassifier(PythonModel):
 
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return what `InvariantClassifier.predict` returns, for pixels uint8 [N, H, W, 3]."""
-        return self.classifier.predict(torch.from_numpy(np.ascontiguousarray(model_input)).permute(0, 3, 1, 2))
+        with answered():
+            shape = np.shape(model_input)
+            if len(shape) != 4:
+                raise SettingError("images", "shape [N, H, W, 3]", list(shape), "Send pixels of RGB images.")
+            chunks = chunks_of(shape[0], params) or [slice(0)]
+            images = torch.from_numpy(whole_numbers("pixels", model_input, np.uint8)).permute(0, 3, 1, 2)
+            return pd.concat([self.classifier.predict(images[chunk]) for chunk in chunks], ignore_index=True)
 
 
 def pinned_requirements() -> list[str]:
@@ -71,6 +131,14 @@ def pinned_requirements() -> list[str]:
     names = {one.name for one in own if one.marker is None or one.marker.evaluate({"extra": ""})}
     # Without the local part, such as +cpu, which no registry knows.
     return sorted(f"{name}=={version(name).partition('+')[0]}" for name in names | {"mlflow"})
+
+
+def _signature(*outputs: ColSpec | TensorSpec) -> ModelSignature:
+    """Return what a model gives, and the limit that a request may set.
+
+    The inputs are left open: MLflow's server would round what it casts to them, and a model could not tell.
+    """
+    return ModelSignature(outputs=Schema([*outputs]), params=ParamSchema([ParamSpec(LIMIT, DataType.long, MAX_IMAGES)]))
 
 
 def _pixel_schema(image_size: int) -> TensorSpec:
@@ -90,8 +158,7 @@ def log_students(export: Artifact, name: str, alias: str) -> dict[str, str]:
         active or the server does not take it.
     """
     interface = export.read_json(CARD_FILE)["interface"]
-    inputs = Schema([ColSpec(DataType.long, column) for column in COLUMNS])
-    signature = ModelSignature(inputs, Schema([_pixel_schema(interface["image_size"])]))
+    signature = _signature(_pixel_schema(interface["image_size"]))
     last = interface["num_classes"] - 1
     example = pd.DataFrame([[0, 0, last, 0], [1, last, 0, 0]], columns=list(COLUMNS), dtype="int64")
     return _log(export, "students", signature, example, name, alias)
@@ -102,7 +169,7 @@ def log_classifier(export: Artifact, name: str, alias: str) -> dict[str, str]:
     card = export.read_json(CARD_FILE)
     columns: list[ColSpec | TensorSpec] = [ColSpec(DataType.string, "label"), ColSpec(DataType.float, "probability")]
     columns += [ColSpec(DataType.float, f"probability_{label}") for label in card["labels"]]
-    signature = ModelSignature(Schema([_pixel_schema(card["image_size"])]), Schema(columns))
+    signature = _signature(*columns)
     example = np.zeros((1, card["image_size"], card["image_size"], 3), np.uint8)
     return _log(export, "classifier", signature, example, name, alias)
 

@@ -27,6 +27,7 @@ from skdcgn_pipeline.artifacts.store import Artifact, identity_of
 from skdcgn_pipeline.classifiers.accuracy import metric_name
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import flatten
+from skdcgn_pipeline.reporting.templates import in_markdown
 from skdcgn_pipeline.runtime.errors import SettingError, printable, without_credentials
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.samples.shards import Shards
@@ -165,7 +166,7 @@ def as_markdown(table: pd.DataFrame, digits: int = 4) -> str:
     def told(value: Any) -> str:
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return ""
-        return f"{value:.{digits}g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+        return f"{value:.{digits}g}" if isinstance(value, float) else in_markdown(str(value))
 
     head = [str(name).replace("_", " ") for name in table.columns]
     rows = [head, ["---"] * len(head), *([told(value) for value in row] for row in table.itertuples(index=False))]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from skdcgn_pipeline.reporting.pictures import Picture, draw_sheet, rasterise
+from skdcgn_pipeline.reporting.templates import in_markdown
 from skdcgn_pipeline.studies.figures import STYLE, draw_notice
 from skdcgn_pipeline.studies.registry import STUDIES, study_of
 from skdcgn_pipeline.studies.words import percent, signed
@@ -159,5 +160,5 @@ def _table(rows: pd.DataFrame) -> list[str]:
             str(int(row["num_seeds"])),
         ]
         figures = ("–" if "nan" in entry else entry for entry in entries)
-        lines.append([row["cell"].replace("|", "\\|"), row["split"], *figures])
+        lines.append([in_markdown(row["cell"]), in_markdown(row["split"]), *figures])
     return [*(f"| {' | '.join(line)} |" for line in lines), ""]

@@ -14,10 +14,20 @@ from typing import Any
 import pytest
 import torch
 
+from configuration import merge, read_folder
 from skdcgn_pipeline.artifacts.recipe import Run, Store
 from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.images.stored import StoredImages
-from skdcgn_pipeline.parameters import Ablation, ClassifierFit, Compute, Distill, LossWeights, Prepare, Teacher
+from skdcgn_pipeline.parameters import (
+    Ablation,
+    ClassifierFit,
+    Compute,
+    Distill,
+    LossWeights,
+    Prepare,
+    Teacher,
+    check_parameters,
+)
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.engine import LocalEngine, ProcessEngine
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
@@ -105,16 +115,13 @@ def finished_inputs(tmp_path_factory, biased_images) -> dict[str, Path]:
 
 
 @pytest.fixture
-def surroundings(tmp_path, finished_inputs) -> Surroundings:
-    return Surroundings(
-        Run(Store(tmp_path / "stores"), compute=CPU, assets="absent"),
-        finished_inputs,
-        make(),
-        STUDENTS,
-        teacher=Teacher(name="digits_cgn", fit={"num_images": 100, "batch_size": 2, "discriminator_width": 4}),
-        style_fit=FIT,
-        variant="double_colored",
-    )
+def surroundings(project, tmp_path, finished_inputs) -> Surroundings:
+    raw = read_folder(project / "conf" / "base")
+    merge(raw, read_folder(project / "conf" / "test"))
+    fit = {"num_images": 100, "batch_size": 2, "discriminator_width": 4}
+    changes = {"ablation": make(), "teacher": Teacher(name="digits_cgn", fit=fit)}
+    parameters = check_parameters(raw).model_copy(update=changes)
+    return Surroundings(Run(Store(tmp_path / "stores"), compute=CPU, assets="absent"), finished_inputs, parameters)
 
 
 @pytest.fixture
@@ -140,6 +147,11 @@ def times_of(surroundings: Surroundings) -> dict[Path, int]:
     """Return when each file of the store was written."""
     files = surroundings.run.store.root.rglob("*")
     return {path: path.stat().st_mtime_ns for path in files if path.suffix != ".lock"}
+
+
+def with_ablation(surroundings: Surroundings, **changes: Any) -> Surroundings:
+    """Return the same with other grids."""
+    return replace(surroundings, parameters=surroundings.parameters.model_copy(update={"ablation": make(**changes)}))
 
 
 def elsewhere(surroundings: Surroundings, root: Path) -> Surroundings:
@@ -206,19 +218,24 @@ def test_studies_share_what_is_the_same(workplace):
 @pytest.mark.parametrize(
     "change",
     [
-        {"ablation": make(fit=FIT.model_copy(update={"num_images": 24}))},
         {"run": Run(Store(Path()), 1, CPU, "absent")},
         {"run": Run(Store(Path()), 0, Compute(device="cpu", precision="bf16"), "absent")},
     ],
 )
-def test_a_unit_depends_on_what_its_classifier_is_trained_with(surroundings, change):
+def test_a_unit_depends_on_the_run(surroundings, change):
     unit = Unit(cell("transformations", "reference"), 0)
     assert Workplace(replace(surroundings, **change)).path_of(unit).name != Workplace(surroundings).path_of(unit).name
 
 
+def test_a_unit_depends_on_how_its_classifier_is_trained(surroundings):
+    unit = Unit(cell("transformations", "reference"), 0)
+    longer = with_ablation(surroundings, fit=FIT.model_copy(update={"num_images": 24}))
+    assert Workplace(longer).path_of(unit).name != Workplace(surroundings).path_of(unit).name
+
+
 def test_a_unit_does_not_depend_on_its_checkpoints(surroundings):
     unit = Unit(cell("monolith", "trio"), 0)
-    rarely = replace(surroundings, ablation=make(fit=FIT.model_copy(update={"checkpoint_every_steps": 500})))
+    rarely = with_ablation(surroundings, fit=FIT.model_copy(update={"checkpoint_every_steps": 500}))
     assert Workplace(rarely).path_of(unit) == Workplace(surroundings).path_of(unit)
 
 
@@ -510,7 +527,7 @@ def test_a_plan_counts_what_is_done_and_remembers_how_long_it_took(surroundings)
     took = statistics.median(round(result.seconds, 2) for result in results)
     assert plan["seconds"].tolist()[:3] == pytest.approx([0, took, 2 * took])
     assert plan["seconds"].iloc[3] == fresh["seconds"].iloc[3], "nothing of this kind has been done"
-    longer = replace(surroundings, ablation=make(fit=FIT.model_copy(update={"num_images": 2_500_000})))
+    longer = with_ablation(surroundings, fit=FIT.model_copy(update={"num_images": 2_500_000}))
     assert estimate_seconds(units[0], longer, read_durations(longer)) > 99
 
 

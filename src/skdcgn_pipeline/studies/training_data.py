@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import MANIFEST, Artifact, artifact_path, build_json
@@ -21,19 +22,11 @@ from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.metrics.cost import count_parameters
 from skdcgn_pipeline.metrics.pairs import measure_likeness
-from skdcgn_pipeline.parameters import (
-    Ablation,
-    ClassifierFit,
-    ClassifierNetwork,
-    Classify,
-    Distill,
-    Teacher,
-    Transformations,
-)
+from skdcgn_pipeline.parameters import Ablation, Classify, Distill, Parameters, Transformations
 from skdcgn_pipeline.runtime.seeding import derive_seed
 from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe, draw_composites
 from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsArtifact, StudentsRecipe
-from skdcgn_pipeline.studies.contract import OWN, CellData, Students, Unit
+from skdcgn_pipeline.studies.contract import OWN, CellData, Unit
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher, open_identified_teacher
 from skdcgn_pipeline.teachers.training import WEIGHTS_FILE, TeacherRecipe
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
@@ -50,22 +43,17 @@ class Surroundings:
     Attributes:
         run: Store, base seed, device and asset folder.
         folders: Of the artifacts `NEEDED`, those that are there.
-        ablation: The grids, and how classifiers are trained.
-        students: Per mechanism, how students are distilled outside of the studies.
-        teacher: Which teacher, for the study that trains it on.
-        style_fit: How the style network of such a training is trained.
-        variant: The bias variant.
-        network: What classifies.
+        parameters: All settings of the run.
     """
 
     run: Run
     folders: Mapping[str, Path]
-    ablation: Ablation
-    students: Students
-    teacher: Teacher
-    style_fit: ClassifierFit
-    variant: str
-    network: ClassifierNetwork = field(default_factory=ClassifierNetwork)
+    parameters: Parameters
+
+    @property
+    def ablation(self) -> Ablation:
+        """The grids, and how classifiers are trained."""
+        return self.parameters.ablation
 
     @property
     def complete(self) -> bool:
@@ -79,12 +67,12 @@ class _Source:
 
     Attributes:
         inputs: What they depend on; known without making them.
-        samples: Makes or opens them.
+        samples: Makes or opens them; of a student without mechanisms, images and labels.
         facts: Measures that go with them; only called when they are made.
     """
 
     inputs: dict[str, Any]
-    samples: Callable[[], SampleShards]
+    samples: Callable[[], Any]
     facts: Facts = dict
 
 
@@ -103,7 +91,8 @@ class Workplace:
         # Checked by the process that named them.
         opened = {name: Artifact.open(folder, verify=False) for name, folder in surroundings.folders.items()}
         images = self.images = StoredImages(opened["biased_images"])
-        settings = Classify(network=surroundings.network, fit=self.fit)
+        network = surroundings.parameters.classify.network
+        settings = Classify(network=network, fit=self.fit)
         self.classification = Classification(surroundings.run, images, settings)
         # Choices are made on validation splits; of tests, the first is told.
         self.splits = {role: images.splits(role)[0] for role in ("validation", "test") if images.splits(role)}
@@ -115,13 +104,13 @@ class Workplace:
         self.num_classes = self.samples["teacher"].num_classes
         self._pools: dict[tuple[str, ...], CounterfactualPool] = {}
         # Hashes a file of weights, perhaps: once for all units.
-        self.network_identity = identity_of_network(surroundings.network)
+        self.network_identity = identity_of_network(network)
 
     @cached_property
     def teacher(self) -> IdentifiedTeacher:
         """The teacher of the run."""
-        place = self.surroundings
-        return open_identified_teacher(place.teacher, place.variant, place.run.assets)
+        parameters = self.surroundings.parameters
+        return open_identified_teacher(parameters.teacher, parameters.variant, self.surroundings.run.assets)
 
     # --- what a cell's classifiers are trained on ---------------------------------------------------
 
@@ -131,12 +120,10 @@ class Workplace:
         Nothing is made before `source` of the training set is called.
         """
         data = unit.cell.data
-        if data.sources is None:
-            return self._monolith_set(unit)
-        names = data.sources._asdict()
+        names = data.sources._asdict() if data.sources else {COMPOSITE: OWN}
         sources = {name: self._source(name, data, unit.number) for name in dict.fromkeys(names.values())}
         inputs = {
-            "sources": {mechanism: sources[name].inputs for mechanism, name in names.items()},
+            "sources": {image: sources[name].inputs for image, name in names.items()},
             "composition": data.composition.identity(),
         }
         if data.dataset_size:
@@ -145,8 +132,10 @@ class Workplace:
             inputs["originals"] = {"share": data.originals_share, "biased_images": self.images.artifact.identity}
 
         def draw(seed: int) -> DrawBatch:
-            pool = self._pool({mechanism: sources[name].samples() for mechanism, name in names.items()})
-            composition, purpose = data.composition, "classifier-counterfactuals"
+            samples = {image: sources[name].samples() for image, name in names.items()}
+            if COMPOSITE in samples:
+                return draw_from_images(*samples[COMPOSITE].read_labelled(), seed, "classifier-rows")
+            pool, composition, purpose = self._pool(samples), data.composition, "classifier-counterfactuals"
             if data.dataset_size:
                 return pool.draw_fixed_batch(composition, data.dataset_size, data.per_shape, seed, purpose)
             if not data.originals_share:
@@ -154,13 +143,13 @@ class Workplace:
             originals = draw_from_split(self.classification.train_split(), seed, "mixed-originals")
             return mix_batches(pool.draw_labelled_batch(composition, seed, purpose), originals, data.originals_share)
 
-        training_set = TrainingSet(unit.cell.name, inputs, self.num_classes, draw)
         # Of a mixture nothing is measured: no number would be that of the whole.
-        return training_set, sources[names["shape"]].facts if len(sources) == 1 else dict
+        facts = [source.facts for source in sources.values()] if len(sources) == 1 else [dict]
+        return TrainingSet(unit.cell.name, inputs, self.num_classes, draw), facts[0]
 
     def _source(self, name: str, data: CellData, number: int) -> _Source:
         if name == OWN:
-            return self._distilled_students(data.students, number)
+            return self._distilled(MECHANISMS if data.sources else (COMPOSITE,), data.students, number)
         if name == "teacher" and data.teacher_transformations is not None:
             return self._teacher_trained_on(data.teacher_transformations, number)
         samples = self.samples[name]
@@ -170,66 +159,57 @@ class Workplace:
 
         return _Source({"samples": samples.artifact.identity}, lambda: samples, facts)
 
-    def _distilled_students(self, students: Sequence[Distill], number: int) -> _Source:
-        """Return what a trio draws that the cell distils for itself."""
-        settings = dict(zip(MECHANISMS, students, strict=True))
-        seed = derive_seed(self.seed, "ablation-students", number)
+    def _distilled(self, images: Sequence[str], students: Sequence[Distill], number: int) -> _Source:
+        """Return what students draw that the cell distils: a trio, or one of the finished image."""
+        run, seed = self.surroundings.run, derive_seed(self.seed, "ablation-students", number)
+        recipes = {
+            image: StudentRecipe(image, self.samples["teacher"], distill, seed, run.compute, run.assets)
+            for image, distill in zip(images, students, strict=True)
+        }
 
-        def trio() -> StudentsArtifact:
-            recipe = StudentsRecipe({name: self._student(name, distill, seed) for name, distill in settings.items()})
-            return self.surroundings.run.make(recipe)
+        def made() -> StudentArtifact | StudentsArtifact:
+            own = {image: run.make(recipe) for image, recipe in recipes.items()}
+            return own[COMPOSITE] if COMPOSITE in own else run.make(StudentsRecipe(own))
 
-        def samples() -> SampleShards:
-            drawn_by = trio()
+        def samples() -> SampleShards | tuple[Tensor, Tensor]:
+            drawn_by = made()
+            if isinstance(drawn_by, StudentArtifact):
+                return draw_composites(drawn_by.open(), drawn_by.size, self.pool_size[0], seed, self.compute)
             return self._draw_pool(drawn_by.open(), {"students": drawn_by.artifact.identity}, seed)
 
         def facts() -> dict[str, Any]:
-            generator = trio().open()
-            return {"num_parameters": count_parameters(generator), **measure_likeness(generator, self.heldout)}
+            generator: Any = made().open()
+            likeness = {} if COMPOSITE in recipes else measure_likeness(generator, self.heldout)
+            return {"num_parameters": count_parameters(generator), **likeness}
 
         inputs = {
-            "teacher_samples": self.samples["teacher"].artifact.identity,
-            "students": {name: distill.identity() for name, distill in settings.items()},
+            "students": {image: recipe.identity_inputs for image, recipe in recipes.items()},
             "num_pool_images_per_class": self.pool_size[0],
             "heldout_samples": self.heldout.artifact.identity,
-            "seed": seed,
         }
         return _Source(inputs, samples, facts)
 
-    def _student(self, image: str, settings: Distill, seed: int) -> StudentArtifact:
-        run = self.surroundings.run
-        return run.make(StudentRecipe(image, self.samples["teacher"], settings, seed, run.compute, run.assets))
-
     def _teacher_trained_on(self, transformations: Transformations, number: int) -> _Source:
         """Return what the teacher draws when its training has gone on with transformations."""
-        place, run = self.surroundings, self.surroundings.run
-        fit = place.teacher.fit.model_copy(update={"num_images": place.ablation.stage.num_images})
+        parameters, run = self.surroundings.parameters, self.surroundings.run
         seed = derive_seed(self.seed, "ablation-teacher", number)
+        recipe = TeacherRecipe(
+            self.images,
+            parameters.teacher.fit.model_copy(update={"num_images": parameters.ablation.stage.num_images}),
+            parameters.prepare.feature_network,
+            seed,
+            run.compute,
+            run.assets,
+            transformations=transformations,
+            initial=self.teacher,
+        )
 
         def samples() -> SampleShards:
-            recipe = TeacherRecipe(
-                self.images,
-                fit,
-                place.style_fit,
-                seed,
-                run.compute,
-                run.assets,
-                transformations=transformations,
-                initial=self.teacher,
-            )
             trained = run.make(recipe)
             generator = load_teacher("mnist_cgn", trained.path(WEIGHTS_FILE))
             return self._draw_pool(generator, {"trained teacher": trained.identity}, seed)
 
-        inputs = {
-            "biased_images": self.images.artifact.identity,
-            "initial": self.teacher.identity,
-            "fit": fit.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
-            "style_fit": place.style_fit.model_dump(mode="json", exclude={"checkpoint_every_steps"}),
-            "transformations": transformations.model_dump(mode="json"),
-            "num_pool_images_per_class": self.pool_size[0],
-            "seed": seed,
-        }
+        inputs = {"teacher": recipe.identity_inputs, "num_pool_images_per_class": self.pool_size[0]}
         return _Source(inputs, samples)
 
     def _draw_pool(self, generator: Any, identity: dict[str, Any], seed: int) -> SampleShards:
@@ -246,26 +226,6 @@ class Workplace:
         if set(key) <= {shards.artifact.identity for shards in self.samples.values()}:
             self._pools[key] = pool
         return pool
-
-    def _monolith_set(self, unit: Unit) -> tuple[TrainingSet, Facts]:
-        """Return the images of a student of the finished image."""
-        (settings,) = unit.cell.data.students
-        seed = derive_seed(self.seed, "ablation-students", unit.number)
-        build = partial(self._student, COMPOSITE, settings, seed)
-
-        def draw(classifier_seed: int) -> DrawBatch:
-            student = build()
-            drawn = draw_composites(student.open(), student.size, self.pool_size[0], seed, self.compute)
-            return draw_from_images(*drawn, classifier_seed, "classifier-rows")
-
-        inputs = {
-            "monolith": settings.identity(),
-            "teacher_samples": self.samples["teacher"].artifact.identity,
-            "num_pool_images_per_class": self.pool_size[0],
-            "seed": seed,
-        }
-        training_set = TrainingSet(unit.cell.name, inputs, self.num_classes, draw)
-        return training_set, lambda: {"num_parameters": count_parameters(build().open())}
 
     # --- units ---------------------------------------------------------------------------------------
 

@@ -36,24 +36,14 @@ SAMPLES = ("biased_images", "teacher_samples", "student_samples", "heldout_sampl
 
 def name_surroundings(run: Run, parameters: dict[str, Any], *data: StoredImages | SampleShards | None) -> Surroundings:
     """Say where everything is that cells need."""
-    settings = check_parameters(parameters)
-    there = {name: part for name, part in zip(SAMPLES, data, strict=True) if part is not None}
-    return Surroundings(
-        run,
-        {name: part.artifact.directory for name, part in there.items()},
-        settings.ablation,
-        settings.students,
-        settings.teacher,
-        style_fit=settings.prepare.feature_network,
-        variant=settings.variant,
-        network=settings.classify.network,
-    )
+    there = {name: part.artifact.directory for name, part in zip(SAMPLES, data, strict=True) if part is not None}
+    return Surroundings(run, there, check_parameters(parameters))
 
 
 def plan_ablation(surroundings: Surroundings) -> pd.DataFrame:
     """Say which cells there are, which are done, and how long the others will take."""
     ablation = surroundings.ablation
-    units = units_of(expand_cells(ablation, surroundings.students), ablation.num_seeds)
+    units = units_of(expand_cells(ablation, surroundings.parameters.students), ablation.num_seeds)
     plan = plan_units(units, surroundings)
     click.echo(describe_plan(plan, surroundings, ablation.workers, cells=ablation.plan))
     return plan
@@ -65,7 +55,7 @@ def run_study(study: str) -> Callable[..., pd.DataFrame]:
     def run_cells(surroundings: Surroundings, plan: pd.DataFrame) -> pd.DataFrame:
         ablation, units = surroundings.ablation, list[Unit]()
         if study in ablation.study:
-            units = units_of(STUDIES[study].cells(ablation, surroundings.students), ablation.num_seeds)
+            units = units_of(STUDIES[study].cells(ablation, surroundings.parameters.students), ablation.num_seeds)
         results = run_units(units, surroundings, choose_engine(ablation.workers), log_unit, f"study {study}")
         return tabulate(results, ablation.fit)
 
@@ -83,7 +73,7 @@ def show_study(study: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         workplace, names = Workplace(surroundings), set(finished["cell"])
         images = {
             cell.name: workplace.draw_examples(Unit(cell, 0), report.num_examples)
-            for cell in STUDIES[study].cells(surroundings.ablation, surroundings.students)
+            for cell in STUDIES[study].cells(surroundings.ablation, surroundings.parameters.students)
             if cell.name in names
         }
         examples = draw_examples(images, f"What the classifiers of the study '{study}' are trained on")

@@ -16,15 +16,13 @@ from skdcgn_pipeline.metrics import generation
 from skdcgn_pipeline.metrics import pairs as module
 from skdcgn_pipeline.metrics.features import FeatureSpace, Seen
 from skdcgn_pipeline.metrics.generation import (
-    ALL,
     COLUMNS,
     Generation,
     GenerationRecipe,
     ImageStatistics,
     compare_images,
-    distances_by_class,
     generation_metrics,
-    measures_of_all,
+    measures_side_by_side,
 )
 from skdcgn_pipeline.metrics.likeness import StreamedGaussian, frechet_distance
 from skdcgn_pipeline.metrics.pairs import first_images, heldout_pairs, measure_likeness
@@ -67,76 +65,41 @@ def students() -> StudentCGN:
 # --- streams -------------------------------------------------------------------------------------
 
 
-def batches_of(images: torch.Tensor, labels: torch.Tensor, size: int, mask: torch.Tensor | None = None):
+def statistics_of(images: torch.Tensor, size: int = 9, mask: torch.Tensor | None = None):
+    statistics = ImageStatistics(len(images), PIXELS, SETTINGS, 0)
     masks = [None] * len(images) if mask is None else mask.split(size)
-    yield from zip(images.split(size), labels.split(size), masks, strict=False)
-
-
-def statistics_of(images: torch.Tensor, labels: torch.Tensor, size: int = 9, settings=SETTINGS, mask=None):
-    statistics = ImageStatistics(len(images), 3, PIXELS, settings, 0)
-    for batch in batches_of(images, labels, size, mask):
+    for batch in zip(images.split(size), masks, strict=False):
         statistics.update(*batch)
     return statistics
 
 
-def table_of(rows):
-    return {(row["measure"], row["label"]): row for row in rows}
-
-
-def test_distances_are_those_of_all_and_of_each_class():
+def test_distances_are_those_of_the_features():
     first, second = numbers(30, 3, 4, 4), numbers(30, 3, 4, 4, seed=1) + 0.5
-    labels = torch.arange(30) % 3
-    rows = table_of(compare_images("a", statistics_of(first, labels), "b", statistics_of(second, labels), SETTINGS, 0))
-    assert set(rows) == {("fid", ALL), ("fid", "0"), ("fid", "1"), ("fid", "2"), ("kid", ALL)}
-
-    def distance(rows: torch.Tensor) -> float:
-        streams = (StreamedGaussian().update(look_at_pixels(x[rows]).features) for x in (first, second))
-        return frechet_distance(*(stream.gaussian() for stream in streams))
-
-    assert rows["fid", ALL]["value"] == pytest.approx(distance(labels >= 0))
-    assert rows["fid", "1"]["value"] == pytest.approx(distance(labels == 1))
-    assert (rows["fid", "1"]["num_images"], rows["fid", ALL]["num_images"]) == (10, 30)
-    assert rows["kid", ALL]["sd"] > 0
-    assert rows["fid", ALL]["sd"] is None
+    fid, kid = compare_images("a", statistics_of(first), "b", statistics_of(second), SETTINGS, 0)
+    streams = (StreamedGaussian().update(look_at_pixels(images).features) for images in (first, second))
+    assert fid["value"] == pytest.approx(frechet_distance(*(stream.gaussian() for stream in streams)))
+    assert (fid["measure"], fid["num_images"], fid["sd"]) == ("fid", 30, None)
+    assert kid["measure"] == "kid"
+    assert kid["sd"] > 0
 
 
 def test_batches_do_not_matter():
-    images, labels = numbers(30, 3, 4, 4), torch.arange(30) % 3
+    images = numbers(30, 3, 4, 4)
     mask = torch.rand(30, 1, 4, 4, generator=torch.Generator().manual_seed(2))
-    other = statistics_of(numbers(30, 3, 4, 4, seed=1), labels)
+    other = statistics_of(numbers(30, 3, 4, 4, seed=1))
     tables = [
         one.describe("a") + compare_images("a", one, "b", other, SETTINGS, 0)
-        for one in (statistics_of(images, labels, size, mask=mask) for size in (4, 30))
+        for one in (statistics_of(images, size, mask=mask) for size in (4, 30))
     ]
     for mine, theirs in zip(*tables, strict=True):
         assert mine["measure"] == theirs["measure"]
         assert mine["value"] == pytest.approx(theirs["value"], rel=1e-5, abs=1e-9)
 
 
-@pytest.mark.parametrize(("classes", "labelled"), [("all", {0, 1, 2}), ((1, 7), {1}), ((), set())])
-def test_classes_can_be_chosen(classes, labelled):
-    own = SETTINGS.model_copy(update={"classes": classes})
-    assert set(statistics_of(numbers(6, 3, 4, 4), torch.arange(6) % 3, settings=own).of_class) == labelled
-
-
-def test_a_class_of_one_image_has_no_distance():
-    one = statistics_of(numbers(4, 3, 4, 4), torch.tensor([0, 0, 0, 1]))
-    rows = table_of(compare_images("a", one, "b", one, SETTINGS, 0))
-    assert set(rows) == {("fid", ALL), ("fid", "0"), ("kid", ALL)}
-    assert rows["fid", ALL]["value"] == pytest.approx(0, abs=1e-6)
-
-
-def test_more_classes_than_memory_are_refused():
-    wide = FeatureSpace(lambda images: Seen(torch.zeros(len(images), 2048), torch.zeros(len(images), 2)), "wide")
-    statistics = ImageStatistics(2, 1000, wide, SETTINGS, 0)
-    with pytest.raises(SettingError, match=r"at most 128 classes with 2048 features.*1000 classes"):
-        statistics.update(torch.zeros(2, 3, 4, 4), torch.zeros(2).long())
-
-
 def test_a_sample_of_the_features_is_kept(monkeypatch):
     monkeypatch.setattr(generation, "KID_MAX_IMAGES", 5)
     images = numbers(30, 3, 4, 4)
-    kept = statistics_of(images, torch.zeros(30).long()).sample
+    kept = statistics_of(images).sample
     features = look_at_pixels(images).features
     places = [(features == row).all(1).nonzero().item() for row in kept]
     assert len(set(places)) == 5
@@ -145,7 +108,7 @@ def test_a_sample_of_the_features_is_kept(monkeypatch):
 
 def test_masks_tell_of_their_mean_their_entropy_and_their_collapse():
     mask = torch.tensor([0.0, 1.0, 0.5, 0.25]).view(4, 1, 1, 1).expand(4, 1, 4, 4)
-    statistics = statistics_of(numbers(4, 3, 4, 4), torch.arange(4) % 3, size=3, mask=mask)
+    statistics = statistics_of(numbers(4, 3, 4, 4), size=3, mask=mask)
     rows = {row["measure"]: row for row in statistics.describe("a")}
     assert rows["mean_mask"]["value"] == pytest.approx(0.4375)
     assert rows["mean_mask"]["sd"] == pytest.approx(torch.tensor([0.0, 1.0, 0.5, 0.25]).std(correction=0).item())
@@ -224,18 +187,16 @@ def test_everything_is_measured_once_and_named(tmp_path, heldout, students, cpu)
     measured = measure()
     table = measured.measures
     assert list(table.columns) == COLUMNS
-    of = table.set_index(["images", "measure", "reference", "label"]).sort_index()["value"]
-    assert of["students", "fid", "training images", ALL] > 0
-    assert of["teacher", "fid", "training images", ALL] > 0
-    assert ("students", "fid", "teacher", "2") in of.index
+    of = table.set_index(["images", "measure", "reference"]).sort_index()["value"]
+    assert of["students", "fid", "training images"] > 0
+    assert of["teacher", "fid", "training images"] > 0
     assert not [row for row in of.index if row[0] == "teacher" and row[2] == "teacher"]
     assert set(table[table["images"] == "teacher"]["measure"]) == {
         "fid", "kid", "inception_score", "mean_mask", "mask_entropy", "collapsed_masks",
     }  # fmt: skip
     metrics = generation_metrics(table)
-    assert metrics["generation/students/fid/teacher"] == of["students", "fid", "teacher", ALL]
+    assert metrics["generation/students/fid/teacher"] == of["students", "fid", "teacher"]
     assert {"generation/teacher/kid/training_images_sd", "generation/students/mean_mask"} <= set(metrics)
-    assert not [name for name in metrics if name.endswith("/2")]
 
     again = measure(students=SimpleNamespace(noise_dim=4, num_classes=3, image_size=8))  # nothing is rendered
     assert again.fidelity.equals(measured.fidelity)
@@ -252,10 +213,10 @@ def test_everything_is_measured_once_and_named(tmp_path, heldout, students, cpu)
 
 def test_there_is_one_frechet_distance(tmp_path, heldout, students, cpu):
     measured = build_in(tmp_path / "store", recipe(heldout, students, cpu))
-    distances = measured.measures[measured.measures["measure"] == "fid"].set_index(["images", "reference", "label"])
+    distances = measured.measures[measured.measures["measure"] == "fid"].set_index(["images", "reference"])
     whole = measured.fidelity.set_index("mechanism").loc["all"]
-    assert whole["frechet"] == distances["value"]["students", "teacher", ALL]
-    assert whole["frechet_teacher"] == distances["value"]["teacher", "training images", ALL]
+    assert whole["frechet"] == distances["value"]["students", "teacher"]
+    assert whole["frechet_teacher"] == distances["value"]["teacher", "training images"]
     assert whole["frechet_ratio"] == pytest.approx(whole["frechet"] / whole["frechet_teacher"])
 
 
@@ -323,22 +284,17 @@ def test_likeness_is_that_of_the_fidelity(tmp_path, heldout, students, cpu):
     )
 
 
-def test_measures_stand_side_by_side_and_distances_by_class():
+def test_measures_stand_side_by_side():
     rows = [
-        ("students", "kid", "teacher", ALL, 2.0, 0.25, 9),
-        ("students", "mean_mask", None, ALL, 0.125, None, 9),
-        ("teacher", "mean_mask", None, ALL, 0.5, None, 9),
-        ("students", "fid", "teacher", "0", 3.0, None, 4),
-        ("students", "fid", "teacher", "10", 1.0, None, 5),
-        ("students", "fid", "teacher", "2", 2.0, None, 5),
+        ("students", "kid", "teacher", 2.0, 0.25, 9),
+        ("students", "mean_mask", None, 0.125, None, 9),
+        ("teacher", "mean_mask", None, 0.5, None, 9),
     ]
     table = pd.DataFrame(rows, columns=COLUMNS)
-    assert measures_of_all(table).to_dict("records") == [
+    assert measures_side_by_side(table).to_dict("records") == [
         {"measure": "kid", "reference": "teacher", "teacher": "", "students": "2 ± 0.25", "num_images": 9},
         {"measure": "mean mask", "reference": "", "teacher": "0.5", "students": "0.125", "num_images": 9},
     ]
-    assert distances_by_class(table).to_dict("list") == {"label": [0, 2, 10], "students to teacher": [3.0, 2.0, 1.0]}
-    assert distances_by_class(table[:3]).empty
 
 
 def test_students_of_another_interface_are_refused(tmp_path, heldout, cpu):

@@ -1,8 +1,7 @@
 """How good generated images are, measured in one pass: fidelity by mechanism, FID, KID, IS and what masks look like.
 
 Sources: FID (arXiv 1706.08500), KID (arXiv 1801.01401), IS (arXiv 1606.03498), the mean mask (CGN, arXiv
-2101.06046, section 4.2). Images stream by: beyond a few bytes per image, memory depends on the settings and the
-number of classes alone.
+2101.06046, section 4.2). Images stream by: beyond a few bytes per image, memory depends on the settings alone.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from skdcgn_pipeline.metrics.features import FeatureSpace
 from skdcgn_pipeline.metrics.likeness import SplitScores, StreamedGaussian, frechet_distance, kernel_distance
 from skdcgn_pipeline.metrics.pairs import BATCH, Differences, heldout_pairs
 from skdcgn_pipeline.parameters import Compute, GenerationMetrics
-from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.samples.pixels import from_bytes
@@ -33,13 +31,12 @@ from skdcgn_pipeline.vocabulary import MECHANISMS, STUDENTS
 
 ALL = "all"
 TEACHER, TRAINING = "teacher", "training images"
-COLUMNS = ["images", "measure", "reference", "label", "value", "sd", "num_images"]
+COLUMNS = ["images", "measure", "reference", "value", "sd", "num_images"]
 FIDELITY_COLUMNS = ["mechanism", "l1", "mask_iou", "frechet", "frechet_teacher", "frechet_ratio", "num_images"]
 # Features of this many images are kept for KID, a random sample of them all.
 KID_MAX_IMAGES = 10_000
 # A mask whose mean is outside hides one of the two images nearly everywhere.
 COLLAPSED_BELOW, COLLAPSED_ABOVE = 0.05, 0.95
-MAX_CLASS_BYTES = 4 * 2**30
 
 
 # --- one stream of images ------------------------------------------------------------------------
@@ -50,23 +47,15 @@ class ImageStatistics:
 
     Args:
         num_images: How many will come.
-        num_classes: Number of classes.
         space: In whose features; None measures masks alone.
         settings: What is measured.
         seed: Of everything random.
-
-    Raises:
-        SettingError: From `update`, if the statistics of the classes would need too much memory.
     """
 
-    def __init__(
-        self, num_images: int, num_classes: int, space: FeatureSpace | None, settings: GenerationMetrics, seed: int
-    ) -> None:
+    def __init__(self, num_images: int, space: FeatureSpace | None, settings: GenerationMetrics, seed: int) -> None:
         self.num_images = num_images
         self._space = space
-        classes = range(num_classes) if settings.classes == "all" else settings.classes
         self.gaussian = StreamedGaussian()
-        self.of_class = {label: StreamedGaussian() for label in classes if label < num_classes}
         self._scores: SplitScores | None = SplitScores(num_images, settings.num_splits, seed)
         order = torch.randperm(num_images, generator=torch_generator(seed, "kid-sample"))
         self._in_sample = torch.zeros(num_images, dtype=torch.bool)
@@ -75,21 +64,17 @@ class ImageStatistics:
         self._mask_means: list[Tensor] = []
         self._mask_entropy = 0.0
 
-    def update(self, images: Tensor, labels: Tensor, mask: Tensor | None = None) -> None:
-        """Add the next images [N, 3, H, W] in [-1, 1] of classes [N]; masks [N, 1, H, W] where images are composed."""
+    def update(self, images: Tensor, mask: Tensor | None = None) -> None:
+        """Add the next images [N, 3, H, W] in [-1, 1], and masks [N, 1, H, W] where images are composed."""
         if self._space is not None:
-            self._add_features(*self._space.look(images), labels)
+            self._add_features(*self._space.look(images))
         if mask is not None:
             self._mask_means.append(mask.double().mean((1, 2, 3)).cpu())
             self._mask_entropy += mask_entropy_loss(mask.double()).item() * len(mask)
 
-    def _add_features(self, features: Tensor, logits: Tensor | None, labels: Tensor) -> None:
+    def _add_features(self, features: Tensor, logits: Tensor | None) -> None:
         first = self.gaussian.count
-        if not first:
-            _check_memory(features.shape[1], len(self.of_class))
         self.gaussian.update(features)
-        for label, gaussian in self.of_class.items():
-            gaussian.update(features[labels == label])
         self._sample.append(features[self._in_sample[first : first + len(features)]])
         if logits is None:
             self._scores = None
@@ -112,15 +97,7 @@ class ImageStatistics:
             measures["mean_mask"] = means.mean().item(), means.std(correction=0).item()
             measures["mask_entropy"] = self._mask_entropy / len(means), None
             measures["collapsed_masks"] = collapsed.double().mean().item(), None
-        return [_row(name, measure, None, ALL, value, sd, self.num_images) for measure, (value, sd) in measures.items()]
-
-
-def _check_memory(num_features: int, num_classes: int) -> None:
-    per_class = 8 * num_features**2
-    if num_classes * per_class > MAX_CLASS_BYTES:
-        expected = f"at most {MAX_CLASS_BYTES // per_class} classes with {num_features} features"
-        got = f"{num_classes} classes, which need {num_classes * per_class / 2**30:.0f} GiB"
-        raise SettingError("report.generation_metrics.classes", expected, got, "Name fewer classes, or none: [].")
+        return [_row(name, measure, None, value, sd, self.num_images) for measure, (value, sd) in measures.items()]
 
 
 def compare_images(
@@ -131,22 +108,19 @@ def compare_images(
     settings: GenerationMetrics,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Return the rows of `fid`, over all images and per class, and `kid`; classes with one image are left out."""
-    pairs = {ALL: (statistics.gaussian, reference.gaussian)}
-    pairs |= {str(label): (gaussian, reference.of_class[label]) for label, gaussian in statistics.of_class.items()}
-    rows = []
-    for label, (first, second) in pairs.items():
-        if min(first.count, second.count) > 1:
-            distance = frechet_distance(first.gaussian(), second.gaussian())
-            rows.append(_row(name, "fid", reference_name, label, distance, None, first.count))
+    """Return the rows of `fid` and `kid`."""
+    fid = frechet_distance(statistics.gaussian.gaussian(), reference.gaussian.gaussian())
     kid = kernel_distance(statistics.sample, reference.sample, settings.num_subsets, settings.subset_size, seed)
-    return [*rows, _row(name, "kid", reference_name, ALL, *kid, statistics.num_images)]
+    return [
+        _row(name, measure, reference_name, value, sd, statistics.num_images)
+        for measure, value, sd in (("fid", fid, None), ("kid", *kid))
+    ]
 
 
 def _row(
-    images: str, measure: str, reference: str | None, label: str, value: float, sd: float | None, num_images: int
+    images: str, measure: str, reference: str | None, value: float, sd: float | None, num_images: int
 ) -> dict[str, Any]:
-    return dict(zip(COLUMNS, (images, measure, reference, label, value, sd, num_images), strict=True))
+    return dict(zip(COLUMNS, (images, measure, reference, value, sd, num_images), strict=True))
 
 
 # --- the whole -----------------------------------------------------------------------------------
@@ -161,8 +135,8 @@ class Generation(NamedTuple):
             for `all` also `frechet_teacher` between the teacher's composites and the training images and
             `frechet_ratio`, the first distance over the second.
         measures: A row per measure of the composites: `images` (students or teacher), `measure`, `reference`
-            (teacher or training images, where there is one), `label` (`all` or a class), `value`, `sd` (over subsets,
-            splits or masks), `num_images`. Measures: fid, kid, inception_score, mean_mask, mask_entropy (bits),
+            (teacher or training images, where there is one), `value`, `sd` (over subsets, splits or masks),
+            `num_images`. Measures: fid, kid, inception_score, mean_mask, mask_entropy (bits),
             collapsed_masks (share of the masks).
     """
 
@@ -217,7 +191,7 @@ class GenerationRecipe(Recipe[Generation]):
         }
 
     def build(self, writer: ArtifactWriter) -> None:
-        """Measure; raises SettingError for another interface, or if classes need too much memory."""
+        """Measure; raises SettingError for another interface."""
         for name, rows in zip(Generation._fields, self._measure(), strict=True):
             writer.write_json(
                 f"{name}.json", json.loads(pd.DataFrame(rows).to_json(orient="records", double_precision=10))
@@ -230,7 +204,7 @@ class GenerationRecipe(Recipe[Generation]):
         return Generation(fidelity, measures.assign(sd=measures["sd"].astype(float)))
 
     def _statistics(self, num_images: int) -> ImageStatistics:
-        return ImageStatistics(num_images, self.heldout.num_classes, self.space, self.settings, self.seed)
+        return ImageStatistics(num_images, self.space, self.settings, self.seed)
 
     def _measure(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         differences = Differences()
@@ -241,7 +215,7 @@ class GenerationRecipe(Recipe[Generation]):
             composites = pair.composites
             differences.update(images | {ALL: composites})
             for stream, composed, mask in zip(streams, composites, images["shape"], strict=True):
-                stream.update(composed, pair.labels, mask)
+                stream.update(composed, mask)
             if self.space is not None:
                 for mechanism, gaussians in by_mechanism.items():
                     for gaussian, part in zip(gaussians, images[mechanism], strict=True):
@@ -266,56 +240,42 @@ class GenerationRecipe(Recipe[Generation]):
         """Look at as many training images as there are composites: distances of samples depend on their sizes."""
         split = biased_images.split("train")
         rows = torch.arange(min(len(split), self.heldout.num_rows))
-        images, labels = split.rows.take(rows), split.labels[rows]
-        statistics = self._statistics(len(images))
-        for batch, batch_labels in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-            statistics.update(from_bytes(batch), batch_labels)
+        statistics = self._statistics(len(rows))
+        for batch in split.rows.take(rows).split(BATCH):
+            statistics.update(from_bytes(batch))
         return statistics
 
 
 # --- tables --------------------------------------------------------------------------------------
 
 
-def measures_of_all(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the measures over all images side by side.
+def measures_side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the measures of teacher and students side by side.
 
     Args:
-        table: As `measure_generation` gives it.
+        table: `Generation.measures`.
 
     Returns:
         A row per measure and reference; `teacher` and `students` (or who painted the images) hold the value, with
         `± sd` where the measure has one; `num_images`.
     """
-    overall = table[table["label"] == ALL]
-    overall = overall.assign(
-        measure=overall["measure"].str.replace("_", " "),
+    told = table.assign(
+        measure=table["measure"].str.replace("_", " "),
         told=[
             f"{value:.4g}" if pd.isna(sd) else f"{value:.4g} ± {sd:.2g}"
-            for value, sd in zip(overall["value"], overall["sd"], strict=True)
+            for value, sd in zip(table["value"], table["sd"], strict=True)
         ],
-        reference=overall["reference"].fillna(""),
+        reference=table["reference"].fillna(""),
     )
-    beside = overall.pivot(index=["measure", "reference", "num_images"], columns="images", values="told")
+    beside = told.pivot(index=["measure", "reference", "num_images"], columns="images", values="told")
     order = ["measure", "reference", *sorted(beside.columns, key=lambda name: name != TEACHER), "num_images"]
     return beside.fillna("").rename_axis(columns=None).reset_index()[order]
 
 
-def distances_by_class(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the Frechet distances of each class: a row per class, a column per pair that is compared.
-
-    Args:
-        table: As `measure_generation` gives it.
-    """
-    own = table[(table["measure"] == "fid") & (table["label"] != ALL)]
-    named = own.assign(pair=own["images"] + " to " + own["reference"], label=own["label"].astype(int))
-    columns = named["pair"].drop_duplicates()
-    return named.pivot(index="label", columns="pair", values="value")[columns].rename_axis(columns=None).reset_index()
-
-
 def generation_metrics(table: pd.DataFrame) -> dict[str, float]:
-    """Return the measures over all images by name, such as `generation/students/fid/teacher`, and their `_sd`."""
+    """Return the measures by name, such as `generation/students/fid/teacher`, and their `_sd`."""
     metrics = {}
-    for row in table[table["label"] == ALL].to_dict("records"):
+    for row in table.to_dict("records"):
         parts = ["generation", row["images"], row["measure"]]
         if isinstance(row["reference"], str):
             parts.append(row["reference"])

@@ -15,14 +15,12 @@ class GenerationMetrics(Settings):
     Attributes:
         network: In whose features: `feature_network`, the run's digit classifier, or `inception`, whose weights
             are looked for in the asset folder.
-        classes: Classes that get a FID of their own: `all`, or a list, which may be empty.
         num_subsets: Random subsets over which KID is averaged.
         subset_size: Images of each subset; at most half of those that there are.
         num_splits: Of the images for IS.
     """
 
     network: Literal["feature_network", "inception"] = "feature_network"
-    classes: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = "all"
     num_subsets: Count = 100
     subset_size: Annotated[int, Field(ge=2)] = 1000
     num_splits: Count = 10

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skdcgn_pipeline.metrics.generation import distances_by_class, measures_of_all
+from skdcgn_pipeline.metrics.generation import measures_side_by_side
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.reporting.report import command_of, render_report, summarise_in_a_sentence
 from skdcgn_pipeline.samples.drawing import SampleShards
@@ -43,12 +43,10 @@ TABLES = {
     "Images": (
         "distill", "generation_metrics",
         "Held-out composites, in the features of a fixed network; ± one standard deviation."),
-    "Images by class": (
-        "distill", "generation_metrics", "Frechet distances of each class, where they are not too many."),
 }  # fmt: skip
 INPUTS = [*dict.fromkeys(dataset for _, dataset, _ in (*PICTURES.values(), *TABLES.values()))]
 # Tables that are shown otherwise than they are stored.
-SHOWN_AS = {"Images": measures_of_all, "Images by class": distances_by_class}
+SHOWN_AS = {"Images": measures_side_by_side}
 MAX_ROWS = 100
 # As data flows; stages that are run by name alone follow.
 READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify")

@@ -309,12 +309,6 @@ def test_the_title_names_reference_seeds_and_budget(monkeypatch):
     assert "5 seeds per cell, 1,000 test images, 128,000 training images in batches of 256" in told
 
 
-def test_combinations_are_sorted_by_how_many_mechanisms_are_counterfactual(monkeypatch):
-    top, _ = drawn_figure("mechanisms", summarise_cells(mechanisms()), monkeypatch).axes
-    heights = [round(bar.get_height()) for bar in top.patches]
-    assert heights == [9, 39, 19, 9, 49, 47, 19, 57]
-
-
 def test_examples_of_any_number_and_size_are_drawn():
     many = {f"a cell with a long name {number}": torch.rand(4, 3, 32, 32) * 2 - 1 for number in range(40)}
     assert_is_a_picture(draw_examples(many, "Training images"))

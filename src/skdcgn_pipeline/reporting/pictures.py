@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from skdcgn_pipeline.benchmark.frame import BEST
 from skdcgn_pipeline.classifiers.accuracy import DETAILS
 from skdcgn_pipeline.classifiers.classification import COUNTERFACTUALS
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
@@ -281,55 +280,30 @@ def draw_attention(
 
 
 def draw_benchmark(table: pd.DataFrame) -> Picture:
-    """Draw throughput over the batch size, and the ratios of the other groups with their targets.
+    """Draw a bar per ratio: green meets its target, red does not, grey has none.
 
     Args:
-        table: As `benchmark.frame.tabulate` returns it; groups may be missing.
+        table: As `benchmark.networks.tabulate` returns it; groups may be missing.
     """
-    rates = table[(table["group"] == "throughput") & ~table["what"].str.contains(BEST)]
-    ratios = table[(table["group"] != "throughput") & table["ratio"].notna()]
-    height = max(3.4, 1.2 + 0.3 * len(ratios))
-    figure, axes = _panels(2, 7, height, width_ratios=[1, 1.1])
-    _draw_rates(axes[0], rates, table[table["what"] == f"students, {BEST}"])
-    _draw_ratios(axes[1], ratios)
-    threads = [f"{int(n)} thread{'s' if n > 1 else ''}" for n in table["threads"].dropna().unique()]
-    machine = " · ".join([*table["machine"].unique(), *threads])
-    figure.suptitle(f"{machine}\n{' · '.join(table['versions'].unique())}", fontsize=8, color="#555555")
-    return rasterise(figure)
-
-
-def _draw_rates(axis: Axes, rates: pd.DataFrame, headline: pd.DataFrame) -> None:
-    """Draw a line of images/s per generator."""
-    styles = {"teacher": "-", "students": "-", "students bf16": "--"}
-    for name, rows in rates.groupby("what", sort=False):
-        colour, style = COLOUR_OF[str(name).partition(" ")[0]], styles[str(name)]
-        axis.plot(rows["batch_size"].astype(int), rows["value"], style, marker="o", color=colour, label=name)
-    sizes = sorted(int(size) for size in rates["batch_size"].dropna().unique())
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(sizes, [str(size) for size in sizes])
-    axis.set(yscale="log", xlabel="batch size", ylabel="images/s, all three mechanisms")
-    title = "Throughput"
-    for row in headline.itertuples():
-        title += f": best students / best teacher {row.ratio:.1f}x (target {row.target})"
-    axis.set_title(title, fontsize=10)
-    if sizes:
-        axis.legend(fontsize=8)
-
-
-def _draw_ratios(axis: Axes, ratios: pd.DataFrame) -> None:
-    """Draw a bar per ratio: green meets its target, red does not, grey has none."""
+    ratios = table[table["ratio"].notna()].to_dict("records")
+    figure, axis = plt.subplots(figsize=(11, 1.4 + 0.26 * max(6, len(ratios))), layout="constrained")
     colours = {True: "#4c9a5b", False: "#c0504d"}
-    for place, row in enumerate(ratios.to_dict("records")):
+    for place, row in enumerate(ratios):
         met = None if pd.isna(row["met"]) else bool(row["met"])
         axis.barh(place, row["ratio"], color="#9a9a9a" if met is None else colours[met], height=0.7)
         target = f", target {row['target']}" if row["target"] else ""
         text = f" {row['ratio']:.3g}x   ({row['value']:,.4g} {row['unit']}{target})"
         axis.text(max(row["ratio"], 1), place, text, va="center", fontsize=7)
-    labels = (ratios["group"] + ": " + ratios["what"]).tolist()
-    axis.set_yticks(range(len(ratios)), labels, fontsize=7)
+    names = [f"{row['group']}: {row['what']}" for row in ratios]
+    sizes = ["" if pd.isna(row["batch_size"]) else f" ({row['batch_size']:.0f})" for row in ratios]
+    axis.set_yticks(range(len(ratios)), [name + size for name, size in zip(names, sizes, strict=True)], fontsize=7)
     axis.invert_yaxis()
     axis.axvline(1, color="black", linewidth=0.8)
-    if len(ratios):
-        axis.set_xscale("log")
-        axis.set_xlim(min(0.5, 0.8 * ratios["ratio"].min()), 30 * max(2, ratios["ratio"].max()))
-    axis.set_title("Ratio to the reference (right of 1 is better)", fontsize=10)
+    if ratios:
+        values = [row["ratio"] for row in ratios]
+        axis.set(xscale="log", xlim=(min(0.5, 0.8 * min(values)), 30 * max(2, *values)))
+    axis.set_title("Ratio to the reference (right of 1 is better; in brackets the batch size)", fontsize=10)
+    threads = [f"{int(n)} thread{'s' if n > 1 else ''}" for n in table["threads"].dropna().unique()]
+    machine = " · ".join([*table["machine"].unique(), *threads])
+    figure.suptitle(f"{machine}\n{' · '.join(table['versions'].unique())}", fontsize=8, color="#555555")
+    return rasterise(figure)

@@ -9,7 +9,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from skdcgn_pipeline.metrics.statistics import SIGNIFICANCE, compare_pairs
@@ -39,30 +38,25 @@ class CountsStudy(Study):
         ]
 
     def figure(self, rows: pd.DataFrame) -> Figure:
-        """Draw accuracy by ratio and dataset size as a heat map, and beside it as lines."""
+        """Draw accuracy by ratio (rows) and dataset size (columns) as a heat map."""
         rows = _endless_as_infinite(rows)
-        num_sizes, num_ratios = rows["dataset_size"].nunique(), rows["per_shape"].nunique()
-        figure, (left, right) = plt.subplots(
-            1,
-            2,
-            figsize=(6.6 + 0.95 * num_sizes, 1.6 + max(2.4, 0.55 * num_ratios)),
-            width_ratios=[1.6 + num_sizes, 5.5],
-            layout="constrained",
-        )
-        _draw_table(left, rows)
-        colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, num_ratios))
-        for (ratio, line), colour in zip(rows.sort_values("dataset_size").groupby("per_shape"), colours, strict=True):
-            endless = line["dataset_size"] == math.inf
-            finite, unlimited, name = line[~endless], line[endless], _ratio(ratio)
-            if len(finite):
-                curve = finite["dataset_size"], 100 * finite["mean_accuracy"], half_widths(finite)
-                right.errorbar(*curve, marker="o", capsize=3, color=colour, label=name)
-            for mean, width in zip(100 * unlimited["mean_accuracy"], half_widths(unlimited), strict=True):
-                right.axhline(mean, color=colour, linestyle="--", linewidth=1.2, label=f"{name}, unlimited")
-                right.axhspan(mean - width, mean + width, color=colour, alpha=0.12, linewidth=0)
-        right.set(xscale="log", xlabel="dataset size, images", ylabel="accuracy, %", title="95 % intervals")
-        right.grid(alpha=0.25)
-        right.legend(fontsize=7)
+        table = 100 * rows.pivot(index="per_shape", columns="dataset_size", values="mean_accuracy")
+        size = (2.6 + 1.3 * table.shape[1], 1.6 + max(2.4, 0.55 * table.shape[0]))
+        figure, axis = plt.subplots(figsize=size, layout="constrained")
+        image = axis.imshow(table.to_numpy(), cmap="YlGnBu", aspect="auto")
+        for cell, width in zip(rows.to_dict("records"), half_widths(rows), strict=True):
+            row, column = [*table.index].index(cell["per_shape"]), [*table.columns].index(cell["dataset_size"])
+            accuracy = 100 * cell["mean_accuracy"]
+            colour = "white" if np.asarray(image.norm(accuracy)) > 0.6 else "black"
+            text = f"{accuracy:.1f}\n± {width:.1f}"
+            axis.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+            if cell["p_holm"] < SIGNIFICANCE:
+                draw_frame(axis, column, row, colour)
+        axis.set_xticks(range(table.shape[1]), [_size(size) for size in table.columns], fontsize=8)
+        axis.set_yticks(range(table.shape[0]), [_ratio(ratio) for ratio in table.index], fontsize=8)
+        axis.set(xlabel="dataset size, images", title="accuracy, % (framed: Holm-adjusted p < 0.05)")
+        axis.spines[:].set_visible(False)
+        axis.tick_params(length=0)
         return figure
 
     def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
@@ -92,25 +86,6 @@ def _ratio(value: Any) -> str:
 
 def _size(value: Any) -> str:
     return "unlimited" if value == math.inf else f"{value:,.0f}"
-
-
-def _draw_table(axis: Axes, rows: pd.DataFrame) -> None:
-    """Draw accuracy by ratio (rows) and dataset size (columns) as a heat map."""
-    table = 100 * rows.pivot(index="per_shape", columns="dataset_size", values="mean_accuracy")
-    image = axis.imshow(table.to_numpy(), cmap="YlGnBu", aspect="auto")
-    for cell, width in zip(rows.to_dict("records"), half_widths(rows), strict=True):
-        row, column = [*table.index].index(cell["per_shape"]), [*table.columns].index(cell["dataset_size"])
-        accuracy = 100 * cell["mean_accuracy"]
-        colour = "white" if np.asarray(image.norm(accuracy)) > 0.6 else "black"
-        text = f"{accuracy:.1f}\n± {width:.1f}"
-        axis.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
-        if cell["p_holm"] < SIGNIFICANCE:
-            draw_frame(axis, column, row, colour)
-    axis.set_xticks(range(table.shape[1]), [_size(size) for size in table.columns], fontsize=8)
-    axis.set_yticks(range(table.shape[0]), [_ratio(ratio) for ratio in table.index], fontsize=8)
-    axis.set(xlabel="dataset size, images", title="accuracy, % (framed: Holm-adjusted p < 0.05)")
-    axis.spines[:].set_visible(False)
-    axis.tick_params(length=0)
 
 
 def _contrast(cells: pd.DataFrame, column: str, high: float, low: float) -> dict[str, float]:

@@ -66,5 +66,5 @@ def _again(this_run: dict[str, Any]) -> Callable[[str], str]:
 
 
 def show_benchmark(benchmark: pd.DataFrame) -> np.ndarray:
-    """Draw throughput by batch size, and what everything else gains."""
+    """Draw what everything gains."""
     return draw_benchmark(benchmark)

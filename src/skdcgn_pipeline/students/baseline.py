@@ -53,7 +53,7 @@ STYLE_SETTING = (
 )
 # What of `describe_images` is recorded while training; the rest is there at every logged step.
 MEASURED = ("inception_score", "collapsed_masks")
-MEASURING = GenerationMetrics(classes=(), num_splits=1)
+MEASURING = GenerationMetrics(num_splits=1)
 MEASURING_BATCH = 64
 
 
@@ -256,10 +256,10 @@ class EndToEndTraining:
         noise = torch.randn(num_images, size.noise_dim, generator=torch_generator(self.seed, "baseline-measure"))
         labels = torch.arange(num_images) % size.num_classes
 
-        statistics = ImageStatistics(num_images, size.num_classes, self.recipe.space, MEASURING, self.seed)
+        statistics = ImageStatistics(num_images, self.recipe.space, MEASURING, self.seed)
         for part, classes in zip(noise.split(MEASURING_BATCH), labels.split(MEASURING_BATCH), strict=True):
             images = self.result.render(part.to(self.device), classes.to(self.device)).to("cpu")
-            statistics.update(compose(images), classes, images.mask)
+            statistics.update(compose(images), images.mask)
         rows = statistics.describe("baseline")
         return {row["measure"]: row["value"] for row in rows if row["measure"] in MEASURED}
 

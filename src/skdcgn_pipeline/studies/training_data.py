@@ -132,9 +132,10 @@ class Workplace:
             inputs["originals"] = {"share": data.originals_share, "biased_images": self.images.artifact.identity}
 
         def draw(seed: int) -> DrawBatch:
-            samples = {image: sources[name].samples() for image, name in names.items()}
+            samples: dict[str, Any] = {image: sources[name].samples() for image, name in names.items()}
             if COMPOSITE in samples:
-                return draw_from_images(*samples[COMPOSITE].read_labelled(), seed, "classifier-rows")
+                images, labels = samples[COMPOSITE].read_labelled()
+                return draw_from_images(images, labels, seed, "classifier-rows")
             pool, composition, purpose = self._pool(samples), data.composition, "classifier-counterfactuals"
             if data.dataset_size:
                 return pool.draw_fixed_batch(composition, data.dataset_size, data.per_shape, seed, purpose)

@@ -133,7 +133,7 @@ def test_the_result_is_told_in_one_sentence():
         for split, subset in (("validation", "all"), ("test", "all"), ("test", "without collisions"))
     ]
     sentence = summarise_in_a_sentence(pd.DataFrame(rows))
-    assert "10.5 ± 1.2 % trained on the originals" in sentence
-    assert "86.0 ± 1.2 % on the teacher's" in sentence
-    assert "85.5 ± 1.2 % on the students'" in sentence
+    assert "10.5 ± 1.2 % trained on originals" in sentence
+    assert "86.0 ± 1.2 % trained on teacher's" in sentence
+    assert "85.5 ± 1.2 % trained on students'" in sentence
     assert "3 seeds, 1,790 images" in sentence

@@ -536,21 +536,16 @@ def test_a_plan_is_told_by_study_and_by_cell(surroundings, workers):
     units = units_of(expand_cells(make(study=["mixing", "size"]), STUDENTS), 2)
     plan = plan_units(units, surroundings)
     plan["seconds"], plan["done"] = [0.0, 600.0, 0.0, 1800.0], [2, 1, 2, 0]
-    expected = [
-        "mixing, 2 cells: 3 of 4 classifiers done, about 600 s of one core left",
-        "  reference: 2 of 2 classifiers done",
-        "  50% originals: 1 of 2 classifiers done, about 600 s of one core left",
-        "size, 2 cells: 2 of 4 classifiers done, about 1800 s of one core left",
-        "  teacher: 2 of 2 classifiers done",
-        "  students compact 2-2-2: 0 of 2 classifiers done, about 1800 s of one core left",
-        (
-            "In all, 4 cells: 5 of 8 classifiers done, about 2400 s of one core left, "
-            f"{40 // workers} min with {workers} workers"
-        ),
-    ]
-    assert describe_plan(plan, surroundings, workers, cells=True).splitlines() == expected
-    brief = [line for line in expected if not line.startswith("  ")]
-    assert describe_plan(plan, surroundings, workers, cells=False).splitlines() == brief
+    *told, whole = describe_plan(plan, surroundings, workers, cells=True).splitlines()
+    assert [line.split()[-3:] for line in told[1:]] == [
+        ["2", "2", "0.0"], ["2", "1", "600.0"], ["2", "2", "0.0"], ["2", "0", "1800.0"],
+    ]  # fmt: skip
+    assert "students compact 2-2-2" in told[-1]
+    minutes = 40 // workers
+    assert whole == f"In all, 4 cells: 5 of 8 classifiers done, about {minutes} min with {workers} workers"
+    brief = describe_plan(plan, surroundings, workers, cells=False).splitlines()
+    assert [line.split() for line in brief[1:-1]] == [["mixing", "4", "3", "600.0"], ["size", "4", "2", "1800.0"]]
+    assert brief[-1] == whole
 
 
 def test_a_plan_can_be_made_before_anything_is_there(surroundings):

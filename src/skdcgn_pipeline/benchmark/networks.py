@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from skdcgn_pipeline.benchmark.frame import (
     BEST,
     COLUMNS,
-    PUBLISHED,
     Row,
     describe_machine,
     peak_gpu_row,
@@ -147,7 +146,7 @@ def tabulate(
 
     Returns:
         A row per measurement, with `COLUMNS`: those of `Row`, `threads`, the `command` that measures
-        the row's group again, `machine` and `versions`. Rows of the published code say so in `what`.
+        the row's group again, `machine` and `versions`.
 
     Raises:
         SettingError: If the students are not of this teacher's interface.
@@ -162,7 +161,7 @@ def tabulate(
                 continue
             origin = {"threads": torch.get_num_threads(), "command": command(group), **machine}
             for row in measure(networks):
-                rows.append(asdict(row) | origin | ({"threads": None, "command": ""} if PUBLISHED in row.what else {}))
+                rows.append(asdict(row) | origin)
                 logger.info("%s: %s: %.4g %s", row.group, row.what, row.value, row.unit)
     types = {"batch_size": "Int64", "threads": "Int64", "ratio": "float64", "met": "boolean"}
     return pd.DataFrame(rows, columns=COLUMNS).astype(types)

@@ -149,25 +149,22 @@ def summarise_in_a_sentence(summary: pd.DataFrame) -> str:
     """Say what the classifiers reached on all images of the first test split, and how invariant they are."""
     keys = zip(summary["trained_on"], summary["split"], summary["subset"], strict=True)
     rows = dict(zip(keys, summary.to_dict("records"), strict=True))
-    splits = [*dict.fromkeys(summary.loc[summary["subset"] == "all", "split"])]
+    splits = [*summary.loc[summary["subset"] == "all", "split"]]
     split = "test" if "test" in splits else splits[0]
 
     def percent(row: Mapping[Any, Any]) -> str:
         half_width = 100 * (row["interval_high"] - row["mean_accuracy"])
         return f"{100 * row['mean_accuracy']:.1f}" + (f" ± {half_width:.1f}" if half_width >= 0 else "")
 
-    names = [*dict.fromkeys(summary["trained_on"])]
-
     def of_set(name: str) -> str:
-        trained = "trained " if name == names[0] else ""
-        said = f"{percent(rows[name, split, 'all'])} % {trained}on the {LEARNT.get(name, name)}"
+        said = f"{percent(rows[name, split, 'all'])} % trained on {LEARNT.get(name, name)}"
         for at, subset, words in INVARIANCE:
             if (row := rows.get((name, at, subset))) and pd.notna(row["mean_accuracy"]):
                 said += f", {words.format(percent(row))}"
         return said
 
-    measure = "Unbiased test accuracy" if split == "test" else f"Accuracy on {split}"
+    names = [*dict.fromkeys(summary["trained_on"])]
     number, images = int(summary["num_seeds"].iloc[0]), int(rows[names[0], split, "all"]["num_images"])
     of_seeds = f"mean and 95 % interval over {number} seeds" if number > 1 else "one seed"
-    sets = "; ".join(map(of_set, names))
-    return f"{measure}: {sets} ({of_seeds}, {images:,} images)."
+    measure = "Unbiased test accuracy" if split == "test" else f"Accuracy on {split}"
+    return f"{measure}: {'; '.join(map(of_set, names))} ({of_seeds}, {images:,} images)."

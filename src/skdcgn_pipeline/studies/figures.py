@@ -22,6 +22,7 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 
 STYLE: dict[Any, Any] = {"axes.labelsize": 8, "axes.titlesize": 9}
 MIXTURE_COLOUR, OTHER_COLOUR = "#6a9a5b", "#8e5ea2"
+DISTANCES = {"l1_foreground": "o", "l1_background": "x"}
 
 
 def colour_of(row: Row | pd.Series) -> str:
@@ -50,8 +51,29 @@ def draw_frame(axis: Axes, column: float, row: float, colour: str) -> None:
     axis.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor=colour, linewidth=1.6))
 
 
-def draw_points(axis: Axes, rows: pd.DataFrame, colours: Sequence[str]) -> None:
-    """Draw one row per cell: mean accuracy, its interval, and the difference at the right margin."""
+def draw_intervals(rows: pd.DataFrame) -> Figure:
+    """Draw a row per cell: mean accuracy, its interval and the difference; beside it how alike students are."""
+    alike = rows["mask_iou"].notna().any() if "mask_iou" in rows else False
+    size = (9 + 4 * alike, 1.5 + 0.36 * len(rows))
+    widths = [1.5, 1, 1] if alike else [1]
+    figure, axes = plt.subplots(
+        1, len(widths), sharey=True, squeeze=False, layout="constrained", figsize=size, width_ratios=widths
+    )
+    colours = [colour_of(row) for row in rows.to_dict("records")]
+    _draw_accuracy(axes[0, 0], rows, colours)
+    if alike:
+        _, likeness, distance = axes[0]
+        likeness.scatter(rows["mask_iou"], range(len(rows)), color=colours, zorder=3)
+        likeness.set_xlabel("mask IoU, student to teacher (higher is better)")
+        for name, marker in DISTANCES.items():
+            label = name.removeprefix("l1_")
+            distance.scatter(rows[name], range(len(rows)), color=colours, marker=marker, label=label, zorder=3)
+        distance.set_xlabel("L1, student to teacher (lower is better)")
+        distance.legend(fontsize=7)
+    return figure
+
+
+def _draw_accuracy(axis: Axes, rows: pd.DataFrame, colours: Sequence[str]) -> None:
     means = 100 * rows["mean_accuracy"].to_numpy(dtype=float)
     for place, (cell, mean, half_width, colour) in enumerate(
         zip(rows.to_dict("records"), means, half_widths(rows), colours, strict=True)
@@ -69,10 +91,3 @@ def draw_points(axis: Axes, rows: pd.DataFrame, colours: Sequence[str]) -> None:
     axis.set_xlabel("accuracy, % (95 % interval; *: Holm-adjusted p < 0.05)")
     axis.grid(axis="x", alpha=0.25)
     axis.margins(x=0.08)
-
-
-def draw_intervals(rows: pd.DataFrame) -> Figure:
-    """Draw accuracy with intervals, the difference to the reference beside it."""
-    figure, axis = plt.subplots(figsize=(9, 1.5 + 0.36 * len(rows)), layout="constrained")
-    draw_points(axis, rows, [colour_of(row) for row in rows.to_dict("records")])
-    return figure

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from typing import Any
-
-import matplotlib.pyplot as plt
-import pandas as pd
-from matplotlib.figure import Figure
 
 from skdcgn_pipeline.parameters import Ablation, Distill, LossWeights
 from skdcgn_pipeline.studies.contract import OWN, Cell, LossChange, Sources, Students, Study, trio
-from skdcgn_pipeline.studies.figures import draw_points
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 ALL_TERMS: LossChange = "all terms"
-COLOUR_OF_CHANGE = {ALL_TERMS: "#333333", "without": "#d9822b", "only": "#3b6ea5", "temperature": "#6a9a5b"}
-DISTANCES = {"l1_foreground": "o", "l1_background": "x"}
 
 
 class LossesStudy(Study):
@@ -47,30 +39,6 @@ class LossesStudy(Study):
                 if value != base[0].kl_temperature
             ),
         ]
-
-    def figure(self, rows: pd.DataFrame) -> Figure:
-        """Draw accuracy and fidelity of the students of every choice of terms."""
-        order = [*COLOUR_OF_CHANGE]
-        rows = rows.sort_values("loss_change", key=lambda changes: changes.map(order.index), kind="stable")
-        colours = [COLOUR_OF_CHANGE[change] for change in rows["loss_change"]]
-        size = (5.6 + 2.9 * 2, 1.6 + 0.32 * len(rows))
-        figure, axes = plt.subplots(1, 3, sharey=True, layout="constrained", figsize=size, width_ratios=[1.5, 1, 1])
-        accuracy, likeness, distance = axes
-        draw_points(accuracy, rows, colours)
-        places = range(len(rows))
-        likeness.scatter(rows["mask_iou"], places, color=colours, zorder=3)
-        likeness.set_xlabel("mask IoU, student to teacher (higher is better)")
-        for name, marker in DISTANCES.items():
-            label = name.removeprefix("l1_")
-            distance.scatter(rows[name], places, color=colours, marker=marker, label=label, zorder=3)
-        distance.set_xlabel("L1, student to teacher (lower is better)")
-        distance.legend(fontsize=7)
-        breaks = [place + 0.5 for place, (this, after) in enumerate(pairwise(rows["loss_change"])) if this != after]
-        for axis in axes:
-            for place in breaks:
-                axis.axhline(place, color="#bbbbbb", linewidth=0.8)
-            axis.margins(x=0.05)
-        return figure
 
 
 def _without(term: str, mechanism: str, distill: Distill) -> dict[str, Any]:

@@ -163,20 +163,13 @@ def plan_units(units: Sequence[Unit], surroundings: Surroundings) -> pd.DataFram
 
 
 def describe_plan(plan: pd.DataFrame, surroundings: Surroundings, workers: int, cells: bool) -> str:
-    """Put a plan into words: a line per cell, where they are asked for, and per study, and the sum."""
-
-    def line(name: str, rows: pd.DataFrame) -> str:
-        seconds = rows["seconds"].sum()
-        left = f", about {seconds:.0f} s of one core left" if seconds else ""
-        return f"{name}: {rows['done'].sum()} of {rows['seeds'].sum()} classifiers done{left}"
-
-    lines = []
-    for study, rows in plan.groupby("study", sort=False):
-        lines.append(line(f"{study}, {len(rows)} cells", rows))
-        if cells:
-            lines += [line(f"  {name}", part) for name, part in rows.groupby("cell", sort=False)]
+    """Put a plan into a table of studies, or of cells where they are asked for, and its sum into words."""
+    parts = plan.groupby(["study", "cell"] if cells else ["study"], sort=False, as_index=False)
+    table = parts[["seeds", "done", "seconds"]].sum().round()
     minutes = plan["seconds"].sum() / workers / 60
-    lines.append(line(f"In all, {len(plan)} cells", plan) + f", {minutes:.0f} min with {workers} workers")
+    done = f"{plan['done'].sum()} of {plan['seeds'].sum()} classifiers done"
+    whole = f"In all, {len(plan)} cells: {done}, about {minutes:.0f} min with {workers} workers"
+    lines = [table.to_string(index=False), whole]
     if not surroundings.complete:
         lines.append("Teacher samples and students are not there yet; they come first and are not counted.")
     return "\n".join(lines)

@@ -48,8 +48,6 @@ INPUTS = [*dict.fromkeys(dataset for _, dataset, _ in (*PICTURES.values(), *TABL
 # Tables that are shown otherwise than they are stored.
 SHOWN_AS = {"Images": measures_side_by_side}
 MAX_ROWS = 100
-# As data flows; stages that are run by name alone follow.
-READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify")
 
 
 def write_report(
@@ -65,7 +63,7 @@ def write_report(
     sections = PICTURES | TABLES
     headline = summarise_in_a_sentence(data["accuracy_summary"]) if "accuracy_summary" in data else ""
     teacher = heldout_samples.artifact.inputs["generator"]
-    facts = tell_facts(teacher, this_run, check_parameters(parameters), _num_classifiers(data))
+    facts = tell_facts(teacher, this_run, check_parameters(parameters))
     return render_report(
         parameters,
         {title: (caption, data[name]) for title, (_, name, caption) in PICTURES.items() if name in data},
@@ -87,18 +85,7 @@ def shown_tables(data: Mapping[str, Any]) -> dict[str, tuple[str, pd.DataFrame]]
     return {title: (caption, frame) for title, (caption, frame) in tables.items() if 0 < len(frame) <= MAX_ROWS}
 
 
-def _num_classifiers(data: Mapping[str, Any]) -> int:
-    """Return how many classifiers of each kind the accuracy is the mean of; 0 where none is told."""
-    return int(data["accuracy_summary"]["num_seeds"].iloc[0]) if "accuracy_summary" in data else 0
-
-
-def _place(stage: str) -> int:
-    return READING_ORDER.index(stage) if stage in READING_ORDER else len(READING_ORDER)
-
-
-def tell_facts(
-    teacher: dict[str, Any], this_run: dict[str, Any], parameters: Parameters, num_classifiers: int
-) -> dict[str, str]:
+def tell_facts(teacher: dict[str, Any], this_run: dict[str, Any], parameters: Parameters) -> dict[str, str]:
     """Say what was run: command, teacher, data, seeds and how long each stage took."""
     sha256 = str(teacher.get("sha256", ""))
     facts = {
@@ -107,11 +94,9 @@ def tell_facts(
         "images": f"{parameters.images.source}, {parameters.variant}",
         "seed": f"{parameters.seed}",
     }
-    if num_classifiers:
-        facts["seed"] += f"; {num_classifiers} classifiers of each kind"
     if this_run.get("commit"):
         facts["git commit"] = this_run["commit"]
     if durations := this_run.get("seconds"):
-        told = ", ".join(f"{stage} {durations[stage]:,.1f} s" for stage in sorted(durations, key=_place))
+        told = ", ".join(f"{stage} {seconds:,.1f} s" for stage, seconds in durations.items())
         facts["stages of this run"] = f"{told} (what was there already is reused)"
     return facts

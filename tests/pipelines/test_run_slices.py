@@ -289,7 +289,7 @@ def test_ablation_is_reused_and_a_changed_strength_adds_its_own_cell(
     after = state_of(place.data / "stores")
     new = {name for name, time in after.items() if before.get(name) != time}
     assert {name for name in before if name not in after} == set()
-    assert {Path(name).parts[0] for name in new} == {"cell", "classifier", "cell_durations.json"}
+    assert {Path(name).parts[0] for name in new} == {"cell", "classifier"}
     for kind in ("cell", "classifier"):
         assert len({Path(name).parts[1] for name in new if Path(name).parts[0] == kind}) == 2  # one cell, two seeds
     computed = [one for one in nested_runs(place, changed) if one.data.tags["computed"] == "in this run"]

@@ -1,8 +1,8 @@
 """Engines: run independent units of work, several at a time, and give what came of each.
 
-`local` works in this process, on threads of one thread of the processor each; `processes` in processes of their
-own. A third (a cluster) is a subclass of `Engine` named in `ENGINES`: `open_work` and units are picklable, results
-come back in any order, and what a unit has finished is in the store, so that it may be tried again anywhere.
+`LocalEngine` works in this process, one unit after the other; `ProcessEngine` in processes of their own. A third (a
+cluster) is a subclass of `Engine`: `open_work` and units are picklable, results come back in any order, and what a
+unit has finished is in the store, so that it may be tried again anywhere.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -41,23 +40,11 @@ class Outcome(Generic[ResultT]):
         result: What the work returned; None where it failed.
         seconds: How long it took.
         error: Kind and message of what it raised; empty where it did not fail.
-        cause: What it raised, where that was in this process.
     """
 
     result: ResultT | None
     seconds: float
     error: str = ""
-    cause: Exception | None = None
-
-    def get(self) -> ResultT:
-        """Return the result.
-
-        Raises:
-            Exception: What the work raised; `RuntimeError` where that was in another process.
-        """
-        if self.error:
-            raise self.cause or RuntimeError(self.error)
-        return self.result  # type: ignore[return-value]
 
 
 def _attempt(work: Callable[[UnitT], ResultT], unit: UnitT) -> Outcome[ResultT]:
@@ -68,18 +55,11 @@ def _attempt(work: Callable[[UnitT], ResultT], unit: UnitT) -> Outcome[ResultT]:
     except InterruptedRunError:
         raise
     except Exception as error:  # noqa: BLE001  (whatever it is, the other units go on)
-        return Outcome(None, time.perf_counter() - start, f"{type(error).__name__}: {error}", error)
+        return Outcome(None, time.perf_counter() - start, f"{type(error).__name__}: {error}")
 
 
-@dataclass(frozen=True)
 class Engine(ABC):
-    """Runs independent units.
-
-    Attributes:
-        workers: How many units are worked on at a time.
-    """
-
-    workers: int = 1
+    """Runs independent units."""
 
     @abstractmethod
     def outcomes(
@@ -98,27 +78,17 @@ class Engine(ABC):
         """
 
 
+@dataclass(frozen=True)
 class LocalEngine(Engine):
-    """Works in this process; with several workers on threads, of one thread of the processor each.
-
-    Units draw no numbers from torch's global generator but in `seeding.seeded`, where there are several workers.
-    """
+    """Works in this process, one unit after the other."""
 
     def outcomes(
         self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
     ) -> Generator[tuple[int, Outcome[ResultT]], None, None]:
         """Work on the units, see `Engine.outcomes`."""
         work = open_work()
-        if self.workers <= 1:
-            for number, unit in enumerate(units):
-                yield number, _attempt(work, unit)
-            return
-        executor = ThreadPoolExecutor(self.workers, "engine", torch.set_num_threads, (1,))
-        try:
-            futures = {executor.submit(_attempt, work, unit): number for number, unit in enumerate(units)}
-            yield from _completed(futures, lambda: None)
-        finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+        for number, unit in enumerate(units):
+            yield number, _attempt(work, unit)
 
 
 @dataclass(frozen=True)
@@ -126,9 +96,11 @@ class ProcessEngine(Engine):
     """Works in processes of their own, of one thread of the processor each; they stop when this one does.
 
     Attributes:
+        workers: How many units are worked on at a time.
         setting: What the number of workers is called, for a message.
     """
 
+    workers: int = 2
     setting: str = "workers"
 
     def outcomes(
@@ -152,9 +124,6 @@ class ProcessEngine(Engine):
         finally:
             stopping.set()
             executor.shutdown(wait=True, cancel_futures=True)
-
-
-ENGINES: dict[str, type[Engine]] = {"local": LocalEngine, "processes": ProcessEngine}
 
 
 def _completed(
@@ -212,7 +181,7 @@ def _start_process(open_work: Callable[[], Callable[[Any], Any]], stopping: Any,
 
 def _work_in_process(unit: Any) -> Outcome[Any]:
     assert _work is not None
-    return replace(_attempt(_work, unit), cause=None)  # not every error can be pickled
+    return _attempt(_work, unit)
 
 
 # --- calls side by side ------------------------------------------------------------------------------
@@ -224,11 +193,12 @@ def num_side_by_side(num_calls: int, device: torch.device) -> int:
 
 
 def run_side_by_side(calls: Sequence[Callable[[], ResultT]], device: torch.device) -> list[ResultT]:
-    """Run independent calls by a local engine: on a CPU as many at a time as torch has threads, each on one.
+    """Run independent calls: on a CPU as many at a time as torch has threads, each on one.
 
     Small networks gain little from a second thread, and nothing has to be shared between two trainings. One
     thread each even where one call is left over, so that no result depends on how many processors there are.
-    A GPU works on one call after the other, with the threads that there are.
+    A GPU works on one call after the other, with the threads that there are. Calls draw no numbers from torch's
+    global generator but in `seeding.seeded`.
 
     Args:
         calls: What to run.
@@ -240,7 +210,9 @@ def run_side_by_side(calls: Sequence[Callable[[], ResultT]], device: torch.devic
     Raises:
         Exception: What a call raised, once those that had started have ended; the others are left out.
     """
-    engine = LocalEngine(num_side_by_side(len(calls), device))
-    with on_one_thread(device), closing(engine.outcomes(lambda: lambda call: call(), calls)) as outcomes:
-        results = {number: outcome.get() for number, outcome in outcomes}
-    return [results[number] for number in range(len(calls))]
+    at_a_time = num_side_by_side(len(calls), device)
+    with on_one_thread(device):
+        if at_a_time <= 1:
+            return [call() for call in calls]
+        with ThreadPoolExecutor(at_a_time, "side by side", torch.set_num_threads, (1,)) as executor:
+            return list(executor.map(lambda call: call(), calls))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from skdcgn_pipeline.artifacts.store import write_json
 from skdcgn_pipeline.metrics.statistics import DESCRIPTION, FIDELITY
 from skdcgn_pipeline.parameters import ClassifierFit
 from skdcgn_pipeline.runtime.engine import Engine, LocalEngine, ProcessEngine
@@ -23,8 +21,7 @@ from skdcgn_pipeline.studies.training_data import Surroundings, Workplace
 
 logger = logging.getLogger(__name__)
 
-DURATIONS_FILE = "cell_durations.json"
-# What one core of a current server does, for estimates where nothing of the kind has been done yet.
+# What one core of a current server does.
 CLASSIFIER_IMAGES_PER_SECOND = 2500
 DISTILLATION_STEPS_PER_SECOND = 40
 TEACHER_IMAGES_PER_SECOND = 400
@@ -92,8 +89,7 @@ def run_units(
                 result = UnitResult(unit, error=outcome.error)
                 logger.error("%s, %s, seed %d failed: %s", title, unit.cell.name, unit.number, outcome.error)
             else:
-                result = UnitResult(unit, outcome.get(), seconds=outcome.seconds)
-                _remember_duration(surroundings, result)
+                result = UnitResult(unit, outcome.result or {}, seconds=outcome.seconds)
             results[to_do[place]] = result
             tell(result)
             progress.advance()
@@ -106,32 +102,8 @@ def run_units(
 # --- what it will cost -------------------------------------------------------------------------------
 
 
-def _kind_of(unit: Unit, surroundings: Surroundings) -> str:
-    """Return a word for units that take about the same time."""
-    data, fit = unit.cell.data, surroundings.ablation.fit
-    parts = [f"{fit.num_images} images of {fit.batch_size}"]
-    parts += [f"student {distill.model_dump_json()}" for distill in data.students]
-    if data.teacher_transformations is not None:
-        parts.append(f"teacher {surroundings.ablation.stage.num_images}")
-    return ", ".join(parts)
-
-
-def read_durations(surroundings: Surroundings) -> dict[str, list[float]]:
-    """Return how many seconds the units that were computed here took, by kind."""
-    path = surroundings.run.store.root / DURATIONS_FILE
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _remember_duration(surroundings: Surroundings, result: UnitResult) -> None:
-    known = read_durations(surroundings)
-    known.setdefault(_kind_of(result.unit, surroundings), []).append(round(result.seconds or 0.0, 2))
-    write_json(surroundings.run.store.root / DURATIONS_FILE, known)
-
-
-def estimate_seconds(unit: Unit, surroundings: Surroundings, known: Mapping[str, Sequence[float]]) -> float:
-    """Estimate how long a unit takes on one core: as long as its like did here, or as a usual core does."""
-    if seconds := known.get(_kind_of(unit, surroundings)):
-        return statistics.median(seconds)
+def estimate_seconds(unit: Unit, surroundings: Surroundings) -> float:
+    """Estimate how long a unit takes on a usual core."""
     data = unit.cell.data
     num_teacher_images = 0 if data.teacher_transformations is None else surroundings.ablation.stage.num_images
     return (
@@ -152,11 +124,10 @@ def plan_units(units: Sequence[Unit], surroundings: Surroundings) -> pd.DataFram
         A row per cell: `study`, `cell`, `seeds`, `done`, `seconds` (of one core, for what is left).
     """
     workplace = Workplace(surroundings) if surroundings.complete else None
-    known = read_durations(surroundings)
     rows = []
     for unit in units:
         done = workplace is not None and workplace.is_done(unit)
-        seconds = 0.0 if done else estimate_seconds(unit, surroundings, known)
+        seconds = 0.0 if done else estimate_seconds(unit, surroundings)
         rows.append((unit.cell.study, unit.cell.name, 1, int(done), seconds))
     plan = pd.DataFrame(rows, columns=["study", "cell", "seeds", "done", "seconds"])
     return plan.groupby(["study", "cell"], sort=False, as_index=False).sum()

@@ -134,7 +134,7 @@ class Workplace:
         def draw(seed: int) -> DrawBatch:
             samples: dict[str, Any] = {image: sources[name].samples() for image, name in names.items()}
             if COMPOSITE in samples:
-                images, labels = samples[COMPOSITE].read_labelled()
+                images, labels = samples[COMPOSITE]
                 return draw_from_images(images, labels, seed, "classifier-rows")
             pool, composition, purpose = self._pool(samples), data.composition, "classifier-counterfactuals"
             if data.dataset_size:

@@ -184,14 +184,13 @@ def open_explorer(folder: Path | str, trust: bool = False) -> Explorer:
         SettingError: If the folder is none, is damaged or does not fit together; if its teacher is code that is not
             trusted, has changed or cannot be imported.
     """
-    folder = Path(folder)
+    folder, remedy = Path(folder), "Give the folder that `kedro explore` names, or run it again."
     try:
         artifact = Artifact.open(folder)
         card = artifact.read_json(CARD_FILE)
         Card.model_validate(card)
         settings = _teacher_of(artifact, card["teacher"], trust)
     except (DamagedFileError, OSError, RecursionError, ValueError) as error:
-        remedy = "Give the folder that `kedro explore` names, or run it again."
         got = f"{folder} ({_in_one_line(error)})"
         raise SettingError("explorer", "the folder of a finished explorer", got, remedy) from error
     if settings.factory is not None and not trust:
@@ -205,6 +204,12 @@ def open_explorer(folder: Path | str, trust: bool = False) -> Explorer:
         name: InvariantClassifier.from_pretrained(artifact.path(CLASSIFIER_FOLDER.format(name)))
         for name in card["classifiers"]
     }
+    expected = teacher.generator.num_classes, teacher.generator.image_size
+    for name, classifier in classifiers.items():
+        known = len(classifier.labels) if all(isinstance(label, str) for label in classifier.labels) else 0
+        if (known, classifier.image_size) != expected:
+            got = f"{known} and {classifier.image_size}"
+            raise SettingError(f"classifier '{name}'", f"{expected[0]} names, {expected[1]} pixels", got, remedy)
     students = StudentCGN.from_pretrained(artifact.path(STUDENTS_FOLDER))
     return Explorer(Scene(teacher.generator, students, classifiers, card["classes"]), card)
 

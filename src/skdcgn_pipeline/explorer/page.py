@@ -215,36 +215,29 @@ def free_port(port: int) -> int:
     raise SettingError("--port", "a free port", f"{port} and the next, all taken", "Name another one.")
 
 
-class OwnRequests:
-    """Middleware that refuses files, which the page never takes, and what the pages of other origins ask for.
+def own_requests(app: Any) -> Any:
+    """Return an ASGI app that refuses files, which the page never takes, and what pages of other origins ask for."""
+    from starlette.datastructures import Headers
+    from starlette.responses import PlainTextResponse
 
-    Args:
-        app: What answers all other requests.
-    """
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a request of ASGI."""
-        from starlette.datastructures import Headers
-        from starlette.responses import PlainTextResponse
-
-        answer = self.app
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        chosen = app
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             is_foreign = "origin" in headers and urlsplit(headers["origin"]).netloc != headers.get("host")
             if is_foreign or scope["path"].rstrip("/").endswith("/upload"):
-                answer = PlainTextResponse("The explorer takes no files and no requests of other pages.", 403)
-        await answer(scope, receive, send)
+                chosen = PlainTextResponse("The explorer takes no files and no requests of other pages.", 403)
+        await chosen(scope, receive, send)
+
+    return answer
 
 
 def middleware() -> list[Any]:
-    """Return what stands before the page: this machine's own names and `OwnRequests` alone come through."""
+    """Return what stands before the page: this machine's own names and own requests alone come through."""
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]), Middleware(OwnRequests)]
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]), Middleware(own_requests)]
 
 
 def launch(explorer: Explorer, port: int = DEFAULT_PORT, browser: bool = True) -> None:

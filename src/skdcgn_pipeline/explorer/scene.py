@@ -15,6 +15,7 @@ from skdcgn_pipeline.counterfactuals.datasets import noise_of
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, MechanismLabels, compose
 from skdcgn_pipeline.metrics.cost import measure_rates, render_call
 from skdcgn_pipeline.networks.interface import MixesClasses, check_same_interface
+from skdcgn_pipeline.parameters import choose_classes
 from skdcgn_pipeline.reporting.interpolation import turned
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
@@ -126,8 +127,7 @@ class Scene:
         classes: Name of each class to choose from, as the classifiers call it.
 
     Raises:
-        SettingError: If teacher and students have other noise, classes or sizes, a classifier has others, or a class
-            is none of them.
+        SettingError: If teacher and students have other noise, classes or sizes, or a class is none of them.
     """
 
     def __init__(
@@ -141,17 +141,9 @@ class Scene:
         self.generators: dict[str, CounterfactualGenerator] = {TEACHER: teacher, STUDENTS: students.fused()}
         self.classifiers = dict(classifiers)
         self.num_classes = teacher.num_classes
-        for name, classifier in self.classifiers.items():
-            known = all(isinstance(label, str) for label in classifier.labels) and len(classifier.labels)
-            if (known, classifier.image_size) != (self.num_classes, teacher.image_size):
-                expected = f"{self.num_classes} names of classes and images of {teacher.image_size} pixels"
-                got = f"{len(classifier.labels)} labels and {classifier.image_size} pixels"
-                raise SettingError(f"classifier '{name}'", expected, got, "Train it on what the teacher draws.")
         labels = next((c.labels for c in self.classifiers.values()), [str(n) for n in range(self.num_classes)])
-        numbers = range(self.num_classes) if classes is None else classes
-        if wrong := [number for number in numbers if number not in range(self.num_classes)]:
-            known_classes = f"numbers from 0 to {self.num_classes - 1}"
-            raise SettingError("classes", known_classes, f"{wrong[0]!r}", "Leave out those that the teacher lacks.")
+        chosen = None if classes is None else choose_classes("classes", tuple(classes), self.num_classes, {})
+        numbers = range(self.num_classes) if chosen is None else chosen
         self.classes = {number: labels[number] for number in numbers}
 
     def mixes_classes(self, name: str) -> bool:

@@ -8,7 +8,10 @@ from skdcgn_pipeline.parameters import Fetch
 from skdcgn_pipeline.parameters.base import flatten
 from skdcgn_pipeline.runtime.errors import (
     DamagedFileError,
+    InterruptedRunError,
     SettingError,
+    StudyFailedError,
+    UserError,
     check_choice,
     nearest,
     printable,
@@ -75,3 +78,10 @@ def test_names_that_would_steer_the_terminal_are_quoted(name):
 
 def test_names_in_all_languages_stay_as_they_are():
     assert printable("Größe, 数字, ± 1 – ok") == "Größe, 数字, ± 1 – ok"
+
+
+@pytest.mark.parametrize("kind", [DamagedFileError, InterruptedRunError, StudyFailedError])
+def test_every_error_for_users_quotes_names(kind):
+    told = kind("files.pt\x1b[2J of http://user:secret@host:\n  - another")
+    assert isinstance(told, UserError)
+    assert str(told) == "files.pt\\x1b[2J of http://host:\n  - another"

@@ -23,7 +23,12 @@ from filelock import FileLock, Timeout
 
 from skdcgn_pipeline.artifacts.store import check_writable, readable_disk_errors, sha256_of_file
 from skdcgn_pipeline.images.download import AbsentError, DownloadError, download
-from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError, check_choice, without_credentials
+from skdcgn_pipeline.runtime.errors import (
+    SettingError,
+    UserError,
+    check_choice,
+    without_credentials,
+)
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 
 if TYPE_CHECKING:
@@ -339,7 +344,7 @@ def main() -> int:
         assets = fetch_assets(options.folder, options.groups, options.mirror)
         sys.stdout.write(f"{count_states(assets)}, in {options.folder}\n")
         refuse_missing(assets)
-    except (SettingError, InterruptedRunError) as error:
+    except UserError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

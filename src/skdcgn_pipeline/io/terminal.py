@@ -12,15 +12,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from skdcgn_pipeline.runtime.errors import (
-    DamagedFileError,
-    InterruptedRunError,
-    SettingError,
-    StudyFailedError,
-    printable,
-)
+from skdcgn_pipeline.runtime.errors import UserError
 
-FOR_USERS = SettingError, InterruptedRunError, DamagedFileError, StudyFailedError
 PERCENT = 100.0
 SECONDS_PER_MINUTE = 60
 
@@ -36,11 +29,11 @@ def errors_in_one_line() -> Iterator[None]:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, FOR_USERS):
+        while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__ or cause.__context__
         if cause is None or click.get_current_context(silent=True) is None or os.environ.get("SKDCGN_TRACEBACK"):
             raise
-        raise click.ClickException(printable(str(cause), "\n")) from error
+        raise click.ClickException(str(cause)) from error
 
 
 def summarise_run(seconds: Mapping[str, float], results: Mapping[str, Any]) -> Table:

@@ -25,7 +25,14 @@ def printable(text: str, kept: str = "") -> str:
     return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in without_credentials(text))
 
 
-class SettingError(ValueError):
+class UserError(Exception):
+    """An error that is told by its message alone, without a traceback."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message, "\n"))
+
+
+class SettingError(UserError, ValueError):
     """A setting or an input that cannot be used, told in one line.
 
     Args:
@@ -36,20 +43,19 @@ class SettingError(ValueError):
     """
 
     def __init__(self, setting: str, expected: str, got: object, remedy: str) -> None:
-        told = printable(f"{setting}: expected {expected}, got {got}. ")
-        super().__init__(told + printable(remedy, "\n"))
+        super().__init__(printable(f"{setting}: expected {expected}, got {got}. ") + remedy)
         self.setting = setting
 
 
-class DamagedFileError(ValueError):
+class DamagedFileError(UserError, ValueError):
     """A stored file whose content no longer matches what was recorded when it was written."""
 
 
-class InterruptedRunError(RuntimeError):
+class InterruptedRunError(UserError, RuntimeError):
     """The run was asked to stop, saved its state and can go on from there."""
 
 
-class StudyFailedError(RuntimeError):
+class StudyFailedError(UserError, RuntimeError):
     """Parts of a study failed; everything else of it is finished and saved."""
 
 

@@ -27,7 +27,7 @@ from skdcgn_pipeline.io.datasets import (
     claim_run,
     read_as_of,
 )
-from skdcgn_pipeline.reporting.animation import MILLISECONDS_PER_FRAME
+from skdcgn_pipeline.reporting.pictures import MILLISECONDS_PER_FRAME
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.drawing import SampleShards
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 import torch
 
@@ -22,7 +21,6 @@ from skdcgn_pipeline.metrics.generation import (
     ImageStatistics,
     compare_images,
     generation_metrics,
-    measures_side_by_side,
 )
 from skdcgn_pipeline.metrics.likeness import StreamedGaussian, frechet_distance
 from skdcgn_pipeline.metrics.pairs import first_images, heldout_pairs, measure_likeness
@@ -282,19 +280,6 @@ def test_likeness_is_that_of_the_fidelity(tmp_path, heldout, students, cpu):
             "l1_background": table.loc["background", "l1"],
         }
     )
-
-
-def test_measures_stand_side_by_side():
-    rows = [
-        ("students", "kid", "teacher", 2.0, 0.25, 9),
-        ("students", "mean_mask", None, 0.125, None, 9),
-        ("teacher", "mean_mask", None, 0.5, None, 9),
-    ]
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    assert measures_side_by_side(table).to_dict("records") == [
-        {"measure": "kid", "reference": "teacher", "teacher": "", "students": "2 ± 0.25", "num_images": 9},
-        {"measure": "mean mask", "reference": "", "teacher": "0.5", "students": "0.125", "num_images": 9},
-    ]
 
 
 def test_students_of_another_interface_are_refused(tmp_path, heldout, cpu):

@@ -24,7 +24,7 @@ from kedro_datasets.text import TextDataset
 from PIL import Image, ImageSequence
 
 from skdcgn_pipeline.artifacts.store import Artifact, readable_disk_errors, readable_json, write_aside
-from skdcgn_pipeline.reporting.animation import encode_gif
+from skdcgn_pipeline.reporting.pictures import encode_gif
 from skdcgn_pipeline.runtime.errors import DamagedFileError
 
 logger = logging.getLogger(__name__)

@@ -39,19 +39,6 @@ def count_macs(render: Callable[[], Any]) -> int | None:
     return counter.get_total_flops() // 2 or None
 
 
-def take_turns(measures: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """Take several measures in turns, so that whatever else the machine does meets all of them.
-
-    Args:
-        measures: What to measure; each call gives one number.
-
-    Returns:
-        The median of five turns of each.
-    """
-    turns = [{name: measure() for name, measure in measures.items()} for _ in range(NUM_REPEATS)]
-    return {name: statistics.median(turn[name] for turn in turns) for name in measures}
-
-
 def measure_rates(
     calls: Mapping[str, Callable[[], Any]], images_per_call: float, seconds: float | None = None
 ) -> dict[str, float]:
@@ -78,7 +65,8 @@ def measure_rates(
     for call in calls.values():
         call()
     with torch.inference_mode():
-        return take_turns({name: partial(rate, call) for name, call in calls.items()})
+        turns = [{name: rate(call) for name, call in calls.items()} for _ in range(NUM_REPEATS)]
+    return {name: statistics.median(turn[name] for turn in turns) for name in calls}
 
 
 def peak_gpu_bytes(network: nn.Module, render: Callable[[], Any]) -> int | None:

@@ -249,29 +249,6 @@ class GenerationRecipe(Recipe[Generation]):
 # --- tables --------------------------------------------------------------------------------------
 
 
-def measures_side_by_side(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the measures of teacher and students side by side.
-
-    Args:
-        table: `Generation.measures`.
-
-    Returns:
-        A row per measure and reference; `teacher` and `students` (or who painted the images) hold the value, with
-        `± sd` where the measure has one; `num_images`.
-    """
-    told = table.assign(
-        measure=table["measure"].str.replace("_", " "),
-        told=[
-            f"{value:.4g}" if pd.isna(sd) else f"{value:.4g} ± {sd:.2g}"
-            for value, sd in zip(table["value"], table["sd"], strict=True)
-        ],
-        reference=table["reference"].fillna(""),
-    )
-    beside = told.pivot(index=["measure", "reference", "num_images"], columns="images", values="told")
-    order = ["measure", "reference", *sorted(beside.columns, key=lambda name: name != TEACHER), "num_images"]
-    return beside.fillna("").rename_axis(columns=None).reset_index()[order]
-
-
 def generation_metrics(table: pd.DataFrame) -> dict[str, float]:
     """Return the measures by name, such as `generation/students/fid/teacher`, and their `_sd`."""
     metrics = {}

@@ -37,6 +37,7 @@ PIXELS_PER_PIXEL = 2  # small images are shown at twice their size
 LARGEST_ENLARGED = 64
 COLOUR_OF = {"originals": "#9a9a9a", "teacher": "#3b6ea5", "students": "#d9822b", "baseline": "#7a5195"}
 DOTS_PER_INCH = 110
+MILLISECONDS_PER_FRAME = 120  # GIF knows multiples of 10
 LABEL_POINTS = 1.3  # of accuracy, between two labels
 MOST_CLASSES = 20  # of a confusion matrix that can be read
 LONG_NAME = 3  # letters of a class name, beyond which it stands upright
@@ -73,6 +74,18 @@ def rasterise(figure: Figure) -> Picture:
     plt.close(figure)
     with Image.open(buffer) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def encode_gif(frames: np.ndarray) -> bytes:
+    """Return frames [T, H, W, 3] uint8 as a GIF that repeats, each frame in the 256 colours that suit it best.
+
+    Args:
+        frames: RGB frames; equal neighbours become one that is shown longer.
+    """
+    buffer = io.BytesIO()
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    first.save(buffer, format="GIF", save_all=True, append_images=others, duration=MILLISECONDS_PER_FRAME, loop=0)
+    return buffer.getvalue()
 
 
 def signed_images(images: MechanismImages, shown: str) -> Tensor:

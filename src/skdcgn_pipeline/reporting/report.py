@@ -19,7 +19,7 @@ from PIL import Image
 from skdcgn_pipeline.classifiers.accuracy import BACKGROUND_GAP, SHAPE_BIAS, subset_of
 from skdcgn_pipeline.classifiers.torchvision_classifier import HEADS, WITHOUT_BACKGROUND
 from skdcgn_pipeline.parameters import flatten, without_anchors
-from skdcgn_pipeline.reporting.animation import encode_gif
+from skdcgn_pipeline.reporting.pictures import encode_gif
 from skdcgn_pipeline.reporting.templates import template
 
 LEARNT = {

@@ -19,18 +19,20 @@ from skdcgn_pipeline.studies.stage import StageStudy
 from skdcgn_pipeline.studies.transformations import TransformationsStudy
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 
-_ALL: tuple[Study, ...] = (
-    TransformationsStudy(),
-    MechanismsStudy(),
-    CountsStudy(),
-    MixingStudy(),
-    LossesStudy(),
-    SizeStudy(),
-    SourceStudy(),
-    StageStudy(),
-    MonolithStudy(),
-)
-STUDIES = {study.name: study for study in _ALL}
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        TransformationsStudy(),
+        MechanismsStudy(),
+        CountsStudy(),
+        MixingStudy(),
+        LossesStudy(),
+        SizeStudy(),
+        SourceStudy(),
+        StageStudy(),
+        MonolithStudy(),
+    )
+}
 
 
 def study_of(name: str) -> Study:

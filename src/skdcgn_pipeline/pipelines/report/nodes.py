@@ -1,12 +1,10 @@
 """Nodes of the report stage."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from skdcgn_pipeline.metrics.generation import measures_side_by_side
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.reporting.report import command_of, render_report, summarise_in_a_sentence
 from skdcgn_pipeline.samples.drawing import SampleShards
@@ -42,12 +40,12 @@ TABLES = {
         "Held-out noise; L1 in units of the image range; both timed in one process."),
     "Images": (
         "distill", "generation_metrics",
-        "Held-out composites, in the features of a fixed network; ± one standard deviation."),
+        "Held-out composites, in the features of a fixed network; sd over subsets, splits or masks."),
 }  # fmt: skip
 INPUTS = [*dict.fromkeys(dataset for _, dataset, _ in (*PICTURES.values(), *TABLES.values()))]
-# Tables that are shown otherwise than they are stored.
-SHOWN_AS = {"Images": measures_side_by_side}
 MAX_ROWS = 100
+# As data flows; stages that are run by name alone follow.
+READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify")
 
 
 def write_report(
@@ -67,22 +65,16 @@ def write_report(
     return render_report(
         parameters,
         {title: (caption, data[name]) for title, (_, name, caption) in PICTURES.items() if name in data},
-        shown_tables(data),
+        {
+            title: (caption, data[name])
+            for title, (_, name, caption) in TABLES.items()
+            if name in data and 0 < len(data[name]) <= MAX_ROWS
+        },
         headline,
         ablation_chapter or "",
         facts,
         {title: command_of(this_run, stage, [name]) for title, (stage, name, _) in sections.items()},
     )
-
-
-def shown_tables(data: Mapping[str, Any]) -> dict[str, tuple[str, pd.DataFrame]]:
-    """Return caption and frame of each table that a page has room for."""
-    tables = {
-        title: (caption, SHOWN_AS.get(title, pd.DataFrame)(data[name]))
-        for title, (_, name, caption) in TABLES.items()
-        if name in data
-    }
-    return {title: (caption, frame) for title, (caption, frame) in tables.items() if 0 < len(frame) <= MAX_ROWS}
 
 
 def tell_facts(teacher: dict[str, Any], this_run: dict[str, Any], parameters: Parameters) -> dict[str, str]:
@@ -97,6 +89,8 @@ def tell_facts(teacher: dict[str, Any], this_run: dict[str, Any], parameters: Pa
     if this_run.get("commit"):
         facts["git commit"] = this_run["commit"]
     if durations := this_run.get("seconds"):
-        told = ", ".join(f"{stage} {seconds:,.1f} s" for stage, seconds in durations.items())
+        order = [stage for stage in READING_ORDER if stage in durations]
+        order += [stage for stage in durations if stage not in READING_ORDER]
+        told = ", ".join(f"{stage} {durations[stage]:,.1f} s" for stage in order)
         facts["stages of this run"] = f"{told} (what was there already is reused)"
     return facts

@@ -19,7 +19,7 @@ from skdcgn_pipeline.classifiers.classification import (
 )
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, CounterfactualsRecipe
 from skdcgn_pipeline.images.stored import StoredImages
-from skdcgn_pipeline.parameters import ClassifierFit, Classify, Composition, Compute, Prepare
+from skdcgn_pipeline.parameters import ClassifierFit, Classify, Compose, Composition, Compute, Prepare
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError
 from skdcgn_pipeline.samples.drawing import SampleShards
@@ -28,6 +28,7 @@ from tiny import build_biased_images, draw_samples
 
 CPU = Compute(device="cpu")
 FIT = ClassifierFit(num_images=16, batch_size=8)
+COMPOSE = Compose(num_pool_images_per_class=2, num_images=10, rows_per_shard=10, composition=Composition())
 
 
 @pytest.fixture(scope="module")
@@ -117,18 +118,18 @@ def test_stored_counterfactuals_are_labelled_by_their_shape(tmp_path, samples):
 
 @pytest.mark.parametrize("counterfactuals", ["on_the_fly", "stored"])
 def test_the_originals_come_first_and_every_source_follows(tmp_path, images, samples, counterfactuals):
-    shards = build_in(tmp_path, CounterfactualsRecipe(samples, Composition(), 10, 10))
-    sources = {"teacher": samples, "students": samples}
     compared = classification(tmp_path, images, counterfactuals=counterfactuals)
-    sets = compared.training_sets(sources, dict.fromkeys(sources, shards), Composition())
+    sets = compared.training_sets({"teacher": samples, "students": samples}, COMPOSE, Composition())
     assert [each.name for each in sets] == ["originals", "teacher", "students"]
-    assert all(("counterfactuals" in each.inputs) == (counterfactuals == "stored") for each in sets[1:])
-    assert [each.name for each in compared.training_sets({"teacher": None}, {}, None)] == ["originals"]
+    stored = build_in(tmp_path / "counterfactual", CounterfactualsRecipe(samples, Composition(), 10, 10))
+    told = [{"counterfactuals": stored.artifact.identity}] * 2 if counterfactuals == "stored" else [{}] * 2
+    assert [{k: v for k, v in each.inputs.items() if k == "counterfactuals"} for each in sets[1:]] == told
+    assert [each.name for each in compared.training_sets({}, COMPOSE, Composition())] == ["originals"]
 
 
 def test_training_sets_are_compared_in_one_table(tmp_path, images, samples, validation_alone):
     compared = classification(tmp_path, images)
-    table = compared.compare(compared.training_sets({"students": samples}, {}, Composition()))
+    table = compared.compare(compared.training_sets({"students": samples}, COMPOSE, Composition()))
     assert table.groupby(["trained_on", "seed"], sort=False).ngroups == 4
     assert table["trained_on"].unique().tolist() == ["originals", "students"]
 

@@ -77,7 +77,7 @@ def test_inception_is_asked_for_before_any_work_where_it_is_wanted(check_surroun
     parameters = make(report={"generation_metrics": {"network": "inception"}}, assets=str(tmp_path))
     assert check_surroundings(parameters, tmp_path, {"show_students"}) is None
     with pytest.raises(SettingError, match=r"report.generation_metrics.network.*weights-inception"):
-        check_surroundings(parameters, tmp_path, {"baseline.measure_generation"})
+        check_surroundings(parameters, tmp_path, {"baseline.compare_students"})
     with pytest.raises(SettingError, match=r"weights-inception"):
         check_surroundings(parameters, tmp_path, {"compare_students"})
 

@@ -168,9 +168,9 @@ def test_masks_learn_to_stay_within_their_bounds():
     assert history[-1]["mask_bounds"] < 0.5 * history[0]["mask_bounds"]
 
 
-def test_vgg16_without_its_weights_is_refused_with_the_alternative(tmp_path):
-    with pytest.raises(SettingError, match=r"teacher\.fit\.style_network.*use 'digit_classifier'"):
-        open_vgg16_features(str(tmp_path))
+def test_vgg16_without_its_weights_is_refused(tmp_path):
+    with pytest.raises(SettingError, match=r"teacher\.fit\.style_network.*VGG16 weights at .*change the setting"):
+        open_vgg16_features(str(tmp_path), "teacher.fit.style_network")
 
 
 def test_other_weights_of_vgg16_make_another_teacher(tmp_path):

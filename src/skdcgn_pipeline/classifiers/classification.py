@@ -135,18 +135,14 @@ class Classification:
         return TrainingSet(ORIGINALS, inputs, self.images.num_classes, self._draw_originals)
 
     def training_sets(
-        self,
-        samples: Mapping[str, SampleShards | None],
-        stored: Mapping[str, CounterfactualShards | None],
-        composition: Composition | None,
+        self, samples: Mapping[str, SampleShards], compose: Compose, composition: Composition
     ) -> list[TrainingSet]:
-        """Return the originals and the counterfactuals of each source that there is, `on_the_fly` or `stored`."""
+        """Return the originals and the counterfactuals of each source of samples, `on_the_fly` or `stored`."""
         sets = [self.originals()]
         for name, pool in samples.items():
-            shards = stored.get(name)
-            if pool is None or composition is None:
-                continue
-            if self.settings.counterfactuals == "stored" and shards is not None:
+            if self.settings.counterfactuals == "stored":
+                amount = compose.num_images, compose.rows_per_shard
+                shards = self.run.make(CounterfactualsRecipe(pool, composition, *amount, self.run.seed))
                 sets.append(stored_counterfactuals(name, shards, pool.num_classes))
             else:
                 opened = once(partial(open_pool, self.run.store.folder("mapped"), pool))
@@ -327,12 +323,7 @@ class Classification:
         Returns:
             Where it is stored, the classifier, and its accuracy by split and subset.
         """
-        stored = {}
-        if self.settings.counterfactuals == "stored":
-            amount = compose.num_images, compose.rows_per_shard
-            recipe = CounterfactualsRecipe(samples, composition, *amount, self.run.seed)
-            stored[STUDENTS] = self.run.make(recipe)
-        sets = self.training_sets({STUDENTS: samples}, stored, composition)
+        sets = self.training_sets({STUDENTS: samples}, compose, composition)
         (training_set,) = [each for each in sets if each.name == trained_on]
         artifact, network = self.train(training_set, number)
         assert isinstance(network, DigitClassifier)  # others are refused before work

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from skdcgn_pipeline.artifacts.recipe import Recipe, Run
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
-from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.torchvision_classifier import TorchvisionClassifier
 from skdcgn_pipeline.classifiers.training import (
     WEIGHTS_FILE,
@@ -22,7 +21,6 @@ from skdcgn_pipeline.images.batches import draw_from_split
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.networks.weights_file import write_state
 from skdcgn_pipeline.parameters import ClassifierFit, ClassifierNetwork, GivenFeatures
-from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded
 
 SETTING = "prepare.given_features"
@@ -46,17 +44,6 @@ class FeatureNetwork:
     def is_given(self) -> bool:
         """Tell whether it is a given network instead of the run's digit classifier."""
         return self.artifact.inputs["kind"] == GivenNetworkRecipe.kind
-
-    def open_classifier(self) -> DigitClassifier:
-        """Load the run's digit classifier, frozen and in eval mode.
-
-        Raises:
-            SettingError: If the feature network is a given one, whose heads are not used.
-        """
-        network = self.open()
-        if not isinstance(network, DigitClassifier):
-            raise SettingError(SETTING, "null, for a digit classifier", "a given network", "Choose another network.")
-        return network
 
 
 def fit_feature_network(run: Run, images: StoredImages, settings: ClassifierFit) -> FeatureNetwork:

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from skdcgn_pipeline.networks.vgg16 import IMAGENET_DEVIATION, IMAGENET_MEAN
 from skdcgn_pipeline.networks.weights_file import read_state
 from skdcgn_pipeline.parameters import ClassifierNetwork
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
-# What torchvision's networks classify, and how its weights expect images in [0, 1] to be normalised.
-TORCHVISION_CLASSES = 1000
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TORCHVISION_CLASSES = 1000  # of ImageNet
 SETTING = "classify.network"
 # What several heads say: all together, those that do not look at the background, and each alone.
 ALL_HEADS, WITHOUT_BACKGROUND = "", "without background"
@@ -106,8 +105,8 @@ class TorchvisionClassifier(nn.Module):
         self.heads = nn.ModuleDict({head: nn.Linear(self.feature_dim, num_classes) for head in heads})
         # A vision transformer fits images of one size alone.
         self.image_size: int | None = getattr(self.trunk, "image_size", None)
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(DEVIATION).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1), persistent=False)
         if settings.frozen == "all":
             for norm in self._norms():
                 norm.requires_grad_(False)

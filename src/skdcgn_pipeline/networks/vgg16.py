@@ -19,17 +19,12 @@ VGG16_RELUS = (3, 8, 15, 22)  # relu1_2, relu2_2, relu3_3, relu4_3
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def require_vgg16(
-    assets: str,
-    setting: str = "teacher.fit.style_network",
-    alternative: str = "use 'digit_classifier', which is trained on the same images",
-) -> Path:
+def require_vgg16(assets: str, setting: str) -> Path:
     """Return the file of torchvision's weights.
 
     Args:
         assets: The asset folder.
         setting: The setting that asks for it.
-        alternative: What else the setting could be.
 
     Raises:
         SettingError: If the file is not in the asset folder.
@@ -37,24 +32,23 @@ def require_vgg16(
     path = Path(assets) / VGG16_FILE
     if not path.is_file():
         expected = f"torchvision's VGG16 weights at {path}"
-        raise SettingError(setting, expected, "no such file", f"Put them there, or {alternative}.")
+        raise SettingError(setting, expected, "no such file", "Fetch the assets, or change the setting.")
     return path
 
 
-def open_vgg16_features(assets: str, *setting_and_alternative: str) -> ImageFeatures:
+def open_vgg16_features(assets: str, setting: str) -> ImageFeatures:
     """Return a function that gives four layers of VGG16, frozen, for images in [-1, 1].
 
     Args:
-        assets, setting_and_alternative: As in `require_vgg16`.
+        assets, setting: As in `require_vgg16`.
 
     Raises:
         SettingError: If torchvision's weights are not in the asset folder.
     """
     from torchvision.models import vgg16  # slow to import and rarely wanted
 
-    path = require_vgg16(assets, *setting_and_alternative)
     network = vgg16()
-    network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    network.load_state_dict(torch.load(require_vgg16(assets, setting), weights_only=True, map_location="cpu"))
     layers = network.features[: VGG16_RELUS[-1] + 1].requires_grad_(False).eval()
     mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
     deviation = torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1)

@@ -119,15 +119,6 @@ class Distill(Settings):
     fetch_threads: Annotated[int, Field(ge=0, le=256)] = 0
 
     @model_validator(mode="after")
-    def _equal_parts(self) -> Distill:
-        if self.batch_size % self.accumulate_steps:
-            raise ValueError(
-                f"'batch_size' must be a multiple of 'accumulate_steps', got {self.batch_size} and "
-                f"{self.accumulate_steps}"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _some_term(self) -> Distill:
         if not any(self.weights.model_dump().values()):
             raise ValueError("at least one weight of the loss must be above 0")

@@ -47,10 +47,7 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 
 logger = logging.getLogger(__name__)
 
-STYLE_SETTING = (
-    "baseline.style_network",
-    "use 'feature_network' with digits, or set baseline.weights.style and baseline.weights.texture to 0",
-)
+STYLE_SETTING = "baseline.style_network"
 # What of `describe_images` is recorded while training; the rest is there at every logged step.
 MEASURED = ("inception_score", "collapsed_masks")
 MEASURING = GenerationMetrics(num_splits=1)
@@ -118,10 +115,10 @@ def check_baseline(
             "Patches are put side by side; take 8 at 32 px.",
         )
     if settings.uses_style and settings.style_network == "vgg16":
-        require_vgg16(assets, *STYLE_SETTING)
+        require_vgg16(assets, STYLE_SETTING)
     elif settings.uses_style and not has_digit_classifier:
         expected = "'vgg16' where no digit classifier is trained"
-        raise SettingError(STYLE_SETTING[0], expected, f"'{settings.style_network}'", "Use 'vgg16'.")
+        raise SettingError(STYLE_SETTING, expected, f"'{settings.style_network}'", "Use 'vgg16'.")
     biggan_path(settings, teacher_settings)
     _make_students(settings, GeneratorSize.of(generator))
 

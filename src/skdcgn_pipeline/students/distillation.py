@@ -6,8 +6,8 @@ The teacher is a black box: all that is used of it are its samples. Where a mech
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -22,11 +22,9 @@ from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, require_vgg16
 from skdcgn_pipeline.parameters import Compute, Distill
 from skdcgn_pipeline.runtime.compute import autocast, check_compiler, choose_device, compiled, place
-from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded
 from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.students.architectures import StudentGenerator, make_student
-from skdcgn_pipeline.training.accumulation import SpectralPasses, kept_statistics
 from skdcgn_pipeline.training.averaging import WeightAverage
 from skdcgn_pipeline.training.checkpointing import Stateful
 from skdcgn_pipeline.training.optimisers import make_optimisers
@@ -34,7 +32,7 @@ from skdcgn_pipeline.training.parallel import ALONE, Processes, check_equal_part
 from skdcgn_pipeline.training.schedules import Rates, warm_up_and_cosine
 from skdcgn_pipeline.vocabulary import channels_of
 
-PERCEPTUAL_SETTING = ("distill.weights.perceptual", "set it to 0")
+PERCEPTUAL_SETTING = "distill.weights.perceptual"
 
 # Noise [B, noise_dim], labels [B], and the teacher's images of them [B, C, H, W].
 Pairs = tuple[Tensor, Tensor, Tensor]
@@ -65,8 +63,7 @@ class Distillation:
         result: The averaged student.
 
     Raises:
-        SettingError: If the perceptual loss has a weight and no features, the networks cannot be compiled, or
-            a batch does not divide into equal parts.
+        SettingError: If the networks cannot be compiled, or a batch does not divide into equal parts.
     """
 
     def __init__(
@@ -89,10 +86,6 @@ class Distillation:
         self._weights = weights_of(mechanism, settings)
         # Without a weight on one of its terms the discriminator would learn for nothing.
         self._is_judged = any(weight for name, weight in self._weights.items() if TERMS[name].compares == "judgement")
-        if "perceptual" in self._weights and perceive is None:
-            remedy = "Give `perceive`, such as `open_vgg16_features`."
-            raise SettingError("distill.weights.perceptual", "0 without a feature network", "a weight", remedy)
-
         with seeded(seed, f"student-init-{mechanism}"):
             student = make_student(mechanism, settings.student.model_dump(), size)
             discriminator = ProjectionDiscriminator(
@@ -102,7 +95,6 @@ class Distillation:
         self.discriminator = place(discriminator, self.device, torch.channels_last).train()
         self._averaging = WeightAverage(self.student, settings.ema_decay)
         self.result = self._averaging.average
-        self._passes = SpectralPasses(self.discriminator)
 
         adam: Any = partial(torch.optim.Adam, betas=settings.betas, fused=self.device.type == "cuda" or None)
         matrix_learning_rate = settings.matrix_learning_rate if settings.optimiser == "muon" else None
@@ -183,8 +175,7 @@ class Distillation:
                 # One context, so that the gradients of both passes are rounded once.
                 with autocast(self.compute, self.device):
                     judge = partial(self._judged, self._learn_to_judge, labels=labels, part=part)
-                    of_student = judge("learn-student", student_images)
-                    of_teacher = judge("learn-teacher", teacher_images)
+                    of_student, of_teacher = judge(student_images), judge(teacher_images)
                 loss = hinge_discriminator_loss(of_student.logits.float(), of_teacher.logits.float())
                 (loss / self.settings.accumulate_steps).backward()
             note({"discriminator": loss})
@@ -207,18 +198,18 @@ class Distillation:
         self, weights: dict[str, float], student_images: Tensor, teacher_images: Tensor, labels: Tensor, part: int
     ) -> dict[str, Tensor]:
         """Return the unweighted terms of a part's loss that have a weight, be it 0."""
-        sights: dict[str, Callable[[str, Tensor], Any]] = {
-            "images": lambda _, images: images,
-            "layers": lambda _, images: self._perceived(images),
-            "judgement": lambda whose, images: self._judged(self._judge, whose, images, labels, part).float(),
+        sights: dict[str, Callable[[Tensor], Any]] = {
+            "images": lambda images: images,
+            "layers": self._perceived,
+            "judgement": lambda images: self._judged(self._judge, images, labels, part).float(),
         }
         terms: dict[str, Tensor] = {}
         for compares, see in sights.items():
             wanted = [name for name in weights if TERMS[name].compares == compares]
             if wanted:
-                of_student = see("student", student_images)
+                of_student = see(student_images)
                 with torch.no_grad():
-                    of_teacher = see("teacher", teacher_images)
+                    of_teacher = see(teacher_images)
                 terms |= {name: TERMS[name].loss(of_student, of_teacher, self.settings) for name in wanted}
         return terms
 
@@ -228,9 +219,11 @@ class Distillation:
         with autocast(self.compute, self.device):
             return render(noise, labels)
 
-    def _judged(self, network: nn.Module, name: str, images: Tensor, labels: Tensor, part: int) -> Judgement:
-        passes = self._passes.named(name, part, self.settings.accumulate_steps)
-        with autocast(self.compute, self.device), passes:
+    def _judged(self, network: nn.Module, images: Tensor, labels: Tensor, part: int) -> Judgement:
+        # In training, every pass iterates the power methods of the spectral norms; those of one part are enough.
+        if self.discriminator.training != (part == 0):
+            self.discriminator.train(part == 0)
+        with autocast(self.compute, self.device):
             return network(self._seen(images), labels)
 
     def _perceived(self, images: Tensor) -> list[Tensor]:
@@ -246,6 +239,17 @@ class Distillation:
         """Return the context of a part's backward pass: the last part's averages over the processes."""
         is_last = part == self.settings.accumulate_steps - 1
         return nullcontext() if is_last else self._processes.without_averaging(wrapped)
+
+
+@contextmanager
+def kept_statistics(network: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of batch norms alone inside the block."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.track_running_stats = False
+    yield
+    for norm in norms:
+        norm.track_running_stats = True
 
 
 def check_distillation(
@@ -266,6 +270,6 @@ def check_distillation(
     with torch.device("meta"):
         make_student(mechanism, settings.student.model_dump(), size)
     if settings.weights.perceptual:
-        require_vgg16(assets, *PERCEPTUAL_SETTING)
+        require_vgg16(assets, PERCEPTUAL_SETTING)
     if settings.compile:
         check_compiler(choose_device(compute.device))

@@ -102,7 +102,7 @@ class StudentRecipe(Recipe[StudentArtifact]):
             **identity_of_order(self.samples, self.mechanism),
         }
         if self.settings.weights.perceptual:
-            inputs["vgg16"] = sha256_of_file(require_vgg16(self.assets, *PERCEPTUAL_SETTING))
+            inputs["vgg16"] = sha256_of_file(require_vgg16(self.assets, PERCEPTUAL_SETTING))
         return inputs
 
     def distil(self, checkpoint_path: Path | None = None) -> tuple[StudentGenerator, History]:
@@ -116,7 +116,7 @@ class StudentRecipe(Recipe[StudentArtifact]):
             InterruptedRunError: If a stop was requested; the state is saved.
         """
         settings, name, processes = self.settings, self.mechanism, self.processes
-        perceive = open_vgg16_features(self.assets, *PERCEPTUAL_SETTING) if settings.weights.perceptual else None
+        perceive = open_vgg16_features(self.assets, PERCEPTUAL_SETTING) if settings.weights.perceptual else None
         pairs = open_pairs(self.samples, name)
         fetch = fetch_by_epochs(pairs, settings.batch_size, self.seed, f"distil-{name}", processes.part)
         device, size = choose_device(self.compute.device), GeneratorSize.of(self.samples)

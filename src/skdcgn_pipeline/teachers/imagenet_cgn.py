@@ -226,13 +226,8 @@ def _initialise(cgn: ImageNetCGN) -> None:
         # Nearly the vectors of the highest singular value; exact ones take minutes for the published size.
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, SpectralNorm):
-                matrix = hook.reshape_weight_to_matrix(getattr(module, f"{hook.name}_orig"))
-                right = F.normalize(torch.randn(matrix.shape[1]), dim=0)
                 for _ in range(POWER_ITERATIONS):
-                    left = F.normalize(matrix @ right, dim=0)
-                    right = F.normalize(matrix.T @ left, dim=0)
-                getattr(module, f"{hook.name}_u").copy_(left)
-                getattr(module, f"{hook.name}_v").copy_(right)
+                    hook.compute_weight(module, do_power_iteration=True)
 
 
 def _ready(network: ModuleT) -> ModuleT:

@@ -41,6 +41,7 @@ from skdcgn_pipeline.vocabulary import MECHANISMS, channels_of
 WEIGHTS_FILE, HISTORY_FILE = "teacher.safetensors", "history.json"
 CARD_FILE = "teacher.json"
 LOG_EVERY_STEPS = 50
+STYLE_SETTING = "teacher.fit.style_network"
 ADAM_BETAS = (0.5, 0.999)
 PLAIN = Transformations()
 
@@ -290,7 +291,7 @@ class TeacherRecipe(Recipe[Artifact]):
             "precision": self.compute.precision,
         }
         if self.settings.style_network == "vgg16":
-            training["vgg16"] = sha256_of_file(require_vgg16(self.assets))
+            training["vgg16"] = sha256_of_file(require_vgg16(self.assets, STYLE_SETTING))
         if self.transformations != PLAIN:
             training["transformations"] = self.transformations.model_dump(mode="json")
         if self.initial is not None:
@@ -300,7 +301,7 @@ class TeacherRecipe(Recipe[Artifact]):
     def open_style(self) -> ImageFeatures:
         """Return four layers of features, of VGG16 or of a small classifier that is trained on the biased images."""
         if self.settings.style_network == "vgg16":
-            return open_vgg16_features(self.assets)
+            return open_vgg16_features(self.assets, STYLE_SETTING)
         draw = draw_from_split(self.images.split("train"), self.seed, "style-network")
         network, _ = fit_classifier(
             draw,

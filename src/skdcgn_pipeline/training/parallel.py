@@ -29,10 +29,9 @@ def check_equal_parts(batch_size: int, accumulate_steps: int, num_processes: int
     Raises:
         SettingError: Naming the setting.
     """
-    if batch_size % (num_processes * accumulate_steps):
-        expected = f"a multiple of {num_processes * accumulate_steps}, for {num_processes} processes"
-        if accumulate_steps > 1:
-            expected += f" of {accumulate_steps} parts each"
+    num_parts = num_processes * accumulate_steps
+    if batch_size % num_parts:
+        expected = f"a multiple of {num_parts}, the number of processes times accumulate_steps"
         raise SettingError("distill.batch_size", expected, batch_size, "Change it or the number of processes.")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import sha256_of_file
+from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.feature_network import FeatureNetwork
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features, require_vgg16
 from skdcgn_pipeline.parameters import Baseline, Report, Teacher
@@ -41,9 +42,12 @@ def _open_style(baseline: Baseline, digits: FeatureNetwork | None, assets: str) 
     if not baseline.uses_style:
         return None, None
     if baseline.style_network == "vgg16":
-        return open_vgg16_features(assets, *STYLE_SETTING), {"vgg16": sha256_of_file(require_vgg16(assets))}
+        identity = {"vgg16": sha256_of_file(require_vgg16(assets, STYLE_SETTING))}
+        return open_vgg16_features(assets, STYLE_SETTING), identity
     assert digits is not None
-    return style_features_of(digits.open_classifier()), digits.artifact.identity
+    network = digits.open()
+    assert isinstance(network, DigitClassifier)
+    return style_features_of(network), digits.artifact.identity
 
 
 def show_history(students: StudentsArtifact) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Nodes of the classify stage."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -9,7 +7,6 @@ from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.classifiers.accuracy import summarise_accuracy
 from skdcgn_pipeline.classifiers.attention import grad_cam
 from skdcgn_pipeline.classifiers.classification import Classification, TrainingSet
-from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import Classify, Compose, Composition, Report
 from skdcgn_pipeline.reporting.pictures import draw_accuracy_chart, draw_attention, draw_confusions, pick_examples
@@ -24,15 +21,15 @@ def train_classifiers(
     compose: Compose,
     class_lists: dict[str, list[int]],
     heldout_samples: SampleShards | None = None,
-    *generated: Any,
+    *pools: SampleShards,
     of: str = STUDENTS,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train classifiers on originals, teacher's and students' counterfactuals and measure them.
 
-    Without what generators gave, see `compared_sets`, on originals alone. `of` is what tables call the students.
+    Without pools of teacher and students on originals alone. `of` is what tables call the students.
     """
     classification = Classification(run, images, classify)
-    sets, composition = compared_sets(classification, compose, class_lists, of, *generated)
+    sets, composition = compared_sets(classification, compose, class_lists, of, *pools)
     accuracy = classification.compare(sets, heldout_samples, composition)
     return accuracy, accuracy
 
@@ -45,11 +42,11 @@ def look_into_classifiers(
     class_lists: dict[str, list[int]],
     report: Report,
     accuracy: pd.DataFrame,
-    *generated: Any,
+    *pools: SampleShards,
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Count what the trained classifiers confuse and draw where they look, on the first test split."""
     classification = Classification(run, images, classify)
-    sets, _ = compared_sets(classification, compose, class_lists, STUDENTS, *generated)
+    sets, _ = compared_sets(classification, compose, class_lists, STUDENTS, *pools)
     split = images.splits("test")[0]
     confusion = classification.confusions(sets, split)
     counts = confusion.filter(like="predicted_")
@@ -67,15 +64,15 @@ def compared_sets(
     of: str,
     teacher_samples: SampleShards | None = None,
     student_samples: SampleShards | None = None,
-    teacher_counterfactuals: CounterfactualShards | None = None,
-    student_counterfactuals: CounterfactualShards | None = None,
 ) -> tuple[list[TrainingSet], Composition | None]:
     """Return the training sets that `classify.trained_on` asks for, and how counterfactuals are composed."""
-    composition = None if teacher_samples is None else compose.resolved(teacher_samples.num_classes, class_lists)
-    samples = {"teacher": teacher_samples, of: student_samples}
-    stored = {"teacher": teacher_counterfactuals, of: student_counterfactuals}
+    if teacher_samples is None or student_samples is None:
+        return [classification.originals()], None
+    composition = compose.resolved(teacher_samples.num_classes, class_lists)
     wanted = {of if name == STUDENTS else name for name in classification.settings.trained_on}
-    sets = classification.training_sets(samples, stored, composition)
+    samples = {"teacher": teacher_samples, of: student_samples}
+    samples = {name: pool for name, pool in samples.items() if name in wanted}
+    sets = classification.training_sets(samples, compose, composition)
     return [each for each in sets if each.name in wanted], composition
 
 

@@ -7,7 +7,7 @@ from skdcgn_pipeline.pipelines.classify import nodes
 from skdcgn_pipeline.vocabulary import STUDENTS
 
 # What generators give to learn from, beside the originals.
-GENERATED = ("teacher_samples", "student_samples", "teacher_counterfactuals", "student_counterfactuals")
+GENERATED = ("teacher_samples", "student_samples")
 
 
 def create_pipeline(of: str = STUDENTS, generated: bool = True) -> Pipeline:

@@ -8,7 +8,7 @@ from skdcgn_pipeline.classifiers.feature_network import FeatureNetwork
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.metrics.cost import measure_costs
 from skdcgn_pipeline.metrics.features import FeatureSpace, open_inception, space_of_network
-from skdcgn_pipeline.metrics.generation import Generation, GenerationRecipe
+from skdcgn_pipeline.metrics.generation import GenerationRecipe
 from skdcgn_pipeline.parameters import Distill, GenerationMetrics, Report
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves, draw_student_sheet
 from skdcgn_pipeline.samples.drawing import SampleShards
@@ -43,51 +43,31 @@ def compare_students(
     biased_images: StoredImages | None,
     feature_network: FeatureNetwork | None,
     report: Report,
-) -> pd.DataFrame:
-    """Measure fidelity and cost of every mechanism."""
-    measured = _measure(run, teacher, students, heldout_samples, biased_images, feature_network, report)
-    timing = report.benchmark_batch_size, run.compute.device, report.benchmark_seconds
-    costs = measure_costs(teacher.generator, students.open(), *timing)
-    return measured.fidelity.merge(costs, on="mechanism")
-
-
-def measure_generation(
-    run: Run,
-    teacher: IdentifiedTeacher,
-    students: StudentsArtifact,
-    heldout_samples: SampleShards,
-    biased_images: StoredImages | None,
-    feature_network: FeatureNetwork | None,
-    report: Report,
     of: str = STUDENTS,
-) -> pd.DataFrame:
-    """Measure the composites of students and teacher: FID, KID, IS and their masks; `of` names the students."""
-    return _measure(run, teacher, students, heldout_samples, biased_images, feature_network, report).named(of)
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure students against their teacher; `of` names them in the second table.
 
-
-def _measure(
-    run: Run,
-    teacher: IdentifiedTeacher,
-    students: StudentsArtifact,
-    heldout: SampleShards,
-    biased_images: StoredImages | None,
-    feature_network: FeatureNetwork | None,
-    report: Report,
-) -> Generation:
-    if biased_images is not None and biased_images.image_size != heldout.image_size:
+    Returns:
+        Fidelity and cost of every mechanism; and of the composites FID, KID, IS and their masks.
+    """
+    generator = students.open()
+    if biased_images is not None and biased_images.image_size != heldout_samples.image_size:
         biased_images = None  # images of another size are not what the teacher imitates
     recipe = GenerationRecipe(
         teacher=teacher,
-        students=students.open(),
+        students=generator,
         students_identity=students.artifact.identity,
-        heldout=heldout,
+        heldout=heldout_samples,
         biased_images=biased_images,
         space=open_feature_space(report.generation_metrics, feature_network, run),
         settings=report.generation_metrics,
         seed=run.seed,
         compute=run.compute,
     )
-    return run.make(recipe)
+    measured = run.make(recipe)
+    timing = report.benchmark_batch_size, run.compute.device, report.benchmark_seconds
+    costs = measure_costs(teacher.generator, generator, *timing)
+    return measured.fidelity.merge(costs, on="mechanism"), measured.named(of)
 
 
 def open_feature_space(

@@ -27,8 +27,12 @@ def create_comparison(of: str = vocabulary.STUDENTS) -> Pipeline:
     measured = ["run", "teacher", "students", "heldout_samples", "biased_images", "feature_network", "params:report"]
     return Pipeline(
         [
-            node(nodes.compare_students, measured, "student_comparison", name="compare_students"),
-            node(given(nodes.measure_generation, of=of), measured, "generation_metrics", name="measure_generation"),
+            node(
+                given(nodes.compare_students, of=of),
+                measured,
+                ["student_comparison", "generation_metrics"],
+                name="compare_students",
+            ),
             node(
                 nodes.show_students,
                 ["students", "heldout_samples", "params:report"],

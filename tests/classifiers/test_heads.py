@@ -21,7 +21,7 @@ from skdcgn_pipeline.classifiers.training import (
     ClassifierTask,
     counterfactual_lesson,
     initial_classifier,
-    make_optimisation,
+    make_rates,
     real_lesson,
 )
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
@@ -189,13 +189,13 @@ def test_every_setting_of_the_training_counts():
 
 def test_the_learning_rate_falls_to_a_tenth_twice():
     options = settings(45, learning_rate=1e-3)
-    optimiser, rates_of = make_optimisation(options, False, torch.nn.Linear(1, 1))
+    rates_of = make_rates(options, False, torch.nn.Linear(1, 1))
     rates = []
     for step in range(45):
         rates_of.set(step)
-        rates.append(optimiser["optimiser"].param_groups[0]["lr"])
+        rates.append(rates_of.optimisers[0].param_groups[0]["lr"])
     assert rates == pytest.approx([1e-3] * 15 + [1e-4] * 15 + [1e-5] * 15)
-    constant = make_optimisation(settings(9, num_decays=0), False, torch.nn.Linear(1, 1))[1]
+    constant = make_rates(settings(9, num_decays=0), False, torch.nn.Linear(1, 1))
     assert {constant.schedule(step) for step in range(9)} == {1}
 
 

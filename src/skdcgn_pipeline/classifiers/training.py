@@ -37,9 +37,6 @@ LOG_EVERY_STEPS = 20
 WARM_UP_SHARE = 0.25
 WEIGHTS_FILE, HISTORY_FILE = "classifier.safetensors", "history.json"
 
-# A network's optimisers, by the names that checkpoints have for them, and what sets their rates.
-Optimisation = tuple[dict[str, torch.optim.Optimizer], Rates]
-
 
 @dataclass(frozen=True)
 class Lesson:
@@ -87,8 +84,8 @@ def counterfactual_lesson(draw_batch: DrawBatch, settings: ClassifierFit) -> Les
     return Lesson(draw_batch, settings.counterfactual_batch_size, losses, settings.counterfactual_weight)
 
 
-def make_optimisation(settings: ClassifierFit, fused: bool, network: nn.Module) -> Optimisation:
-    """Return the optimisers of what of a network is learnt, and what sets their rates.
+def make_rates(settings: ClassifierFit, fused: bool, network: nn.Module) -> Rates:
+    """Return the optimisers of what of a network is learnt, with their rates.
 
     SGD's rate falls to a tenth, at equal distances; AdamW, or Muon for matrices and AdamW for the rest, have
     one-cycle rates and first beta.
@@ -97,13 +94,13 @@ def make_optimisation(settings: ClassifierFit, fused: bool, network: nn.Module) 
     if settings.optimiser == "sgd":
         learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
         sgd = torch.optim.SGD(learnt, rate, momentum=settings.momentum, weight_decay=decay)
-        return {"optimiser": sgd}, Rates(staircase(settings.num_steps, settings.num_decays), [sgd])
+        return Rates(staircase(settings.num_steps, settings.num_decays), [sgd])
     adam = partial(torch.optim.AdamW, lr=rate, weight_decay=decay, fused=fused)
     matrix_learning_rate = settings.matrix_learning_rate if settings.optimiser == "muon" else None
     optimisers = make_optimisers(network, adam, matrix_learning_rate)
     rates = one_cycle(settings.num_steps, WARM_UP_SHARE)
     first_beta = one_cycle(settings.num_steps, WARM_UP_SHARE, first=0.95, peak=0.85, last=0.95)
-    return dict(zip(("optimiser", "matrix_optimiser"), optimisers, strict=False)), Rates(rates, optimisers, first_beta)
+    return Rates(rates, optimisers, first_beta)
 
 
 class ClassifierTask:
@@ -142,8 +139,8 @@ class ClassifierTask:
         self.device = choose_device(compute.device)
         # The faster layout of these convolutions, and of pooling, in either precision.
         self.result = place(network, self.device, torch.channels_last).train()
-        self.optimisers, self.rates = make_optimisation(settings, self.compute.precision == "bf16", self.result)
-        self.objects: dict[str, Stateful] = {"network": self.result, **self.optimisers}
+        self.rates = make_rates(settings, self.compute.precision == "bf16", self.result)
+        self.objects: dict[str, Stateful] = {"network": self.result, **self.rates.objects}
         # Only what draws while it computes needs the step's own numbers: `seeded` lets threads wait for each other.
         self._draws = not isinstance(network, DigitClassifier)
         self._layout = torch.channels_last if self._draws else torch.preserve_format
@@ -177,7 +174,7 @@ class ClassifierTask:
                 loss.backward()
                 if noted:
                     total, parts = total + loss.detach(), {**parts, **losses}
-        for optimiser in self.optimisers.values():
+        for optimiser in self.rates.optimisers:
             optimiser.step()
         if not noted:
             return {}

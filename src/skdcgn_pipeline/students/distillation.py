@@ -116,8 +116,7 @@ class Distillation:
     def objects(self) -> dict[str, Stateful]:
         """What a checkpoint holds."""
         networks = {"student": self.student, "average": self.result, "discriminator": self.discriminator}
-        optimisers = {f"optimiser_{number}": optimiser for number, optimiser in enumerate(self._rates.optimisers)}
-        return {**networks, **optimisers}
+        return {**networks, **self._rates.objects}
 
     def batch(self, step: int) -> Pairs:
         """Return noise, labels and decoded teacher images of a step, this process's slice of them, on the device."""

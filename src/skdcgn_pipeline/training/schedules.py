@@ -66,6 +66,11 @@ class Rates:
         self.schedule, self.optimisers, self.first_beta = schedule, optimisers, first_beta
         self._peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
 
+    @property
+    def objects(self) -> dict[str, Optimizer]:
+        """What a checkpoint holds of them."""
+        return {f"optimiser_{number}": optimiser for number, optimiser in enumerate(self.optimisers)}
+
     def set(self, step: int) -> None:
         """Set the rates of a step, from 0."""
         factor = self.schedule(step)

@@ -34,7 +34,7 @@ from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher
 from skdcgn_pipeline.teachers.training import TeacherRecipe, open_vgg16_features
 from skdcgn_pipeline.training.task import train
-from tiny import TinyTeacher, biased_split, build_biased_images
+from tiny import biased_split, build_biased_images
 
 CPU = Compute(device="cpu")
 
@@ -262,18 +262,6 @@ def test_a_transformed_training_continues_in_the_same_bits(tmp_path, precision):
     assert history == whole[1]
 
 
-BINARISED = transformed(affine=1.0, binarise=0.5)
-
-
-def test_a_transformation_without_a_gradient_is_refused_before_any_work(tmp_path):
-    message = r"compose\.composition\.transformations\.shape: expected.* gradient.*'binarise'.*compose\.stage=compose"
-    with pytest.raises(SettingError, match=message):
-        fit(transformations=BINARISED)
-    with pytest.raises(SettingError, match=message):
-        build_in(tmp_path, TeacherRecipe(None, settings(), STYLE, 0, CPU, "absent", transformations=BINARISED))
-    assert list(tmp_path.iterdir()) == []
-
-
 # --- weights to start from -----------------------------------------------------------------------
 
 HARDLY = {"learning_rate": 1e-12, "ema_decay": 0.0}
@@ -367,12 +355,6 @@ def test_options_enter_the_identity_where_they_are_set(tmp_path, biased_images):
     assert not {"transformations", "initial"} & set(trained[plain.identity])
     assert trained[turned.identity]["transformations"] == turned.inputs["transformations"]
     assert trained[started.identity]["initial"] == initial.identity
-
-
-def test_a_teacher_without_weights_is_no_start(tmp_path):
-    initial = IdentifiedTeacher(TinyTeacher(), {"name": "tiny"})
-    with pytest.raises(SettingError, match=r"initial teacher: expected a CGN of the MNIST architecture.*TinyTeacher"):
-        build_in(tmp_path, TeacherRecipe(None, settings(), STYLE, 0, CPU, "absent", initial=initial))
 
 
 @pytest.mark.parametrize("stage", ["compose", "teacher"])

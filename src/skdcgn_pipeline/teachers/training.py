@@ -36,7 +36,7 @@ from skdcgn_pipeline.training.checkpointing import Stateful
 from skdcgn_pipeline.training.schedules import Rates, linear_decay
 from skdcgn_pipeline.training.task import fit
 from skdcgn_pipeline.transformations import transform_mechanism
-from skdcgn_pipeline.vocabulary import MECHANISMS, channels_of
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 WEIGHTS_FILE, HISTORY_FILE = "teacher.safetensors", "history.json"
 CARD_FILE = "teacher.json"
@@ -61,24 +61,6 @@ def style_features_of(network: DigitClassifier) -> ImageFeatures:
     """Return the four layers of a classifier as style features; the classifier is frozen."""
     network.requires_grad_(False)
     return lambda images: network.to(images.device).layer_features(images)
-
-
-def _check_gradients(transformations: Transformations) -> None:
-    """Refuse a transformation that would keep the losses from the generator.
-
-    Raises:
-        SettingError: Naming the mechanism's setting and the kind.
-    """
-    for mechanism in MECHANISMS:
-        for kind, strength in transformations.of(mechanism):
-            images = torch.full((2, channels_of(mechanism), 8, 8), 0.5, requires_grad=True)
-            if not transform_mechanism(images, mechanism, [(kind, strength)], torch.Generator()).requires_grad:
-                raise SettingError(
-                    f"compose.composition.transformations.{mechanism}",
-                    "transformations with a gradient, as they are applied inside the teacher's training",
-                    f"'{kind}', which has none",
-                    "Set compose.stage=compose, or leave it out.",
-                )
 
 
 def _start_from(cgn: MnistCGN, initial: Any) -> None:
@@ -250,11 +232,8 @@ class TeacherRecipe(Recipe[Artifact]):
         seed: Base seed.
         compute: Device and precision.
         assets: The asset folder, for the weights of VGG16.
-        transformations: Applied to the generated mechanisms in every step.
-        initial: A teacher whose weights training starts from.
-
-    Raises:
-        SettingError: If a transformation has no gradient, or `initial` is no CGN of this architecture.
+        transformations: Applied to the generated mechanisms in every step; each has a gradient.
+        initial: A CGN of this architecture, whose weights training starts from.
     """
 
     kind: ClassVar[str] = "teacher"
@@ -268,16 +247,6 @@ class TeacherRecipe(Recipe[Artifact]):
     assets: str = ""
     transformations: Transformations = PLAIN
     initial: IdentifiedTeacher | None = None
-
-    def __post_init__(self) -> None:
-        _check_gradients(self.transformations)
-        if self.initial is not None and not isinstance(self.initial.generator, MnistCGN):
-            raise SettingError(
-                "initial teacher",
-                "a CGN of the MNIST architecture, whose weights training starts from",
-                type(self.initial.generator).__name__,
-                "Use teacher.name=mnist_cgn or digits_cgn, or train from the beginning.",
-            )
 
     def inputs(self) -> dict[str, Any]:
         """Return the images, the settings, the seed and the precision, and what else is set."""

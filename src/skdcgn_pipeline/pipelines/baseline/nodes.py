@@ -12,7 +12,7 @@ from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features, r
 from skdcgn_pipeline.parameters import Baseline, Report, Teacher
 from skdcgn_pipeline.pipelines.distill.nodes import open_feature_space
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves
-from skdcgn_pipeline.students.baseline import STYLE_SETTING, BaselineRecipe, biggan_path, check_baseline
+from skdcgn_pipeline.students.baseline import STYLE_SETTING, BaselineRecipe, biggan_path
 from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.teachers.training import style_features_of
@@ -30,7 +30,6 @@ def fit_baseline(
     """Train three students end to end against whole images."""
     # What a given network looks at is neither style nor of the run's classes.
     digits = None if feature_network is None or feature_network.is_given else feature_network
-    check_baseline(baseline, teacher, teacher_settings, run.assets, digits is not None)
     style = _open_style(baseline, digits, run.assets)
     space = open_feature_space(report.generation_metrics, digits, run)
     biggan = biggan_path(baseline, teacher_settings)

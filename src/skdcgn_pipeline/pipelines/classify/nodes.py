@@ -4,12 +4,11 @@ import numpy as np
 import pandas as pd
 
 from skdcgn_pipeline.artifacts.recipe import Run
-from skdcgn_pipeline.classifiers.accuracy import summarise_accuracy
 from skdcgn_pipeline.classifiers.attention import grad_cam
 from skdcgn_pipeline.classifiers.classification import Classification, TrainingSet
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import Classify, Compose, Report
-from skdcgn_pipeline.reporting.pictures import draw_accuracy_chart, draw_attention, draw_confusions, pick_examples
+from skdcgn_pipeline.reporting.pictures import draw_attention, draw_confusions, pick_examples
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.vocabulary import STUDENTS
 
@@ -72,13 +71,3 @@ def compared_sets(
     samples = {name: pool for name, pool in samples.items() if name in wanted}
     sets = classification.training_sets(samples, compose, composition)
     return [each for each in sets if each.name in wanted]
-
-
-def summarise_classifiers(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """Summarise accuracy over seeds: mean and 95 % interval."""
-    return summarise_accuracy(accuracy, ["trained_on", "split", "subset"])
-
-
-def show_accuracy(accuracy_summary: pd.DataFrame) -> np.ndarray:
-    """Draw the accuracy by what classifiers were trained on."""
-    return draw_accuracy_chart(accuracy_summary)

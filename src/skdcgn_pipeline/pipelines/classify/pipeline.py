@@ -2,8 +2,10 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
+from skdcgn_pipeline.classifiers.accuracy import summarise_accuracy
 from skdcgn_pipeline.pipelines.binding import given
 from skdcgn_pipeline.pipelines.classify import nodes
+from skdcgn_pipeline.reporting.pictures import draw_accuracy_chart
 from skdcgn_pipeline.vocabulary import STUDENTS
 
 # What generators give to learn from, beside the originals.
@@ -30,11 +32,12 @@ def create_pipeline(of: str = STUDENTS, generated: bool = True) -> Pipeline:
         ["confusion", "confusion_chart", "attention_sheet"],
         name="look_into_classifiers",
     )
+    summarise = given(summarise_accuracy, by=["trained_on", "split", "subset"])
     return pipeline(
         [
             trained,
-            node(nodes.summarise_classifiers, "accuracy", "accuracy_summary", name="summarise_classifiers"),
-            node(nodes.show_accuracy, "accuracy_summary", "accuracy_chart", name="show_accuracy"),
+            node(summarise, "accuracy", "accuracy_summary", name="summarise_classifiers"),
+            node(draw_accuracy_chart, "accuracy_summary", "accuracy_chart", name="show_accuracy"),
             *([looked_into] if of == STUDENTS else []),
         ],
         tags="classify",

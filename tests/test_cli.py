@@ -22,6 +22,13 @@ from skdcgn_pipeline.cli import cli, read_params, run
         ),
         ("a=[[1,2],[3]],b={first: 0, last: 9}", {"a": [[1, 2], [3]], "b": {"first": 0, "last": 9}}),
         ("teacher.factory=module:make,a=x=y", {"teacher": {"factory": "module:make"}, "a": "x=y"}),
+        ("assets=/data/my #1", {"assets": "/data/my #1"}),
+        ("assets='/a,b',seed=1", {"assets": "/a,b", "seed": 1}),
+        ('a=["p,q",r],b="it\'s"', {"a": ["p,q", "r"], "b": "it's"}),
+        ("assets=/data/a[b,seed=3", {"assets": "/data/a[b", "seed": 3}),
+        ("a=010,b=1:30,c=1_000,d=0x10", {"a": "010", "b": "1:30", "c": "1_000", "d": "0x10"}),
+        ("a=true,b=null,c=,d=1e-3,e=-2", {"a": True, "b": None, "c": None, "d": 0.001, "e": -2}),
+        ("a=...,b=x: y: z", {"a": "...", "b": "x: y: z"}),
     ],
 )
 def test_lists_are_one_value(text: str, read: dict[str, Any]) -> None:
@@ -34,3 +41,31 @@ def test_what_is_no_name_and_value_is_refused(text: str) -> None:
     result = CliRunner().invoke(cli, ["run", "--params", text])
     assert result.exit_code == 2
     assert "name=value" in result.output
+
+
+def test_params_may_be_given_several_times() -> None:
+    parsed = run.make_context("run", ["--params", "seed=1,prepare.copies=3", "--params", "prepare.copies=2"])
+
+    assert parsed.params["params"] == {"seed": 1, "prepare": {"copies": 2}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--params", "sample.classes=[1"], "expected name=value in YAML, got 'sample.classes=[1'"),
+        (["--env", ""], "expected a name, got nothing"),
+        (["--pipelines", ""], "expected a name, got nothing"),
+        (["--pipelines", ","], "expected a name, got nothing"),
+        (["--nodes", " "], "expected a name, got nothing"),
+        (["--runner", "Nope"], "'Nope' is not one of 'SequentialRunner', 'ThreadRunner'"),
+        (["--runner", "ParallelRunner"], "is not one of"),
+        (["--conf-source", "nowhere"], "does not exist"),
+        (["--config", __file__], "test_cli.py"),
+    ],
+)
+def test_option_that_cannot_be_meant_is_refused(arguments: list[str], told: str) -> None:
+    result = CliRunner().invoke(cli, ["run", *arguments])
+
+    assert result.exit_code == 2
+    assert told in result.output
+    assert isinstance(result.exception, SystemExit)

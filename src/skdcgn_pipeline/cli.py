@@ -6,42 +6,95 @@ import copy
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.project import settings
 from omegaconf import OmegaConf
 
 from skdcgn_pipeline.explorer import DEFAULT_PORT
 from skdcgn_pipeline.io.terminal import errors_in_one_line
+from skdcgn_pipeline.runtime.errors import told_in_one_line
+from skdcgn_pipeline.vocabulary import RUNNERS
+
+MAY_BE_EMPTY = ("params", "runner_params")
 
 
 def split_items(text: str) -> list[str]:
-    """Split at the commas that are outside of brackets and braces."""
-    items, depth = [""], 0
+    """Split at the commas that are outside of quotes, and of brackets and braces with which a value begins."""
+    items, depth, quote = [""], 0, ""
     for character in text:
-        depth += (character in "[{") - (character in "]}")
-        if character == "," and depth == 0:
+        value = items[-1].partition("=")[2].lstrip()
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"" and (depth or not value):
+            quote = character
+        elif character in "[{" and (depth or not value):
+            depth += 1
+        elif character in "]}" and depth:
+            depth -= 1
+        if character == "," and not quote and not depth:
             items.append("")
         else:
             items[-1] += character
     return [item.strip() for item in items if item.strip()]
 
 
+def read_value(text: str) -> Any:
+    """Read what stands behind an equals sign: YAML in brackets or quotes, else a number, a word or a path."""
+    is_plain = not text.startswith(("[", "{", "'", '"'))
+    try:
+        (value,) = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"])).values()  # type: ignore[union-attr]
+    except Exception:  # of YAML's readers there are many kinds
+        if is_plain:
+            return text
+        raise
+    # 010 would be 8, and 1:30 would be 90.
+    is_odd = isinstance(value, int) and not isinstance(value, bool) and str(value) != text
+    return text if is_plain and (is_odd or not isinstance(value, int | float | None)) else value
+
+
 def read_params(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    """Read `a.b=1,c=[0,100]`; Kedro would take the list apart at its comma."""
+    """Read `a.b=1,c=[0,100]`, given once or several times; Kedro would take the list apart at its comma."""
     if isinstance(value, dict):
         return value
-    pairs = []
-    for item in split_items(value):
+    read = OmegaConf.create()
+    for item in split_items(value if isinstance(value, str) else ",".join(value)):
         name, equals, content = item.partition("=")
         if not equals or not name.strip():
             context.fail(f"--params takes name=value, separated by commas, got '{item}'")
-        pairs.append(f"{name.strip()}={content.strip()}")
-    return OmegaConf.to_container(OmegaConf.from_dotlist(pairs))
+        try:
+            OmegaConf.update(read, name.strip(), read_value(content.strip()), force_add=True)
+        except Exception as error:  # noqa: BLE001  (of a reader's errors there are many kinds)
+            context.fail(f"--params: expected name=value in YAML, got '{item}': {told_in_one_line(error)}")
+    return OmegaConf.to_container(read)
+
+
+def refusing(option: click.Parameter) -> Any:
+    """Return an option that is told in one line when it is empty, which would run everything, or cannot be read."""
+    checked: Any = copy.copy(option)
+    read = option.callback
+
+    def callback(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        is_given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        if is_given and isinstance(value, str) and not value.strip(" ,") and parameter.name not in MAY_BE_EMPTY:
+            raise click.BadParameter("expected a name, got nothing. Leave out the option, or name something.")
+        try:
+            return read(context, parameter, value) if read else value
+        except click.ClickException:
+            raise
+        except Exception as error:
+            raise click.BadParameter(f"{value}: {told_in_one_line(error)}") from error
+
+    checked.callback = callback
+    return checked
 
 
 run = copy.copy(kedro_run)
-run.params = [copy.copy(option) for option in kedro_run.params]
-next(option for option in run.params if option.name == "params").callback = read_params
+run.params = [refusing(option) for option in kedro_run.params]
+options = {option.name: option for option in run.params}
+options["params"].callback = read_params
+options["params"].multiple, options["params"].default = True, ()
+options["runner"].type = click.Choice(RUNNERS)
 
 
 @click.command()
@@ -67,7 +120,7 @@ def explore(env: str | None, params: dict[str, Any], port: int, browser: bool) -
         launch(open_explorer(folder, trust=True), port, browser)  # of these settings, which are the user's own
 
 
-explore.params = [option for option in run.params if option.name in ("env", "params")] + explore.params
+explore.params = [options["env"], options["params"], *explore.params]
 
 
 @click.group()

@@ -17,7 +17,7 @@ from kedro.framework.startup import bootstrap_project
 
 from skdcgn_pipeline.artifacts.recipe import Store
 from skdcgn_pipeline.artifacts.store import Artifact
-from skdcgn_pipeline.cli import run
+from skdcgn_pipeline.cli import options
 from skdcgn_pipeline.io.terminal import errors_in_one_line
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.pipelines.preflight import check_surroundings
@@ -44,7 +44,7 @@ def distil(mechanisms: tuple[str, ...], env: str | None, params: dict[str, Any])
                 _distil(mechanisms, session, parameters, data_root, processes)
 
 
-distil.params = [option for option in run.params if option.name in ("env", "params")] + distil.params
+distil.params = [options["env"], options["params"], *distil.params]
 
 
 def _distil(

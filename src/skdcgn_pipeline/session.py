@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
+from kedro.pipeline import Pipeline
 
 from skdcgn_pipeline.io.terminal import errors_in_one_line
 from skdcgn_pipeline.parameters import check_parameters
-from skdcgn_pipeline.runtime.errors import SettingError, check_choice
-from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS
+from skdcgn_pipeline.runtime.errors import SettingError, check_choice, told_in_one_line
+from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS, RUNNERS
 
 NAMESPACES = (*MECHANISMS, BASELINE)
 # Where the feature network is given, these pipelines need no images, and what makes and shows them is left out.
@@ -27,9 +29,24 @@ VARIANTS = {
 }
 
 
+# What chooses nodes of a pipeline, beside their names' ends.
+CHOOSING = ("node_names", "from_nodes", "from_inputs", "to_outputs", "tags")
+
+
 def environments(conf_source: str | Path) -> list[str]:
     """Return the names of the configured environments."""
     return sorted(path.name for path in Path(conf_source).iterdir() if path.is_dir())
+
+
+@contextmanager
+def told_as(setting: str, expected: str) -> Iterator[None]:
+    """Tell whatever fails inside the block, before any work, as an error of a setting."""
+    try:
+        yield
+    except SettingError:
+        raise
+    except Exception as error:
+        raise SettingError(setting, expected, told_in_one_line(error), "Nothing has been run; correct it.") from error
 
 
 class ProjectSession(KedroSession):
@@ -38,14 +55,16 @@ class ProjectSession(KedroSession):
     _loader: Any = None
 
     def _get_config_loader(self) -> Any:
-        """Return the one loader of this session; reading the parameters takes a second, so it is done once."""
+        """Return the one loader of this session; what it has read is not read again."""
         if self._loader is None:
             env = self.store.get("env")
-            if env and Path(self._conf_source).is_dir():
-                with errors_in_one_line():
+            with errors_in_one_line(), told_as("configuration", "files that can be read"):
+                if env and Path(self._conf_source).is_dir():
                     check_choice("--env", env, environments(self._conf_source))
-            self._loader = super()._get_config_loader()
-            self._loader["parameters"] = self._loader["parameters"]
+                loader: Any = super()._get_config_loader()
+                for kind in ("parameters", "catalog", "mlflow"):
+                    loader[kind] = loader[kind]
+                self._loader = loader
         return self._loader
 
     def load_context(self) -> Any:
@@ -78,6 +97,13 @@ class ProjectSession(KedroSession):
                 check_choice("--pipeline", name, pipelines.keys())
             names = [VARIANTS[name][0] if name in VARIANTS and VARIANTS[name][1](settings) else name for name in names]
             targets = [*(to_nodes or ()), *_nodes_of(namespaces or (), names)]
+            runner = kwargs.get("runner")
+            check_choice("--runner", type(runner).__name__ if runner else RUNNERS[0], RUNNERS)
+            with told_as("kedro run", "names of nodes, datasets and tags that the pipelines have"):
+                chosen = {option: kwargs.get(option) for option in CHOOSING}
+                sum((pipelines[name] for name in names or ["__default__"]), Pipeline([])).filter(
+                    to_nodes=targets or None, **chosen
+                )
             if settings.prepare.given_features and names and {*names} <= WITHOUT_IMAGES:
                 nodes = {node.name for name in names for node in pipelines[name].nodes} - OF_IMAGES
                 kwargs["node_names"] = [

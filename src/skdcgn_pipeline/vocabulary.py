@@ -14,3 +14,6 @@ COMPOSITE = "composite"
 def channels_of(image: str) -> int:
     """Return the channels of a mechanism's image, or of `COMPOSITE`."""
     return 3 if image == COMPOSITE else CHANNELS_OF_MECHANISM[image]
+
+
+RUNNERS = ("SequentialRunner", "ThreadRunner")  # of Kedro; what nodes share cannot go to other processes

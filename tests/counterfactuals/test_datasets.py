@@ -84,6 +84,44 @@ def test_factual_mechanisms_share_one_class(tiny_teacher):
     assert labels.shape.tolist() == labels.texture.tolist() == labels.background.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
 
 
+def test_classes_of_a_composition_are_drawn_from(tiny_teacher):
+    composition = Composition(classes={"shape": [2], "texture": "0-1"})
+    images, labels = sample_counterfactuals(tiny_teacher, 200, seed=5, composition=composition)
+    _, unrestricted = sample_counterfactuals(tiny_teacher, 200, seed=5)
+    dataset = CounterfactualDataset(tiny_teacher, 200, seed=5, composition=composition, all_labels=True)
+    stream = CounterfactualStream(tiny_teacher, 50, 4, seed=5, composition=composition)
+
+    assert set(labels.shape.tolist()) == {2}
+    assert set(labels.texture.tolist()) == {0, 1}
+    assert torch.equal(labels.background, unrestricted.background)
+    assert [one.tolist() for _, one in dataset.__getitems__(range(200))] == torch.stack(
+        [*vars(labels).values()], 1
+    ).tolist()
+    assert_same(torch.cat([batch for batch, _ in stream]), images)
+    assert {label for _, of_batch in stream for label in of_batch.tolist()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        ({"shape": [99]}, "composition.classes.shape: expected classes 0 to 2, got 99"),
+        (
+            {"texture": "no_such_list"},
+            "composition.classes.texture: expected class numbers, got the name 'no_such_list'",
+        ),
+    ],
+)
+def test_classes_that_the_generator_does_not_know_are_refused(tiny_teacher, classes, told):
+    composition = Composition(classes=classes)
+    for use in (
+        lambda: sample_counterfactuals(tiny_teacher, 1, composition=composition),
+        lambda: CounterfactualDataset(tiny_teacher, 1, composition=composition),
+        lambda: CounterfactualStream(tiny_teacher, 1, 1, composition=composition),
+    ):
+        with pytest.raises(SettingError, match=told):
+            use()
+
+
 def test_given_classes_change_nothing_but_their_mechanism(tiny_teacher):
     _, drawn = sample_counterfactuals(tiny_teacher, 6, seed=2)
     _, labels = sample_counterfactuals(tiny_teacher, 6, 2, {"shape": 1, "texture": [2, 1, 0, 0, 1, 2]})

@@ -18,6 +18,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from kedro.framework.cli.utils import find_run_command
+from kedro.runner import ParallelRunner
 from safetensors.torch import save_file
 
 from pipelines.running import (
@@ -50,7 +51,7 @@ def nothing_was_made(place: Place) -> None:
     stores = place.data / "stores"
     assert not stores.exists() or content_of(stores) == {}
     if place.data.is_dir():
-        assert [path for path in place.data.rglob("*") if path.is_file()] == []
+        assert content_of(place.data) == {}
 
 
 @pytest.fixture
@@ -638,6 +639,56 @@ def test_more_samples_than_the_disk_holds_are_refused(place: Place) -> None:
 
     assert len(list(place.store("sample").glob("*/shards.json"))) == 1, "the held-out samples, which did fit"
     assert not partial_files(place.store("sample"), "shard-*.parquet")
+
+
+@pytest.mark.parametrize(
+    ("params", "told_about"),
+    [
+        ({"seed": True}, "seed: Input should be a number or a word, got True"),
+        ({"shape": {"distill": {"weights": {"pixel": True}}}}, "weights.pixel: Input should be a number"),
+        ({"shape": {"distill": {"betas": [True, 0.9]}}}, "betas: Input should be a number"),
+        ({"prepare": 5}, "prepare: Input should be a valid dictionary"),
+        ({"prepare": [1]}, "configuration: expected files that can be read, got Cannot merge incompatible"),
+        ({"sample": {"classes": "0-99999999999"}}, "sample.classes: expected classes up to 1,000,000"),
+        ({"sample": {"num_images_per_class": 10**13}}, "Input should be at most 1,000,000,000,000"),
+        ({"teacher": {"noise_dim": 3}}, "'noise_dim' belongs to a 'custom' file; this teacher has its own, got 3"),
+        ({"export": {"classifier": 99}}, "export.classifier: expected one below classify.num_seeds.*got 99 of 2"),
+    ],
+)
+def test_value_that_cannot_be_meant_is_refused(
+    told: Callable[..., str], params: dict[str, Any], told_about: str
+) -> None:
+    assert re.search(told_about, told(params=params))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"node_names": ["compare_student"]},
+        {"from_nodes": ["open_teachr"]},
+        {"to_nodes": ["write_reprot"]},
+        {"from_inputs": ["studnts"]},
+        {"to_outputs": ["repor"]},
+        {"tags": ["distil"]},
+        {"runner": ParallelRunner()},
+    ],
+)
+def test_part_of_a_run_that_is_not_there_is_refused(told: Callable[..., str], options: dict[str, Any]) -> None:
+    message = told(**options)
+
+    ((option, value),) = options.items()
+    assert ("ParallelRunner" if option == "runner" else value[0]) in message or "no nodes" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("rank", "count"), [("one", "2"), ("0", "many"), ("2", "2"), ("-1", "2")])
+def test_processes_that_nobody_counted_are_refused(
+    told: Callable[..., str], monkeypatch: pytest.MonkeyPatch, rank: str, count: str
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", count)
+
+    assert f"got '{rank}' and '{count}'" in told(namespaces=["shape"])
 
 
 def test_disk_that_fills_up_keeps_what_is_finished(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,10 @@ def _draw_block(generator: CounterfactualGenerator, seed: int, block: int, compo
     drawn = draw_records(PURPOSE, seed, block, GeneratorSize.of(generator))
     shape = (ROWS_PER_BLOCK, len(MECHANISMS))
     own = torch.randint(generator.num_classes, shape, generator=torch_generator(seed, f"{PURPOSE}-classes", block))
+    for column, mechanism in enumerate(MECHANISMS):
+        if (chosen := getattr(composition.classes, mechanism)) is not None:
+            source = torch_generator(seed, f"{PURPOSE}-classes-{mechanism}", block)
+            own[:, column] = torch.tensor(chosen)[torch.randint(len(chosen), (ROWS_PER_BLOCK,), generator=source)]
     drawn_apart = torch.tensor([getattr(composition.counterfactual, mechanism) for mechanism in MECHANISMS])
     return drawn | {"labels": torch.where(drawn_apart, own, drawn["labels"][:, None])}
 
@@ -104,6 +108,11 @@ def _classes(mechanism: str, given: ClassesLike, num_images: int, num_classes: i
     return classes.long()
 
 
+def _known_classes(composition: Composition | None, generator: CounterfactualGenerator) -> Composition:
+    """Return a composition, by default the published one, whose classes the generator knows."""
+    return (composition or Composition()).resolved(generator.num_classes, {}, "composition")
+
+
 def _check_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise SettingError(name, "a positive whole number", repr(value), "Ask for at least one image.")
@@ -130,8 +139,8 @@ def sample_counterfactuals(
         seed: With one seed, image i depends on the seed and i alone, so that fewer images are the first of
             more; with one seed per image, each is the first image of its seed.
         classes: By mechanism, one class or one per image; None draws them at random.
-        composition: Which mechanisms draw a class of their own where none is given (the others share one,
-            i mod num_classes), the transformations and the patch shift; by default counterfactual,
+        composition: Which mechanisms draw a class of their own where none is given, and from which classes (the
+            others share one, i mod num_classes), the transformations and the patch shift; by default counterfactual,
             untransformed and shifted, as the published CGN composes.
 
     Returns:
@@ -142,7 +151,7 @@ def sample_counterfactuals(
         SettingError: If a number, a seed or a class is impossible.
     """
     _check_count("num_images", num_images)
-    composition = composition or Composition()
+    composition = _known_classes(composition, generator)
     if isinstance(seed, Sequence):
         if len(seed) != num_images:
             raise SettingError("seed", f"one seed, or {num_images}", f"{len(seed)} seeds", "Give one per image.")
@@ -171,7 +180,7 @@ class CounterfactualDataset(Dataset[tuple[Tensor, Tensor]]):
         transform: Applied to each image [3, H, W] in [-1, 1].
 
     Raises:
-        SettingError: If the number or the seed is impossible.
+        SettingError: If the number, the seed or a class of the composition is impossible.
     """
 
     def __init__(
@@ -185,7 +194,7 @@ class CounterfactualDataset(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         _check_count("num_images", num_images)
         self.generator, self.num_images, self.seed = generator, num_images, _check_seed(seed)
-        self.composition = composition or Composition()
+        self.composition = _known_classes(composition, generator)
         self.all_labels, self.transform = all_labels, transform
 
     def __len__(self) -> int:
@@ -228,8 +237,10 @@ class CounterfactualStream(IterableDataset):
         _check_count("batch_size", batch_size)
         _check_count("num_batches", num_batches)
         self.source, self.batch_size, self.num_batches = source, batch_size, num_batches
-        self.composition = composition or Composition()
-        self.seed = seed if isinstance(source, CounterfactualPool) else _check_seed(seed)
+        if isinstance(source, CounterfactualPool):
+            self.composition, self.seed = composition or Composition(), seed
+        else:
+            self.composition, self.seed = _known_classes(composition, source), _check_seed(seed)
 
     def __len__(self) -> int:
         return self.num_batches

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationInfo, field_validator
 
 from skdcgn_pipeline.runtime.errors import without_credentials
 
-Count = Annotated[int, Field(gt=0)]
+MOST = 10**12  # of anything that is counted; what a machine can hold is estimated where it is known
+
+
+def _countable(number: int) -> int:
+    if number > MOST:
+        raise ValueError(f"Input should be at most {MOST:,}, got {number}")
+    return number
+
+
+Count = Annotated[int, Field(gt=0), AfterValidator(_countable)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
@@ -40,6 +49,16 @@ class Settings(BaseModel):
     WITHOUT_INFLUENCE: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false where a number or a word belongs: Python takes them for 1 and 0."""
+        values = value if isinstance(value, list | tuple) else [value]
+        takes_bool = "bool" in str(cls.model_fields[str(info.field_name)].annotation)
+        if not takes_bool and any(isinstance(one, bool) for one in values):
+            raise ValueError(f"Input should be a number or a word, got {value!r}")
+        return value
 
     def identity(self) -> dict[str, Any]:
         """Return what results depend on, JSON-able.

@@ -10,6 +10,8 @@ from pydantic import BeforeValidator
 
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 
+HIGHEST_CLASS = 10**6  # far above what any data set has; a range becomes a list of its numbers
+
 
 def _parse_classes(value: Any) -> Any:
     """Put a choice of classes into one form: None (all), their numbers in order, or the name of a list."""
@@ -19,6 +21,8 @@ def _parse_classes(value: Any) -> Any:
         value = f"{value['first']}-{value['last']}"
     if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*-\s*\d+\s*", value):
         first, last = (int(part) for part in value.split("-"))
+        if last > HIGHEST_CLASS:
+            raise ValueError(f"expected classes up to {HIGHEST_CLASS:,}, got {value!r}")
         if first > last:
             raise ValueError(f"a range of classes begins with the lower one, got {value!r}")
         return tuple(range(first, last + 1))
@@ -52,6 +56,8 @@ def choose_classes(
         SettingError: If a name is unknown or a class is out of range.
     """
     if isinstance(classes, str):
+        if not lists:
+            raise SettingError(setting, "class numbers", f"the name '{classes}'", "No lists of classes have names.")
         classes = _parse_classes(list(lists[check_choice(setting, classes, lists)]))
     if classes is None or classes == tuple(range(num_classes)):
         return None

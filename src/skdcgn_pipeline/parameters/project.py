@@ -23,7 +23,7 @@ from skdcgn_pipeline.parameters.prune import Prune
 from skdcgn_pipeline.parameters.report import Report
 from skdcgn_pipeline.parameters.sample import Sample
 from skdcgn_pipeline.parameters.teacher import Teacher
-from skdcgn_pipeline.runtime.errors import SettingError, nearest
+from skdcgn_pipeline.runtime.errors import SettingError, nearest, told_in_one_line
 
 
 class Parameters(Settings):
@@ -93,6 +93,15 @@ class Parameters(Settings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _exported_classifier_is_trained(self) -> Parameters:
+        if self.export.classifier >= self.classify.num_seeds:
+            raise ValueError(
+                f"export.classifier: expected one below classify.num_seeds, counted from 0, got "
+                f"{self.export.classifier} of {self.classify.num_seeds}"
+            )
+        return self
+
 
 def check_parameters(raw: dict[str, Any]) -> Parameters:
     """Check all parameters at once.
@@ -134,7 +143,9 @@ def _explain(problem: Any) -> str:
             f"{nearest(str(problem['input']), choices)}"
         )
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{name}: {message} (got {problem['input']!r})" if problem["type"] != "value_error" else f"{name}: {message}"
+    if problem["type"] != "value_error":
+        message = f"{message} (got {told_in_one_line(repr(problem['input']))})"
+    return f"{name}: {message}" if name else message
 
 
 def _fields_at(location: list[Any]) -> list[str]:

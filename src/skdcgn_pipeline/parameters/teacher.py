@@ -78,7 +78,7 @@ class Teacher(Settings):
             whoever made it.
         truncation: Of the noise of `imagenet_cgn`; null takes 0.5, as published.
         factory: For `custom`: `module:function`, code of yours that returns an object with the teacher interface.
-        noise_dim, num_classes, image_size: For a `custom` file, which cannot tell them itself.
+        noise_dim, num_classes, image_size: Of a `custom` file, which cannot tell them itself, and of no other.
         fit: How the `teacher` pipeline trains one.
     """
 
@@ -94,12 +94,18 @@ class Teacher(Settings):
 
     @model_validator(mode="after")
     def _custom_is_complete(self) -> Teacher:
+        sizes = {"noise_dim": self.noise_dim, "num_classes": self.num_classes, "image_size": self.image_size}
+        given = [name for name, size in sizes.items() if size is not None]
+        if given and (self.name != "custom" or self.factory is not None):
+            raise ValueError(
+                f"'{given[0]}' belongs to a 'custom' file; this teacher has its own, got {sizes[given[0]]}"
+            )
         if self.name == "custom":
             if (self.factory is None) == (self.weights is None):
                 raise ValueError("name 'custom' needs either 'factory' (module:function) or 'weights' (a file)")
             if self.factory is not None and self.factory.count(":") != 1:
                 raise ValueError(f"'factory' must look like module:function, got {self.factory!r}")
-            if self.weights is not None and None in (self.noise_dim, self.num_classes, self.image_size):
+            if self.weights is not None and len(given) < len(sizes):
                 raise ValueError("a custom file needs 'noise_dim', 'num_classes' and 'image_size'")
         elif self.factory is not None:
             raise ValueError(f"'factory' belongs to name 'custom', got name {self.name!r}")

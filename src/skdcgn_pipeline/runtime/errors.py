@@ -25,6 +25,11 @@ def printable(text: str, kept: str = "") -> str:
     return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in without_credentials(text))
 
 
+def told_in_one_line(error: object) -> str:
+    """Return what an error of a library says, in one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 class UserError(Exception):
     """An error that is told by its message alone, without a traceback."""
 

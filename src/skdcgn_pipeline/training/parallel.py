@@ -121,8 +121,18 @@ class _Group(Processes):
 
 
 def launched_processes(environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many processes `torchrun` has started; 1 where it has not."""
-    return int(environment.get("WORLD_SIZE", "1")) if "RANK" in environment else 1
+    """Return how many processes `torchrun` has started; 1 where it has not.
+
+    Raises:
+        SettingError: If `RANK` and `WORLD_SIZE` are not a process and the number of processes.
+    """
+    if "RANK" not in environment:
+        return 1
+    rank, count = environment["RANK"], environment.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and count.isdecimal() and int(rank) < int(count)):
+        expected = "the number of this process, from 0, below the number of processes"
+        raise SettingError("RANK and WORLD_SIZE", expected, f"'{rank}' and '{count}'", "Unset them, or use torchrun.")
+    return int(count)
 
 
 @contextmanager

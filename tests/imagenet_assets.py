@@ -112,6 +112,7 @@ def tiny_settings(assets: Path) -> dict[str, Any]:
             "resize": SIZE,
         },
         "classify": {
+            "num_counterfactuals": 6,
             "network": {"architecture": ARCHITECTURE},
             "fit": {
                 "num_images": 8,

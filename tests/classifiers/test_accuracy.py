@@ -19,6 +19,7 @@ from skdcgn_pipeline.classifiers.accuracy import (
     expected_calibration_error,
     mean_interval,
     measure_accuracy,
+    measure_heads,
     measure_predictions,
     predict_logits,
     predict_split,
@@ -302,6 +303,13 @@ def test_the_background_gap_is_the_difference_of_each_prediction():
 # --- heads of mechanisms ---------------------------------------------------------------------------
 
 
+class Spelt(nn.Module):
+    """A classifier whose logits are written in its images: channel m holds those of mechanism m."""
+
+    def forward(self, images: torch.Tensor) -> MechanismLogits:
+        return MechanismLogits(*images[:, :, 0].unbind(1))
+
+
 def test_every_prediction_of_heads_is_measured():
     eye, split = torch.eye(3), of_split([0, 1, 2])
     # Shape is right, texture one off, the background two off and louder than both.
@@ -318,6 +326,20 @@ def test_every_prediction_of_heads_is_measured():
     subsets = [row["subset"] for row in measure_predictions(twelve.predictions, split)]
     assert subsets[:3] == ["all", "top 5", "without background"]
     assert "top 5, background head" in subsets
+
+
+def test_heads_are_measured_on_the_class_of_their_own_mechanism():
+    eye = torch.eye(8)
+    labels = torch.tensor([[0, 1, 2], [3, 4, 5], [6, 7, 0]])
+    images = eye[labels][:, :, None]
+
+    def accuracy(spelt: torch.Tensor, batch_size: int) -> dict[str, float]:
+        batches = zip(spelt.split(batch_size), labels.split(batch_size), strict=True)
+        return {row["subset"]: row["accuracy"] for row in measure_heads(Spelt(), batches, Compute(device="cpu"))}
+
+    assert accuracy(images, 2) == {"shape head": 1.0, "texture head": 1.0, "background head": 1.0}
+    swapped = accuracy(images[:, [1, 0, 2]], 3)
+    assert swapped == {"shape head": 0.0, "texture head": 0.0, "background head": 1.0}
 
 
 def test_a_network_is_measured_in_eval_mode_without_gradients():

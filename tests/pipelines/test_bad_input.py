@@ -107,7 +107,10 @@ def message_of(result: Result) -> str:
         ),
         (
             {"classify": {"zzzz": 1}},
-            "classify.zzzz: unknown setting. Valid names: counterfactuals, fit, network, num_seeds, trained_on.",
+            (
+                "classify.zzzz: unknown setting. Valid names: counterfactuals, fit, network, num_counterfactuals, "
+                "num_seeds, trained_on."
+            ),
         ),
     ],
 )

@@ -42,7 +42,7 @@ def test_every_stage_leaves_its_work(chain: tuple[Place, Finished]) -> None:
     counts = {path.name: len(artifacts_in(path)) for path in (place.data / "stores").iterdir() if path.is_dir()}
 
     assert counts == {
-        "accuracy": 2 * 5,  # of the students' and the baseline's classifier, on five splits
+        "accuracy": 2 * 6,  # of the students' and the baseline's classifier, on five splits and on counterfactuals
         "baseline": 1,
         "cell": 4,  # the reference and one cell, two seeds each
         "classifier": 1 + 2 + 4,  # the given feature network, the classifiers, and the cells'
@@ -72,10 +72,12 @@ def test_the_table_of_accuracy_tells_every_prediction(chain: tuple[Place, Finish
         "imagenet9/mixed_same": {"all", *predictions},
         "imagenet9/mixed_rand": {"all", *predictions},
         "imagenet9": {"background gap", *(f"background gap, {name}" for name in predictions)},
+        "counterfactuals": heads,
     }
     counts = table[table["split"] != "cue_conflict"].groupby("split")["num_images"].first().to_dict()
     assert counts == {
         "validation": 20, "sketch": 3, "imagenet9/mixed_same": 6, "imagenet9/mixed_rand": 6, "imagenet9": 6,
+        "counterfactuals": 6,
     }  # fmt: skip
     # Three of the nine cue-conflict images have no conflict.
     assert table.loc[table["split"] == "cue_conflict", "num_images"].max() <= 6
@@ -223,6 +225,7 @@ def test_an_evaluation_without_a_folder_is_left_out(chain: tuple[Place, Finished
     place, _ = chain
     params = tiny_settings(assets)
     params["images"]["folders"] |= {"cue_conflict": "", "imagenet9": ""}
+    params["classify"]["num_counterfactuals"] = 0
     place.run(env="imagenet", params=params, assets=assets, pipeline_names=["ensemble"])
     table = pd.read_parquet(place.saved("07_tables/imagenet/accuracy.parquet"))
     assert set(table["split"]) == {"validation", "sketch"}

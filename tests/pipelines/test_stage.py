@@ -61,7 +61,7 @@ def test_classifiers_and_benchmark_compose_at_the_same_stage(monkeypatch, stage,
     monkeypatch.setattr(classify_nodes, "Classification", lambda *arguments: classification)
     monkeypatch.setattr(benchmark_nodes, "Workload", hand_back)
     others = [Anything()] * 7
-    learnt_from = [*others[:3], settings(stage), {}, *others[:2]]
+    learnt_from = [*others[:3], settings(stage), {}, *others[:3]]
     assert handed_on(classify_nodes.train_classifiers, *learnt_from) == expected
     parameters = Anything()
     parameters.compose, parameters.class_lists = settings(stage), {}

@@ -119,6 +119,7 @@ def test_the_chart_of_several_heads_shows_what_tells_invariance():
         ("cue_conflict", "shape bias", float("nan")),
         ("cue_conflict", "shape bias, shape head", 0.4),
         ("imagenet9", "background gap, without background", -0.03),
+        ("counterfactuals", "shape head", 0.6),
     ]
     left_out = [
         ("validation", "top 5", 0.9),

@@ -224,6 +224,20 @@ def background_gap(rows: Sequence[Row], same: str, random: str) -> list[Row]:
     ]
 
 
+def measure_heads(classifier: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], compute: Compute) -> list[Row]:
+    """Measure how well each head names the class of its own mechanism in counterfactuals.
+
+    Args:
+        classifier: Gives `MechanismLogits`.
+        batches: Counterfactuals [B, 3, H, W] and labels [B, 3] of shape, texture and background.
+        compute: Device and precision.
+    """
+    logits, labels = zip(*predict_logits(classifier, batches, compute), strict=True)
+    heads = [torch.cat(head) for head in zip(*logits, strict=True)]
+    by_head = zip(HEADS, heads, torch.cat(labels).unbind(1), strict=True)
+    return [_share(name, head.argmax(1) == classes) for name, head, classes in by_head]
+
+
 def count_confusions(predictions: Mapping[str, Tensor], split: Split) -> list[list[int]]:
     """Count the images of a split by true class (rows) and by the class that `predict_split` gives (columns)."""
     logits, known = predictions[ALL_HEADS], split.labels >= 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import Artifact, build_json
@@ -17,6 +18,7 @@ from skdcgn_pipeline.classifiers.accuracy import (
     background_gap,
     count_confusions,
     measure_accuracy,
+    measure_heads,
     predict_split,
 )
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
@@ -40,6 +42,7 @@ from skdcgn_pipeline.images.batches import (
 )
 from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.images.image_set import Split
+from skdcgn_pipeline.images.reading import crop_centre
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import DIGIT_NETWORK, Classify, Compose, Composition
 from skdcgn_pipeline.runtime.compute import choose_device
@@ -49,10 +52,11 @@ from skdcgn_pipeline.runtime.threads import on_one_thread, once
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.vocabulary import STUDENTS
 
-ORIGINALS = "originals"
+ORIGINALS, COUNTERFACTUALS = "originals", "counterfactuals"
 COLUMNS = ["trained_on", "seed", "split", "subset", "accuracy", "num_images", "group", "calibration_error"]
 # Of ImageNet-9: objects on backgrounds of their own class, and of any.
 BACKGROUND_SPLITS = "imagenet9/mixed_same", "imagenet9/mixed_rand"
+MEASURED_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -200,10 +204,18 @@ class Classification:
 
     # --- what is measured -------------------------------------------------------------------------
 
-    def compare(self, sets: Sequence[TrainingSet]) -> pd.DataFrame:
+    def compare(
+        self, sets: Sequence[TrainingSet], heldout: SampleShards | None = None, composition: Composition | None = None
+    ) -> pd.DataFrame:
         """Train classifiers of each training set, side by side, and measure them on unbiased splits.
 
         Finished classifiers and measures are reused; a killed training continues.
+
+        Args:
+            sets: What to train on.
+            heldout: Samples of noise that nothing was trained on; with a head per mechanism, each is measured on
+                counterfactuals of these.
+            composition: How they are composed.
 
         Returns:
             Rows with `trained_on`, `seed`, `split`, and what `measure_accuracy` gives, in the order of the training
@@ -211,7 +223,10 @@ class Classification:
         """
 
         def measured(training_set: TrainingSet, number: int) -> list[Row]:
-            rows = self.measure(*self.train(training_set, number))
+            artifact, classifier = self.train(training_set, number)
+            rows = self.measure(artifact, classifier)
+            if heldout is not None and composition is not None:
+                rows += self._measure_on_counterfactuals(artifact, classifier, heldout, composition)
             return [{"trained_on": training_set.name, "seed": number} | row for row in rows]
 
         calls = [partial(measured, each, number) for each in sets for number in range(self.settings.num_seeds)]
@@ -238,6 +253,33 @@ class Classification:
         if {*BACKGROUND_SPLITS} <= {*self.splits}:
             rows += background_gap(rows, *BACKGROUND_SPLITS)
         return rows
+
+    def _measure_on_counterfactuals(
+        self, artifact: Artifact, classifier: Classifier, heldout: SampleShards, composition: Composition
+    ) -> list[Row]:
+        number = self.settings.num_counterfactuals
+        if not (self.settings.network.by_mechanism and number):
+            return []
+        size, seed = self.images.image_size, self.run.seed
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            pool = open_pool(self.run.store.folder("mapped"), heldout)
+            draw = pool.draw_labelled_batch(composition, seed, "classifier-measured")
+            for step, first in enumerate(range(0, number, MEASURED_BATCH)):
+                images, labels = draw(step, min(MEASURED_BATCH, number - first))
+                yield crop_centre(images, size, None), labels
+
+        compute = self.settings.fit.computing(self.run.compute)
+        inputs = {
+            "split": COUNTERFACTUALS,
+            "samples": heldout.artifact.identity,
+            "composition": composition.identity(),
+            "num_images": number,
+            "image_size": size,
+            "seed": seed,
+        }
+        rows = self._kept("accuracy", artifact, inputs, lambda: measure_heads(classifier, batches(), compute))
+        return [{"split": COUNTERFACTUALS} | row for row in rows]
 
     def confusions(self, sets: Sequence[TrainingSet], split: str) -> pd.DataFrame:
         """Count what the classifiers of training sets take the images of a split for.

@@ -108,6 +108,8 @@ class Classify(Settings):
             learnt beside real images, and `originals` are real images alone.
         num_seeds: Classifiers per training set; one has no interval.
         counterfactuals: `on_the_fly` composes fresh ones while training; `stored` uses the dataset.
+        num_counterfactuals: Counterfactuals of held-out samples that the heads of mechanisms are measured on; 0
+            leaves them out.
         network: What classifies.
         fit: How each is trained.
     """
@@ -115,6 +117,7 @@ class Classify(Settings):
     trained_on: Annotated[tuple[TrainingSetName, ...], Field(min_length=1)] = ("originals", "teacher", "students")
     num_seeds: Count = 3
     counterfactuals: Literal["on_the_fly", "stored"] = "on_the_fly"
+    num_counterfactuals: Annotated[int, Field(ge=0)] = 10_000
     network: ClassifierNetwork = ClassifierNetwork()
     fit: ClassifierFit
 

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from skdcgn_pipeline.classifiers.accuracy import DETAILS
+from skdcgn_pipeline.classifiers.classification import COUNTERFACTUALS
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
@@ -152,7 +153,7 @@ def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
 
     Of classifiers with several heads, what all heads together say, and by which invariance is told.
     """
-    summary = summary[~summary["subset"].isin(DETAILS)]
+    summary = summary[~summary["subset"].isin(DETAILS) | (summary["split"] == COUNTERFACTUALS)]
     summary = summary.assign(group=summary[["split", "subset"]].agg("\n".join, axis=1))
     groups, sources = summary["group"].unique(), summary["trained_on"].unique()
     figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")

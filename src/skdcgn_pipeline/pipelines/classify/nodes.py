@@ -7,7 +7,7 @@ from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.classifiers.attention import grad_cam
 from skdcgn_pipeline.classifiers.classification import Classification, TrainingSet
 from skdcgn_pipeline.images.stored import StoredImages
-from skdcgn_pipeline.parameters import Classify, Compose, Report
+from skdcgn_pipeline.parameters import Classify, Compose, Composition, Report
 from skdcgn_pipeline.reporting.pictures import draw_attention, draw_confusions, pick_examples
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.vocabulary import STUDENTS
@@ -19,6 +19,7 @@ def train_classifiers(
     classify: Classify,
     compose: Compose,
     class_lists: dict[str, list[int]],
+    heldout_samples: SampleShards | None = None,
     *pools: SampleShards,
     of: str = STUDENTS,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -27,7 +28,8 @@ def train_classifiers(
     Without pools of teacher and students on originals alone. `of` is what tables call the students.
     """
     classification = Classification(run, images, classify)
-    accuracy = classification.compare(compared_sets(classification, compose, class_lists, of, *pools))
+    sets, composition = compared_sets(classification, compose, class_lists, of, *pools)
+    accuracy = classification.compare(sets, heldout_samples, composition)
     return accuracy, accuracy
 
 
@@ -43,7 +45,7 @@ def look_into_classifiers(
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Count what the trained classifiers confuse and draw where they look, on the first test split."""
     classification = Classification(run, images, classify)
-    sets = compared_sets(classification, compose, class_lists, STUDENTS, *pools)
+    sets, _ = compared_sets(classification, compose, class_lists, STUDENTS, *pools)
     split = images.splits("test")[0]
     confusion = classification.confusions(sets, split)
     counts = confusion.filter(like="predicted_")
@@ -61,13 +63,13 @@ def compared_sets(
     of: str,
     teacher_samples: SampleShards | None = None,
     student_samples: SampleShards | None = None,
-) -> list[TrainingSet]:
-    """Return the training sets that `classify.trained_on` asks for."""
+) -> tuple[list[TrainingSet], Composition | None]:
+    """Return the training sets that `classify.trained_on` asks for, and how counterfactuals are composed."""
     if teacher_samples is None or student_samples is None:
-        return [classification.originals()]
+        return [classification.originals()], None
     composition = compose.resolved(teacher_samples.num_classes, class_lists)
     wanted = {of if name == STUDENTS else name for name in classification.settings.trained_on}
     samples = {"teacher": teacher_samples, of: student_samples}
     samples = {name: pool for name, pool in samples.items() if name in wanted}
     sets = classification.training_sets(samples, compose, composition)
-    return [each for each in sets if each.name in wanted]
+    return [each for each in sets if each.name in wanted], composition

@@ -22,7 +22,7 @@ def create_pipeline(of: str = STUDENTS, generated: bool = True) -> Pipeline:
     shared = ["run", "biased_images", "params:classify", "params:compose", "params:class_lists"]
     trained = node(
         nodes.train_classifiers if of == STUDENTS else given(nodes.train_classifiers, of=of),
-        [*shared, *(GENERATED if generated else ())],
+        [*shared, *(("heldout_samples", *GENERATED) if generated else ())],
         ["accuracy", "accuracy_csv"],
         name="train_classifiers",
     )

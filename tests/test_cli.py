@@ -59,6 +59,7 @@ def test_params_may_be_given_several_times() -> None:
         (["--nodes", " "], "expected a name, got nothing"),
         (["--runner", "Nope"], "'Nope' is not one of 'SequentialRunner', 'ThreadRunner'"),
         (["--runner", "ParallelRunner"], "is not one of"),
+        (["--runner-params", "workers=1"], "unexpected keyword argument 'workers'"),
         (["--conf-source", "nowhere"], "does not exist"),
         (["--config", __file__], "test_cli.py"),
     ],

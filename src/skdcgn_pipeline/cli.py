@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from kedro import runner
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.project import settings
 from omegaconf import OmegaConf
@@ -16,6 +17,7 @@ from skdcgn_pipeline.io.terminal import errors_in_one_line
 from skdcgn_pipeline.runtime.errors import told_in_one_line
 from skdcgn_pipeline.vocabulary import RUNNERS
 
+RUN: Any = kedro_run.callback
 MAY_BE_EMPTY = ("params", "runner_params")
 
 
@@ -89,7 +91,17 @@ def refusing(option: click.Parameter) -> Any:
     return checked
 
 
+def run_checked(**chosen: Any) -> Any:
+    """Run, unless the runner does not take its parameters."""
+    try:
+        getattr(runner, chosen["runner"] or RUNNERS[0])(**chosen["runner_params"])
+    except (TypeError, ValueError) as error:
+        raise click.BadParameter(told_in_one_line(error), param_hint="--runner-params") from error
+    return RUN(**chosen)
+
+
 run = copy.copy(kedro_run)
+run.callback = run_checked
 run.params = [refusing(option) for option in kedro_run.params]
 options = {option.name: option for option in run.params}
 options["params"].callback = read_params

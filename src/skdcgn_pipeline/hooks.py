@@ -15,6 +15,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import MemoryDataset
 
 from skdcgn_pipeline.parameters import Parameters, check_parameters
+from skdcgn_pipeline.pipelines.variants import variant_of
+from skdcgn_pipeline.runtime.errors import SettingError
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -42,18 +44,10 @@ class ProjectHooks:
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Check all parameters and the tracking server."""
+        """Check all parameters."""
         self._parameters = check_parameters(context.config_loader["parameters"])
         self._project_path = Path(context.project_path)
         self._data_root = Path(str(context.config_loader["globals"]["data"]))
-        mlflow = context.config_loader["mlflow"]
-        uri = str(mlflow["server"]["mlflow_tracking_uri"])
-        if uri.startswith("http"):
-            from skdcgn_pipeline.io.tracking import check_server, part_from_credentials
-
-            check_server(uri)
-            bare = mlflow["server"] | {"mlflow_tracking_uri": part_from_credentials(uri)}
-            context.config_loader["mlflow"] = mlflow | {"server": bare}  # which kedro-mlflow reads
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Any) -> None:
@@ -62,15 +56,16 @@ class ProjectHooks:
 
         from skdcgn_pipeline.artifacts.recipe import Run, Store
         from skdcgn_pipeline.io.datasets import read_as_of
-        from skdcgn_pipeline.pipelines.preflight import check_surroundings
+        from skdcgn_pipeline.pipelines.preflight import absent_inputs, check_surroundings
 
         assert self._parameters is not None
-        settings, inputs = self._parameters, pipeline.inputs()
+        settings = self._parameters
+        for name in run_params.get("pipeline_names") or ():
+            if (variant := variant_of(name, settings)) != name:
+                remedy = f"Use the session of settings.SESSION_CLASS, which knows it, or run {variant}."
+                raise SettingError("pipeline_names", f"'{variant}' with these settings", repr(name), remedy)
         check_surroundings(settings, self._data_root, pipeline)
         read_as_of(catalog, pipeline.datasets(), run_params["run_id"])
-        for name in inputs:
-            if _metadata_of(catalog, name).get("optional") and not catalog.exists(name):
-                _make_absent(catalog, name)
         self._catalog, self._seconds, self._results = catalog, {}, {}
         self._commit = get_git_commit(str(self._project_path))
         store = Store(self._data_root / "stores")
@@ -83,8 +78,10 @@ class ProjectHooks:
                 "seconds": self._seconds,  # added as stages end
             },
         }
-        for name in inputs & shared.keys():
+        for name in pipeline.inputs() & shared.keys():
             catalog.get(name).save(shared[name])
+        for name in absent_inputs(pipeline, catalog, run_params.get("load_versions") or ()):
+            _make_absent(catalog, name)
         self._until_the_end.enter_context(stopping_by_signals())
 
     @hook_impl(trylast=True, specname="before_pipeline_run")

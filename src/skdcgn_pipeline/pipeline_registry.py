@@ -10,7 +10,7 @@ from kedro.pipeline import Pipeline
 def register_pipelines() -> dict[str, Pipeline]:
     """Return all pipelines by name; `__default__` is the whole chain that ends in the report.
 
-    Settings may put one in the place of another, see `session.VARIANTS`.
+    Settings may put one in the place of another, see `pipelines.variants`.
     """
     from skdcgn_pipeline.pipelines.ablation import pipeline as ablation
     from skdcgn_pipeline.pipelines.baseline import pipeline as baseline

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.pipeline import Pipeline
+from kedro.runner import ParallelRunner
 
-from skdcgn_pipeline.io.terminal import errors_in_one_line
+from skdcgn_pipeline.io.configuration import read_configuration
+from skdcgn_pipeline.io.terminal import errors_in_one_line, written_for_users
 from skdcgn_pipeline.parameters import check_parameters
+from skdcgn_pipeline.pipelines.variants import variant_of
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice, told_in_one_line
-from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS, RUNNERS
+from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS
 
 NAMESPACES = (*MECHANISMS, BASELINE)
 # Where the feature network is given, these pipelines need no images, and what makes and shows them is left out.
 WITHOUT_IMAGES = {"sample", "distill", "compose", "benchmark"}
 OF_IMAGES = {"prepare_biased_images", "show_biased_images"}
-# What a pipeline becomes where the settings ask for it.
-VARIANTS = {
-    "ablation": ("ablation_plan", lambda settings: settings.ablation.plan),
-    "benchmark": ("network_benchmark", lambda settings: settings.benchmark.networks == "random"),
-    "classify": ("classify_originals", lambda settings: settings.classify.trained_on == ("originals",)),
-    "export": ("export_released", lambda settings: settings.export.students != "run"),
+# What of a pipeline an option of `kedro run` names, and the option.
+CHOSEN: dict[str, tuple[str, Callable[[Pipeline], Iterable[str]]]] = {
+    "node_names": ("--nodes", lambda pipeline: [node.name for node in pipeline.nodes]),
+    "from_nodes": ("--from-nodes", lambda pipeline: [node.name for node in pipeline.nodes]),
+    "to_nodes": ("--to-nodes", lambda pipeline: [node.name for node in pipeline.nodes]),
+    "from_inputs": ("--from-inputs", Pipeline.datasets),
+    "to_outputs": ("--to-outputs", Pipeline.all_outputs),
+    "load_versions": ("--load-versions", Pipeline.datasets),
+    "tags": ("--tags", lambda pipeline: {tag for node in pipeline.nodes for tag in node.tags}),
 }
 
 
@@ -38,15 +44,15 @@ def environments(conf_source: str | Path) -> list[str]:
     return sorted(path.name for path in Path(conf_source).iterdir() if path.is_dir())
 
 
-@contextmanager
-def told_as(setting: str, expected: str) -> Iterator[None]:
-    """Tell whatever fails inside the block, before any work, as an error of a setting."""
-    try:
-        yield
-    except SettingError:
-        raise
-    except Exception as error:
-        raise SettingError(setting, expected, told_in_one_line(error), "Nothing has been run; correct it.") from error
+class Beginning:
+    """Knows whether work has begun: until then, whatever fails was caused by what was asked for."""
+
+    has_come = False
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self) -> None:
+        """Everything is checked."""
+        self.has_come = True
 
 
 class ProjectSession(KedroSession):
@@ -55,16 +61,15 @@ class ProjectSession(KedroSession):
     _loader: Any = None
 
     def _get_config_loader(self) -> Any:
-        """Return the one loader of this session; what it has read is not read again."""
+        """Return the one loader of this session, which has read everything."""
         if self._loader is None:
-            env = self.store.get("env")
-            with errors_in_one_line(), told_as("configuration", "files that can be read"):
-                if env and Path(self._conf_source).is_dir():
-                    check_choice("--env", env, environments(self._conf_source))
-                loader: Any = super()._get_config_loader()
-                for kind in ("parameters", "catalog", "mlflow"):
-                    loader[kind] = loader[kind]
-                self._loader = loader
+            source, env = Path(self._conf_source), self.store.get("env")
+            with errors_in_one_line():
+                if env and source.is_dir():
+                    check_choice("--env", env, environments(source))
+                folders = [source / "base", source / (env or "local")]
+                params = self.store.get("runtime_params") or {}
+                self._loader = read_configuration(super()._get_config_loader, folders, params)
         return self._loader
 
     def load_context(self) -> Any:
@@ -76,56 +81,64 @@ class ProjectSession(KedroSession):
         self,
         *,
         namespaces: Iterable[str] | None = None,
-        to_nodes: Iterable[str] | None = None,
         pipeline_names: list[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Run pipelines; `namespaces` runs these with everything that they need upstream.
 
         Raises:
-            SettingError: If a pipeline or namespace is unknown (`click.ClickException` on the command line).
+            SettingError: If something unknown or impossible is asked for (`click.ClickException` on the command line).
         """
         from skdcgn_pipeline.io.datasets import claim_run
         from skdcgn_pipeline.runtime.compute import keep_freed_memory
 
         keep_freed_memory()
+        beginning = Beginning()
+        self._hook_manager.register(beginning)
         with errors_in_one_line():
-            settings = check_parameters(self._get_config_loader()["parameters"])
-            wanted = [*(pipeline_names or ()), kwargs.pop("pipeline_name", None)]
-            names = [name for name in wanted if name] or [*filter(None, [settings.default_pipeline])]
-            for name in names:
-                check_choice("--pipeline", name, pipelines.keys())
-            names = [VARIANTS[name][0] if name in VARIANTS and VARIANTS[name][1](settings) else name for name in names]
-            targets = [*(to_nodes or ()), *_nodes_of(namespaces or (), names)]
-            runner = kwargs.get("runner")
-            check_choice("--runner", type(runner).__name__ if runner else RUNNERS[0], RUNNERS)
-            with told_as("kedro run", "names of nodes, datasets and tags that the pipelines have"):
-                chosen = {option: kwargs.get(option) for option in CHOOSING}
-                sum((pipelines[name] for name in names or ["__default__"]), Pipeline([])).filter(
-                    to_nodes=targets or None, **chosen
-                )
-            if settings.prepare.given_features and names and {*names} <= WITHOUT_IMAGES:
-                nodes = {node.name for name in names for node in pipelines[name].nodes} - OF_IMAGES
-                kwargs["node_names"] = [
-                    check_choice("--nodes", name, nodes) for name in kwargs.get("node_names") or sorted(nodes)
-                ]
-            self.session_id = self._store["session_id"] = claim_run(
-                Path(str(self._get_config_loader()["globals"]["data"]))
-            )
-            return super().run(to_nodes=targets, pipeline_names=names, **kwargs)
+            try:
+                checked = self._checked(namespaces or (), pipeline_names or [], kwargs)
+                data_root = Path(str(self._get_config_loader()["globals"]["data"]))
+                self.session_id = self._store["session_id"] = claim_run(data_root)
+                return super().run(**checked)
+            except Exception as error:
+                if beginning.has_come or written_for_users(error):
+                    raise
+                got, remedy = told_in_one_line(error), "Nothing has been run. SKDCGN_TRACEBACK=1 shows where."
+                raise SettingError("kedro run", "what can be run", f"{type(error).__name__}: {got}", remedy) from error
+
+    def _checked(self, namespaces: Iterable[str], pipeline_names: list[str], options: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of Kedro's own session, every name of which is known."""
+        settings = check_parameters(self._get_config_loader()["parameters"])
+        wanted = [*pipeline_names, options.pop("pipeline_name", None)]
+        names = [name for name in wanted if name] or [*filter(None, [settings.default_pipeline])]
+        for name in names:
+            check_choice("--pipeline", name, pipelines.keys())
+        names = [variant_of(name, settings) for name in names]
+        whole = sum((pipelines[name] for name in names or ["__default__"]), Pipeline([]))
+        if isinstance(options.get("runner"), ParallelRunner):
+            remedy = "Leave out --runner; nodes use several cores themselves."
+            raise SettingError("--runner", "SequentialRunner or ThreadRunner", "ParallelRunner", remedy)
+        if settings.prepare.given_features and names and {*names} <= WITHOUT_IMAGES:
+            whole = whole.filter(node_names=[node.name for node in whole.nodes if node.name not in OF_IMAGES])
+            options["node_names"] = options.get("node_names") or [node.name for node in whole.nodes]
+        for option, (setting, choices) in CHOSEN.items():
+            for name in options.get(option) or ():
+                check_choice(setting, name, sorted(choices(whole)))
+        targets = [*(options.pop("to_nodes", None) or ()), *_nodes_of(namespaces, whole, names)]
+        return options | {"to_nodes": targets, "pipeline_names": names}
 
 
-def _nodes_of(namespaces: Iterable[str], names: list[str]) -> list[str]:
-    """Return the nodes of namespaces in pipelines.
+def _nodes_of(namespaces: Iterable[str], whole: Pipeline, names: list[str]) -> list[str]:
+    """Return the nodes of namespaces in the whole of the pipelines with these names.
 
     Raises:
         SettingError: If a namespace is unknown, or not in these pipelines.
     """
-    chosen = [node for name in names or ["__default__"] for node in pipelines[name].nodes]
     nodes = []
     for namespace in namespaces:
         check_choice("--namespaces", namespace, NAMESPACES)
-        inside = [node.name for node in chosen if node.namespace == namespace]
+        inside = [node.name for node in whole.nodes if node.namespace == namespace]
         if not inside:
             raise SettingError(
                 "--namespaces",

@@ -5,11 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import math
-import os
 import socket
-import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -29,7 +26,6 @@ from skdcgn_pipeline.classifiers.training import fit_classifier
 from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.parameters import ClassifierFit, Composition, Compute
 from skdcgn_pipeline.runtime import recording
-from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.studies.contract import Cell, CellData, Sources, Unit, UnitResult
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -400,82 +396,6 @@ def test_a_unit_whose_run_cannot_be_finished_stops_nothing(
 
     assert caplog.text.count("did not take the nested run shape opacity 0.25") == 1
     assert mlflow.active_run().info.run_id == run
-
-
-# --- servers that do not answer ---
-
-
-def test_server_that_does_not_answer_is_refused_quickly() -> None:
-    uri = f"http://127.0.0.1:{free_port()}"
-    start = time.monotonic()
-
-    with pytest.raises(SettingError, match="MLFLOW_TRACKING_URI: expected a tracking server that answers") as caught:
-        tracking.check_server(uri)
-
-    assert time.monotonic() - start < 10 * tracking.SERVER_TIMEOUT_SECONDS
-    assert uri in str(caught.value)
-    assert "unset the variable" in str(caught.value)
-
-
-def test_the_password_of_a_server_is_handed_to_mlflow_and_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "another")
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "")
-    uri = f"http://some%40one:sec%2Fret@127.0.0.1:{free_port()}"
-    with pytest.raises(SettingError, match=r"got http://127\.0\.0\.1") as caught:
-        tracking.check_server(uri)
-    assert "sec" not in str(caught.value)
-    assert tracking.part_from_credentials(uri) == uri.replace("some%40one:sec%2Fret@", "")
-    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "some@one"
-    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "sec/ret"
-
-
-def test_an_address_without_password_leaves_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "another")
-    assert tracking.part_from_credentials("http://host:5000") == "http://host:5000"
-    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "another"
-
-
-def test_a_failure_is_told_without_passwords(run: str, caplog: pytest.LogCaptureFixture) -> None:
-    with tracking.never_fatal("the table"):
-        raise ConnectionError("API request to http://user:secret@host/api failed")
-    assert "http://host/api" in caplog.text
-    assert "secret" not in caplog.text
-
-
-def test_server_name_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(SettingError, match=r"no-such-host\.invalid"):
-        tracking.check_server("http://no-such-host.invalid:5000")
-
-
-def test_silent_server_is_refused_after_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "SERVER_TIMEOUT_SECONDS", 0.2)
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        with pytest.raises(SettingError, match="Timeout"):
-            tracking.check_server(f"http://127.0.0.1:{silent.getsockname()[1]}")
-
-
-def test_server_that_answers_is_taken() -> None:
-    class Healthy(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        tracking.check_server(f"http://127.0.0.1:{server.server_port}/")
-        server.shutdown()
-        thread.join()
-
-
-@pytest.mark.parametrize("uri", ["sqlite:///anything.db", "databricks", "file:///anywhere"])
-def test_addresses_that_are_no_server_are_not_asked(uri: str) -> None:
-    tracking.check_server(uri)
 
 
 # --- what a run is told apart by ---

@@ -18,6 +18,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from kedro.framework.cli.utils import find_run_command
+from kedro.framework.session import KedroSession
 from kedro.runner import ParallelRunner
 from safetensors.torch import save_file
 
@@ -636,52 +637,59 @@ def test_full_disk_is_refused_before_any_work(
     assert str(place.data) in message
 
 
-def test_more_samples_than_the_disk_holds_are_refused(place: Place) -> None:
-    with pytest.raises(SettingError, match=r"output directory: expected [\d,]+ MiB free .* Lower num_images_per_class"):
-        place.run(params={"sample": {"num_images_per_class": 10**11}}, pipeline_names=["sample"])
-
-    assert len(list(place.store("sample").glob("*/shards.json"))) == 1, "the held-out samples, which did fit"
-    assert not partial_files(place.store("sample"), "shard-*.parquet")
-
-
 @pytest.mark.parametrize(
     ("params", "told_about"),
     [
+        ({"sample": {"num_images_per_class": 10**11}}, "sample.num_images_per_class: .* disk, .* at least [0-9,]+ GiB"),
+        ({"compose": {"num_images": 10**12}}, "compose.num_images: .* disk"),
+        ({"prepare": {"copies": 10**9}}, "prepare.copies: .* disk"),
+        ({"shape": {"distill": {"batch_size": 10**12}}}, "shape.distill.batch_size: .* memory"),
+        ({"texture": {"distill": {"discriminator_width": 10**6}}}, "texture.distill.discriminator_width: .* memory"),
+        ({"teacher": {"fit": {"discriminator_width": 10**8}}}, "teacher.fit.discriminator_width: .* memory"),
+        ({"shape": {"distill": {"student": {"width": [10**9, 10**9, 8]}}}}, "shape.distill.student: .* memory"),
+        ({"baseline": {"students": {"shape": {"width": [10**6, 10**6, 8]}}}}, "baseline.students.shape: .* memory"),
+        ({"classify": {"num_seeds": 10**9}}, "classify.num_seeds: expected at most 100,000 trainings .*3,000,000,000"),
         ({"seed": True}, "seed: Input should be a number or a word, got True"),
+        ({"classify": {"num_seeds": True}}, "classify.num_seeds: Input should be a number"),
         ({"shape": {"distill": {"weights": {"pixel": True}}}}, "weights.pixel: Input should be a number"),
         ({"shape": {"distill": {"betas": [True, 0.9]}}}, "betas: Input should be a number"),
         ({"prepare": 5}, "prepare: Input should be a valid dictionary"),
-        ({"prepare": [1]}, "configuration: expected files that can be read, got Cannot merge incompatible"),
         ({"sample": {"classes": "0-99999999999"}}, "sample.classes: expected classes up to 1,000,000"),
-        ({"sample": {"num_images_per_class": 10**13}}, "Input should be at most 1,000,000,000,000"),
         ({"teacher": {"noise_dim": 3}}, "'noise_dim' belongs to a 'custom' file; this teacher has its own, got 3"),
         ({"export": {"classifier": 99}}, "export.classifier: expected one below classify.num_seeds.*got 99 of 2"),
+        ({"classify": {"trained_on": ["teacher", "teacher"]}}, "'trained_on' names each training set once"),
     ],
 )
-def test_value_that_cannot_be_meant_is_refused(
+def test_number_that_cannot_be_meant_is_refused(
     told: Callable[..., str], params: dict[str, Any], told_about: str
 ) -> None:
     assert re.search(told_about, told(params=params))
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "told_about"),
     [
-        {"node_names": ["compare_student"]},
-        {"from_nodes": ["open_teachr"]},
-        {"to_nodes": ["write_reprot"]},
-        {"from_inputs": ["studnts"]},
-        {"to_outputs": ["repor"]},
-        {"tags": ["distil"]},
-        {"runner": ParallelRunner()},
+        ({"node_names": ["compare_student"]}, "--nodes: .*Did you mean 'compare_students'"),
+        ({"from_nodes": ["open_teachr"]}, "--from-nodes: .*Did you mean 'open_teacher'"),
+        ({"to_nodes": ["write_reprot"]}, "--to-nodes: .*Did you mean 'write_report'"),
+        ({"from_inputs": ["studnts"]}, "--from-inputs: .*Did you mean 'students'"),
+        ({"to_outputs": ["repor"]}, "--to-outputs: .*Did you mean 'report'"),
+        ({"tags": ["distil"]}, "--tags: .*Did you mean 'distill'"),
+        ({"load_versions": {"studens": "2026-01-31T12.00.00.000Z"}}, "--load-versions: .*Did you mean 'students'"),
+        (
+            {"load_versions": {"students": "2026-01-31T12.00.00.000Z"}},
+            "--load-versions: expected a version of",
+        ),
+        ({"node_names": ["compare_students"]}, "students, which compare_students reads: .*--to-nodes compare_students"),
+        ({"node_names": ["draw_student_samples"]}, "students, which draw_student_samples reads: .*got nothing"),
+        ({"tags": ["report"], "node_names": ["show_losses"]}, "kedro run: .*no nodes after applying all"),
+        ({"runner": ParallelRunner()}, "--runner: expected SequentialRunner or ThreadRunner"),
     ],
 )
-def test_part_of_a_run_that_is_not_there_is_refused(told: Callable[..., str], options: dict[str, Any]) -> None:
-    message = told(**options)
-
-    ((option, value),) = options.items()
-    assert ("ParallelRunner" if option == "runner" else value[0]) in message or "no nodes" in message
-    assert "\n" not in message
+def test_part_of_a_run_that_is_not_there_is_refused(
+    told: Callable[..., str], options: dict[str, Any], told_about: str
+) -> None:
+    assert re.search(told_about, told(**options))
 
 
 @pytest.mark.parametrize(("rank", "count"), [("one", "2"), ("0", "many"), ("2", "2"), ("-1", "2")])
@@ -692,6 +700,22 @@ def test_processes_that_nobody_counted_are_refused(
     monkeypatch.setenv("WORLD_SIZE", count)
 
     assert f"got '{rank}' and '{count}'" in told(namespaces=["shape"])
+
+
+def test_kedros_own_session_does_not_run_another_pipeline_than_was_asked_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    know_project()
+    monkeypatch.setenv("SKDCGN_DATA", str(place.data))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place.tracking_uri)
+    params = {"ablation": {"plan": True}}
+    with (
+        untouched_mlflow(),
+        KedroSession.create(PROJECT, env="test", runtime_params=params, save_on_close=False) as session,
+        pytest.raises(SettingError, match="expected 'ablation_plan' with these settings, got 'ablation'"),
+    ):
+        session.run(pipeline_names=["ablation"])
+    nothing_was_made(place)
 
 
 def test_disk_that_fills_up_keeps_what_is_finished(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

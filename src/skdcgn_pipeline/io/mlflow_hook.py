@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from typing import Any
 
 import mlflow
 from kedro.framework.hooks import hook_impl
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
-from skdcgn_pipeline.runtime.errors import printable, without_credentials
-
-logger = logging.getLogger(__name__)
+from skdcgn_pipeline.runtime.errors import without_credentials
 
 PLAN_TAG = "plan"
 
@@ -25,34 +23,60 @@ class TolerantMlflowHook(MlflowHook):
     """
 
     @hook_impl
+    def after_context_created(self, context: Any) -> None:
+        """Set MLflow up by its first requests: a store that is ill is refused before any work."""
+        from skdcgn_pipeline.io.store_check import open_store
+        from skdcgn_pipeline.io.tracking import part_from_credentials
+
+        settings, set_up = context.config_loader["mlflow"], super().after_context_created
+        uri = str(settings["server"]["mlflow_tracking_uri"])
+        if uri.startswith("http"):
+            uri = part_from_credentials(uri)
+            server = settings["server"] | {"mlflow_tracking_uri": uri}
+            context.config_loader["mlflow"] = settings | {"server": server}  # which kedro-mlflow reads
+        if mlflow.active_run():  # somebody else's, whose store is used
+            set_up(context)
+        else:
+            open_store(uri, lambda: set_up(context))
+
+    @hook_impl
     def before_pipeline_run(self, run_params: Any, pipeline: Any, catalog: Any) -> None:
         """Start the run, unless nothing but a plan is asked for."""
+        from skdcgn_pipeline.io.tracking import never_fatal
+
         self.run_id = None
         self._is_mlflow_enabled = not all(PLAN_TAG in node.tags for node in pipeline.nodes)
         if self._is_mlflow_enabled:
-            super().before_pipeline_run(without_credentials(run_params), pipeline, catalog)  # they become tags
+            with never_fatal("the start of the run"):
+                super().before_pipeline_run(without_credentials(run_params), pipeline, catalog)  # they become tags
+            self._is_mlflow_enabled = mlflow.active_run() is not None
 
     @hook_impl
     def before_node_run(self, node: Any, catalog: Any, inputs: Any, is_async: bool) -> None:
         """Join the run in a thread that has none yet."""
-        if self.run_id is not None and mlflow.active_run() is None:
-            self._tolerate("the start of a node", lambda: mlflow.start_run(run_id=self.run_id, nested=True))
+        from skdcgn_pipeline.io.tracking import answers, never_fatal
+
+        if self.run_id is not None and mlflow.active_run() is None and answers(self.run_id):
+            with never_fatal("the start of a node"):
+                mlflow.start_run(run_id=self.run_id, nested=True)
 
     @hook_impl
     def after_pipeline_run(self, run_params: Any, pipeline: Any, catalog: Any) -> None:
         """Close the run."""
         close = super().after_pipeline_run
-        self._tolerate("the end of the run", lambda: close(run_params, pipeline, catalog))
+        self._close(lambda: close(run_params, pipeline, catalog))
 
     @hook_impl
     def on_pipeline_error(self, error: Exception, run_params: Any, pipeline: Any, catalog: Any) -> None:
         """Close the run as failed."""
         close = super().on_pipeline_error
-        self._tolerate("the end of the run", lambda: close(error, run_params, pipeline, catalog))
+        self._close(lambda: close(error, run_params, pipeline, catalog))
 
-    @staticmethod
-    def _tolerate(what: str, work: Any) -> None:
-        try:
-            work()
-        except Exception as error:  # noqa: BLE001  (any failure of a server, of which there are many kinds)
-            logger.warning("MLflow did not take %s (%s); results are kept on disk", what, printable(str(error)))
+    def _close(self, close: Callable[[], None]) -> None:
+        from skdcgn_pipeline.io.tracking import answers, forget_runs, never_fatal
+
+        if self.run_id is None or answers(self.run_id):
+            with never_fatal("the end of the run"):
+                close()
+        elif not self._already_active_mlflow:
+            forget_runs()

@@ -18,6 +18,13 @@ PERCENT = 100.0
 SECONDS_PER_MINUTE = 60
 
 
+def written_for_users(error: BaseException | None) -> BaseException | None:
+    """Return the first error in the chain of causes that was written for the user, if there is one."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """On the command line, tell errors that were written for the user in one line instead of a traceback.
@@ -28,9 +35,7 @@ def errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__ or cause.__context__
+        cause = written_for_users(error)
         if cause is None or click.get_current_context(silent=True) is None or os.environ.get("SKDCGN_TRACEBACK"):
             raise
         raise click.ClickException(str(cause)) from error

@@ -20,15 +20,17 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.tracking.fluent import _active_run_stack
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NOTE
 from PIL import Image
 
 from skdcgn_pipeline.artifacts.store import Artifact, identity_of
 from skdcgn_pipeline.classifiers.accuracy import metric_name
 from skdcgn_pipeline.images.stored import StoredImages
+from skdcgn_pipeline.io.store_check import within
 from skdcgn_pipeline.parameters import flatten
 from skdcgn_pipeline.reporting.templates import in_markdown
-from skdcgn_pipeline.runtime.errors import SettingError, printable, without_credentials
+from skdcgn_pipeline.runtime.errors import printable, without_credentials
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.samples.shards import Shards
 from skdcgn_pipeline.studies.contract import UnitResult
@@ -41,7 +43,7 @@ FLUSH_EVERY_METRICS = 500
 PARAMS_PER_BATCH = 100
 MAX_PARAM_LENGTH = 6000
 MAX_TAG_LENGTH = 8000
-SERVER_TIMEOUT_SECONDS = 5.0
+SECONDS_TO_LOG = 100.0  # a request and its retries; a server that drips would hold up the run
 P = ParamSpec("P")
 
 
@@ -53,7 +55,17 @@ _given_up: set[str] = set()  # runs whose store failed once; each further try co
 def active_run() -> mlflow.ActiveRun | None:
     """Return the run to log to, if there is one whose store still answers."""
     run = mlflow.active_run()
-    return None if run is None or run.info.run_id in _given_up else run
+    return run if run is not None and answers(run.info.run_id) else None
+
+
+def answers(run_id: str) -> bool:
+    """Tell whether the store of a run has never failed."""
+    return run_id not in _given_up
+
+
+def forget_runs() -> None:
+    """Leave no run active without a request, where the store has failed; MLflow's own way would wait for it."""
+    _active_run_stack.get().clear()
 
 
 def _allowed(name: str) -> str:
@@ -90,32 +102,11 @@ def for_active_run(what: str) -> Callable[[Callable[Concatenate[mlflow.ActiveRun
             run = active_run()
             if run is not None:
                 with never_fatal(what.format(*args)):
-                    function(run, *args, **kwargs)
+                    within(SECONDS_TO_LOG, lambda: function(run, *args, **kwargs))
 
         return log
 
     return with_run
-
-
-def check_server(uri: str) -> None:
-    """Refuse a tracking server that does not answer, before any work starts.
-
-    Raises:
-        SettingError: Naming the address.
-    """
-    if not uri.startswith(("http://", "https://")):
-        return
-    import requests  # a dependency of MLflow; only needed for servers
-
-    try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=SERVER_TIMEOUT_SECONDS)
-    except requests.RequestException as error:
-        raise SettingError(
-            "MLFLOW_TRACKING_URI",
-            "a tracking server that answers",
-            f"{uri}: {type(error).__name__}",
-            "Start the server, correct the address, or unset the variable to use the local store.",
-        ) from error
 
 
 def part_from_credentials(uri: str) -> str:
@@ -140,6 +131,10 @@ def log_parameters(run: mlflow.ActiveRun, parameters: Mapping[str, Any]) -> None
 @for_active_run("the tags")
 def log_tags(run: mlflow.ActiveRun, tags: Mapping[str, str]) -> None:
     """Tag the active run."""
+    _set_tags(run, tags)
+
+
+def _set_tags(run: mlflow.ActiveRun, tags: Mapping[str, str]) -> None:
     mlflow.MlflowClient().log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
@@ -157,7 +152,7 @@ def log_note(run: mlflow.ActiveRun, title: str, text: str) -> None:
         if len(longer) > MAX_TAG_LENGTH:
             break
         note = longer
-    log_tags({MLFLOW_RUN_NOTE: note.rstrip()})
+    _set_tags(run, {MLFLOW_RUN_NOTE: note.rstrip()})
 
 
 def as_markdown(table: pd.DataFrame, digits: int = 4) -> str:
@@ -190,7 +185,7 @@ def log_origin(run: mlflow.ActiveRun, settings: Mapping[str, Any], asked_for: st
     )
     others = [other.info for other in earlier if other.info.run_id != run.info.run_id]
     resumed = others and others[0].status != "FINISHED"
-    log_tags({"asked_for": identity} | ({"resumed_from": others[0].run_id} if resumed else {}))
+    _set_tags(run, {"asked_for": identity} | ({"resumed_from": others[0].run_id} if resumed else {}))
 
 
 @for_active_run("the input {0}")
@@ -209,10 +204,10 @@ def log_use(run: mlflow.ActiveRun, name: str, data: Any) -> None:
         return
     _linked.add((run.info.run_id, name))
     if is_teacher:
-        log_tags(_tags_of(data))
+        _set_tags(run, _tags_of(data))
     elif not isinstance(data, StoredImages | Shards):
         release = artifact.inputs.get("released")
-        log_tags({f"made.{name}": artifact.identity} | ({"students": f"released {release}"} if release else {}))
+        _set_tags(run, {f"made.{name}": artifact.identity} | ({"students": f"released {release}"} if release else {}))
     else:
         source = json.dumps({"uri": str(artifact.directory)})
         profile = json.dumps({"kind": str(artifact.inputs.get("kind", "")), "files": len(artifact.manifest["files"])})
@@ -265,9 +260,10 @@ class LossLog:
         """Send what there is."""
         with self._lock:
             pending, self._pending = self._pending, []
-        if self._run is not None and self._run.info.run_id not in _given_up and pending:
+        if self._run is not None and answers(self._run.info.run_id) and pending:
+            number = self._run.info.run_id
             with never_fatal("losses", self._run):
-                mlflow.MlflowClient().log_batch(self._run.info.run_id, metrics=pending)
+                within(SECONDS_TO_LOG, lambda: mlflow.MlflowClient().log_batch(number, metrics=pending))
 
 
 @contextmanager
@@ -315,19 +311,19 @@ def log_saved(dataset: str, data: Any, metadata: Mapping[str, Any]) -> None:
 @for_active_run("the picture {0}")
 def log_picture(run: mlflow.ActiveRun, name: str, picture: np.ndarray) -> None:
     """Log an RGB picture as the artifact `pictures/<name>.png`."""
-    mlflow.log_image(Image.fromarray(picture), f"pictures/{name}.png")
+    mlflow.MlflowClient().log_image(run.info.run_id, Image.fromarray(picture), f"pictures/{name}.png")
 
 
 @for_active_run("the table {0}")
 def log_table(run: mlflow.ActiveRun, name: str, table: pd.DataFrame) -> None:
     """Log a table as the artifact `tables/<name>.csv`."""
-    mlflow.log_text(table.to_csv(index=False), f"tables/{name}.csv")
+    mlflow.MlflowClient().log_text(run.info.run_id, table.to_csv(index=False), f"tables/{name}.csv")
 
 
 @for_active_run("the text {0}")
 def log_text(run: mlflow.ActiveRun, name: str, text: str) -> None:
     """Log a text or an HTML page as an artifact."""
-    mlflow.log_text(text, name)
+    mlflow.MlflowClient().log_text(run.info.run_id, text, name)
 
 
 @for_active_run("the nested run {0.unit.cell.name}")

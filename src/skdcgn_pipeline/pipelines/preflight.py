@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+import inspect
+from collections.abc import Iterable, Set
 from pathlib import Path
 
+from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
 from skdcgn_pipeline.artifacts.store import check_writable
 from skdcgn_pipeline.classifiers.feature_network import read_given_network
@@ -15,6 +18,7 @@ from skdcgn_pipeline.images.recipes import check_images
 from skdcgn_pipeline.metrics.features import inception_path
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import BIASED_SOURCES, DIGIT_NETWORK, Parameters, choose_classes
+from skdcgn_pipeline.pipelines.estimates import check_estimates
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.samples.drawing import count_shards
@@ -55,11 +59,15 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
         inception_path(assets)
     if "feature_network" in made and prepare.given_features is not None:
         read_given_network(prepare.given_features)
+    if "teacher" not in made:
+        smallest = 32 if parameters.images.are_coloured else parameters.images.image_size
+        check_estimates(parameters, GeneratorSize(1, 1, smallest), made, data_root)
     num_classes = _check_images(parameters, stages, made)
     if "teacher" in made:
         teacher = open_identified_teacher(parameters.teacher, parameters.variant, assets)
         generator, students = teacher.generator, parameters.students
         _check_sample(parameters, generator.num_classes, pipeline)
+        check_estimates(parameters, GeneratorSize.of(generator), made, data_root)
         for mechanism in MECHANISMS:
             if f"{mechanism}_student" in made:
                 size, num_processes = GeneratorSize.of(generator), launched_processes()
@@ -77,6 +85,40 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
         if "ablation_plan" in made:
             cells = expand_cells(parameters.ablation, students)
             check_possible(cells, generator, parameters.classify.network.by_mechanism)
+
+
+def absent_inputs(pipeline: Pipeline, catalog: CatalogProtocol, versions: Iterable[str] = ()) -> list[str]:
+    """Return what a pipeline reads that nobody has made and that its nodes can do without.
+
+    Args:
+        pipeline: The nodes that will run.
+        catalog: Where they read.
+        versions: Names of datasets whose version is given.
+
+    Raises:
+        SettingError: If there is no such version, or a node needs what nobody has made.
+    """
+    for name in versions:
+        if not catalog.exists(name):
+            remedy = "Versions are the folders that hold the dataset, such as 2026-01-31T12.00.00.000Z."
+            raise SettingError("--load-versions", f"a version of {name} that is there", "another one", remedy)
+    absent = [name for name in sorted(pipeline.inputs()) if not catalog.exists(name)]
+    for node in pipeline.nodes:
+        for name in needed_by(node).intersection(absent):
+            remedy = f"`kedro run --to-nodes {node.name}` makes it first."
+            raise SettingError(f"{name}, which {node.name} reads", "what an earlier run has kept", "nothing", remedy)
+    return absent
+
+
+def needed_by(node: Node) -> set[str]:
+    """Return the inputs of a node that may not be None, as its function says."""
+    bound = inspect.signature(node.func, follow_wrapped=False).bind(*node.inputs)
+    return {
+        name
+        for argument, names in bound.arguments.items()
+        for name in (names if isinstance(names, tuple) else (names,))
+        if "None" not in str(bound.signature.parameters[argument].annotation)
+    }
 
 
 def _check_images(parameters: Parameters, stages: Set[str], made: Set[str]) -> int | None:

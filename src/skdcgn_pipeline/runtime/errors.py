@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+LONGEST_LINE = 300
+MOST_CHOICES = 30  # more are not listed where one of them was meant
 # What stands between `//` and the last `@` before the path; the second form is a password with an unquoted slash.
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/:@]+:(?!\d{1,5}[/?#])[^\s@]*@)")
 
@@ -23,11 +25,6 @@ def without_credentials(value: Any) -> Any:
 def printable(text: str, kept: str = "") -> str:
     """Return a text for a terminal or a log: quoted where names in it would steer the terminal, without credentials."""
     return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in without_credentials(text))
-
-
-def told_in_one_line(error: object) -> str:
-    """Return what an error of a library says, in one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 class UserError(Exception):
@@ -50,6 +47,12 @@ class SettingError(UserError, ValueError):
     def __init__(self, setting: str, expected: str, got: object, remedy: str) -> None:
         super().__init__(printable(f"{setting}: expected {expected}, got {got}. ") + remedy)
         self.setting = setting
+
+
+def told_in_one_line(error: object) -> str:
+    """Return what an error of a library says, in one line of at most 300 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}..."
 
 
 class DamagedFileError(UserError, ValueError):
@@ -81,5 +84,6 @@ def check_choice(setting: str, value: str, choices: Iterable[str]) -> str:
     """
     known = list(choices)
     if value not in known:
-        raise SettingError(setting, f"one of {', '.join(known)}", repr(value), nearest(str(value), known))
+        expected = f"one of {', '.join(known)}" if len(known) <= MOST_CHOICES else "a name that is known"
+        raise SettingError(setting, expected, repr(value), nearest(str(value), known))
     return value

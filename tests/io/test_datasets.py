@@ -23,6 +23,7 @@ from skdcgn_pipeline.io.datasets import (
     ArtifactDataset,
     DocumentDataset,
     PictureDataset,
+    RecordDataset,
     TableDataset,
     claim_run,
     read_as_of,
@@ -262,7 +263,7 @@ TABLE = pd.DataFrame({"what": ["a", "b"], "value": [0.1, float("nan")]})
     [
         (TableDataset, "table.parquet", TABLE),
         (TableDataset, "table.csv", TABLE),
-        (DocumentDataset, "card.json", {"b": [1, None], "a": "é"}),
+        (RecordDataset, "card.json", {"b": [1, None], "a": "é"}),
         (DocumentDataset, "page.html", "<p>é</p>"),
         (DocumentDataset, "notes.md", "# é"),
     ],
@@ -281,7 +282,7 @@ def test_tables_and_documents_come_back_and_leave_nothing_beside_them(
 
 def test_a_preview_shows_the_first_rows_and_the_data(tmp_path: Path) -> None:
     table = TableDataset(filepath=str(tmp_path / "table.parquet"), version=Version(None, "1"))
-    document = DocumentDataset(filepath=str(tmp_path / "card.json"), version=Version(None, "1"))
+    document = RecordDataset(filepath=str(tmp_path / "card.json"), version=Version(None, "1"))
     assert (table.preview(), document.preview()) == ({}, "")
     table.save(TABLE)
     document.save({"a": 1})
@@ -312,11 +313,11 @@ def test_a_table_that_cannot_be_written_is_not_there_and_the_disk_is_named(
 # --- which version a run reads ---
 
 
-def document_of(root: Path, save: str) -> DocumentDataset:
-    return DocumentDataset(filepath=str(root / "card.json"), version=Version(None, save))
+def document_of(root: Path, save: str) -> RecordDataset:
+    return RecordDataset(filepath=str(root / "card.json"), version=Version(None, save))
 
 
-def as_of(root: Path, run: str) -> DocumentDataset:
+def as_of(root: Path, run: str) -> RecordDataset:
     dataset = document_of(root, run)
     read_as_of(DataCatalog({"card": dataset, "other": MemoryDataset(1)}), ["card", "other"], run)
     return dataset

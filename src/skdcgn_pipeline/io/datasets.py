@@ -23,7 +23,7 @@ from kedro_datasets.pandas import CSVDataset, ParquetDataset
 from kedro_datasets.text import TextDataset
 from PIL import Image, ImageSequence
 
-from skdcgn_pipeline.artifacts.store import Artifact, readable_disk_errors, readable_json, write_aside
+from skdcgn_pipeline.artifacts.store import Artifact, check_writable, readable_json, write_aside
 from skdcgn_pipeline.reporting.pictures import encode_gif
 from skdcgn_pipeline.runtime.errors import DamagedFileError
 
@@ -197,12 +197,15 @@ class TableDataset(_WrittenByKedro):
 
 
 class DocumentDataset(_WrittenByKedro):
-    """JSON-able data as .json, or a text; Kedro-Viz shows the data."""
+    """A text, as .md or .html."""
+
+
+class RecordDataset(_WrittenByKedro):
+    """JSON-able data as .json, shown by Kedro-Viz."""
 
     def preview(self) -> JSONPreview:
-        """Return the data for Kedro-Viz; empty for a text, and where there is none yet."""
-        is_shown = self._filepath.suffix == ".json" and self._exists()
-        return JSONPreview(json.dumps(self.load()) if is_shown else "")
+        """Return the data for Kedro-Viz; empty where there is none yet."""
+        return JSONPreview(json.dumps(self.load()) if self._exists() else "")
 
 
 def claim_run(root: Path) -> str:
@@ -211,11 +214,10 @@ def claim_run(root: Path) -> str:
     Raises:
         SettingError: If the data root cannot be written.
     """
-    with readable_disk_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / ".runs.lock"):
-            time.sleep(0.002)
-            return generate_timestamp()
+    check_writable(root)
+    with FileLock(root / ".runs.lock"):
+        time.sleep(0.002)
+        return generate_timestamp()
 
 
 def read_as_of(catalog: Any, names: Iterable[str], run: str) -> None:

@@ -680,7 +680,7 @@ def test_number_that_cannot_be_meant_is_refused(
             {"load_versions": {"students": "2026-01-31T12.00.00.000Z"}},
             "--load-versions: expected a version of",
         ),
-        ({"node_names": ["compare_students"]}, "students, which compare_students reads: .*--to-nodes compare_students"),
+        ({"node_names": ["compare_students"]}, "teacher, which compare_students reads: .*--to-nodes compare_students"),
         ({"node_names": ["draw_student_samples"]}, "students, which draw_student_samples reads: .*got nothing"),
         ({"tags": ["report"], "node_names": ["show_losses"]}, "kedro run: .*no nodes after applying all"),
         ({"runner": ParallelRunner()}, "--runner: expected SequentialRunner or ThreadRunner"),

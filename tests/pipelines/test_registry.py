@@ -91,7 +91,7 @@ def test_nodes_can_do_without_what_no_pipeline_makes(registered: dict[str, Pipel
     free = set()
     for pipe in registered.values():
         for node in pipe.nodes:
-            assert not free_inputs(pipe) & needed_by(node)
+            assert not free_inputs(pipe).intersection(needed_by(node))
         free |= free_inputs(pipe)
 
     assert "ablation_chapter" in free

@@ -104,21 +104,21 @@ def absent_inputs(pipeline: Pipeline, catalog: CatalogProtocol, versions: Iterab
             raise SettingError("--load-versions", f"a version of {name} that is there", "another one", remedy)
     absent = [name for name in sorted(pipeline.inputs()) if not catalog.exists(name)]
     for node in pipeline.nodes:
-        for name in needed_by(node).intersection(absent):
-            remedy = f"`kedro run --to-nodes {node.name}` makes it first."
-            raise SettingError(f"{name}, which {node.name} reads", "what an earlier run has kept", "nothing", remedy)
+        if missing := [name for name in needed_by(node) if name in absent]:
+            expected, remedy = "what an earlier run has kept", f"`kedro run --to-nodes {node.name}` makes it first."
+            raise SettingError(f"{missing[0]}, which {node.name} reads", expected, "nothing", remedy)
     return absent
 
 
-def needed_by(node: Node) -> set[str]:
-    """Return the inputs of a node that may not be None, as its function says."""
+def needed_by(node: Node) -> list[str]:
+    """Return the inputs of a node that may not be None, as its function says, in its order."""
     bound = inspect.signature(node.func, follow_wrapped=False).bind(*node.inputs)
-    return {
+    return [
         name
         for argument, names in bound.arguments.items()
         for name in (names if isinstance(names, tuple) else (names,))
         if "None" not in str(bound.signature.parameters[argument].annotation)
-    }
+    ]
 
 
 def _check_images(parameters: Parameters, stages: Set[str], made: Set[str]) -> int | None:

@@ -86,5 +86,5 @@ def test_it_runs_and_shows_what_it_says(
         biased, unbiased = (float(own) for own in re.findall(r"([\d.]+)% of all", told))
         assert unbiased > biased + 20
     else:
-        (difference,) = re.findall(r"factual shape and background against reference: ([+−][\d.]+)", told)
+        (difference,) = re.findall(r"factual shape and background \(([+−][\d.]+)\)", told)
         assert float(difference.replace("−", "-")) < -20

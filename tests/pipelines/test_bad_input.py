@@ -683,13 +683,20 @@ def test_number_that_cannot_be_meant_is_refused(
         ({"node_names": ["compare_students"]}, "teacher, which compare_students reads: .*--to-nodes compare_students"),
         ({"node_names": ["draw_student_samples"]}, "students, which draw_student_samples reads: .*got nothing"),
         ({"tags": ["report"], "node_names": ["show_losses"]}, "kedro run: .*no nodes after applying all"),
-        ({"runner": ParallelRunner()}, "--runner: expected SequentialRunner or ThreadRunner"),
     ],
 )
 def test_part_of_a_run_that_is_not_there_is_refused(
     told: Callable[..., str], options: dict[str, Any], told_about: str
 ) -> None:
     assert re.search(told_about, told(**options))
+
+
+def test_a_runner_of_several_processes_is_refused(told: Callable[..., str]) -> None:
+    runner = ParallelRunner()
+    try:
+        assert "--runner: expected SequentialRunner or ThreadRunner" in told(runner=runner)
+    finally:
+        runner._manager.shutdown()
 
 
 @pytest.mark.parametrize(("rank", "count"), [("one", "2"), ("0", "many"), ("2", "2"), ("-1", "2")])

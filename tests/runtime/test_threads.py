@@ -66,7 +66,7 @@ def test_what_has_started_ends_and_the_rest_is_left_out_after_an_error():
     calls = [lambda: work(0), fail, *[lambda number=number: work(number) for number in range(2, 30)]]
     with pytest.raises(ValueError, match="no disk"):
         run_side_by_side(calls, CPU)
-    assert ended[0] == 0
+    assert 0 in ended
     assert len(ended) < 5
     assert torch.get_num_threads() == 2
 

@@ -40,6 +40,7 @@ class OnnxProgram:
         except ImportError as error:
             remedy = 'Install it: pip install "skdcgn_pipeline[export]".'
             raise SettingError(setting, f"the library onnxruntime for {path}", "none", remedy) from error
+        onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), FATAL
         options.add_session_config_entry("session.load_model_format", "ONNX")

@@ -15,7 +15,15 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    FIRST_EXCEPTION,
+    CancelledError,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -215,4 +223,8 @@ def run_side_by_side(calls: Sequence[Callable[[], ResultT]], device: torch.devic
         if at_a_time <= 1:
             return [call() for call in calls]
         with ThreadPoolExecutor(at_a_time, "side by side", torch.set_num_threads, (1,)) as executor:
-            return list(executor.map(lambda call: call(), calls))
+            futures = [executor.submit(call) for call in calls]
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in futures:
+                future.cancel()  # nothing, unless one has failed: calls start in order, so that it comes first below
+            return [future.result() for future in futures]

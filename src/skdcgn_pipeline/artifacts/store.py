@@ -364,7 +364,7 @@ def check_writable(
             raise SettingError("output directory", "a directory", got, "Choose another data root.") from error
         probe = directory / f".write-test.{os.getpid()}"
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another thread may have looked, too
     free = shutil.disk_usage(directory).free
     if free < needed_bytes:
         expected = f"{needed_bytes / 2**20:,.0f} MiB free in {directory}"

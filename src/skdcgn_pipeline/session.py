@@ -17,7 +17,7 @@ from skdcgn_pipeline.io.terminal import errors_in_one_line, written_for_users
 from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.pipelines.variants import variant_of
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice, told_in_one_line
-from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS
+from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS, RUNNERS
 
 NAMESPACES = (*MECHANISMS, BASELINE)
 # Where the feature network is given, these pipelines need no images, and what makes and shows them is left out.
@@ -33,10 +33,6 @@ CHOSEN: dict[str, tuple[str, Callable[[Pipeline], Iterable[str]]]] = {
     "load_versions": ("--load-versions", Pipeline.datasets),
     "tags": ("--tags", lambda pipeline: {tag for node in pipeline.nodes for tag in node.tags}),
 }
-
-
-# What chooses nodes of a pipeline, beside their names' ends.
-CHOOSING = ("node_names", "from_nodes", "from_inputs", "to_outputs", "tags")
 
 
 def environments(conf_source: str | Path) -> list[str]:
@@ -118,7 +114,7 @@ class ProjectSession(KedroSession):
         whole = sum((pipelines[name] for name in names or ["__default__"]), Pipeline([]))
         if isinstance(options.get("runner"), ParallelRunner):
             remedy = "Leave out --runner; nodes use several cores themselves."
-            raise SettingError("--runner", "SequentialRunner or ThreadRunner", "ParallelRunner", remedy)
+            raise SettingError("--runner", " or ".join(RUNNERS), "ParallelRunner", remedy)
         if settings.prepare.given_features and names and {*names} <= WITHOUT_IMAGES:
             whole = whole.filter(node_names=[node.name for node in whole.nodes if node.name not in OF_IMAGES])
             options["node_names"] = options.get("node_names") or [node.name for node in whole.nodes]

@@ -202,9 +202,9 @@ WHAT = [Case("selection", name, command, says=(says,)) for name, (command, says)
 # --- where everything is kept ---
 
 ROOTS = {
-    "a bracket": ("{folder}/a[1]", True),
-    "a brace": ("{folder}/a{b}", True),
-    "a star": ("{folder}/a*", True),
+    "a bracket": ("{folder}/a[1]", False),
+    "a brace": ("{folder}/a{b}", False),
+    "a star": ("{folder}/a*", False),
     "a space and an accent": ("{folder}/données à moi", True),
     "300 letters": ("{folder}/" + 300 * "x", False),
     "a file": ("{folder}/conf/base/catalog.yml", False),

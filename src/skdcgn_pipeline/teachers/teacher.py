@@ -276,17 +276,23 @@ def identify_teacher(
     variant: str | None = None,
     assets: Path | str = DEFAULT_ASSETS,
     truncation: float | None = None,
+    loaded: CounterfactualGenerator | None = None,
     **interface: int | None,
 ) -> dict[str, Any]:
     """Return what a teacher's images depend on.
 
     That is the SHA-256 of its weights; of a factory, what its source, the tensors it holds and the images it
-    renders are, for it may read files and call other modules.
+    renders are, for it may read files and call other modules; `loaded` is what it has made, where that is there.
     """
     if factory:
         source = inspect.getsource(importlib.import_module(factory.partition(":")[0]))
         of_source = hashlib.sha256(source.encode()).hexdigest()
-        return {"name": name, "factory": factory, "sha256": of_source, **_content_of(_load_factory(factory))}
+        return {
+            "name": name,
+            "factory": factory,
+            "sha256": of_source,
+            **_content_of(_load_factory(factory) if loaded is None else loaded),
+        }
     if name == IMAGENET_CGN:
         files = files_of_parts(weights)
         digests = {path: sha256_of_file(path) for path in set(files.values())}
@@ -325,7 +331,5 @@ def open_identified_teacher(settings: Teacher, variant: str, assets: str) -> Ide
     """Load the teacher that the settings name; raises like `load_teacher`."""
     options = settings.model_dump(exclude={"name", "weights", "fit", "trust_program"})
     options |= {"variant": variant, "assets": assets}
-    return IdentifiedTeacher(
-        load_teacher(settings.name, settings.weights, trust_program=settings.trust_program, **options),
-        identify_teacher(settings.name, settings.weights, **options),
-    )
+    generator = load_teacher(settings.name, settings.weights, trust_program=settings.trust_program, **options)
+    return IdentifiedTeacher(generator, identify_teacher(settings.name, settings.weights, loaded=generator, **options))

@@ -610,9 +610,24 @@ def test_a_composition_without_a_choice_of_classes_keeps_its_identity():
     assert Composition.model_validate(chosen) == Composition(classes={"shape": 3})
 
 
-def test_classes_belong_to_counterfactual_mechanisms():
-    with pytest.raises(ValidationError, match=r"classes\.shape belongs to a counterfactual shape"):
-        Composition(counterfactual={"shape": False}, classes={"shape": [1, 2]})
+@pytest.mark.parametrize(("mechanism", "origin"), [("shape", "factual"), ("texture", "same")])
+def test_classes_belong_to_mechanisms_that_draw_one(mechanism, origin):
+    told = rf"classes\.{mechanism} belongs to counterfactual\.{mechanism} 'class', got '{origin}'"
+    with pytest.raises(ValidationError, match=told):
+        Composition(counterfactual={mechanism: origin}, classes={mechanism: [1, 2]})
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "value", "told"),
+    [
+        ("shape", "same", "expected one of class, factual, got 'same'"),
+        ("background", "own", "expected one of class, factual, same, got 'own'"),
+        ("background", False, "expected one of class, factual, same, got False"),
+    ],
+)
+def test_what_a_mechanism_takes_its_class_from_is_one_of_three_words(raw, mechanism, value, told):
+    message = message_of(change(raw, f"compose.composition.counterfactual.{mechanism}", value))
+    assert f"compose.composition.counterfactual.{mechanism}: {told}" in message
 
 
 def test_names_of_classes_are_resolved():

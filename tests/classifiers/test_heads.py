@@ -271,7 +271,7 @@ def test_a_training_that_diverges_says_so():
 
 def test_counterfactuals_have_the_labels_of_all_mechanisms(tiny_samples):
     pool = CounterfactualPool.of(tiny_samples)
-    composition = Composition(counterfactual=Counterfactual(background=False))
+    composition = Composition(counterfactual=Counterfactual(background="factual"))
     draw = pool.draw_labelled_batch(composition, 0, "ensemble")
     images, labels = draw(3, 40)
     assert images.shape == (40, 3, 8, 8)

@@ -25,7 +25,7 @@ RANDOM = Composition(
         "texture": [{"kind": "gaussian_noise", "strength": 0.5}],
     }
 )
-FACTUAL = Composition(counterfactual=Counterfactual(shape=False, texture=False, background=False))
+FACTUAL = Composition(counterfactual=Counterfactual(shape="factual", texture="factual", background="factual"))
 
 
 @pytest.fixture
@@ -82,6 +82,18 @@ def test_random_classes_are_independent_and_of_all_kinds(tiny_teacher):
 def test_factual_mechanisms_share_one_class(tiny_teacher):
     _, labels = sample_counterfactuals(tiny_teacher, 8, composition=FACTUAL)
     assert labels.shape.tolist() == labels.texture.tolist() == labels.background.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+def test_the_same_row_is_the_class_of_the_shape(tiny_teacher):
+    composition = Composition(counterfactual={"texture": "same"})
+    _, free = sample_counterfactuals(tiny_teacher, 90, seed=5)
+    _, labels = sample_counterfactuals(tiny_teacher, 90, seed=5, composition=composition)
+    _, given = sample_counterfactuals(tiny_teacher, 90, 5, {"shape": 2}, composition)
+
+    assert torch.equal(labels.shape, free.shape)
+    assert torch.equal(labels.texture, free.shape)
+    assert torch.equal(labels.background, free.background)
+    assert set(given.texture.tolist()) == {2}
 
 
 def test_classes_of_a_composition_are_drawn_from(tiny_teacher):

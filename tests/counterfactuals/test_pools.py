@@ -27,7 +27,7 @@ from skdcgn_pipeline.transformations import transform_mechanism
 from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
 from tiny import draw_samples, store_counterfactuals, tree_of
 
-FACTUAL = Counterfactual(shape=False, texture=False, background=False)
+FACTUAL = Counterfactual(shape="factual", texture="factual", background="factual")
 
 
 @pytest.fixture
@@ -68,9 +68,32 @@ def test_counterfactual_classes_are_independent(pool):
         assert share == pytest.approx(1 / 3, abs=0.04)
 
 
+@pytest.mark.parametrize("same", [{"texture"}, {"background"}, {"texture", "background"}])
+def test_the_same_row_is_that_of_the_shape_and_changes_no_other(pool, same):
+    batch, free = draw(pool, counterfactual=dict.fromkeys(same, "same")), draw(pool)
+    for column, mechanism in enumerate(MECHANISMS):
+        taken_from = 0 if mechanism in same else column
+        assert torch.equal(batch.rows[:, column], free.rows[:, taken_from])
+        assert torch.equal(batch.labels[:, column], free.labels[:, taken_from])
+    assert torch.equal(batch.background_offset, free.background_offset)
+
+
+def test_the_same_row_of_everything_is_the_image_that_was_drawn(pool, tiny_samples):
+    batch = draw(pool, 20, counterfactual={"texture": "same", "background": "same"}, patch_shift=False)
+    stored = tiny_samples.read_images()
+    parts = MechanismImages(*(decode_images(m, stored.of(m)[batch.rows[:, 0]]) for m in MECHANISMS))
+    assert torch.equal(batch.images, compose(parts))
+
+
+def test_a_row_that_sources_do_not_share_is_refused(pool, pool_labels):
+    mixed = CounterfactualPool(pool.images, dict.fromkeys(MECHANISMS, pool_labels), 3)
+    with pytest.raises(SettingError, match=r"counterfactual\.texture: expected 'class' or 'factual', got 'same'"):
+        draw(mixed, counterfactual={"texture": "same"})
+
+
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_one_counterfactual_mechanism_leaves_the_others_factual(pool, mechanism):
-    labels = draw(pool, counterfactual=FACTUAL.model_copy(update={mechanism: True})).labels
+    labels = draw(pool, counterfactual=FACTUAL.model_copy(update={mechanism: "class"})).labels
     own = MECHANISMS.index(mechanism)
     first, second = (index for index in range(3) if index != own)
     assert torch.equal(labels[:, first], labels[:, second])
@@ -150,7 +173,7 @@ def draw_plainly(
     rows, images = [], []
     for mechanism in MECHANISMS:
         own_class = torch.randint(pool.num_classes, (num_images,), generator=generator)
-        label = own_class if getattr(composition.counterfactual, mechanism) else image_class
+        label = own_class if getattr(composition.counterfactual, mechanism) == "class" else image_class
         shares = torch.rand(num_images, generator=generator)
         candidates = [(pool_labels == one).nonzero()[:, 0] for one in label]
         rows.append(torch.stack([c[int(share * len(c))] for c, share in zip(candidates, shares, strict=True)]))
@@ -322,7 +345,7 @@ def test_counterfactuals_of_one_mask_differ_in_everything_else(pool):
 
 
 def test_factual_mechanisms_of_a_set_have_the_class_of_their_mask(pool):
-    free = FACTUAL.model_copy(update={"background": True})
+    free = FACTUAL.model_copy(update={"background": "class"})
     labels = draw_set(pool, 300, 7, counterfactual=free).labels
     assert torch.equal(labels[:, 0], labels[:, 1])
     assert (labels[:, 0] == labels[:, 2]).float().mean().item() == pytest.approx(1 / 3, abs=0.1)

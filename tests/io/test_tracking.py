@@ -312,7 +312,7 @@ def test_a_unit_is_a_finished_run_below_the_active_one(run: str, seconds: float 
         "strength": "0.25",
         "source": "students",
         **{f"source_{m}": "students" for m in MECHANISMS},
-        **{f"counterfactual_{m}": "True" for m in MECHANISMS},
+        **{f"counterfactual_{m}": "class" for m in MECHANISMS},
         "originals_share": "0.0",
     }
     assert stored(run).data.metrics == {}

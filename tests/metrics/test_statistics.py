@@ -283,7 +283,7 @@ def test_a_seed_without_reference_is_published_without_difference(cells):
 # --- factorial effects ---------------------------------------------------------------------------
 
 
-SWITCHED = ("counterfactual", True, False)
+SWITCHED = ("counterfactual", "class", "factual")
 
 
 def combination_rows(accuracy_of, num_seeds=3) -> pd.DataFrame:
@@ -291,7 +291,9 @@ def combination_rows(accuracy_of, num_seeds=3) -> pd.DataFrame:
     for flags in itertools.product((0, 1), repeat=3):
         told = " + ".join(m for m, flag in zip(MECHANISMS, flags, strict=True) if flag) or "none"
         values = [accuracy_of(*flags, seed) for seed in range(num_seeds)]
-        switched = {f"counterfactual_{m}": bool(flag) for m, flag in zip(MECHANISMS, flags, strict=True)}
+        switched = {
+            f"counterfactual_{m}": "class" if flag else "factual" for m, flag in zip(MECHANISMS, flags, strict=True)
+        }
         rows += cell_rows(told, values, "mechanisms", "shape + texture + background", **switched)
     return pd.DataFrame(rows)
 
@@ -322,9 +324,7 @@ def test_effects_are_those_that_made_the_accuracies():
 
 
 def test_an_interaction_of_three_is_found():
-    effects = factorial_effects(
-        combination_rows(lambda s, t, b, seed: 0.5 + 0.4 * s * t * b), "counterfactual", True, False
-    )
+    effects = factorial_effects(combination_rows(lambda s, t, b, seed: 0.5 + 0.4 * s * t * b), *SWITCHED)
     three = effects[effects["order"] == 3]
     assert three["difference"].to_numpy() == pytest.approx([0.1, 0.1])
 
@@ -332,7 +332,7 @@ def test_an_interaction_of_three_is_found():
 def test_p_of_effects_is_adjusted_over_the_seven():
     noise = np.random.default_rng(0).normal(0, 0.01, (2, 2, 2, 4))
     effects = factorial_effects(
-        combination_rows(lambda s, t, b, seed: 0.3 + 0.2 * s + noise[s, t, b, seed], 4), "counterfactual", True, False
+        combination_rows(lambda s, t, b, seed: 0.3 + 0.2 * s + noise[s, t, b, seed], 4), *SWITCHED
     )
     part = effects[effects["split"] == "test"]
     assert part["p_holm"].to_numpy() == pytest.approx(holm(part["p_value"]))
@@ -352,7 +352,7 @@ def test_what_students_cost_is_an_effect_too():
     rows = combination_rows(lambda s, t, b, seed: 0.8 - 0.1 * s - 0.02 * t)
 
     drawn_by = {
-        f"source_{m}": rows[f"counterfactual_{m}"].map({True: "students", False: "teacher"}) for m in MECHANISMS
+        f"source_{m}": rows[f"counterfactual_{m}"].map({"class": "students", "factual": "teacher"}) for m in MECHANISMS
     }
     rows = rows.assign(study="source", **drawn_by)
     effects = factorial_effects(rows, "source", "students", "teacher").set_index(["split", "effect"])["difference"]
@@ -362,6 +362,6 @@ def test_what_students_cost_is_an_effect_too():
 
 def test_cells_of_other_values_are_left_out():
     rows = combination_rows(lambda s, t, b, seed: 0.5 + 0.1 * s)
-    other = rows.assign(cell="other", accuracy=0.0, counterfactual_shape="unknown")
+    other = rows.assign(cell="other", accuracy=0.0, counterfactual_texture="same")
     both = factorial_effects(pd.concat([rows, other]), *SWITCHED)
     pd.testing.assert_frame_equal(both, factorial_effects(rows, *SWITCHED))

@@ -213,7 +213,7 @@ def test_all_settings_are_logged_under_dotted_names(first_run: Run) -> None:
     assert params["prepare.feature_network.num_images"] == "320"
     assert float(params["shape.distill.weights.binary_cross_entropy"]) > 0
     assert float(params["texture.distill.weights.binary_cross_entropy"]) == 0
-    assert params["compose.composition.counterfactual.shape"] == "True"
+    assert params["compose.composition.counterfactual.shape"] == "class"
     assert params["seed"] == "0"
     assert params["compute.device"] == "cpu"
 

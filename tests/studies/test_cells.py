@@ -129,18 +129,20 @@ def test_the_patch_shift_can_stay_out_of_the_grid():
 
 def test_mechanisms_are_counterfactual_or_factual_in_all_ways():
     cells = cells_of("mechanisms")
-    flags = {
-        "counterfactual shape + texture + background": (True, True, True),
-        "counterfactual shape + texture": (True, True, False),
-        "counterfactual shape + background": (True, False, True),
-        "counterfactual shape": (True, False, False),
-        "counterfactual texture + background": (False, True, True),
-        "counterfactual texture": (False, True, False),
-        "counterfactual background": (False, False, True),
-        "all factual": (False, False, False),
+    origins = {
+        "counterfactual shape + texture + background": ("class", "class", "class"),
+        "counterfactual shape + texture": ("class", "class", "factual"),
+        "counterfactual shape + background": ("class", "factual", "class"),
+        "counterfactual shape": ("class", "factual", "factual"),
+        "counterfactual texture + background": ("factual", "class", "class"),
+        "counterfactual texture": ("factual", "class", "factual"),
+        "counterfactual background": ("factual", "factual", "class"),
+        "all factual": ("factual", "factual", "factual"),
+        "texture of the shape": ("class", "same", "class"),
+        "background of the shape": ("class", "class", "same"),
     }
-    assert list(cells) == list(flags)
-    for name, own in flags.items():
+    assert list(cells) == list(origins)
+    for name, own in origins.items():
         data = cells[name].data
         assert tuple(getattr(data.composition.counterfactual, m) for m in MECHANISMS) == own
         assert data.composition.transformations == REFERENCE.transformations
@@ -336,9 +338,9 @@ def test_a_cell_is_described_in_full():
         "source_shape": "students",
         "source_texture": "students",
         "source_background": "students",
-        "counterfactual_shape": True,
-        "counterfactual_texture": True,
-        "counterfactual_background": True,
+        "counterfactual_shape": "class",
+        "counterfactual_texture": "class",
+        "counterfactual_background": "class",
         "stage": "",
         "per_shape": None,
         "dataset_size": None,
@@ -351,8 +353,13 @@ def test_a_cell_is_described_in_full():
 @pytest.mark.parametrize(
     ("study", "name", "expected"),
     [
-        ("mechanisms", "counterfactual texture", {"counterfactual_texture": True, "counterfactual_shape": False}),
-        ("mechanisms", "all factual", {f"counterfactual_{m}": False for m in MECHANISMS}),
+        (
+            "mechanisms",
+            "counterfactual texture",
+            {"counterfactual_texture": "class", "counterfactual_shape": "factual"},
+        ),
+        ("mechanisms", "all factual", {f"counterfactual_{m}": "factual" for m in MECHANISMS}),
+        ("mechanisms", "texture of the shape", {"counterfactual_texture": "same", "counterfactual_shape": "class"}),
         ("counts", "40 images, 5 of each shape", {"dataset_size": 40, "per_shape": 5}),
         ("counts", "reference", {"dataset_size": None, "per_shape": None}),
         ("mixing", "25% originals", {"originals_share": 0.25}),
@@ -375,9 +382,13 @@ def test_a_cell_is_described_in_full():
         (
             "monolith",
             "monolith",
-            {"source": "monolith", "source_shape": "", "counterfactual_shape": False, "distillation_steps": 6},
+            {"source": "monolith", "source_shape": "", "counterfactual_shape": "", "distillation_steps": 6},
         ),
-        ("monolith", "trio", {"source": "students of the cell", "source_shape": "own", "counterfactual_shape": True}),
+        (
+            "monolith",
+            "trio",
+            {"source": "students of the cell", "source_shape": "own", "counterfactual_shape": "class"},
+        ),
     ],
 )
 def test_a_description_tells_what_the_study_changes(study, name, expected):

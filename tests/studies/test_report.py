@@ -92,7 +92,9 @@ def mechanisms() -> pd.DataFrame:
     cells = Cells("mechanisms", "shape + texture + background")
     for flags in itertools.product((1, 0), repeat=3):
         told = " + ".join(m for m, flag in zip(MECHANISMS, flags, strict=True) if flag) or "none"
-        switched = {f"counterfactual_{m}": bool(flag) for m, flag in zip(MECHANISMS, flags, strict=True)}
+        switched = {
+            f"counterfactual_{m}": "class" if flag else "factual" for m, flag in zip(MECHANISMS, flags, strict=True)
+        }
         shape, texture, background = flags
         cells.add(told, 0.1 + 0.3 * shape + 0.1 * texture + 0.08 * shape * background, **switched)
     return cells.frame

@@ -84,7 +84,8 @@ class CounterfactualPool:
 
     Args:
         images: uint8 images as `SampleShards` stores them; the mechanisms may have different numbers of rows.
-        labels: [N] the class of each row, or one such tensor per mechanism.
+        labels: [N] the class of each row, where a row is of one image for all mechanisms; or one such tensor per
+            mechanism, where they come from several sources.
         num_classes: Number of classes.
         classes: Those that counterfactuals are made of; None takes all.
 
@@ -102,6 +103,7 @@ class CounterfactualPool:
         self.images, self.num_classes = images, num_classes
         self.image_size = images.mask.shape[-1]
         self.classes = torch.tensor(range(num_classes) if classes is None else classes)
+        self.shares_rows = isinstance(labels, Tensor)
         if isinstance(labels, Tensor):
             labels = dict.fromkeys(MECHANISMS, labels)
         self._rows_by_class = {m: _RowsByClass(labels[m], num_classes, self.classes) for m in MECHANISMS}
@@ -125,7 +127,9 @@ class CounterfactualPool:
 
         arrays = {mechanism: build_in(store, MappedSamplesRecipe(shards)) for mechanism, shards in samples.items()}
         images = {IMAGE_OF_MECHANISM[m]: arrays[m][IMAGE_OF_MECHANISM[m]] for m in MECHANISMS}
-        labels = {mechanism: arrays[mechanism]["labels"] for mechanism in MECHANISMS}
+        labels: Tensor | dict[str, Tensor] = {mechanism: arrays[mechanism]["labels"] for mechanism in MECHANISMS}
+        if len({shards.artifact.identity for shards in samples.values()}) == 1:
+            labels = arrays["shape"]["labels"]
         classes = set.intersection(*(set(shards.classes) for shards in samples.values()))
         return cls(MechanismImages(**images), labels, samples["shape"].num_classes, sorted(classes))
 
@@ -147,13 +151,16 @@ class CounterfactualPool:
     def draw(self, num_images: int, composition: Composition, generator: torch.Generator) -> CounterfactualBatch:
         """Compose counterfactuals.
 
-        Each image has a class; a counterfactual mechanism draws its own class independently, a factual
-        one takes the image's. The image to learn from is labelled by its shape.
+        Each image has a class, which factual mechanisms take; the others draw a class of their own, or take the row
+        of the shape, see `parameters.Counterfactual`. The image to learn from is labelled by its shape.
 
         Args:
             num_images: How many.
-            composition: Which mechanisms are counterfactual, their transformations, patch shift.
+            composition: Where classes come from, transformations, patch shift.
             generator: Source of every random choice.
+
+        Raises:
+            SettingError: If a class has no row, or a mechanism is to take a row of the shape that it has not.
         """
         transformed: dict[str, Tensor] = {}
         record = self.draw_records(num_images, 1, composition, generator, transformed)
@@ -175,17 +182,23 @@ class CounterfactualPool:
         def draw_classes(classes: Tensor, count: int) -> Tensor:
             return classes[torch.randint(len(classes), (count,), generator=generator)]
 
+        if composition.needs_rows and not self.shares_rows:
+            setting, expected = f"composition.counterfactual.{composition.needs_rows[0]}", "'class' or 'factual'"
+            got = "'same', where mechanisms come from several sources and have no rows in common"
+            raise SettingError(setting, expected, got, "Take all mechanisms from one source.")
         num_shapes = -(-num_images // per_shape)
         image_class = draw_classes(self.classes, num_shapes)
         labels, rows = [], []
         for mechanism in MECHANISMS:
             repeats = 1 if mechanism == "shape" else per_shape
             classes = draw_classes(self._classes_of(mechanism, composition), num_shapes * repeats)
-            if not getattr(composition.counterfactual, mechanism):
+            if getattr(composition.counterfactual, mechanism) == "factual":
                 classes = image_class.repeat_interleave(repeats)
             drawn = self._rows_by_class[mechanism].draw(classes, generator)
             labels.append(classes.repeat_interleave(per_shape // repeats)[:num_images])
             rows.append(drawn.repeat_interleave(per_shape // repeats)[:num_images])
+            if mechanism in composition.needs_rows:  # drawn nonetheless: what follows stays what it is
+                labels[-1], rows[-1] = labels[0], rows[0]
             if transformed is not None:
                 transformed |= self._transformed(mechanism, rows[-1], composition, generator)
         offsets = torch.zeros(2, num_images, 2, dtype=torch.long)

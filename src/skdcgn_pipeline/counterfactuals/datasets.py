@@ -40,8 +40,8 @@ def _draw_block(generator: CounterfactualGenerator, seed: int, block: int, compo
         if (chosen := getattr(composition.classes, mechanism)) is not None:
             source = torch_generator(seed, f"{PURPOSE}-classes-{mechanism}", block)
             own[:, column] = torch.tensor(chosen)[torch.randint(len(chosen), (ROWS_PER_BLOCK,), generator=source)]
-    drawn_apart = torch.tensor([getattr(composition.counterfactual, mechanism) for mechanism in MECHANISMS])
-    return drawn | {"labels": torch.where(drawn_apart, own, drawn["labels"][:, None])}
+    is_factual = torch.tensor([getattr(composition.counterfactual, m) == "factual" for m in MECHANISMS])
+    return drawn | {"labels": torch.where(is_factual, drawn["labels"][:, None], own)}
 
 
 def noise_of(generator: CounterfactualGenerator, seed: int) -> Tensor:
@@ -70,8 +70,10 @@ def _sample(
 ) -> tuple[Tensor, Tensor]:
     """Render, transform, shift and compose: images [N, 3, H, W] in [-1, 1] on the generator's device, labels [N, 3]."""
     records = _draw_records(generator, draws, composition)
-    drawn = dict(zip(MECHANISMS, records["labels"].unbind(1), strict=True))
-    labels = torch.stack([*(drawn | dict(classes or {})).values()], 1)
+    of_mechanism = dict(zip(MECHANISMS, records["labels"].unbind(1), strict=True))
+    given = dict(classes or {})
+    shape = (of_mechanism | given)["shape"]  # one noise for all mechanisms: the row of the shape is its class
+    labels = torch.stack([*(of_mechanism | dict.fromkeys(composition.needs_rows, shape) | given).values()], 1)
     device = next((p.device for p in generator.parameters()), None) if isinstance(generator, nn.Module) else None
     composites = []
     for first in range(0, len(draws), IMAGES_PER_PASS):
@@ -139,9 +141,9 @@ def sample_counterfactuals(
         seed: With one seed, image i depends on the seed and i alone, so that fewer images are the first of
             more; with one seed per image, each is the first image of its seed.
         classes: By mechanism, one class or one per image; None draws them at random.
-        composition: Which mechanisms draw a class of their own where none is given, and from which classes (the
-            others share one, i mod num_classes), the transformations and the patch shift; by default counterfactual,
-            untransformed and shifted, as the published CGN composes.
+        composition: Where the class of a mechanism comes from where none is given (factual ones share i mod
+            num_classes, `same` is the shape's: all mechanisms of an image have one noise), the transformations and
+            the patch shift; by default counterfactual, untransformed and shifted, as the published CGN composes.
 
     Returns:
         Composites [N, 3, H, W] in [-1, 1], on the generator's device, and the class of each mechanism, on the

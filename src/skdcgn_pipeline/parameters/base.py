@@ -63,8 +63,9 @@ class Settings(BaseModel):
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse true and false where a number or a word belongs: Python takes them for 1 and 0."""
         values = value if isinstance(value, list | tuple) else [value]
-        takes_bool = "bool" in str(cls.model_fields[str(info.field_name)].annotation)
-        if not takes_bool and any(isinstance(one, bool) for one in values):
+        annotation = str(cls.model_fields[str(info.field_name)].annotation)
+        takes_it = "bool" in annotation or annotation.startswith("typing.Literal")  # which tells its words
+        if not takes_it and any(isinstance(one, bool) for one in values):
             raise ValueError(f"Input should be a number or a word, got {value!r}")
         return value
 

@@ -52,19 +52,20 @@ class Transformations(Settings):
 
 
 class Counterfactual(Settings):
-    """Which mechanisms draw a class of their own (counterfactual) instead of the image's (factual).
+    """Where each mechanism takes its class from.
 
     Attributes:
-        shape, texture, background: True draws this mechanism's class independently.
+        shape, texture, background: `class` draws one independently (counterfactual), `factual` takes the image's. For
+            texture and background, `same` takes the very row of the shape.
     """
 
-    shape: bool = True
-    texture: bool = True
-    background: bool = True
+    shape: Literal["class", "factual"] = "class"
+    texture: Literal["class", "factual", "same"] = "class"
+    background: Literal["class", "factual", "same"] = "class"
 
 
 class MechanismClasses(Settings):
-    """The classes that each counterfactual mechanism draws from, see `Classes`.
+    """The classes that each mechanism draws from, see `Classes`.
 
     Attributes:
         shape, texture, background: A list of numbers, a range ("0-99", or `first` and `last`), the name of a list
@@ -80,8 +81,8 @@ class Composition(Settings):
     """How counterfactuals are composed from pools.
 
     Attributes:
-        counterfactual: Per mechanism, whether its class is drawn independently.
-        classes: Per counterfactual mechanism, the classes that are drawn; null draws all that were sampled.
+        counterfactual: Per mechanism, where its class comes from.
+        classes: Per mechanism that draws a class, those that are drawn; null draws all that were sampled.
         transformations: Per mechanism.
         patch_shift: Shift foreground and background circularly, as the published CGN does; `texture`
             or `background` shifts that one alone.
@@ -97,11 +98,9 @@ class Composition(Settings):
     @model_validator(mode="after")
     def _only_counterfactual_ones_choose(self) -> Composition:
         for mechanism in MECHANISMS:
-            if getattr(self.classes, mechanism) is not None and not getattr(self.counterfactual, mechanism):
-                raise ValueError(
-                    f"classes.{mechanism} belongs to a counterfactual {mechanism}, got counterfactual.{mechanism} "
-                    "false, which takes the class of the image"
-                )
+            origin = getattr(self.counterfactual, mechanism)
+            if getattr(self.classes, mechanism) is not None and origin != "class":
+                raise ValueError(f"classes.{mechanism} belongs to counterfactual.{mechanism} 'class', got '{origin}'")
         return self
 
     def resolved(self, num_classes: int, lists: Mapping[str, Sequence[int]], setting: str) -> Composition:
@@ -119,6 +118,11 @@ class Composition(Settings):
             for mechanism in MECHANISMS
         }
         return self.model_copy(update={"classes": MechanismClasses(**chosen)})
+
+    @property
+    def needs_rows(self) -> tuple[str, ...]:
+        """The mechanisms that take the row of the shape."""
+        return tuple(mechanism for mechanism in MECHANISMS if getattr(self.counterfactual, mechanism) == "same")
 
     def shifts(self, mechanism: str) -> bool:
         """Tell whether a mechanism's image is shifted."""

@@ -109,7 +109,7 @@ class Cell:
 
     def describe(self) -> dict[str, Any]:
         """Return the columns of the tidy table that say what the cell is, a factor each."""
-        data, flags = self.data, self.data.composition.counterfactual
+        data, origins = self.data, self.data.composition.counterfactual
         sources = data.sources._asdict() if data.sources else {}
         return {
             "study": self.study,
@@ -120,7 +120,7 @@ class Cell:
             "strength": self.strength,
             "source": str(data.sources) if data.sources else MONOLITH,
             **{f"source_{m}": sources.get(m, "") for m in MECHANISMS},
-            **{f"counterfactual_{m}": bool(sources) and getattr(flags, m) for m in MECHANISMS},
+            **{f"counterfactual_{m}": getattr(origins, m) if sources else "" for m in MECHANISMS},
             "stage": self.stage,
             "per_shape": data.per_shape if data.dataset_size else None,
             "dataset_size": data.dataset_size,

@@ -1,8 +1,9 @@
-"""Each mechanism counterfactual or factual, in all combinations."""
+"""Each mechanism counterfactual or factual, in all combinations, and with what the shape has of its own."""
 
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pandas as pd
 
@@ -13,25 +14,33 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 
 
 class MechanismsStudy(Study):
-    """Which mechanisms are counterfactual; in the reference all are."""
+    """Which mechanisms are counterfactual; in the reference all are. Texture or background may be the shape's own."""
 
     name = "mechanisms"
     title = "Which mechanisms are counterfactual"
 
     def cells(self, settings: Ablation, students: Students) -> list[Cell]:
-        """Return the eight combinations."""
-        reference = f"counterfactual {' + '.join(MECHANISMS)}"
-        cells = []
-        for flags in product((True, False), repeat=len(MECHANISMS)):
-            by_name = dict(zip(MECHANISMS, flags, strict=True))
-            free = " + ".join(name for name, flag in by_name.items() if flag)
-            composition = settings.composition.model_copy(update={"counterfactual": Counterfactual(**by_name)})
-            name = f"counterfactual {free}" if free else "all factual"
-            cells.append(self.cell(settings, name, reference, composition=composition))
-        return cells
+        """Return the eight combinations, and two with a mechanism of the shape's own row."""
+        origins_of: dict[str, dict[str, Any]] = {}
+        for origins in product(("class", "factual"), repeat=len(MECHANISMS)):
+            by_name = dict(zip(MECHANISMS, origins, strict=True))
+            free = " + ".join(name for name, origin in by_name.items() if origin == "class")
+            origins_of[f"counterfactual {free}" if free else "all factual"] = by_name
+        for mechanism in ("texture", "background"):
+            origins_of[f"{mechanism} of the shape"] = {mechanism: "same"}
+        reference = next(iter(origins_of))
+        return [
+            self.cell(
+                settings,
+                name,
+                reference,
+                composition=settings.composition.model_copy(update={"counterfactual": Counterfactual(**by_name)}),
+            )
+            for name, by_name in origins_of.items()
+        ]
 
     def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
         """Say what each mechanism adds and which need each other."""
         return super().claims(rows, cells) + tell_effects(
-            cells, "Making {} counterfactual", "counterfactual", True, False
+            cells, "Making {} counterfactual", "counterfactual", "class", "factual"
         )

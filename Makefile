@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# `make run TORCH=cpu` takes PyTorch's build without CUDA, which its own index calls the newer one.
+TORCH ?= default
+INDEX := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help run results test lint format viz ui explore browser assets settings notebooks docs clean
@@ -13,7 +16,7 @@ help:  ## show the targets
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[pipeline,dev]"
+	$(BIN)/python -m pip install --quiet $(INDEX) --constraint constraints.txt --editable ".[pipeline,dev]"
 	@touch $@
 
 run: $(INSTALLED)  ## the whole chain on digits: distil, compose, classify, report

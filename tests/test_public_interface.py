@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import re
 import shutil
@@ -10,8 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import skdcgn_pipeline
+from skdcgn_pipeline.__main__ import main
+from skdcgn_pipeline.networks.weights_file import write_state
+
+PROJECT = Path(__file__).resolve().parents[1]
 
 ABOVE_THE_CORE = {
     "io",
@@ -64,13 +70,9 @@ def test_every_public_name_is_there():
         assert getattr(skdcgn_pipeline, name).__name__ == name
 
 
-# What reads pictures and returns tables needs more than torch.
-NEEDS_TABLES = {"InvariantClassifier"}
-
-
 def test_public_names_need_torch_alone_of_the_heavy_packages():
-    heavy = '{"numba", "pyarrow", "pandas", "sklearn", "scipy", "matplotlib", "kedro", "mlflow"}'
-    names = sorted({*skdcgn_pipeline.__all__} - NEEDS_TABLES)
+    heavy = '{"numba", "pyarrow", "pandas", "sklearn", "scipy", "matplotlib", "requests", "kedro", "mlflow"}'
+    names = sorted(skdcgn_pipeline.__all__)
     asked = "".join(f"skdcgn_pipeline.{name}; print('{name}', sorted({heavy} & set(sys.modules)))\n" for name in names)
     run = run_python(f"import skdcgn_pipeline, sys\n{asked}")
     assert run.returncode == 0, run.stderr
@@ -107,6 +109,70 @@ except ValueError as error:
     blocked, shape, refused = run.stdout.strip().splitlines()
     assert (blocked, shape) == ("blocked", "(2, 3, 8, 8)")
     assert "Did you mean 'mnist_cgn'?" in refused
+
+
+# What only the extras `train` and `pipeline` bring.
+OF_EXTRAS = ("numba", "pyarrow", "pandas", "sklearn", "scipy", "matplotlib", "requests", "jinja2", "kedro", "mlflow")
+
+
+def test_an_installation_of_the_core_alone_makes_counterfactuals_and_classifies():
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({OF_EXTRAS}))
+import torch
+from skdcgn_pipeline import CounterfactualDataset, InvariantClassifier, StudentCGN
+
+students = StudentCGN.from_released("digits")
+image, _ = CounterfactualDataset(students, 4)[0]
+classifier = InvariantClassifier([str(digit) for digit in range(10)]).eval()
+print(tuple(image.shape), tuple(classifier(image[None] / 2 + 0.5).shape))
+try:
+    classifier.predict(image[None] / 2 + 0.5)
+except ValueError as error:
+    print(error)
+"""
+    run = run_python(code)
+    assert run.returncode == 0, run.stderr
+    shapes, refused = run.stdout.strip().splitlines()
+    assert shapes == "(3, 32, 32) (1, 10)"
+    assert "predict: expected the library pandas" in refused
+    assert refused.endswith('pip install "skdcgn_pipeline[train]".')
+
+
+def test_without_kedro_the_command_says_how_to_get_it():
+    code = f"{BLOCKER}\nfrom skdcgn_pipeline.__main__ import main\nmain(['run'])"
+    run = run_python(code)
+    assert run.returncode == 1
+    assert run.stderr.count("\n") == 1
+    assert run.stderr.strip().endswith('pip install "skdcgn_pipeline[pipeline]".')
+
+
+def test_a_folder_for_kedro_is_written_once(tmp_path, capsys):
+    main(["init", str(tmp_path / "mine")])
+    assert capsys.readouterr().out == f"cd {tmp_path / 'mine'} && kedro run\n"
+    of_package = {path.name for path in (PROJECT / "conf" / "base").iterdir()}
+    assert {path.name for path in (tmp_path / "mine" / "conf" / "base").iterdir()} == of_package
+    assert list((tmp_path / "mine" / "conf" / "local").iterdir()) == []
+    with pytest.raises(SystemExit, match="Error: init: expected a folder without 'conf'"):
+        main(["init", str(tmp_path / "mine")])
+    with pytest.raises(SystemExit, match="expected one folder, got nothing"):
+        main(["init"])
+
+
+def test_any_folder_is_run_in_with_the_configuration_of_the_package(tmp_path):
+    arguments = [sys.executable, "-m", "skdcgn_pipeline", "run", "--env", "test", "--pipelines", "prune"]
+    run = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "data" / "test").is_dir()
+
+
+def test_weights_are_readable_for_whom_the_surroundings_say(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_state(torch.nn.Linear(2, 2), tmp_path / "weights.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "weights.safetensors").stat().st_mode & 0o777 == 0o640
 
 
 def test_the_core_has_all_its_rooms():

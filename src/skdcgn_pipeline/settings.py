@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from kedro.config import OmegaConfigLoader
+from kedro.utils import find_kedro_project
 
 from skdcgn_pipeline.hooks import ProjectHooks
 from skdcgn_pipeline.io.mlflow_hook import TolerantMlflowHook
@@ -21,12 +22,10 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
-PROJECT = Path(__file__).resolve().parents[2]
-
 
 def project_path(path: str) -> str:
-    """Return a path below the project's root as an absolute one, whatever the working directory."""
-    return str((Path.cwd() if not (PROJECT / "conf").is_dir() else PROJECT) / path)
+    """Return a path below the project's root as an absolute one; outside of a project, below the working directory."""
+    return str((find_kedro_project(Path.cwd()) or Path.cwd()) / path)
 
 
 def environment_variable(name: str, default: str | None) -> str | None:
@@ -40,6 +39,8 @@ def artifacts_beside(tracking_uri: str) -> str | None:
     return str(Path(path).parent / "mlartifacts") if scheme else None
 
 
+# The package's own configuration serves wherever there is no other.
+CONF_SOURCE = "conf" if Path(project_path("conf")).is_dir() else str(Path(__file__).parent / "conf")
 SESSION_CLASS = ProjectSession
 HOOKS = (ProjectHooks(), TolerantMlflowHook())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")  # replaced by the one above

@@ -190,7 +190,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(download_module, "RETRIES", download_module.RETRIES.new(backoff_factor=0))
+    monkeypatch.setattr(download_module, "RETRIES", download_module.RETRIES | {"backoff_factor": 0})
     monkeypatch.delenv(module.MIRROR_VARIABLE, raising=False)
     # No proxy of the surroundings may come between.
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

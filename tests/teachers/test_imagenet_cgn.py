@@ -413,5 +413,5 @@ def test_without_the_package_the_module_imports_and_names_the_command_that_gets_
     spec = importlib.util.spec_from_file_location("imagenet_cgn_anew", imagenet_cgn.__file__)
     anew = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(anew)
-    with pytest.raises(SettingError, match="pip install pytorch-pretrained-biggan"):
+    with pytest.raises(SettingError, match=r"pytorch-pretrained-biggan.*pip install \"skdcgn_pipeline\[imagenet\]\""):
         anew.make_random("miniature")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -13,6 +13,10 @@ from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.images.reading import read_pictures
 from skdcgn_pipeline.networks.pretrained import PretrainedModel
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.libraries import import_library
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class InvariantClassifier(PretrainedModel):
@@ -67,6 +71,7 @@ class InvariantClassifier(PretrainedModel):
                 raise SettingError("images", "floating point values in [0, 1], or uint8", got, remedy)
         elif images.dtype != torch.uint8:
             raise SettingError("images", "floating point values in [0, 1], or uint8", images.dtype, remedy)
+        pd = import_library("pandas", "train", "predict")
         probabilities = self(images)
         highest = probabilities.max(1)
         table = pd.DataFrame(probabilities.numpy(), columns=[f"probability_{label}" for label in self.labels])
@@ -89,6 +94,7 @@ class InvariantClassifier(PretrainedModel):
         Raises:
             SettingError: If there is no file, or one cannot be read.
         """
+        pd = import_library("pandas", "train", "predict_files")
         files = [Path(path) for path in paths]
         if not files:
             raise SettingError("paths", "at least one image file", "none", "Give the files to classify.")

@@ -22,6 +22,7 @@ from skdcgn_pipeline.reporting.pictures import signed_images
 from skdcgn_pipeline.reporting.report import embed
 from skdcgn_pipeline.reporting.templates import template
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.libraries import import_library
 from skdcgn_pipeline.samples.pixels import encode_images
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
 
@@ -65,12 +66,7 @@ def import_gradio() -> Any:
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    try:
-        import gradio
-    except ImportError as error:
-        remedy = 'Install it: pip install "skdcgn_pipeline[explore]".'
-        raise SettingError("explorer", "the library gradio", "an installation without", remedy) from error
-    return gradio
+    return import_library("gradio", "explore", "explorer")
 
 
 class Handlers:

@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
+from typing import Any
 
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import without_credentials
+from skdcgn_pipeline.runtime.libraries import import_library
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = (20.0, 60.0)  # to connect, between two packets
 CHUNK_BYTES = 2**16
 # Of a server that does not answer or is busy, after half a second, 1, 2 and 4.
-RETRIES = Retry(
-    4,
-    backoff_factor=0.5,
-    status_forcelist=(408, 425, 429, 500, 502, 503, 504),
-    raise_on_status=False,
-    respect_retry_after_header=False,  # which may ask for hours
-)
+RETRIES = {
+    "total": 4,
+    "backoff_factor": 0.5,
+    "status_forcelist": (408, 425, 429, 500, 502, 503, 504),
+    "raise_on_status": False,
+    "respect_retry_after_header": False,  # which may ask for hours
+}
 
 
 class DownloadError(Exception):
@@ -52,14 +50,16 @@ def download(url: str, path: Path, title: str, size: int | None = None) -> None:
         DownloadError: If it has another size or the connection keeps breaking.
         InterruptedRunError: If the run was asked to stop; what came so far is kept.
     """
+    requests = import_library("requests", "train", "fetch")
     with requests.Session() as session:
-        session.mount("http://", HTTPAdapter(max_retries=RETRIES))
-        session.mount("https://", HTTPAdapter(max_retries=RETRIES))
+        for scheme in ("http://", "https://"):
+            retries = requests.packages.urllib3.util.Retry(**RETRIES)
+            session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retries))
         while True:
             before = _bytes_of(path)
             try:
                 return _continue(session, url, path, title, size)
-            except requests.RequestException as error:
+            except (requests.RequestException, ConnectionError) as error:
                 reached, fault = _bytes_of(path), without_credentials(str(error))
                 # A server that cannot continue starts again and again: only what was never reached counts.
                 if reached <= before:
@@ -67,7 +67,7 @@ def download(url: str, path: Path, title: str, size: int | None = None) -> None:
                 logger.warning("%s: %s; going on from %s bytes", title, fault, f"{reached:,}")
 
 
-def _continue(session: requests.Session, url: str, path: Path, title: str, size: int | None) -> None:
+def _continue(session: Any, url: str, path: Path, title: str, size: int | None) -> None:
     """Ask once for what is missing and write it."""
     start = _bytes_of(path)
     headers = {"Accept-Encoding": "identity"}  # a compressed answer could not be continued
@@ -96,7 +96,7 @@ def _continue(session: requests.Session, url: str, path: Path, title: str, size:
                     raise DownloadError(f"a file of more than {size:,} bytes")
         shown.finish()
     if size is not None and shown.done < size:  # without a length, the end of the connection was all to go by
-        raise requests.ConnectionError(f"the connection ended after {shown.done:,} bytes")
+        raise ConnectionError(f"the connection ended after {shown.done:,} bytes")
 
 
 def _bytes_of(path: Path) -> int:

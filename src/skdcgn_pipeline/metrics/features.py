@@ -15,6 +15,7 @@ from skdcgn_pipeline.networks.weights_file import first_line, read_state
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.runtime.compute import autocast, choose_device
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.libraries import import_library
 
 INCEPTION = "inception"
 INCEPTION_FILE = "inception/weights-inception-2015-12-05-6726825d.pth"
@@ -78,11 +79,7 @@ def inception_path(assets: Path | str) -> Path:
     if not path.is_file():
         remedy = f"Download {INCEPTION_URL} and put it there, or use 'feature_network', the run's own digit classifier."
         raise SettingError(SETTING, f"the weights of Inception at {path}", "no such file", remedy)
-    try:
-        import torch_fidelity  # noqa: F401
-    except ImportError as error:
-        remedy = "Install it: pip install torch-fidelity, or the extra 'inception' of this package."
-        raise SettingError(SETTING, "the package torch-fidelity for 'inception'", f"'{error}'", remedy) from error
+    import_library("torch_fidelity", "inception", SETTING, "torch-fidelity")
     return path
 
 

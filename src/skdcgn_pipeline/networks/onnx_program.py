@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.libraries import import_library
 
 FATAL = 4  # of onnxruntime's log, whose other lines go to the terminal past Python; errors are raised as well
 
@@ -35,11 +35,7 @@ class OnnxProgram:
     """
 
     def __init__(self, path: Path, setting: str) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            remedy = 'Install it: pip install "skdcgn_pipeline[export]".'
-            raise SettingError(setting, f"the library onnxruntime for {path}", "none", remedy) from error
+        onnxruntime = import_library("onnxruntime", "export", f"{setting} ({path})")
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), FATAL

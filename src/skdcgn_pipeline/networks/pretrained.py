@@ -16,7 +16,9 @@ from skdcgn_pipeline.artifacts.store import ArtifactWriter, write_aside, write_j
 from skdcgn_pipeline.networks.weights_file import first_line, write_state
 from skdcgn_pipeline.runtime.compute import place
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.libraries import import_library
 
+HUB = "huggingface_hub"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_CARD = """---
@@ -88,7 +90,7 @@ class PretrainedModel(nn.Module):
         Raises:
             SettingError: If huggingface_hub is not installed.
         """
-        model, hub = self, _import_hub("push_to_hub")
+        model, hub = self, import_library(HUB, "hub", "push_to_hub")
 
         # Made here, for the library is optional; as a base class it would also write what we do not.
         class Pushed(  # type: ignore[misc, call-arg]
@@ -119,18 +121,9 @@ class PretrainedModel(nn.Module):
         return place(model, "cpu", torch.channels_last).requires_grad_(False).eval()
 
 
-def _import_hub(setting: str) -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        remedy = 'Install it: pip install "skdcgn_pipeline[hub]".'
-        raise SettingError(setting, "the library huggingface_hub", "an installation without", remedy) from error
-    return huggingface_hub
-
-
 def _download(kind: str, repo_id: str, options: dict[str, Any]) -> Path:
     """Return the folder of a repository's files, fetched from the Hub or its cache."""
-    hub = _import_hub(kind)
+    hub = import_library(HUB, "hub", kind)
     try:
         paths = [Path(hub.hf_hub_download(repo_id, name, **options)) for name in (CONFIG_FILE, WEIGHTS_FILE)]
     except Exception as error:  # of many kinds: absent, private, offline, misspelt

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -80,14 +80,13 @@ def write_state(network: nn.Module, path: Path, metadata: Mapping[str, str] | No
     The bytes depend on the content alone: the library would write metadata in another order in each process.
     """
     state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-    save_file(state, path, None if metadata is None else dict(metadata))
-    with path.open("r+b") as file:
-        num_bytes = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(num_bytes))
-        if METADATA in header:
-            header[METADATA] = dict(sorted(header[METADATA].items()))
-            file.seek(8)
-            file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(num_bytes))
+    content = bytearray(save(state, None if metadata is None else dict(metadata)))
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    if METADATA in header:
+        header[METADATA] = dict(sorted(header[METADATA].items()))
+        content[8:end] = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(end - 8)
+    path.write_bytes(content)  # the library's own file could be read by its owner alone
 
 
 def first_line(error: BaseException) -> str:

@@ -26,6 +26,7 @@ from skdcgn_pipeline.networks.interface import MechanismGenerator
 from skdcgn_pipeline.networks.weights_file import check_tensors, read_state
 from skdcgn_pipeline.runtime.compute import ModuleT, place
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
+from skdcgn_pipeline.runtime.libraries import import_library
 from skdcgn_pipeline.runtime.seeding import seeded
 from skdcgn_pipeline.teachers.cgn import MASK_MAX, MASK_MIN
 from skdcgn_pipeline.teachers.u2net import U2NET_DECODER, U2NET_ENCODER, Stage, U2Net
@@ -129,16 +130,8 @@ class _KeptSpectralNorm(SpectralNorm):
 
 
 def _make_biggan(options: Mapping[str, Any]) -> nn.Module:
-    try:
-        from pytorch_pretrained_biggan import BigGAN, BigGANConfig
-    except ImportError as error:
-        raise SettingError(
-            "teacher.name",
-            "the package pytorch-pretrained-biggan for an ImageNet CGN",
-            f"'{error}'",
-            "Install it: pip install pytorch-pretrained-biggan, or the extra 'imagenet' of this package.",
-        ) from error
-    biggan = BigGAN(BigGANConfig(**options))
+    library = import_library("pytorch_pretrained_biggan", "imagenet", "teacher.name", "pytorch-pretrained-biggan")
+    biggan = library.BigGAN(library.BigGANConfig(**options))
     _KeptSpectralNorm.take_over(biggan)
     return biggan
 

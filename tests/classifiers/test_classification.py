@@ -23,6 +23,7 @@ from skdcgn_pipeline.parameters import ClassifierFit, Classify, Compose, Composi
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError
 from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.samples.pixels import from_bytes
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from tiny import build_biased_images, draw_samples
 
@@ -132,6 +133,23 @@ def test_training_sets_are_compared_in_one_table(tmp_path, images, samples, vali
     table = compared.compare(compared.training_sets({"students": samples}, COMPOSE, Composition()))
     assert table.groupby(["trained_on", "seed"], sort=False).ngroups == 4
     assert table["trained_on"].unique().tolist() == ["originals", "students"]
+
+
+def test_a_share_of_every_batch_of_counterfactuals_are_originals(tmp_path, images, samples):
+    mixed = classification(tmp_path, images, share_of_originals=0.25)
+    plain = classification(tmp_path, images)
+    sets = mixed.training_sets({"students": samples}, COMPOSE, COMPOSE.composition)
+    (lesson,), (unmixed,), (real,) = (
+        mixed.lessons(sets[1], seed=3),
+        plain.lessons(sets[1], seed=3),
+        mixed.lessons(sets[0], seed=3),
+    )
+    drawn, labels = lesson.draw_batch(0, 8)
+    expected, _ = unmixed.draw_batch(0, 6)
+    assert torch.equal(drawn[:6], expected)
+    assert labels.shape == (8,)
+    assert (drawn[6:, None] == from_bytes(images.split("train").images)[None]).flatten(2).all(2).any(1).all()
+    assert torch.equal(real.draw_batch(0, 8)[0], plain.lessons(sets[0], seed=3)[0].draw_batch(0, 8)[0])
 
 
 def test_only_reported_splits_are_measured_and_read_once(tmp_path, images):

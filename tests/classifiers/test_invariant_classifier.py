@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,8 @@ from PIL import Image
 
 from skdcgn_pipeline import InvariantClassifier
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
+from skdcgn_pipeline.classifiers.networks import make_classifier
+from skdcgn_pipeline.parameters import ClassifierNetwork
 from skdcgn_pipeline.runtime.errors import SettingError
 
 LABELS = ["zero", "one", "two"]
@@ -71,6 +75,42 @@ def test_what_was_saved_is_loaded(classifier, tmp_path):
     assert loaded.labels == LABELS
     assert not loaded.training
     torch.testing.assert_close(loaded(pixels()), classifier(pixels()))
+
+
+@pytest.mark.parametrize(
+    ("network", "size"),
+    [
+        ({"architecture": "small_cnn"}, 48),
+        ({"architecture": "mobilenet_v3_small", "heads": "mechanisms"}, 48),
+        ({"architecture": "shufflenet_v2_x0_5", "frozen_norm": "all"}, 32),
+    ],
+    ids=["small", "heads", "torchvision"],
+)
+def test_a_network_of_any_architecture_is_taken_away(network, size, tmp_path):
+    settings = ClassifierNetwork(**network)
+    classifier = InvariantClassifier.of(make_classifier(settings, 3).eval(), LABELS, size)
+    classifier.save_pretrained(tmp_path)
+    loaded = InvariantClassifier.from_pretrained(tmp_path)
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(loaded(images), classifier(images))
+    assert loaded.predict(images).shape == (2, 2 + len(LABELS))
+
+
+def test_a_folder_without_an_architecture_holds_the_digit_classifier(classifier, tmp_path):
+    classifier.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["architecture"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert isinstance(InvariantClassifier.from_pretrained(tmp_path).network, DigitClassifier)
+
+
+def test_a_folder_names_no_code(classifier, tmp_path):
+    classifier.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["architecture"] = {"architecture": "os:getcwd"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SettingError, match="classifier: expected pretrained classifier"):
+        InvariantClassifier.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 
 import pytest
 import torch
@@ -182,6 +183,12 @@ def test_settings_that_do_not_fit_together_are_refused():
         ClassifierNetwork(architecture=TINY, heads_from_weights=True)
     with pytest.raises(ValidationError, match="'digit_cnn' starts from nothing and has one head"):
         ClassifierNetwork(heads="mechanisms")
+
+
+def test_without_timm_its_names_are_refused_with_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(SettingError, match=r"architecture: expected the library timm.*pipeline\[timm\]"):
+        TorchvisionClassifier(ClassifierNetwork(architecture="timm:resnet18"), 4)
 
 
 # --- files ---------------------------------------------------------------------------------------

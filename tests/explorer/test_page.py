@@ -81,10 +81,10 @@ def test_the_whole_page_is_drawn():
     drawn = page.draw_page(Explorer(scene, explorer_card()))
     shown = " ".join(str(component.value) for component in drawn.blocks.values() if hasattr(component, "value"))
     for text in (
-        "Explorer: digits, double_colored",
+        "Explorer: digits",
         "median of five turns",
         "59,116",
-        "trained on biased originals, 10.0 %",
+        "trained on the originals, 10.0 %",
     ):
         assert text in shown
 

@@ -16,6 +16,7 @@ import torch
 from configuration import merge, read_folder
 from skdcgn_pipeline.artifacts.recipe import Run, Store
 from skdcgn_pipeline.classifiers.classification import Classification
+from skdcgn_pipeline.images.batches import mix_batches
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import (
     Ablation,
@@ -43,7 +44,7 @@ from skdcgn_pipeline.studies.run import (
     tabulate,
     units_of,
 )
-from skdcgn_pipeline.studies.training_data import Surroundings, Workplace, mix_batches
+from skdcgn_pipeline.studies.training_data import Surroundings, Workplace
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.vocabulary import MECHANISMS
 from tiny import TinyTeacher, build_biased_images, draw_samples

@@ -21,7 +21,6 @@ from skdcgn_pipeline.classifiers.accuracy import (
     measure_heads,
     predict_split,
 )
-from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.classifiers.training import (
     Classifier,
@@ -39,12 +38,13 @@ from skdcgn_pipeline.images.batches import (
     draw_crops_from_split,
     draw_from_images,
     draw_from_split,
+    mix_batches,
 )
 from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.images.reading import crop_centre
 from skdcgn_pipeline.images.stored import StoredImages
-from skdcgn_pipeline.parameters import DIGIT_NETWORK, Classify, Compose, Composition
+from skdcgn_pipeline.parameters import Classify, Compose, Composition
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.engine import run_side_by_side
 from skdcgn_pipeline.runtime.seeding import derive_seed
@@ -151,10 +151,14 @@ class Classification:
 
     @property
     def _augments(self) -> bool:
-        return self.settings.network.architecture != DIGIT_NETWORK
+        return self.settings.network.augments
 
-    def _draw_originals(self, seed: int) -> DrawBatch:
-        split, purpose = self.train_split(), "classifier-rows"
+    def _share_in(self, training_set: TrainingSet) -> float:
+        """Return the share of every batch of a training set that are originals."""
+        return 0.0 if training_set.name == ORIGINALS else self.settings.share_of_originals
+
+    def _draw_originals(self, seed: int, purpose: str = "classifier-rows") -> DrawBatch:
+        split = self.train_split()
         if self._augments:
             return draw_crops_from_split(split, self.images.image_size, seed, purpose)
         return draw_from_split(split, seed, purpose)
@@ -164,9 +168,11 @@ class Classification:
         fit, by_mechanism = self.settings.fit, self.settings.network.by_mechanism
         drawn = training_set.source(seed)
         is_counterfactual = training_set.name != ORIGINALS
+        if self._augments and is_counterfactual:  # whatever is augmented alike differs by its content alone
+            drawn = crop_randomly_from(drawn, self.images.image_size, seed, "classifier-counterfactual")
+        if share := self._share_in(training_set):
+            drawn = mix_batches(drawn, self._draw_originals(seed, "mixed-originals"), share)
         if self._augments:
-            if is_counterfactual:  # whatever is augmented alike differs by its content alone
-                drawn = crop_randomly_from(drawn, self.images.image_size, seed, "classifier-counterfactual")
             drawn = draw_ahead(drawn, fit.num_steps)
         if not by_mechanism:
             return [class_lesson(drawn, fit)]
@@ -186,6 +192,8 @@ class Classification:
         inputs = training_set.inputs
         if settings.network.by_mechanism:
             inputs = {"counterfactuals": inputs, "real": self.images.fingerprint_of("train")}
+        if share := self._share_in(training_set):
+            inputs = inputs | {"originals": {"share": share, "images": self.images.fingerprint_of("train")}}
         if self._augments:
             inputs = inputs | {"image_size": self.images.image_size}
         recipe = ClassifierRecipe(
@@ -326,6 +334,5 @@ class Classification:
         sets = self.training_sets({STUDENTS: samples}, compose, composition)
         (training_set,) = [each for each in sets if each.name == trained_on]
         artifact, network = self.train(training_set, number)
-        assert isinstance(network, DigitClassifier)  # others are refused before work
-        classifier = InvariantClassifier.of(network, self.images.class_names, samples.image_size)
+        classifier = InvariantClassifier.of(network, self.images.class_names, self.images.image_size)
         return artifact, classifier, self.measure(artifact, network)

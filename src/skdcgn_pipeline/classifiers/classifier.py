@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from skdcgn_pipeline import kernels
 from skdcgn_pipeline.kernels.pooled_convolution import POOL_SIZE, POOL_STRIDE, convolve_and_pool, standardise
+from skdcgn_pipeline.parameters import ClassifierNetwork
 
 INITIALISATION = "kaiming_normal"
 
@@ -32,6 +33,7 @@ class DigitClassifier(nn.Module):
             layer to layer so that short trainings stay at chance.
     """
 
+    settings = ClassifierNetwork()
     feature_dim = 64
 
     def __init__(self, num_classes: int = 10, initialisation: str = INITIALISATION) -> None:

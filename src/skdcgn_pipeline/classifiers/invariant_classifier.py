@@ -1,17 +1,19 @@
-"""A trained digit classifier to take away: it knows its labels and the range of images that come from files."""
+"""A trained classifier to take away: it knows its labels and the range of images that come from files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.classifiers.classifier import DigitClassifier
+from skdcgn_pipeline.classifiers.networks import Classifier, make_classifier
+from skdcgn_pipeline.classifiers.torchvision_classifier import MechanismLogits
 from skdcgn_pipeline.images.reading import read_pictures
 from skdcgn_pipeline.networks.pretrained import PretrainedModel
+from skdcgn_pipeline.parameters import ClassifierNetwork
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.libraries import import_library
 
@@ -25,20 +27,26 @@ class InvariantClassifier(PretrainedModel):
     Args:
         labels: Name of each class, in the order of the network's outputs.
         image_size: Height and width of the images.
+        architecture: What of `ClassifierNetwork` says which network it is.
     """
 
     KIND = "classifier"
-    CONFIG_KEYS = ("labels", "image_size")
+    CONFIG_KEYS = ("labels", "image_size", "architecture")
 
-    def __init__(self, labels: Sequence[str], image_size: int = 32) -> None:
+    def __init__(
+        self, labels: Sequence[str], image_size: int = 32, architecture: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
         self.labels, self.image_size = list(labels), image_size
-        self.network = DigitClassifier(len(self.labels))
+        settings = ClassifierNetwork(**(architecture or {}))
+        self.architecture = {"architecture": settings.architecture, "heads": settings.heads}
+        self.network: Classifier = make_classifier(settings, len(self.labels))
 
     @classmethod
-    def of(cls, classifier: DigitClassifier, labels: Sequence[str], image_size: int = 32) -> InvariantClassifier:
+    def of(cls, classifier: Classifier, labels: Sequence[str], image_size: int = 32) -> InvariantClassifier:
         """Wrap a copy of a trained classifier; frozen and in eval mode."""
-        model = cls(labels, image_size)
+        settings = classifier.settings
+        model = cls(labels, image_size, {"architecture": settings.architecture, "heads": settings.heads})
         model.network.load_state_dict(classifier.state_dict())
         return model.requires_grad_(False).eval()
 
@@ -46,7 +54,9 @@ class InvariantClassifier(PretrainedModel):
         """Return probabilities [N, classes] for images [N, 3, H, W], uint8 or floating point in [0, 1]."""
         if not images.is_floating_point():
             images = images.float() / 255
-        return self.network(images * 2 - 1).float().softmax(1)
+        logits = self.network(images * 2 - 1)
+        logits = logits.mean if isinstance(logits, MechanismLogits) else logits
+        return logits.float().softmax(1)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> pd.DataFrame:

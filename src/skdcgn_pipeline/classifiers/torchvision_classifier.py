@@ -1,4 +1,4 @@
-"""Torchvision's classifiers for images in [-1, 1], with one head or one for each of shape, texture and background.
+"""Torchvision's and timm's classifiers for images in [-1, 1], with one head or a head for each mechanism.
 
 Source of the heads of mechanisms: CGN (arXiv 2101.06046, section 4.2 and appendix). Nothing is ever downloaded.
 """
@@ -14,8 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from skdcgn_pipeline.networks.vgg16 import IMAGENET_DEVIATION, IMAGENET_MEAN
 from skdcgn_pipeline.networks.weights_file import read_state
-from skdcgn_pipeline.parameters import ClassifierNetwork
+from skdcgn_pipeline.parameters import TIMM, ClassifierNetwork
+from skdcgn_pipeline.parameters.classify import OWN_NETWORKS
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
+from skdcgn_pipeline.runtime.libraries import import_library
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 TORCHVISION_CLASSES = 1000  # of ImageNet
@@ -45,18 +47,12 @@ class MechanismLogits(NamedTuple):
 
 
 def _build_trunk(architecture: str, setting: str) -> tuple[nn.Module, str, int]:
-    """Return a torchvision network without its last linear layer, that layer's name, and its inputs.
+    """Return a network without its last linear layer, that layer's name, and its inputs.
 
     Raises:
-        SettingError: If torchvision has no such classifier, or it does not end in one linear layer.
+        SettingError: If the library has no such classifier, or it does not end in one linear layer.
     """
-    from torchvision import models  # slow to import
-
-    known = models.list_models(module=models)
-    check_choice(f"{setting}.architecture", architecture, known)
-    # These two build auxiliary classifiers and return more than a tensor while they train.
-    options = {"init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
-    network = models.get_model(architecture, weights=None, **options)
+    network = _build_network(architecture, setting)
     last = [
         (name, module)
         for name, module in network.named_modules()
@@ -73,6 +69,21 @@ def _build_trunk(architecture: str, setting: str) -> tuple[nn.Module, str, int]:
     parent, _, own_name = name.rpartition(".")
     setattr(network.get_submodule(parent), own_name, nn.Identity())
     return network, name, layer.in_features
+
+
+def _build_network(architecture: str, setting: str) -> nn.Module:
+    """Return a network of torchvision, or of timm where the name says so, with its classes of ImageNet."""
+    if not architecture.startswith(TIMM):
+        from torchvision import models  # slow to import
+
+        check_choice(f"{setting}.architecture", architecture, [*OWN_NETWORKS, *models.list_models(module=models)])
+        # These two build auxiliary classifiers and return more than a tensor while they train.
+        options = {"init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
+        return models.get_model(architecture, weights=None, **options)
+    timm = import_library("timm", "timm", f"{setting}.architecture")
+    name = architecture.removeprefix(TIMM)
+    check_choice(f"{setting}.architecture", name, timm.list_models())
+    return timm.create_model(name, pretrained=False, num_classes=TORCHVISION_CLASSES)
 
 
 class TorchvisionClassifier(nn.Module):
@@ -103,8 +114,10 @@ class TorchvisionClassifier(nn.Module):
         self.trunk, self.head_name, self.feature_dim = _build_trunk(settings.architecture, setting)
         heads = MECHANISMS if settings.by_mechanism else ("class",)
         self.heads = nn.ModuleDict({head: nn.Linear(self.feature_dim, num_classes) for head in heads})
-        # A vision transformer fits images of one size alone.
-        self.image_size: int | None = getattr(self.trunk, "image_size", None)
+        # A vision transformer fits images of one size alone: torchvision's say which, timm's where patches are cut.
+        cutter = getattr(self.trunk, "patch_embed", None)
+        fixed = getattr(self.trunk, "image_size", None) or getattr(cutter, "img_size", None)
+        self.image_size: int | None = fixed[0] if isinstance(fixed, tuple) else fixed
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1), persistent=False)
         if settings.frozen == "all":

@@ -18,10 +18,11 @@ from torch.nn import functional as F
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
+from skdcgn_pipeline.classifiers.networks import Classifier, make_classifier
 from skdcgn_pipeline.classifiers.torchvision_classifier import MechanismLogits, TorchvisionClassifier
 from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.networks.weights_file import write_state
-from skdcgn_pipeline.parameters import DIGIT_NETWORK, ClassifierFit, ClassifierNetwork, Compute
+from skdcgn_pipeline.parameters import ClassifierFit, ClassifierNetwork, Compute
 from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded
@@ -30,8 +31,6 @@ from skdcgn_pipeline.training.optimisers import make_optimisers
 from skdcgn_pipeline.training.schedules import Rates, one_cycle, staircase
 from skdcgn_pipeline.training.task import fit
 from skdcgn_pipeline.vocabulary import MECHANISMS
-
-Classifier = DigitClassifier | TorchvisionClassifier
 
 LOG_EVERY_STEPS = 20
 WARM_UP_SHARE = 0.25
@@ -142,7 +141,7 @@ class ClassifierTask:
         self.rates = make_rates(settings, self.compute.precision == "bf16", self.result)
         self.objects: dict[str, Stateful] = {"network": self.result, **self.rates.objects}
         # Only what draws while it computes needs the step's own numbers: `seeded` lets threads wait for each other.
-        self._draws = not isinstance(network, DigitClassifier)
+        self._draws = isinstance(network, TorchvisionClassifier)
         self._layout = torch.channels_last if self._draws else torch.preserve_format
 
     def batch(self, step: int) -> list[tuple[Tensor, Tensor]]:
@@ -194,9 +193,8 @@ def initial_classifier(
         SettingError: If the architecture or its weights cannot be used.
     """
     with seeded(seed, "classifier-init"):
-        if settings.architecture == DIGIT_NETWORK:
-            return DigitClassifier(num_classes, initialisation)
-        return TorchvisionClassifier(settings, num_classes).load_weights()
+        network = make_classifier(settings, num_classes, initialisation)
+        return network.load_weights() if isinstance(network, TorchvisionClassifier) else network
 
 
 def fit_classifier(

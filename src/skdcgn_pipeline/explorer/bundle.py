@@ -75,7 +75,7 @@ class Card(_Part):
     teacher: _Teacher
     classes: Annotated[list[int], Field(min_length=1)] | None
     fidelity_and_costs: list[_Fidelity]
-    classifiers: Annotated[dict[Literal["originals", "students"], _Classifier], Field(min_length=1)]
+    classifiers: dict[Literal["originals", "students"], _Classifier]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def explorer_of_run(
     Args:
         teacher: The teacher.
         students: Distilled from it.
-        classifiers: What `Classification.take` returns, by `TRAINED_ON`.
+        classifiers: What `Classification.take` returns, by `TRAINED_ON`; none where there are no real images.
         comparison: Fidelity and costs by mechanism.
         parameters: All settings.
     """
@@ -204,12 +204,13 @@ def open_explorer(folder: Path | str, trust: bool = False) -> Explorer:
         name: InvariantClassifier.from_pretrained(artifact.path(CLASSIFIER_FOLDER.format(name)))
         for name in card["classifiers"]
     }
-    expected = teacher.generator.num_classes, teacher.generator.image_size
+    num_classes, image_size = teacher.generator.num_classes, teacher.generator.image_size
     for name, classifier in classifiers.items():
         known = len(classifier.labels) if all(isinstance(label, str) for label in classifier.labels) else 0
-        if (known, classifier.image_size) != expected:
+        if known != num_classes or not 0 < classifier.image_size <= image_size:
             got = f"{known} and {classifier.image_size}"
-            raise SettingError(f"classifier '{name}'", f"{expected[0]} names, {expected[1]} pixels", got, remedy)
+            expected = f"{num_classes} names, at most {image_size} pixels"
+            raise SettingError(f"classifier '{name}'", expected, got, remedy)
     students = StudentCGN.from_pretrained(artifact.path(STUDENTS_FOLDER))
     return Explorer(Scene(teacher.generator, students, classifiers, card["classes"]), card)
 

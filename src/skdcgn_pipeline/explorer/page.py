@@ -35,7 +35,7 @@ TOP_CLASSES = 3
 # Seed and classes of what is shown at first: in double_colored, colours that differ.
 FIRST, LAST = (0, (3, 0, 1)), (1, (8, 4, 6))
 TITLES = {**{mechanism: IMAGE_OF_MECHANISM[mechanism] for mechanism in MECHANISMS}, COMPOSITE: COMPOSITE}
-CLASSIFIERS = {TRAINED_ON[0]: "biased originals", TRAINED_ON[1]: "the students' counterfactuals"}
+CLASSIFIERS = {TRAINED_ON[0]: "the originals", TRAINED_ON[1]: "the students' counterfactuals"}
 
 PACKAGE = "skdcgn_pipeline.explorer"
 
@@ -166,7 +166,7 @@ def draw_page(explorer: Explorer) -> Any:
             _generator(name, drawn, speed, len(scene.classifiers))
             for name, speed in zip(scene.generators, speeds, strict=True)
         ]
-        _html(tell("interpolation_title"))
+        _html(tell("interpolation_title", explorer.card))
         with gr.Row():
             target = _inputs_of(scene, last, " at the end")
         titles = [(TITLES[what], what) for what in (COMPOSITE, *MECHANISMS)]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.counterfactuals.datasets import noise_of
+from skdcgn_pipeline.images.reading import crop_centre
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, MechanismLabels, compose
 from skdcgn_pipeline.metrics.cost import measure_rates, render_call
 from skdcgn_pipeline.networks.interface import MixesClasses, check_same_interface
@@ -120,11 +121,12 @@ class Scene:
     Args:
         teacher: Anything with the generator's interface.
         students: Distilled from it.
-        classifiers: By what they were trained on, in the order in which they are shown.
+        classifiers: By what they were trained on, in the order in which they are shown; perhaps none.
         classes: The classes that the students learnt; None for all.
+        names: Name of each class; by default as the classifiers call it, or its number.
 
     Attributes:
-        classes: Name of each class to choose from, as the classifiers call it.
+        classes: Name of each class to choose from.
 
     Raises:
         SettingError: If teacher and students have other noise, classes or sizes, or a class is none of them.
@@ -136,12 +138,14 @@ class Scene:
         students: StudentCGN,
         classifiers: Mapping[str, InvariantClassifier],
         classes: Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         check_same_interface(teacher, students)
         self.generators: dict[str, CounterfactualGenerator] = {TEACHER: teacher, STUDENTS: students.fused()}
         self.classifiers = dict(classifiers)
         self.num_classes = teacher.num_classes
-        labels = next((c.labels for c in self.classifiers.values()), [str(n) for n in range(self.num_classes)])
+        numbered = [str(number) for number in range(self.num_classes)]
+        labels = names or next((c.labels for c in self.classifiers.values()), numbered)
         chosen = None if classes is None else choose_classes("classes", tuple(classes), self.num_classes, {})
         numbers = range(self.num_classes) if chosen is None else chosen
         self.classes = {number: labels[number] for number in numbers}
@@ -217,7 +221,9 @@ class Scene:
         self, classifier: InvariantClassifier, composites: Tensor, choices: Sequence[Choice]
     ) -> list[Opinion]:
         with torch.no_grad():
-            probabilities = classifier((composites + 1) / 2)
+            # A classifier may be made for the middle of larger images, as those of ImageNet are.
+            images = crop_centre(composites, classifier.image_size, composites.shape[-1])
+            probabilities = classifier(((images + 1) / 2).clamp(0, 1))
         opinions = []
         for of_image in probabilities:
             says = classifier.labels[int(of_image.argmax())]

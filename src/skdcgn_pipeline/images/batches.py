@@ -78,6 +78,21 @@ def crop_randomly_from(draw_batch: DrawBatch, image_size: int, seed: int, purpos
     return draw
 
 
+def mix_batches(first: DrawBatch, second: DrawBatch, share: float) -> DrawBatch:
+    """Return a function that draws batches of which `share` come from `second`, rounded to whole images.
+
+    Labels are classes [B]; of counterfactuals, that of the shape.
+    """
+
+    def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+        num_second = round(share * batch_size)
+        parts = [(first, batch_size - num_second), (second, num_second)]
+        images, labels = zip(*(draw_part(step, size) for draw_part, size in parts if size), strict=True)
+        return torch.cat(images), torch.cat([each if each.ndim == 1 else each[:, 0] for each in labels])
+
+    return draw
+
+
 def draw_ahead(draw_batch: DrawBatch, num_steps: int) -> DrawBatch:
     """Return a function that draws the same batches, the next one while the last is in use.
 

@@ -110,7 +110,8 @@ class PretrainedModel(nn.Module):
     def _load(cls, config_path: Path, weights_path: Path, what: str, remedy: str) -> Self:
         try:
             config = json.loads(config_path.read_text(encoding="utf-8"))
-            arguments, state = {key: config[key] for key in cls.CONFIG_KEYS}, load_file(weights_path)
+            arguments = {key: config[key] for key in cls.CONFIG_KEYS if key in config}  # a later one may be absent
+            state = load_file(weights_path)
             with torch.device("meta"):  # sizes that the weights do not have are found before memory is taken for them
                 cls(**arguments).load_state_dict(state, assign=True)
             model = cls(**arguments)

@@ -32,6 +32,8 @@ from skdcgn_pipeline.parameters.benchmark import Benchmark, BenchmarkGroup
 from skdcgn_pipeline.parameters.classes import Classes, ClassLists, choose_classes
 from skdcgn_pipeline.parameters.classify import (
     DIGIT_NETWORK,
+    SMALL_NETWORK,
+    TIMM,
     ClassifierFit,
     ClassifierNetwork,
     Classify,

@@ -10,21 +10,26 @@ from skdcgn_pipeline.parameters.base import Count, Decay, Positive, Precision, S
 from skdcgn_pipeline.parameters.compute import Compute
 
 TrainingSetName = Literal["originals", "teacher", "students"]
-DIGIT_NETWORK = "digit_cnn"
+DIGIT_NETWORK, SMALL_NETWORK = "digit_cnn", "small_cnn"
+# Networks of the project's own: they start from nothing, have one head and see each image as it is.
+OWN_NETWORKS = (DIGIT_NETWORK, SMALL_NETWORK)
+TIMM = "timm:"
 
 
 class ClassifierNetwork(Settings):
     """What classifies.
 
     Attributes:
-        architecture: `digit_cnn`, the small network of CGN's digits, or the name of a torchvision classifier.
-        heads: `class`, one head; or `mechanisms`, of torchvision's, one for each of shape, texture and background
-            (CGN, arXiv 2101.06046, section 4.2): real images train their mean, counterfactuals each for itself.
-        weights: File with torchvision's state dict of the architecture; null starts from nothing.
+        architecture: `digit_cnn`, the small network of CGN's digits; `small_cnn`, one for images of 32 to 96 pixels;
+            the name of a torchvision classifier; or `timm:` and a name of timm's (extra `timm`).
+        heads: `class`, one head; or `mechanisms`, of torchvision's and timm's, one for each of shape, texture and
+            background (CGN, arXiv 2101.06046, section 4.2): real images train their mean, counterfactuals each for
+            itself.
+        weights: File with the library's state dict of the architecture; null starts from nothing.
         heads_from_weights: Start every head from the last layer of `weights` too; the published heads are
             learnt anew.
-        frozen_norm: What of batch norm stays as it is in torchvision's: `statistics`, `all` (scale and shift
-            too) or `none`; null freezes the statistics of given `weights`.
+        frozen_norm: What of batch norm stays as it is in torchvision's and timm's: `statistics`, `all` (scale and
+            shift too) or `none`; null freezes the statistics of given `weights`.
     """
 
     architecture: str = DIGIT_NETWORK
@@ -37,14 +42,20 @@ class ClassifierNetwork(Settings):
     def _fits_together(self) -> ClassifierNetwork:
         if self.heads_from_weights and self.weights is None:
             raise ValueError("'heads_from_weights' needs 'weights': torchvision's state dict of the architecture")
-        if self.architecture == DIGIT_NETWORK and (self.heads != "class" or self.weights is not None):
-            raise ValueError(f"'{DIGIT_NETWORK}' starts from nothing and has one head; name a torchvision classifier")
+        if not self.augments and (self.heads != "class" or self.weights is not None):
+            name = self.architecture
+            raise ValueError(f"'{name}' starts from nothing and has one head; name a torchvision classifier")
         return self
 
     @property
     def frozen(self) -> str:
         """What of batch norm a training leaves alone: `statistics`, `all` or `none`."""
         return self.frozen_norm or ("none" if self.weights is None else "statistics")
+
+    @property
+    def augments(self) -> bool:
+        """Whether training images are cropped at random and mirrored, real ones and counterfactuals alike."""
+        return self.architecture not in OWN_NETWORKS
 
     @property
     def by_mechanism(self) -> bool:
@@ -106,6 +117,8 @@ class Classify(Settings):
     Attributes:
         trained_on: The training sets that are compared, each once. With a head per mechanism, counterfactuals are
             learnt beside real images, and `originals` are real images alone.
+        share_of_originals: Of every batch of counterfactuals, the share that are real images; heads of mechanisms learn
+            real images anyway.
         num_seeds: Classifiers per training set; one has no interval.
         counterfactuals: `on_the_fly` composes fresh ones while training; `stored` uses the dataset.
         num_counterfactuals: Counterfactuals of held-out samples that the heads of mechanisms are measured on; 0
@@ -115,6 +128,7 @@ class Classify(Settings):
     """
 
     trained_on: Annotated[tuple[TrainingSetName, ...], Field(min_length=1)] = ("originals", "teacher", "students")
+    share_of_originals: Annotated[float, Field(ge=0, lt=1)] = 0.0
     num_seeds: Count = 3
     counterfactuals: Literal["on_the_fly", "stored"] = "on_the_fly"
     num_counterfactuals: Annotated[int, Field(ge=0)] = 10_000
@@ -125,6 +139,8 @@ class Classify(Settings):
     def _sets_are_named_once(self) -> Classify:
         if len(set(self.trained_on)) < len(self.trained_on):
             raise ValueError(f"'trained_on' names each training set once, got {list(self.trained_on)}")
+        if self.share_of_originals and self.network.by_mechanism:
+            raise ValueError("'share_of_originals' is for one head; heads of mechanisms learn real images anyway")
         return self
 
     @property

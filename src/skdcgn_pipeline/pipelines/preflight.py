@@ -17,7 +17,7 @@ from skdcgn_pipeline.export.programs import check_libraries
 from skdcgn_pipeline.images.recipes import check_images
 from skdcgn_pipeline.metrics.features import inception_path
 from skdcgn_pipeline.networks.interface import GeneratorSize
-from skdcgn_pipeline.parameters import BIASED_SOURCES, DIGIT_NETWORK, Parameters, choose_classes
+from skdcgn_pipeline.parameters import BIASED_SOURCES, Parameters, choose_classes
 from skdcgn_pipeline.pipelines.estimates import check_estimates
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
@@ -32,8 +32,7 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 
 MINIMUM_FREE_BYTES = 200 * 2**20
 COLOURED = {"teacher", "release", "results"}  # stages that are made for digits in colour
-TAKEN_AWAY = {"classifier_export", "explorer"}
-CLASSIFYING = {"accuracy", "ablation_plan", *TAKEN_AWAY}
+CLASSIFYING = {"accuracy", "ablation_plan", "classifier_export", "explorer"}
 
 
 def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeline) -> None:
@@ -135,13 +134,6 @@ def _check_images(parameters: Parameters, stages: Set[str], made: Set[str]) -> i
             "images.source",
             f"one of {', '.join(BIASED_SOURCES)} for what is made of digits in colour",
             f"'{images.source}' with {', '.join(sorted(stages & COLOURED))}",
-            "Choose another stage.",
-        )
-    if made & TAKEN_AWAY and network.architecture != DIGIT_NETWORK:
-        raise SettingError(
-            "classify.network.architecture",
-            f"'{DIGIT_NETWORK}', the one that is taken away",
-            repr(network.architecture),
             "Choose another stage.",
         )
     return num_classes

@@ -17,7 +17,7 @@ from skdcgn_pipeline.classifiers.accuracy import count_confusions, measure_predi
 from skdcgn_pipeline.classifiers.classification import Classification, TrainingSet
 from skdcgn_pipeline.classifiers.training import identity_of_network
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
-from skdcgn_pipeline.images.batches import draw_from_images, draw_from_split
+from skdcgn_pipeline.images.batches import draw_from_images, draw_from_split, mix_batches
 from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.metrics.cost import count_parameters
@@ -285,15 +285,3 @@ class Workplace:
         training_set, _ = self.training_set(unit)
         # The same seed for all cells: where they share a pool, the same shapes, textures and backgrounds.
         return training_set.source(derive_seed(self.seed, "ablation-examples"))(0, num_images)[0]
-
-
-def mix_batches(first: DrawBatch, second: DrawBatch, share: float) -> DrawBatch:
-    """Return a function that draws batches of which `share` come from `second`, rounded to whole images."""
-
-    def draw(step: int, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        num_second = round(share * batch_size)
-        parts = [(first, batch_size - num_second), (second, num_second)]
-        images, labels = zip(*(draw_part(step, size) for draw_part, size in parts if size), strict=True)
-        return torch.cat(images), torch.cat([each if each.ndim == 1 else each[:, 0] for each in labels])
-
-    return draw

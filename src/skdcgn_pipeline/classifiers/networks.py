@@ -1,0 +1,77 @@
+"""The classifiers by name: networks of the project's own, and those of torchvision and timm."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
+from skdcgn_pipeline.classifiers.torchvision_classifier import TorchvisionClassifier
+from skdcgn_pipeline.parameters import DIGIT_NETWORK, SMALL_NETWORK, ClassifierNetwork
+
+WIDTHS = (32, 64, 96, 128)
+
+
+class SmallClassifier(nn.Module):
+    """Classify images [N, 3, S, S] in [-1, 1] of 32 to 96 pixels, by what spans up to 49 pixels of them.
+
+    Without batch norm: statistics of counterfactuals are not those of the real images that it is measured on.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    settings = ClassifierNetwork(architecture=SMALL_NETWORK)
+    feature_dim = WIDTHS[-1]
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        first, second, third, last = WIDTHS
+        self.trunk = nn.Sequential(
+            nn.Conv2d(3, first, 5, stride=2, padding=2),  # [N, 32, S/2, S/2]
+            nn.ReLU(inplace=True),
+            nn.Conv2d(first, second, 3, stride=2, padding=1),  # [N, 64, S/4, S/4]
+            nn.ReLU(inplace=True),
+            nn.Conv2d(second, third, 3, padding=1),  # [N, 96, S/4, S/4]
+            nn.ReLU(inplace=True),
+            nn.Conv2d(third, last, 3, stride=2, padding=1),  # [N, 128, S/8, S/8]
+            nn.ReLU(inplace=True),
+            nn.Conv2d(last, last, 3, padding=1),  # [N, 128, S/8, S/8]
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(self.feature_dim, num_classes)
+        for layer in self.trunk:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the pooled features [N, 128] before the last layer."""
+        return self.trunk(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [N, num_classes]."""
+        return self.head(self.features(images))
+
+
+Classifier = DigitClassifier | SmallClassifier | TorchvisionClassifier
+
+
+def make_classifier(settings: ClassifierNetwork, num_classes: int, initialisation: str = INITIALISATION) -> Classifier:
+    """Return an untrained classifier; weights that the settings name are not loaded.
+
+    Args:
+        settings: Its architecture and heads.
+        num_classes: Number of classes.
+        initialisation: That of `DigitClassifier`.
+
+    Raises:
+        SettingError: If there is no such architecture, or its library is not installed.
+    """
+    if settings.architecture == DIGIT_NETWORK:
+        return DigitClassifier(num_classes, initialisation)
+    if settings.architecture == SMALL_NETWORK:
+        return SmallClassifier(num_classes)
+    return TorchvisionClassifier(settings, num_classes)

@@ -70,7 +70,7 @@ def test_every_seed_and_split_is_measured(tmp_path, images, validation_alone):
     assert list(table.columns) == COLUMNS
     assert table["trained_on"].unique().tolist() == ["originals"]
     assert table["seed"].unique().tolist() == [0, 1]
-    assert table["subset"].unique().tolist() == ["all", "without collisions"]
+    assert table["subset"].unique().tolist() == ["all", "without collisions", "worst group"]
     assert table["accuracy"].between(0, 1).all()
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.images.recipes import image_set_recipe
 from skdcgn_pipeline.images.stored import StoredImages
-from skdcgn_pipeline.parameters import ClassifierFit, Prepare
+from skdcgn_pipeline.parameters import ClassifierFit, Images, Prepare
 from tiny import build_biased_images
 
 SETTINGS = Prepare(copies=1, binarise_threshold=0.4, feature_network=ClassifierFit(num_images=1))
@@ -35,6 +37,28 @@ def test_only_the_training_split_is_biased(biased_images):
         split = biased_images.split(name)
         share = (split.labels == split.attributes["foreground_index"]).float().mean().item()
         assert share == 1 if name == "train" else share < 0.25
+
+
+def test_a_weaker_bias_changes_the_training_split_alone(tmp_path, biased_images):
+    recipe = image_set_recipe(Images(bias_share=0.95), SETTINGS, "double_colored", "absent", 0)
+    weaker = build_in(tmp_path, recipe)
+    assert weaker.fingerprint != biased_images.fingerprint
+    for name in weaker.roles:
+        ours, theirs = weaker.split(name), biased_images.split(name)
+        same = (ours.images == theirs.images).flatten(1).all(1)
+        assert same.all() if name != "train" else not same.all()
+    train = weaker.split("train")
+    assert (train.labels == train.attributes["background_index"]).sum() == round(0.95 * len(train))
+    conflicting = int((train.groups % 2).nonzero()[0])
+    name = f"{int(train.labels[conflicting])}, bias-conflicting"
+    assert train.group_name(int(train.groups[conflicting]), weaker.class_names) == name
+
+
+def test_the_strength_of_the_bias_is_of_coloured_images(tmp_path):
+    with pytest.raises(ValueError, match="'bias_share' is of digits, mnist, fashion_mnist, not of the source 'folder'"):
+        Images(source="folder", folder=str(tmp_path), bias_share=0.95)
+    with pytest.raises(ValueError, match="less than or equal to 1"):
+        Images(bias_share=1.5)
 
 
 def test_the_randomised_split_has_the_digits_of_the_training_split(biased_images):

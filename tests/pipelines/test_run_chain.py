@@ -136,8 +136,8 @@ def test_accuracy_table_has_a_row_per_classifier_split_and_subset(finished: tupl
     }  # fmt: skip
     assert list(table["trained_on"].unique()) == ["originals", "teacher", "students"]
     assert set(table["split"]) == {"validation", "test"}
-    assert set(table["subset"]) == {"all", "without collisions"}
-    assert len(table) == 3 * 2 * 2 * 2
+    assert set(table["subset"]) == {"all", "without collisions", "worst group"}
+    assert len(table) == 3 * 2 * 2 * 3
     assert not table.duplicated(["trained_on", "seed", "split", "subset"]).any()
     assert table["accuracy"].between(0, 1).all()
     # A fraction of the images, so it counts whole images.
@@ -163,7 +163,7 @@ def test_summary_table_follows_from_the_accuracy_table(finished: tuple[Place, Fi
     assert (summary["num_seeds"] == 2).all()
     key = ["trained_on", "split", "subset"]
     means = accuracy.groupby(key)["accuracy"].mean().reset_index().merge(summary, on=key)
-    assert len(means) == len(summary) == 12
+    assert len(means) == len(summary) == 18
     assert (means["accuracy"] - means["mean_accuracy"]).abs().max() < 1e-9
     assert (summary["interval_low"] <= summary["mean_accuracy"]).all()
     assert (summary["mean_accuracy"] <= summary["interval_high"]).all()

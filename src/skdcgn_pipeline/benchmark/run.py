@@ -146,7 +146,7 @@ def measure_bias(workload: Workload) -> list[Row]:
         apply_bias(
             repeated,
             variant,
-            biased=True,
+            bias_share=1.0,
             generator=numpy_generator(workload.seed, "benchmark-bias"),
             binarise_threshold=parameters.prepare.binarise_threshold,
             assets=parameters.assets,

@@ -1,11 +1,12 @@
 """The three bias protocols (CGN, arXiv 2101.06046, section 4.1): functions from grey shapes to coloured ones.
 
-On the training split the colour or texture gives the class away; on a test split it is drawn
-uniformly and independently of the digit, and of the other colour.
+On the training split the colour or texture gives the class away, of all images or of most; on a test split it is
+drawn uniformly and independently of the shape, and of the other colour.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def apply_bias(
     grey: GreyImages,
     variant: str,
     *,
-    biased: bool,
+    bias_share: float | None,
     generator: np.random.Generator,
     binarise_threshold: float = 0.1,
     assets: Path | str = DEFAULT_ASSETS,
@@ -79,7 +80,8 @@ def apply_bias(
     Args:
         grey: The shapes of one split.
         variant: A name in `parameters.images.BIASES`.
-        biased: The colour or texture follows the class (training); otherwise it is independent.
+        bias_share: Share of the images whose colours or textures follow their class (training); all others have those
+            of other classes. None draws them independently of the class (test).
         generator: Source of every random choice.
         binarise_threshold: A pixel above it belongs to the shape (double_colored, wildlife).
         assets: The asset folder; only wildlife needs its textures.
@@ -87,15 +89,14 @@ def apply_bias(
     Returns:
         The coloured shapes, in the same order, as a split `test`. `foreground_index` is the class whose colour or
         texture a shape has, `background_index` the same for the background, -1 where it is always black;
-        `collision`, whether it has the background's colour and is nearly invisible.
+        `collision`, whether it has the background's colour and is nearly invisible; `group`, see `group_names`.
 
     Raises:
         SettingError: If the variant is unknown or its textures are absent.
     """
     check_choice("variant", variant, BIASES)
     num_images, labels = len(grey), grey.labels
-    foreground = labels if biased else torch.from_numpy(generator.integers(0, NUM_COLOURS, num_images))
-    background = labels if biased else torch.from_numpy(generator.integers(0, NUM_COLOURS, num_images))
+    foreground, background = _draw_colours(labels, bias_share, generator)
     collision = torch.zeros(num_images, dtype=torch.bool)
     mask = (grey.images > binarise_threshold)[:, None]  # [N, 1, H, W]
     if variant == "colored":
@@ -116,8 +117,37 @@ def apply_bias(
             _crop_textures(read_textures(Path(assets), part), i.numpy(), generator) for part, i in parts.items()
         )
         images = torch.where(mask, ink, paper)
-    attributes = {"foreground_index": foreground, "background_index": background, "collision": collision.long()}
+    conflicting = (foreground != labels) & (background != labels)
+    attributes = {
+        "foreground_index": foreground,
+        "background_index": background,
+        "collision": collision.long(),
+        "group": 2 * labels + conflicting,
+    }
     return Split("test", "test", ImagesInMemory(images), labels, attributes)
+
+
+def _draw_colours(labels: Tensor, bias_share: float | None, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Draw the classes [N] whose colour or texture the shapes have, and those of their backgrounds."""
+    if bias_share is None:
+        drawn = [torch.from_numpy(generator.integers(0, NUM_COLOURS, len(labels))) for _ in range(2)]
+        return drawn[0], drawn[1]
+    foreground, background = labels.clone(), labels.clone()
+    if num_conflicting := len(labels) - round(bias_share * len(labels)):
+        rows = torch.from_numpy(generator.permutation(len(labels))[:num_conflicting])
+        for colours in (foreground, background):
+            others = torch.from_numpy(generator.integers(1, NUM_COLOURS, num_conflicting))
+            colours[rows] = (labels[rows] + others) % NUM_COLOURS
+    return foreground, background
+
+
+def group_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the groups, for the worst one: by class, with a colour of it, and with others' alone.
+
+    Of test images, one in ten (`colored`) or one in five has a colour or texture of its class. Those of which only
+    one of the two is count with them: images with both would be too few of each class to measure anything.
+    """
+    return tuple(f"{name}, bias-{kind}" for name in class_names for kind in ("aligned", "conflicting"))
 
 
 def read_textures(assets: Path, part: str) -> np.ndarray:

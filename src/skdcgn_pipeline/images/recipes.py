@@ -14,7 +14,7 @@ from torch import Tensor
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.images.assets import names_below, require_assets
-from skdcgn_pipeline.images.bias import apply_bias
+from skdcgn_pipeline.images.bias import apply_bias, group_names
 from skdcgn_pipeline.images.grey import CLASS_NAMES, IMAGE_SIZE, SOURCES, GreyImages, read_grey_images, source_files
 from skdcgn_pipeline.images.image_set import FileSplit, ImagesInMemory, Role, Split
 from skdcgn_pipeline.images.imagenet import check_imagenet, list_imagenet, read_tables
@@ -47,9 +47,11 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
         validation_fraction: Share of the training shapes held out for every choice.
         binarise_threshold: A grey value above it belongs to the shape.
         seed: Base seed.
+        bias_share: Share of the training images whose colours follow their class.
     """
 
     kind: ClassVar[str] = "images"
+    version: ClassVar[int] = 2
     reader: ClassVar[Any] = StoredImages
 
     source: str
@@ -59,6 +61,7 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
     validation_fraction: float
     binarise_threshold: float
     seed: int
+    bias_share: float = 1.0
 
     def asset_files(self) -> list[Path]:
         """Return the files that are read.
@@ -80,6 +83,7 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
             "copies": self.copies,
             "validation_fraction": self.validation_fraction,
             "binarise_threshold": self.binarise_threshold,
+            "bias_share": self.bias_share,
         }
         sha256 = [sha256_of_file(path) for path in self.asset_files()]
         return {"settings": settings, "variant": self.variant, "seed": self.seed, "assets": sha256}
@@ -103,12 +107,13 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
             split = apply_bias(
                 GreyImages(part.images.repeat(self.copies, 1, 1), part.labels.repeat(self.copies)),
                 self.variant,
-                biased=name == "train",
+                bias_share=self.bias_share if name == "train" else None,
                 generator=numpy_generator(self.seed, f"colours-{name}"),
                 binarise_threshold=self.binarise_threshold,
                 assets=self.assets,
             )
-            write_split(writer, replace(split, name=name, role=roles[name]))
+            names = {"group": group_names(CLASS_NAMES[self.source])}
+            write_split(writer, replace(split, name=name, role=roles[name], attribute_names=names))
         write_card(writer, self.source, IMAGE_SIZE, CLASS_NAMES[self.source], roles, {})
 
 
@@ -240,6 +245,7 @@ def image_set_recipe(
             validation_fraction=prepare.validation_fraction,
             binarise_threshold=prepare.binarise_threshold,
             seed=seed,
+            bias_share=images.bias_share,
         )
     if images.folder is not None:
         listing = list_folder(images.folder, prepare.validation_fraction, seed)

@@ -30,6 +30,7 @@ Count = Annotated[int, Field(gt=0), AfterValidator(_countable)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 # Written down without user and password.
 Address = Annotated[str, PlainSerializer(without_credentials)]

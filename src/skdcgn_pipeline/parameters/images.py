@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from skdcgn_pipeline.parameters.base import Count, Settings
+from skdcgn_pipeline.parameters.base import Count, Settings, Share
 
 IMAGENET = "imagenet"
 BIASES = ("colored", "double_colored", "wildlife")
@@ -19,6 +19,8 @@ class Images(Settings):
     Attributes:
         source: `digits` (scikit-learn), `mnist` or `fashion_mnist`, which the bias protocol `variant` colours;
             `folder`, any folder of images; or `imagenet`, folders of ImageNet's classes and their test sets.
+        bias_share: Of the coloured sources: share of the training images whose colours or textures follow their class;
+            all others have those of other classes.
         folder: Of the source `folder`: `<folder>/<split>/<class>/<image>`, and perhaps `<split>/metadata.csv`.
         folders: Of the source `imagenet`: `train` and `validation`, a folder per class named by its WordNet id;
             `cue_conflict` for the shape bias; `imagenet9` with `mixed_same`, `mixed_rand` and perhaps `original` for
@@ -31,6 +33,7 @@ class Images(Settings):
     """
 
     source: Literal["digits", "mnist", "fashion_mnist", "folder", "imagenet"] = "digits"
+    bias_share: Share = 1.0
     folder: str | None = None
     folders: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], str | None] = Field(default={})
     image_size: Count = 64
@@ -46,6 +49,8 @@ class Images(Settings):
             raise ValueError(f"'folders' names those of the source 'imagenet', and of no other; got '{self.source}'")
         if self.folders and not (self.folders.get("train") and self.folders.get("validation")):
             raise ValueError("'folders' needs 'train' and 'validation'")
+        if self.bias_share < 1 and not self.are_coloured:
+            raise ValueError(f"'bias_share' is of {', '.join(BIASED_SOURCES)}, not of the source '{self.source}'")
         if self.resize is not None and self.resize < self.image_size:
             raise ValueError(f"'resize' must be at least 'image_size' ({self.image_size}), got {self.resize}")
         return self

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
     from skdcgn_pipeline.counterfactuals.datasets import CounterfactualDataset, CounterfactualStream
+    from skdcgn_pipeline.counterfactuals.mixing import mix
     from skdcgn_pipeline.mechanisms import MechanismImages, MechanismLabels, compose
     from skdcgn_pipeline.parameters import Composition
     from skdcgn_pipeline.students.trio import StudentCGN
@@ -27,6 +28,7 @@ _HOME = {
     "StudentCGN": "skdcgn_pipeline.students.trio",
     "compose": "skdcgn_pipeline.mechanisms",
     "load_teacher": "skdcgn_pipeline.teachers.teacher",
+    "mix": "skdcgn_pipeline.counterfactuals.mixing",
 }
 __all__ = [
     "Composition",
@@ -38,6 +40,7 @@ __all__ = [
     "StudentCGN",
     "compose",
     "load_teacher",
+    "mix",
 ]
 
 

@@ -177,6 +177,7 @@ def test_a_dataset_has_the_images_of_its_seed(tiny_teacher):
     for row, (image, label) in enumerate(dataset):
         assert_same(image, images[row])
         assert label == labels.shape[row]
+        assert type(label) is int
     assert_same(dataset[-1][0], images[9])
 
 
@@ -223,6 +224,19 @@ def test_a_dataset_ends_and_refuses_what_is_beyond(tiny_teacher):
         CounterfactualDataset(tiny_teacher, 0)
 
 
+def test_another_epoch_has_the_images_that_follow(tiny_teacher):
+    images, labels = sample_counterfactuals(tiny_teacher, 20, seed=4)
+    dataset = CounterfactualDataset(tiny_teacher, num_images=10, seed=4)
+    stream = CounterfactualStream(tiny_teacher, 5, 2, seed=4)
+    for epoch in (1, 0):
+        dataset.set_epoch(epoch)
+        stream.set_epoch(epoch)
+        rows = slice(10 * epoch, 10 * epoch + 10)
+        assert_same(torch.stack([image for image, _ in dataset]), images[rows])
+        assert [label for _, label in dataset] == labels.shape[rows].tolist()
+        assert_same(torch.cat([batch for batch, _ in stream]), images[rows])
+
+
 def test_a_dataset_of_students_can_be_sent_to_another_process():
     students = StudentCGN.from_released("digits")
     dataset = CounterfactualDataset(students, 3)
@@ -253,6 +267,15 @@ def test_a_stream_follows_its_seed_and_composition(pool, tiny_teacher, kind):
     assert not torch.equal(first, next(iter(CounterfactualStream(source, 6, 1, seed=1)))[0])
     unshifted = Composition(patch_shift=False)
     assert not torch.equal(first, next(iter(CounterfactualStream(source, 6, 1, seed=0, composition=unshifted)))[0])
+
+
+def test_a_stream_from_a_pool_has_other_batches_in_another_epoch(pool):
+    stream, longer = CounterfactualStream(pool, 6, 2, seed=1), CounterfactualStream(pool, 6, 4, seed=1)
+    stream.set_epoch(1)
+    workers = DataLoader(stream, batch_size=None, num_workers=2)
+    for batches in (list(stream), list(workers)):
+        for (images, _), (expected, _) in zip(batches, list(longer)[2:], strict=True):
+            assert torch.equal(images, expected)
 
 
 def test_a_stream_from_a_generator_has_the_images_of_the_dataset(tiny_teacher):

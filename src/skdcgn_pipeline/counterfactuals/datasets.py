@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from skdcgn_pipeline.counterfactuals.composing import IMAGES_PER_PASS, CounterfactualPool
+from skdcgn_pipeline.counterfactuals.value_range import ValueRange, check_value_range, to_value_range
+from skdcgn_pipeline.images.epochs import SharedEpoch
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, MechanismLabels, compose
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Composition
@@ -166,23 +169,25 @@ def sample_counterfactuals(
     return images, MechanismLabels.of(labels)
 
 
-class CounterfactualDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Counterfactuals for any PyTorch training, rendered when they are asked for.
+class CounterfactualDataset(Dataset[tuple[Tensor, Any]]):
+    """Counterfactuals for any PyTorch training, rendered when they are asked for: pairs of an image and its class.
 
     Image i is that of `StudentCGN.sample` with the same seed, in any order and any number of workers, which need
-    no seeding of their own. A `DataLoader` asks for whole batches, and each is rendered at once; in batches of
-    another size an image differs by no more than the rounding of floating point.
+    no seeding of their own; epoch e has the images from e * num_images on, see `set_epoch`. A `DataLoader` asks for
+    whole batches, and each is rendered at once; in batches of another size an image differs by no more than the
+    rounding of floating point. Every image is drawn by itself, so that shuffling only costs time.
 
     Args:
         generator: Students or a teacher.
         num_images: Length of one pass.
         seed: Base seed.
         composition: As in `sample_counterfactuals`; transformations are drawn anew for each image.
-        all_labels: Give the classes [3] of shape, texture and background instead of the shape's alone.
-        transform: Applied to each image [3, H, W] in [-1, 1].
+        all_labels: Give the classes [3] of shape, texture and background instead of the shape's alone, a whole number.
+        transform: Applied to each image [3, H, W] of the value range.
+        value_range: What the pixels are given in, see `to_value_range`.
 
     Raises:
-        SettingError: If the number, the seed or a class of the composition is impossible.
+        SettingError: If the number, the seed, a class of the composition or the value range is impossible.
     """
 
     def __init__(
@@ -192,32 +197,42 @@ class CounterfactualDataset(Dataset[tuple[Tensor, Tensor]]):
         seed: int = 0,
         composition: Composition | None = None,
         all_labels: bool = False,
-        transform: Callable[[Tensor], Tensor] | None = None,
+        transform: Callable[[Tensor], Any] | None = None,
+        value_range: ValueRange = (-1, 1),
     ) -> None:
         _check_count("num_images", num_images)
+        check_value_range(value_range)
         self.generator, self.num_images, self.seed = generator, num_images, _check_seed(seed)
         self.composition = _known_classes(composition, generator)
-        self.all_labels, self.transform = all_labels, transform
+        self.all_labels, self.transform, self.value_range = all_labels, transform, value_range
+        self._epoch = SharedEpoch()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0 on: each has other images; worker processes that live on follow."""
+        self._epoch.set(epoch)
 
     def __len__(self) -> int:
         return self.num_images
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Any]]:
         """Render several images at once: pairs of an image and its label."""
-        draws = [(self.seed, range(self.num_images)[index]) for index in indices]  # refuses what is out of range
+        first = self._epoch.get() * self.num_images
+        draws = [(self.seed, first + range(self.num_images)[index]) for index in indices]  # refuses what is beyond
         images, labels = _sample(self.generator, draws, self.composition)
+        images = to_value_range(images, self.value_range)
         transformed = list(images) if self.transform is None else [self.transform(image) for image in images]
-        return list(zip(transformed, labels if self.all_labels else labels[:, 0], strict=True))
+        return list(zip(transformed, labels if self.all_labels else labels[:, 0].tolist(), strict=True))
 
 
 class CounterfactualStream(IterableDataset):
     """Fresh counterfactuals for any PyTorch training, by the batch: `DataLoader(stream, batch_size=None)`.
 
-    Batch k is the same whatever the number of workers, which take turns. From students or a teacher it has the
-    images k * batch_size and so on of `CounterfactualDataset`; a pool is faster and combines what it has.
+    Batch k is the same whatever the number of workers, which take turns; epoch e has the batches from
+    e * num_batches on, see `set_epoch`. From students or a teacher batch k has the images k * batch_size and so on of
+    `CounterfactualDataset`; a pool is faster and combines what it has.
 
     Args:
         source: Students, a teacher, or a pool of images of the mechanisms.
@@ -225,6 +240,7 @@ class CounterfactualStream(IterableDataset):
         num_batches: Length of one pass.
         seed: Base seed.
         composition: How they are composed.
+        value_range: What the pixels are given in, see `to_value_range`.
     """
 
     def __init__(
@@ -234,24 +250,33 @@ class CounterfactualStream(IterableDataset):
         num_batches: int,
         seed: int = 0,
         composition: Composition | None = None,
+        value_range: ValueRange = (-1, 1),
     ) -> None:
         super().__init__()
         _check_count("batch_size", batch_size)
         _check_count("num_batches", num_batches)
+        check_value_range(value_range)
         self.source, self.batch_size, self.num_batches = source, batch_size, num_batches
+        self.value_range, self._epoch = value_range, SharedEpoch()
         if isinstance(source, CounterfactualPool):
             self.composition, self.seed = composition or Composition(), seed
         else:
             self.composition, self.seed = _known_classes(composition, source), _check_seed(seed)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0 on: each has other images; worker processes that live on follow."""
+        self._epoch.set(epoch)
 
     def __len__(self) -> int:
         return self.num_batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         worker = get_worker_info()
-        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        for step in range(first, self.num_batches, stride):
-            yield self._draw(step)
+        turn, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        first = self._epoch.get() * self.num_batches
+        for step in range(first + turn, first + self.num_batches, stride):
+            images, labels = self._draw(step)
+            yield to_value_range(images, self.value_range), labels
 
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the training batch of a step, labelled by shape."""

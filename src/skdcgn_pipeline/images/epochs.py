@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
 
 # (step, batch size) -> images [B, 3, H, W] in [-1, 1] and labels [B], the same for the same step.
@@ -69,3 +70,24 @@ class WindowSampler(EpochSampler):
         turns = torch.randperm(len(self.group_sizes), generator=generator).repeat_interleave(self.group_sizes)
         delays = torch.rand(self.num_rows, generator=generator, dtype=torch.float64)
         return (turns + self.window * delays).argsort(stable=True)
+
+
+class SharedEpoch:
+    """The number of an epoch, which worker processes that live on see too."""
+
+    def __init__(self) -> None:
+        self._number = torch.zeros((), dtype=torch.long).share_memory_()
+
+    def set(self, epoch: int) -> None:
+        """Choose the epoch.
+
+        Raises:
+            SettingError: If it is no whole number from 0 on.
+        """
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+            raise SettingError("epoch", "a whole number from 0 on", repr(epoch), "Count the epochs from 0.")
+        self._number.fill_(epoch)
+
+    def get(self) -> int:
+        """Return the epoch, from 0 on."""
+        return int(self._number)

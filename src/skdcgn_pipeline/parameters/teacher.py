@@ -64,6 +64,22 @@ class TeacherFit(Settings):
         return max(1, self.num_images // self.batch_size)
 
 
+class CutoutSettings(Settings):
+    """How images with masks become a teacher: objects are cut out and put on backgrounds.
+
+    Attributes:
+        num_images_per_class: At most so many training images of a class are cut out, chosen at random.
+        mirror: Mirror half of the objects.
+        scale: Objects become larger or smaller by up to this share.
+        shift: Objects are moved by up to this share of the image, down or up and to either side.
+    """
+
+    num_images_per_class: Count = 1000
+    mirror: bool = False
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    shift: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class Teacher(Settings):
     """Which teacher is distilled.
 

@@ -139,6 +139,35 @@ except ValueError as error:
     assert refused.endswith('pip install "skdcgn_pipeline[train]".')
 
 
+def test_released_students_are_opened_without_the_compiler_of_torch():
+    code = """
+import sys
+from skdcgn_pipeline import StudentCGN
+StudentCGN.from_released("digits")
+print(sorted({"sympy", "torch._dynamo", "torch._inductor"} & set(sys.modules)))
+"""
+    run = run_python(code)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
+
+
+def test_settings_are_refused_before_torch_is_imported():
+    code = """
+import sys
+from kedro.framework.project import configure_project
+configure_project("skdcgn_pipeline")
+from kedro.framework.project import settings
+try:
+    with settings.SESSION_CLASS.create(runtime_params={"seed": -1}) as session:
+        session.run()
+except ValueError as error:
+    print(str(error).splitlines()[1].strip(), "torch" in sys.modules)
+"""
+    run = run_python(code)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip().splitlines()[-1] == "- seed: Input should be greater than or equal to 0 (got -1) False"
+
+
 def test_without_kedro_the_command_says_how_to_get_it():
     code = f"{BLOCKER}\nfrom skdcgn_pipeline.__main__ import main\nmain(['run'])"
     run = run_python(code)

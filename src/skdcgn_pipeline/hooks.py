@@ -44,10 +44,15 @@ class ProjectHooks:
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Check all parameters."""
+        """Check all parameters, then let MLflow in, whose import takes seconds."""
         self._parameters = check_parameters(context.config_loader["parameters"])
         self._project_path = Path(context.project_path)
         self._data_root = Path(str(context.config_loader["globals"]["data"]))
+        from skdcgn_pipeline.io.mlflow_hook import TolerantMlflowHook
+
+        mlflow_hook = TolerantMlflowHook()
+        mlflow_hook.after_context_created(context)
+        context._hook_manager.register(mlflow_hook)
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Any) -> None:

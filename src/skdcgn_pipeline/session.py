@@ -85,15 +85,15 @@ class ProjectSession(KedroSession):
         Raises:
             SettingError: If something unknown or impossible is asked for (`click.ClickException` on the command line).
         """
-        from skdcgn_pipeline.io.datasets import claim_run
-        from skdcgn_pipeline.runtime.compute import keep_freed_memory
-
-        keep_freed_memory()
         beginning = Beginning()
         self._hook_manager.register(beginning)
         with errors_in_one_line():
             try:
                 checked = self._checked(namespaces or (), pipeline_names or [], kwargs)
+                from skdcgn_pipeline.io.datasets import claim_run  # seconds, which a typing error need not take
+                from skdcgn_pipeline.runtime.compute import keep_freed_memory
+
+                keep_freed_memory()
                 data_root = Path(str(self._get_config_loader()["globals"]["data"]))
                 self.session_id = self._store["session_id"] = claim_run(data_root)
                 return super().run(**checked)

@@ -10,7 +10,6 @@ from kedro.config import OmegaConfigLoader
 from kedro.utils import find_kedro_project
 
 from skdcgn_pipeline.hooks import ProjectHooks
-from skdcgn_pipeline.io.mlflow_hook import TolerantMlflowHook
 from skdcgn_pipeline.session import ProjectSession
 
 # Both only mention internals of libraries that a user of this project cannot change.
@@ -42,8 +41,8 @@ def artifacts_beside(tracking_uri: str) -> str | None:
 # The package's own configuration serves wherever there is no other.
 CONF_SOURCE = "conf" if Path(project_path("conf")).is_dir() else str(Path(__file__).parent / "conf")
 SESSION_CLASS = ProjectSession
-HOOKS = (ProjectHooks(), TolerantMlflowHook())
-DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")  # replaced by the one above
+HOOKS = (ProjectHooks(),)
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")  # replaced by `io.mlflow_hook`
 CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

@@ -14,7 +14,7 @@ from torch import nn
 
 from skdcgn_pipeline.artifacts.store import ArtifactWriter, write_aside, write_json
 from skdcgn_pipeline.networks.weights_file import first_line, write_state
-from skdcgn_pipeline.runtime.compute import place
+from skdcgn_pipeline.runtime.compute import place, sizes_alone
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.libraries import import_library
 
@@ -112,7 +112,7 @@ class PretrainedModel(nn.Module):
             config = json.loads(config_path.read_text(encoding="utf-8"))
             arguments = {key: config[key] for key in cls.CONFIG_KEYS if key in config}  # a later one may be absent
             state = load_file(weights_path)
-            with torch.device("meta"):  # sizes that the weights do not have are found before memory is taken for them
+            with sizes_alone():  # sizes that the weights do not have are found before memory is taken for them
                 cls(**arguments).load_state_dict(state, assign=True)
             model = cls(**arguments)
             model.load_state_dict(state)

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Parameters, choose_classes
+from skdcgn_pipeline.runtime.compute import sizes_alone
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.students.architectures import make_student
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -121,7 +120,7 @@ def _networks(parameters: Parameters, size: GeneratorSize) -> Iterator[Need]:
     students += [(f"baseline.students.{name}", name, student) for name, student in parameters.baseline.students.items()]
     for setting, mechanism, student in students:
         try:
-            with torch.device("meta"):
+            with sizes_alone():
                 network = make_student(mechanism, student.model_dump(), size)
             amount = float(sum(weight.numel() for weight in network.parameters()))
         except SettingError:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
@@ -41,6 +42,23 @@ def give_back_freed_memory() -> None:
 
 def _of_glibc(function: str) -> Any:
     return getattr(ctypes.CDLL(None), function, None) if sys.platform == "linux" else None
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves parameters as they are: filling those on `meta` imports torch's compiler and takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def sizes_alone() -> Iterator[None]:
+    """Let networks that are built inside have the sizes of their parameters and no memory for them."""
+    with torch.device("meta"), _Uninitialised():
+        yield
 
 
 def choose_device(device: str) -> torch.device:

@@ -21,7 +21,7 @@ from skdcgn_pipeline.networks.discriminator import Judgement, ProjectionDiscrimi
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, require_vgg16
 from skdcgn_pipeline.parameters import Compute, Distill
-from skdcgn_pipeline.runtime.compute import autocast, check_compiler, choose_device, compiled, place
+from skdcgn_pipeline.runtime.compute import autocast, check_compiler, choose_device, compiled, place, sizes_alone
 from skdcgn_pipeline.runtime.seeding import seeded
 from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.students.architectures import StudentGenerator, make_student
@@ -266,7 +266,7 @@ def check_distillation(
             are missing, networks cannot be compiled, or a batch does not divide into equal parts.
     """
     check_equal_parts(settings.batch_size, settings.accumulate_steps, num_processes)
-    with torch.device("meta"):
+    with sizes_alone():
         make_student(mechanism, settings.student.model_dump(), size)
     if settings.weights.perceptual:
         require_vgg16(assets, PERCEPTUAL_SETTING)

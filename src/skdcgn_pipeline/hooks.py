@@ -16,7 +16,7 @@ from kedro.io import MemoryDataset
 
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.pipelines.variants import variant_of
-from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.errors import SettingError, print_messages
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -44,7 +44,8 @@ class ProjectHooks:
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Check all parameters, then let MLflow in, whose import takes seconds."""
+        """Check all parameters, then let MLflow in, whose import takes seconds; names of files steer no terminal."""
+        print_messages()
         self._parameters = check_parameters(context.config_loader["parameters"])
         self._project_path = Path(context.project_path)
         self._data_root = Path(str(context.config_loader["globals"]["data"]))

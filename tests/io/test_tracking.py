@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import socket
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
@@ -17,8 +18,11 @@ import pandas as pd
 import pytest
 import torch
 from mlflow.entities import Run
+from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
+from mlflow.utils.rest_utils import http_request
 from PIL import Image
+from requests import Response
 
 from pipelines.running import untouched_mlflow
 from skdcgn_pipeline.artifacts.store import build_artifact
@@ -471,3 +475,27 @@ def test_images_are_inputs_and_models_are_named(run: str, tiny_samples: SampleSh
     tags = stored(run).data.tags
     assert tags["made.students"] == model.identity
     assert not {"made.teacher_samples", "made.accuracy"} & set(tags)
+
+
+@pytest.mark.parametrize(
+    ("address", "named"),
+    [
+        ("http://token@host", "token:"),
+        ("http://token:@host", "token:"),
+        ("http://a%40b:c%3Ad@host", "a@b:c:d"),
+        ("http://host", None),
+    ],
+)
+def test_who_asks_is_told_to_the_server_and_to_nobody_else(monkeypatch, address, named):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "")
+    monkeypatch.setattr(tracking.UserAlone, "user", "")
+    asked: list[dict[str, str]] = []
+    monkeypatch.setattr("requests.Session.request", lambda *a, headers, **k: asked.append(headers) or Response())
+
+    bare = tracking.part_from_credentials(address)
+    http_request(get_default_host_creds(bare), "/api", "GET")
+
+    assert bare == "http://host"
+    expected = named and f"Basic {b64encode(named.encode()).decode()}"
+    assert asked[0].get("Authorization") == expected

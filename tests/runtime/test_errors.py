@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from skdcgn_pipeline.parameters import Fetch
@@ -14,6 +16,7 @@ from skdcgn_pipeline.runtime.errors import (
     UserError,
     check_choice,
     nearest,
+    print_messages,
     printable,
     without_credentials,
 )
@@ -85,3 +88,10 @@ def test_every_error_for_users_quotes_names(kind):
     told = kind("files.pt\x1b[2J of http://user:secret@host:\n  - another")
     assert isinstance(told, UserError)
     assert str(told) == "files.pt\\x1b[2J of http://host:\n  - another"
+
+
+def test_messages_of_logs_are_printable_and_keep_their_lines(caplog, monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [caplog.handler])
+    print_messages()
+    logging.getLogger("skdcgn_pipeline").warning("%s at\n\t%s", "a\x1b[2J.png", "http://user:secret@host")
+    assert caplog.messages == ["a\\x1b[2J.png at\n\thttp://host"]

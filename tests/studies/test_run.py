@@ -524,7 +524,8 @@ def test_a_plan_counts_what_is_done_and_estimates_the_rest(surroundings):
 
     assert plan["done"].tolist() == [2, 1, 0, 0]
     _, half, *whole = fresh["seconds"]
-    assert plan["seconds"].tolist() == pytest.approx([0, half / 2, *whole])
+    assert plan["left"].tolist() == pytest.approx([0, half / 2, *whole])
+    assert plan["seconds"].equals(fresh["seconds"])
     longer = with_ablation(surroundings, fit=FIT.model_copy(update={"num_images": 2_500_000}))
     assert estimate_seconds(units[0], longer) > 99
 
@@ -533,7 +534,7 @@ def test_a_plan_counts_what_is_done_and_estimates_the_rest(surroundings):
 def test_a_plan_is_told_by_study_and_by_cell(surroundings, workers):
     units = units_of(expand_cells(make(study=["mixing", "size"]), STUDENTS), 2)
     plan = plan_units(units, surroundings)
-    plan["seconds"], plan["done"] = [0.0, 600.0, 0.0, 1800.0], [2, 1, 2, 0]
+    plan["left"], plan["done"] = [0.0, 600.0, 0.0, 1800.0], [2, 1, 2, 0]
     *told, whole = describe_plan(plan, surroundings, workers, cells=True).splitlines()
     assert [line.split()[-3:] for line in told[1:]] == [
         ["2", "2", "0.0"], ["2", "1", "600.0"], ["2", "2", "0.0"], ["2", "0", "1800.0"],

@@ -11,7 +11,7 @@ from pathlib import Path
 from skdcgn_pipeline.explorer import DEFAULT_PORT
 from skdcgn_pipeline.explorer.bundle import open_explorer
 from skdcgn_pipeline.explorer.page import check_port, import_gradio, launch
-from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.errors import SettingError, print_messages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--no-browser", action="store_true", help="only tell the address")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    print_messages(logging.WARNING)
     logging.getLogger("skdcgn_pipeline").setLevel(logging.INFO)
     try:
         import_gradio()

@@ -27,6 +27,7 @@ from skdcgn_pipeline.runtime.errors import (
     SettingError,
     UserError,
     check_choice,
+    print_messages,
     without_credentials,
 )
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
@@ -339,7 +340,7 @@ def main() -> int:
     parser.add_argument("--groups", nargs="+", default=DEFAULT_GROUPS, help=f"of {', '.join(known)}")
     parser.add_argument("--mirror", help=f"a folder or address that is looked into first (or {MIRROR_VARIABLE})")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    print_messages(logging.INFO)
     try:
         assets = fetch_assets(options.folder, options.groups, options.mirror)
         sys.stdout.write(f"{count_states(assets)}, in {options.folder}\n")

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -21,6 +22,8 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.tracking.fluent import _active_run_stack
+from mlflow.tracking.request_header.abstract_request_header_provider import RequestHeaderProvider
+from mlflow.tracking.request_header.registry import _request_header_provider_registry
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NOTE
 from PIL import Image
 
@@ -109,12 +112,32 @@ def for_active_run(what: str) -> Callable[[Callable[Concatenate[mlflow.ActiveRun
     return with_run
 
 
+class UserAlone(RequestHeaderProvider):  # type: ignore[misc]  # untyped in MLflow
+    """Names a user without a password to the server, such as a token; MLflow's variables take both or nothing."""
+
+    user = ""
+
+    def in_context(self) -> bool:
+        """Tell whether there is one."""
+        return bool(UserAlone.user)
+
+    def request_headers(self) -> dict[str, str]:
+        """Return the header that names the user."""
+        return {"Authorization": f"Basic {b64encode(f'{UserAlone.user}:'.encode()).decode()}"}
+
+
+_request_header_provider_registry.register(UserAlone)
+
+
 def part_from_credentials(uri: str) -> str:
     """Hand user and password in a server's address to MLflow by its variables; returns the address without."""
     parts = urlsplit(uri)
-    if parts.username is not None:
-        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
-        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
+    if parts.username:
+        user, password = unquote(parts.username), parts.password or ""
+        if password:
+            os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(password)
+        UserAlone.user = "" if os.environ.get("MLFLOW_TRACKING_PASSWORD") else user
+        os.environ["MLFLOW_TRACKING_USERNAME"] = user
     return without_credentials(uri)
 
 

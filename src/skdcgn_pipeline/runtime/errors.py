@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -25,6 +26,19 @@ def without_credentials(value: Any) -> Any:
 def printable(text: str, kept: str = "") -> str:
     """Return a text for a terminal or a log: quoted where names in it would steer the terminal, without credentials."""
     return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in without_credentials(text))
+
+
+def _quote(record: logging.LogRecord) -> bool:
+    record.msg, record.args = printable(record.getMessage(), "\n\t"), None
+    return True
+
+
+def print_messages(level: int | None = None) -> None:
+    """Let all messages of logs be printable texts; with a level, show those from it on in a command without Kedro."""
+    if level is not None:
+        logging.basicConfig(level=level, format="%(message)s")
+    for handler in logging.root.handlers:
+        handler.addFilter(_quote)
 
 
 class UserError(Exception):

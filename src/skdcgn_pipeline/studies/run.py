@@ -121,23 +121,23 @@ def plan_units(units: Sequence[Unit], surroundings: Surroundings) -> pd.DataFram
         surroundings: Where everything is, or will be.
 
     Returns:
-        A row per cell: `study`, `cell`, `seeds`, `done`, `seconds` (of one core, for what is left).
+        A row per cell: `study`, `cell`, `seeds`, `done`, `seconds` of one core, `left` of them.
     """
     workplace = Workplace(surroundings) if surroundings.complete else None
     rows = []
     for unit in units:
         done = workplace is not None and workplace.is_done(unit)
-        seconds = 0.0 if done else estimate_seconds(unit, surroundings)
-        rows.append((unit.cell.study, unit.cell.name, 1, int(done), seconds))
-    plan = pd.DataFrame(rows, columns=["study", "cell", "seeds", "done", "seconds"])
+        seconds = estimate_seconds(unit, surroundings)
+        rows.append((unit.cell.study, unit.cell.name, 1, int(done), seconds, 0.0 if done else seconds))
+    plan = pd.DataFrame(rows, columns=["study", "cell", "seeds", "done", "seconds", "left"])
     return plan.groupby(["study", "cell"], sort=False, as_index=False).sum()
 
 
 def describe_plan(plan: pd.DataFrame, surroundings: Surroundings, workers: int, cells: bool) -> str:
     """Put a plan into a table of studies, or of cells where they are asked for, and its sum into words."""
     parts = plan.groupby(["study", "cell"] if cells else ["study"], sort=False, as_index=False)
-    table = parts[["seeds", "done", "seconds"]].sum().round()
-    minutes = plan["seconds"].sum() / workers / 60
+    table = parts[["seeds", "done", "left"]].sum().round().rename(columns={"left": "seconds"})
+    minutes = plan["left"].sum() / workers / 60
     done = f"{plan['done'].sum()} of {plan['seeds'].sum()} classifiers done"
     whole = f"In all, {len(plan)} cells: {done}, about {minutes:.0f} min with {workers} workers"
     lines = [table.to_string(index=False), whole]

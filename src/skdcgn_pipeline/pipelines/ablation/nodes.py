@@ -41,12 +41,12 @@ def name_surroundings(run: Run, parameters: dict[str, Any], *data: StoredImages 
 
 
 def plan_ablation(surroundings: Surroundings) -> pd.DataFrame:
-    """Say which cells there are, which are done, and how long the others will take."""
+    """Tell which cells are done and how long the others will take; returns what does not depend on what is there."""
     ablation = surroundings.ablation
     units = units_of(expand_cells(ablation, surroundings.parameters.students), ablation.num_seeds)
     plan = plan_units(units, surroundings)
     click.echo(describe_plan(plan, surroundings, ablation.workers, cells=ablation.plan))
-    return plan
+    return plan.drop(columns=["done", "left"])
 
 
 def run_study(study: str) -> Callable[..., pd.DataFrame]:

@@ -18,6 +18,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     from skdcgn_pipeline.pipelines.classify import pipeline as classify
     from skdcgn_pipeline.pipelines.compose import pipeline as compose
     from skdcgn_pipeline.pipelines.distill import pipeline as distill
+    from skdcgn_pipeline.pipelines.evaluate import pipeline as evaluate
     from skdcgn_pipeline.pipelines.explore import pipeline as explore
     from skdcgn_pipeline.pipelines.export import pipeline as export
     from skdcgn_pipeline.pipelines.fetch import pipeline as fetch
@@ -60,6 +61,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "explore": distilled + compose.create_student_pool() + explore.create_pipeline(),
         "report": reported,
         "results": measured,
+        "evaluate": evaluate.create_pipeline(),
         "prune": prune.create_pipeline(),
         "__default__": reported,
     }

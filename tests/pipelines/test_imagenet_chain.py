@@ -140,7 +140,7 @@ def test_folders_report_and_metrics_tell_of_the_run(chain: tuple[Place, Finished
     page = place.saved("08_reporting/imagenet/report.html").read_text(encoding="utf-8")
     assert "Accuracy on validation: " in page
     assert "shape bias of the shape head" in page
-    assert "Unbiased test accuracy" not in page
+    assert "Accuracy on test: " not in page
     run = place.run_of(finished)
     assert "accuracy/students/validation/all" in run.data.metrics
     assert "classifier/students/seed_0/loss/shape" in run.data.metrics

@@ -50,6 +50,7 @@ SUMMARY_COLUMNS = [
     "interval_high",
     "num_seeds",
     "num_images",
+    "calibration_error",
 ]
 
 
@@ -107,7 +108,7 @@ def test_report_embeds_its_pictures(finished: tuple[Place, Finished]) -> None:
 def test_report_tells_result_and_settings(finished: tuple[Place, Finished]) -> None:
     page = read_report(finished[0])
 
-    assert "Unbiased test accuracy" in page
+    assert "Accuracy on test: " in page
     for text in ("originals", "teacher", "students", *MECHANISMS, "num_images_per_class", "double_colored"):
         assert text in page
 
@@ -309,6 +310,7 @@ def test_every_store_holds_finished_artifacts_alone(finished: tuple[Place, Finis
         "classifier": 7,  # the feature network is one
         "confusion": 6,
         "counterfactual": 2,
+        "export": 1,  # the classifier to take away
         "measure": 1,  # students against their teacher and generated images, in one pass
         "sample": 3,
         "student": 4,  # three, and the three together

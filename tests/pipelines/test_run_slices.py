@@ -342,7 +342,7 @@ def test_report_tells_the_last_study(
 
     page = place.saved("08_reporting/*/report.html").read_text()
     assert place.saved("08_reporting/*/ablation_chapter.html").read_text() in page
-    assert "Unbiased test accuracy" in page
+    assert "Accuracy on test: " in page
 
 
 def test_a_cell_that_fails_ends_the_run_after_everything_is_saved(

@@ -135,17 +135,17 @@ def test_the_chart_of_several_heads_shows_what_tells_invariance():
 def test_confusions_and_attention_name_the_classes():
     names, others = ["bird", "mammal", "fruit"], ["bird", "mammal", "fish"]
     counts = {"originals": np.array([[5, 1, 2], [3, 3, 3], [0, 0, 9]])}
-    picture = draw_confusions(counts, "test", names)
+    picture = draw_confusions(counts, names, "test")
     assert_is_a_picture(picture)
-    assert not np.array_equal(draw_confusions(counts, "test", others), picture)
+    assert not np.array_equal(draw_confusions(counts, others, "test"), picture)
 
     many = MOST_CLASSES + 5
     matrix = np.eye(many, dtype=int) * 4
     matrix[3] = 1  # the one that is recognised worst is among those that are shown
     numbers = [str(number) for number in range(many)]
     renamed = [name if number != 3 else "?" for number, name in enumerate(numbers)]
-    all_of_them = draw_confusions({"originals": matrix}, "test", numbers)
-    assert not np.array_equal(draw_confusions({"originals": matrix}, "test", renamed), all_of_them)
+    all_of_them = draw_confusions({"originals": matrix}, numbers, "test")
+    assert not np.array_equal(draw_confusions({"originals": matrix}, renamed, "test"), all_of_them)
 
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     maps = {"originals": (torch.tensor([0, 2]), torch.rand(2, 8, 8))}

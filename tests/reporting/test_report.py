@@ -11,7 +11,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from skdcgn_pipeline.reporting.report import _format, command_of, render_chapter, render_report, summarise_in_a_sentence
+from skdcgn_pipeline.reporting.report import (
+    _format,
+    by_class,
+    command_of,
+    render_chapter,
+    render_report,
+    summarise_in_a_sentence,
+    tell_gains,
+    tell_likeness,
+)
 
 
 @pytest.fixture
@@ -23,7 +32,7 @@ def page() -> str:
         {"variant": "double_colored", "seed": 3},
         {"Students": ("What they render", picture)},
         {"Accuracy": ("On unbiased digits", table)},
-        "Students reach 85.7 %.",
+        ["Students reach 85.7 %."],
     )
 
 
@@ -66,7 +75,7 @@ FINDINGS = [("Sources <1>", ["students & teacher, p < 0.05", "a second sentence"
 
 def test_passwords_in_addresses_are_not_told():
     mirror = "https://user:secret@host/assets"
-    page = render_report({"fetch": {"mirror": mirror}}, {}, {}, "")
+    page = render_report({"fetch": {"mirror": mirror}}, {}, {}, [])
     assert "https://host/assets" in page
     assert "secret" not in page + command_of({"params": {"fetch": {"mirror": mirror}}})
 
@@ -92,11 +101,11 @@ def test_a_chapter_escapes_what_it_tells():
 
 def test_a_report_holds_the_chapter_as_it_is():
     chapter = render_chapter(FINDINGS, {"Stage": [picture_of((9, 8, 7))]})
-    page = render_report({"seed": 3}, {}, {}, "The <headline>.", chapter)
+    page = render_report({"seed": 3}, {}, {}, ["The <headline>."], chapter)
     assert chapter in page
     assert "The &lt;headline&gt;." in page
     assert embedded_in(page)[0].getpixel((0, 0)) == (9, 8, 7)
-    without = render_report({"seed": 3}, {}, {}, "The <headline>.")
+    without = render_report({"seed": 3}, {}, {}, ["The <headline>."])
     assert "composition study" not in without
     assert len(without) < len(page)
 
@@ -137,3 +146,51 @@ def test_the_result_is_told_in_one_sentence():
     assert "86.0 ± 1.2 % trained on teacher's" in sentence
     assert "85.5 ± 1.2 % trained on students'" in sentence
     assert "3 seeds, 1,790 images" in sentence
+
+
+def accuracy_of_seeds(**of_sets: tuple[float, ...]) -> pd.DataFrame:
+    """Accuracy by what was trained on: all, then the worst group a tenth lower, on two splits."""
+    return pd.DataFrame(
+        {"trained_on": name, "seed": seed, "split": split, "subset": subset, "accuracy": value - lower}
+        for name, values in of_sets.items()
+        for seed, value in enumerate(values)
+        for split in ("validation", "test", "sketches")
+        for subset, lower in (("all", 0.0), ("worst group", 0.1))
+    )
+
+
+def test_what_counterfactuals_bought_is_told_by_split_with_paired_intervals():
+    told = tell_gains(accuracy_of_seeds(originals=(0.2, 0.3, 0.4), students=(0.5, 0.6, 0.7)))
+    assert told.startswith(
+        "What it bought against training on originals (mean and 95 % interval over 3 seeds): on test"
+    )
+    assert "students' counterfactuals +30.0 ± 0.0 points of accuracy (30.0 to 60.0 %)" in told
+    assert "+30.0 ± 0.0 points of accuracy in the worst group (20.0 to 50.0 %). on sketches" in told
+    assert "validation" not in told
+    assert "+30.0 points" in tell_gains(accuracy_of_seeds(originals=(0.2,), students=(0.5,)))
+
+
+def test_nothing_was_bought_where_nothing_is_compared():
+    assert tell_gains(accuracy_of_seeds(originals=(0.2, 0.3))) == ""
+    assert tell_gains(accuracy_of_seeds(teacher=(0.2, 0.3), students=(0.5, 0.5))) == ""
+
+
+def test_without_images_the_students_likeness_is_the_result():
+    table = pd.DataFrame(
+        {
+            "mechanism": ["shape", "texture", "background", "all"],
+            "l1": [0.1, 0.02, 0.03, 0.1],
+            "mask_iou": [0.9] + 3 * [np.nan],
+        }
+    )
+    told = tell_likeness(table)
+    assert "IoU of 0.900; mean L1 of texture 0.020 and background 0.030" in told
+    assert "Without real images nothing is classified" in told
+
+
+def test_accuracy_by_class_has_a_column_for_each_training_set():
+    rows = [("originals", "test", "cat", 0.1), ("originals", "test", "dog", 0.2), ("students", "test", "cat", 0.5)]
+    table = by_class(pd.DataFrame(rows, columns=["trained_on", "split", "label", "accuracy"]))
+    assert list(table.columns) == ["split", "class", "originals", "students"]
+    assert table["class"].tolist() == ["cat", "dog"]
+    assert table["students"].fillna(-1).tolist() == [0.5, -1]

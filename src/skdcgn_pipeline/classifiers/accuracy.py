@@ -39,6 +39,7 @@ CONFIDENCE = 0.95
 FEW_CLASSES = 10  # with more, the five most probable classes are looked at, too
 BATCH_SIZE, BATCH_PIXELS = 500, 500 * 64**2  # images per batch at most; of larger images fewer
 ALL, TOP_5, SHAPE_BIAS, BACKGROUND_GAP = "all", "top 5", "shape bias", "background gap"
+WORST_GROUP = "worst group"
 
 Row = dict[str, Any]
 
@@ -149,7 +150,7 @@ def _rows_of(logits: Tensor, split: Split, class_names: Sequence[str], groups: C
             by_group = {int(number): correct[numbers == number] for number in numbers.unique() if number >= 0}
             worst = min(by_group, key=lambda number: by_group[number].float().mean().item())
             names = class_names or [f"class {number}" for number in range(logits.shape[1])]
-            rows.append(_share("worst group", by_group[worst]) | {"group": split.group_name(worst, names)})
+            rows.append(_share(WORST_GROUP, by_group[worst]) | {"group": split.group_name(worst, names)})
     if logits.shape[1] > FEW_CLASSES:
         rows.append(_share(TOP_5, (logits.topk(5, 1).indices == labels[:, None]).any(1)))
     return rows
@@ -246,6 +247,21 @@ def count_confusions(predictions: Mapping[str, Tensor], split: Split) -> list[li
     return pairs.view(num_classes, num_classes).tolist()
 
 
+def confusion_rows(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> list[Row]:
+    """Return a row per true class of what `count_confusions` gives.
+
+    Returns:
+        Rows of `label`, the share of its images that are recognised (`accuracy`, NaN where it has none), and
+        `predicted_<name>` of each class; numbers stand for names where two classes share one.
+    """
+    names = class_names if len(set(class_names)) == len(class_names) else [*map(str, range(len(class_names)))]
+    return [
+        {"label": names[label], "accuracy": line[label] / sum(line) if sum(line) else math.nan}
+        | {f"predicted_{name}": int(count) for name, count in zip(names, line, strict=True)}
+        for label, line in enumerate(counts)
+    ]
+
+
 def expected_calibration_error(logits: Tensor, labels: Tensor, num_bins: int = 15) -> float:
     """Return by how much the probability of the predicted class differs from how often it is right, in [0, 1].
 
@@ -277,7 +293,7 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def summarise_accuracy(accuracy: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Summarise over seeds: mean, standard deviation, 95 % interval and number of seeds per group."""
+    """Summarise over seeds: mean, standard deviation, 95 % interval, number of seeds, calibration per group."""
     rows = []
     for key, group in accuracy.groupby(by, sort=False):
         mean, deviation, half_width = mean_interval(group["accuracy"].to_numpy())
@@ -291,6 +307,7 @@ def summarise_accuracy(accuracy: pd.DataFrame, by: list[str]) -> pd.DataFrame:
                 "num_seeds": len(group),
                 "num_images": int(group["num_images"].iloc[0]),
             }
+            | ({"calibration_error": group["calibration_error"].mean()} if "calibration_error" in group else {})
         )
     return pd.DataFrame(rows)
 

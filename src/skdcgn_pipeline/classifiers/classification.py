@@ -16,6 +16,7 @@ from skdcgn_pipeline.artifacts.store import Artifact, build_json
 from skdcgn_pipeline.classifiers.accuracy import (
     Row,
     background_gap,
+    confusion_rows,
     count_confusions,
     measure_accuracy,
     measure_heads,
@@ -293,7 +294,7 @@ class Classification:
         """Count what the classifiers of training sets take the images of a split for.
 
         Returns:
-            A row per training set and class: `trained_on`, `split`, `label` and `predicted_<k>`, the images of
+            A row per training set and class: `trained_on`, `split`, and what `confusion_rows` gives of the images of
             all seeds together.
         """
         num_classes, compute = self.images.num_classes, self.settings.fit.computing(self.run.compute)
@@ -309,11 +310,8 @@ class Classification:
 
                 inputs = {"images": self.images.artifact.identity, "split": split}
                 counts += np.array(self._kept("confusion", artifact, inputs, count))
-            rows += [
-                {"trained_on": training_set.name, "split": split, "label": label}
-                | {f"predicted_{k}": int(count) for k, count in enumerate(line)}
-                for label, line in enumerate(counts)
-            ]
+            counted = confusion_rows(counts.tolist(), self.images.class_names)
+            rows += [{"trained_on": training_set.name, "split": split} | row for row in counted]
         return pd.DataFrame(rows)
 
     def take(
@@ -333,6 +331,10 @@ class Classification:
         """
         sets = self.training_sets({STUDENTS: samples}, compose, composition)
         (training_set,) = [each for each in sets if each.name == trained_on]
+        artifact, classifier = self.labelled(training_set, number)
+        return artifact, classifier, self.measure(artifact, classifier.network)
+
+    def labelled(self, training_set: TrainingSet, number: int) -> tuple[Artifact, InvariantClassifier]:
+        """Return the classifier with this number of a training set, with its labels; raises like `train`."""
         artifact, network = self.train(training_set, number)
-        classifier = InvariantClassifier.of(network, self.images.class_names, self.images.image_size)
-        return artifact, classifier, self.measure(artifact, network)
+        return artifact, InvariantClassifier.of(network, self.images.class_names, self.images.image_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,12 +14,14 @@ from skdcgn_pipeline.classifiers.networks import Classifier, make_classifier
 from skdcgn_pipeline.classifiers.torchvision_classifier import MechanismLogits
 from skdcgn_pipeline.images.reading import read_pictures
 from skdcgn_pipeline.networks.pretrained import PretrainedModel
-from skdcgn_pipeline.parameters import ClassifierNetwork
+from skdcgn_pipeline.parameters import ClassifierNetwork, Compute, Images
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.libraries import import_library
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from skdcgn_pipeline.classifiers.evaluation import Evaluation
 
 
 class InvariantClassifier(PretrainedModel):
@@ -115,3 +118,41 @@ class InvariantClassifier(PretrainedModel):
             table.insert(0, "path", [str(path) for path in part])
             tables.append(table)
         return pd.concat(tables, ignore_index=True)
+
+    def evaluate(
+        self,
+        folder: Path | str,
+        resize: int | None = None,
+        skip_unreadable: bool = False,
+        compute: Compute | None = None,
+    ) -> Evaluation:
+        """Measure the classifier on a folder of images of its classes.
+
+        The folder is `<class>/<image>` or `<split>/<class>/<image>`, as the folder environment reads it: perhaps with a
+        `metadata.csv` for the worst group. It need not have all classes.
+
+        Args:
+            folder: The folder.
+            resize: The shorter side before the middle is cut out; None takes the classifier's size.
+            skip_unreadable: Leave out files that cannot be read, rather than refuse the folder.
+            compute: Device and precision.
+
+        Returns:
+            Accuracy, worst group and calibration by split, and the confusion by class.
+
+        Raises:
+            SettingError: If a class is unknown to the classifier, or a file cannot be read.
+        """
+        from skdcgn_pipeline.artifacts.recipe import build_in
+        from skdcgn_pipeline.classifiers import evaluation  # needs the extra `train`
+
+        images = Images(
+            source="folder",
+            folder=str(folder),
+            image_size=self.image_size,
+            resize=resize,
+            skip_unreadable=skip_unreadable,
+        )
+        with TemporaryDirectory() as store:
+            read = build_in(Path(store), evaluation.folder_of_classes(self, images))
+            return evaluation.evaluate_classifier(self, read, compute or Compute())

@@ -149,7 +149,11 @@ def labelled(root: Path, files: Mapping[str, Sequence[str]], class_of: Mapping[s
 
 
 def list_folder(
-    folder: Path | str, validation_fraction: float, seed: int, setting: str = "images.folder"
+    folder: Path | str,
+    validation_fraction: float,
+    seed: int,
+    setting: str = "images.folder",
+    class_names: Sequence[str] = (),
 ) -> ListedImages:
     """List any folder of images, see the head of this module.
 
@@ -161,15 +165,14 @@ def list_folder(
         validation_fraction: Share of `train`, where there is no `validation`.
         seed: Base seed of the choice.
         setting: What errors call the folder.
+        class_names: The only classes, of a classifier that is measured: every folder is a test split then, or the
+            folder itself is one where it holds classes.
 
     Raises:
         SettingError: If it is laid out in another way, or its tables do not fit its files.
     """
     folder = Path(folder).expanduser()
-    roots = {path.name: path for path in folders_in(folder, setting)}
-    if TRAIN not in roots:
-        layout = f"{folder}/train/<class>/<image>"
-        raise SettingError(setting, layout, f"no 'train' but {some_of([*roots])}", REMEDY)
+    roots = _find_splits(folder, setting, class_names)
     tables = {name: _read_metadata(root / METADATA) for name, root in roots.items()}
     masks = {name: _find_masks(folder, root, tables[name]) for name, root in roots.items()}
     mask_files = {path for of_split in masks.values() for path in of_split.values()}
@@ -185,27 +188,41 @@ def list_folder(
         }
         for name, root in roots.items()
     }
-    classes = [label for label, names in files[TRAIN].items() if names]
+    classes = [*class_names] or [label for label, names in files[TRAIN].items() if names]
     if len(classes) < 2:
         raise SettingError(setting, "at least two classes", f"{some_of(classes)} in {roots[TRAIN]}", REMEDY)
-    splits = [_list_split(name, root, files[name], classes, setting) for name, root in roots.items()]
+    wanted = f"a class of the classifier ({some_of(classes)})" if class_names else f"a class of '{TRAIN}'"
+    splits = [_list_split(name, root, files[name], classes, wanted, setting) for name, root in roots.items()]
     splits = _with_attributes(splits, tables, masks)
-    if not any(split.role == "validation" for split in splits):
+    if class_names:
+        splits = [replace(split, role="test") for split in splits]
+    elif not any(split.role == "validation" for split in splits):
         splits = _with_validation(splits, validation_fraction, seed)
     order = {"train": 0, "auxiliary": 1, "validation": 2, "test": 3}
     splits.sort(key=lambda split: order[split.role])
     return ListedImages(folder.resolve().name, tuple(classes), tuple(splits))
 
 
+def _find_splits(folder: Path, setting: str, class_names: Sequence[str]) -> dict[str, Path]:
+    """Return the folders of the splits, and of masks, by name."""
+    roots = {path.name: path for path in folders_in(folder, setting)}
+    if TRAIN not in roots and not class_names:
+        layout = f"{folder}/train/<class>/<image>"
+        raise SettingError(setting, layout, f"no 'train' but {some_of([*roots])}", REMEDY)
+    below = {label for root in roots.values() for label in class_names if (root / label).is_dir()}
+    holds_classes = not below and not {*roots}.isdisjoint(class_names)
+    whole = folder.resolve()  # which has a name where the folder is called `.`
+    return {whole.name: whole} if holds_classes else roots
+
+
 def _list_split(
-    name: str, root: Path, files: Mapping[str, Sequence[str]], classes: Sequence[str], setting: str
+    name: str, root: Path, files: Mapping[str, Sequence[str]], classes: Sequence[str], wanted: str, setting: str
 ) -> FileSplit:
     if empty := [label for label, names in files.items() if not names]:
         logger.warning("%s: class folders without an image are left out: %s", root, some_of(empty))
     filled = {label: names for label, names in files.items() if names}
     for label in filled:
         if label not in classes:
-            wanted = f"a class of '{TRAIN}'"
             raise SettingError(setting, wanted, f"the folder '{label}' in {root}", nearest(label, classes))
     split = labelled(root, filled, {label: number for number, label in enumerate(classes)})
     if name == TRAIN:

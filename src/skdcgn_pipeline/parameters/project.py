@@ -15,6 +15,7 @@ from skdcgn_pipeline.parameters.classify import Classify
 from skdcgn_pipeline.parameters.compose import Compose
 from skdcgn_pipeline.parameters.compute import Compute
 from skdcgn_pipeline.parameters.distill import Distill, MechanismParameters
+from skdcgn_pipeline.parameters.evaluate import Evaluate
 from skdcgn_pipeline.parameters.export import Export
 from skdcgn_pipeline.parameters.fetch import Fetch
 from skdcgn_pipeline.parameters.images import BIASED_SOURCES, BIASES, Images
@@ -63,6 +64,7 @@ class Parameters(Settings):
     keep_last: Count = 3
     prune: Prune = Prune()
     export: Export = Export()
+    evaluate: Evaluate = Evaluate()
 
     @property
     def students(self) -> dict[str, Distill]:

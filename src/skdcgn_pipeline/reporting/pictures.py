@@ -121,9 +121,9 @@ def draw_counterfactual_sheet(sets: dict[str, CounterfactualShards], num_example
 
 
 def draw_biased_sheet(splits: dict[str, Tensor], num_examples: int) -> Picture:
-    """Draw uint8 images of each split: what the bias looks like and what the test asks for."""
+    """Draw uint8 images of each split: what a bias looks like and what the test asks for."""
     rows = [(name, from_bytes(images[:num_examples])) for name, images in splits.items()]
-    return draw_sheet(rows, "Training images are biased, test images are not")
+    return draw_sheet(rows, "Images of each split")
 
 
 def draw_loss_curves(histories: dict[str, list[dict[str, float]]]) -> Picture:
@@ -216,15 +216,15 @@ def draw_releases(cards: Sequence[dict[str, Any]]) -> Picture:
     return rasterise(figure)
 
 
-def draw_confusions(confusions: Mapping[str, np.ndarray], split: str, class_names: Sequence[str]) -> Picture:
+def draw_confusions(confusions: Mapping[str, np.ndarray], class_names: Sequence[str], title: str) -> Picture:
     """Draw confusion matrices side by side, each row as shares of the images of its class.
 
     Of more than `MOST_CLASSES` classes, those that are recognised worst.
 
     Args:
-        confusions: What was trained on -> images by true class (rows) and predicted class (columns).
-        split: The split that they were measured on.
+        confusions: Title of each -> images by true class (rows) and predicted class (columns).
         class_names: Name of each class.
+        title: Above all of them.
     """
     figure, axes = _panels(len(confusions), 4.2, 4.2)
     for axis, (name, counts) in zip(axes, confusions.items(), strict=True):
@@ -241,9 +241,9 @@ def draw_confusions(confusions: Mapping[str, np.ndarray], split: str, class_name
         axis.set_yticks(range(len(worst)), names)
         axis.set_xlabel("predicted class")
         axis.tick_params(labelsize=7)
-        axis.set_title(f"trained on {name}", fontsize=10)
+        axis.set_title(name, fontsize=10)
     axes[0].set_ylabel("true class")
-    figure.suptitle(f"Split {split}: share of each class's images, in %, over all seeds", fontsize=9)
+    figure.suptitle(title, fontsize=9)
     return rasterise(figure)
 
 

@@ -16,11 +16,14 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from skdcgn_pipeline.classifiers.accuracy import BACKGROUND_GAP, SHAPE_BIAS, subset_of
+from skdcgn_pipeline.classifiers.accuracy import BACKGROUND_GAP, SHAPE_BIAS, WORST_GROUP, subset_of
+from skdcgn_pipeline.classifiers.classification import COUNTERFACTUALS, ORIGINALS
 from skdcgn_pipeline.classifiers.torchvision_classifier import HEADS, WITHOUT_BACKGROUND
+from skdcgn_pipeline.metrics.statistics import compare_pairs
 from skdcgn_pipeline.parameters import flatten, without_anchors
 from skdcgn_pipeline.reporting.pictures import encode_gif
 from skdcgn_pipeline.reporting.templates import template
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 LEARNT = {
     "originals": "originals",
@@ -110,7 +113,7 @@ def render_report(
     settings: Mapping[str, Any],
     pictures: Mapping[str, tuple[str, np.ndarray]],
     tables: Mapping[str, tuple[str, pd.DataFrame]],
-    headline: str,
+    headlines: Sequence[str],
     chapter: str = "",
     facts: Mapping[str, str] | None = None,
     commands: Mapping[str, str] | None = None,
@@ -121,7 +124,7 @@ def render_report(
         settings: Name -> value, as the configuration gives them; nested ones are shown under dotted names.
         pictures: Title -> (caption, RGB array [H, W, 3] or frames [T, H, W, 3], uint8).
         tables: Title -> (caption, frame).
-        headline: The result in one sentence.
+        headlines: The results, in a sentence each.
         chapter: HTML of the composition study, as `render_chapter` gives it.
         facts: What was run: name -> value.
         commands: Title of a picture or table -> the command that makes it again.
@@ -133,7 +136,7 @@ def render_report(
     threads = torch.get_num_threads()
     machine = f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}"
     return template("reporting/report.html.j2").render(
-        headline=headline,
+        headlines=headlines,
         chapter=chapter,
         settings={name: str(value) for name, value in flatten(without_anchors(settings)).items()},
         facts={**(facts or {}), "versions": _versions(), "machine": machine},
@@ -145,6 +148,15 @@ def render_report(
     )
 
 
+def _percent(row: Mapping[Any, Any]) -> str:
+    half_width = 100 * (row["interval_high"] - row["mean_accuracy"])
+    return f"{100 * row['mean_accuracy']:.1f}" + (f" ± {half_width:.1f}" if half_width >= 0 else "")
+
+
+def _over(num_seeds: int) -> str:
+    return f"mean and 95 % interval over {num_seeds} seeds" if num_seeds > 1 else "one seed"
+
+
 def summarise_in_a_sentence(summary: pd.DataFrame) -> str:
     """Say what the classifiers reached on all images of the first test split, and how invariant they are."""
     keys = zip(summary["trained_on"], summary["split"], summary["subset"], strict=True)
@@ -152,19 +164,69 @@ def summarise_in_a_sentence(summary: pd.DataFrame) -> str:
     splits = [*summary.loc[summary["subset"] == "all", "split"]]
     split = "test" if "test" in splits else splits[0]
 
-    def percent(row: Mapping[Any, Any]) -> str:
-        half_width = 100 * (row["interval_high"] - row["mean_accuracy"])
-        return f"{100 * row['mean_accuracy']:.1f}" + (f" ± {half_width:.1f}" if half_width >= 0 else "")
-
     def of_set(name: str) -> str:
-        said = f"{percent(rows[name, split, 'all'])} % trained on {LEARNT.get(name, name)}"
+        said = f"{_percent(rows[name, split, 'all'])} % trained on {LEARNT.get(name, name)}"
         for at, subset, words in INVARIANCE:
             if (row := rows.get((name, at, subset))) and pd.notna(row["mean_accuracy"]):
-                said += f", {words.format(percent(row))}"
+                said += f", {words.format(_percent(row))}"
         return said
 
     names = [*dict.fromkeys(summary["trained_on"])]
     number, images = int(summary["num_seeds"].iloc[0]), int(rows[names[0], split, "all"]["num_images"])
-    of_seeds = f"mean and 95 % interval over {number} seeds" if number > 1 else "one seed"
-    measure = "Unbiased test accuracy" if split == "test" else f"Accuracy on {split}"
-    return f"{measure}: {'; '.join(map(of_set, names))} ({of_seeds}, {images:,} images)."
+    return f"Accuracy on {split}: {'; '.join(map(of_set, names))} ({_over(number)}, {images:,} images)."
+
+
+def tell_gains(accuracy: pd.DataFrame) -> str:
+    """Say what counterfactuals bought against training on the originals, seed by seed, on every test split.
+
+    Args:
+        accuracy: Rows of `trained_on`, `seed`, `split`, `subset` and `accuracy`.
+
+    Returns:
+        A sentence; empty where nothing was trained on the originals, or nothing else.
+    """
+    by_set = accuracy.pivot_table("accuracy", ["split", "subset", "seed"], "trained_on", sort=False)
+    others = [str(name) for name in by_set if name != ORIGINALS]
+    if ORIGINALS not in by_set or not others:
+        return ""
+    splits = [name for name in dict.fromkeys(accuracy["split"]) if name not in ("validation", COUNTERFACTUALS)]
+    measured, sentences = {*zip(accuracy["split"], accuracy["subset"], strict=True)}, []
+    for split in splits or ["validation"]:
+        told = []
+        for subset, words in (("all", "accuracy"), (WORST_GROUP, "accuracy in the worst group")):
+            if (split, subset) not in measured:
+                continue
+            of_seeds = by_set.loc[(split, subset)]
+            for name in others:
+                gain = compare_pairs(of_seeds[name], of_seeds[ORIGINALS])
+                half_width = 100 * (gain["difference_high"] - gain["difference"])
+                points = f"{100 * gain['difference']:+.1f}" + (f" ± {half_width:.1f}" if half_width >= 0 else "")
+                ends = f"{100 * of_seeds[ORIGINALS].mean():.1f} to {100 * of_seeds[name].mean():.1f} %"
+                told.append(f"{LEARNT.get(name, name)} {points} points of {words} ({ends})")
+        if told:
+            sentences.append(f"on {split} {'; '.join(told)}")
+    if not sentences:
+        return ""
+    number = accuracy["seed"].nunique()
+    return f"What it bought against training on originals ({_over(number)}): {'. '.join(sentences)}."
+
+
+def tell_likeness(comparison: pd.DataFrame) -> str:
+    """Say how like their teacher students are, where nothing is classified.
+
+    Args:
+        comparison: Rows of `mechanism`, `l1` and `mask_iou`.
+    """
+    rows = {str(row["mechanism"]): row for row in comparison.to_dict("records")}
+    shape, *others = MECHANISMS
+    differences = " and ".join(f"{mechanism} {rows[mechanism]['l1']:.3f}" for mechanism in others)
+    return (
+        f"The students' masks agree with their teacher's with an IoU of {rows[shape]['mask_iou']:.3f}; mean L1 of "
+        f"{differences}, on held-out noise. Without real images nothing is classified, and no features are measured."
+    )
+
+
+def by_class(confusion: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracy of every class by split (rows) and by what was trained on (columns)."""
+    table = confusion.pivot_table("accuracy", ["split", "label"], "trained_on", sort=False)
+    return table.reset_index().rename(columns={"label": "class"}).rename_axis(columns=None)

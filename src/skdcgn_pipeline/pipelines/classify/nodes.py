@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 
 from skdcgn_pipeline.artifacts.recipe import Run
+from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.attention import grad_cam
 from skdcgn_pipeline.classifiers.classification import Classification, TrainingSet
+from skdcgn_pipeline.classifiers.evaluation import KeptClassifier
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import Classify, Compose, Composition, Report
 from skdcgn_pipeline.reporting.pictures import draw_attention, draw_confusions, pick_examples
@@ -42,18 +44,26 @@ def look_into_classifiers(
     report: Report,
     accuracy: pd.DataFrame,
     *pools: SampleShards,
-) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Count what the trained classifiers confuse and draw where they look, on the first test split."""
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, Artifact]:
+    """Count what the trained classifiers confuse, draw where they look, and keep one to be taken away.
+
+    Confusions are counted on all test splits and drawn of the first; what is kept is the first classifier of the last
+    training set.
+    """
     classification = Classification(run, images, classify)
     sets, _ = compared_sets(classification, compose, class_lists, STUDENTS, *pools)
-    split = images.splits("test")[0]
-    confusion = classification.confusions(sets, split)
-    counts = confusion.filter(like="predicted_")
-    matrices = {str(name): rows.to_numpy() for name, rows in counts.groupby(confusion["trained_on"], sort=False)}
-    examples, labels = pick_examples(classification.splits[split](), report.num_examples)
+    splits, names = images.splits("test") or images.splits("validation"), images.class_names
+    confusion = pd.concat([classification.confusions(sets, split) for split in splits], ignore_index=True)
+    drawn = confusion[confusion["split"] == splits[0]]
+    matrices = {
+        f"trained on {name}": rows.filter(like="predicted_").to_numpy()
+        for name, rows in drawn.groupby("trained_on", sort=False)
+    }
+    title = f"Split {splits[0]}: share of each class's images, in %, over all seeds"
+    examples, labels = pick_examples(classification.splits[splits[0]](), report.num_examples)
     maps = {each.name: grad_cam(classification.train(each, 0)[1], examples) for each in sets}
-    names = images.class_names
-    return confusion, draw_confusions(matrices, split, names), draw_attention(examples, maps, labels, names)
+    kept = run.make(KeptClassifier(*classification.labelled(sets[-1], 0)))
+    return confusion, draw_confusions(matrices, names, title), draw_attention(examples, maps, labels, names), kept
 
 
 def compared_sets(

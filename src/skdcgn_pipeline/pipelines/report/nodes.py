@@ -6,13 +6,20 @@ import numpy as np
 import pandas as pd
 
 from skdcgn_pipeline.parameters import Parameters, check_parameters
-from skdcgn_pipeline.reporting.report import command_of, render_report, summarise_in_a_sentence
+from skdcgn_pipeline.reporting.report import (
+    by_class,
+    command_of,
+    render_report,
+    summarise_in_a_sentence,
+    tell_gains,
+    tell_likeness,
+)
 from skdcgn_pipeline.samples.drawing import SampleShards
 
 # Title of each picture -> the stage and the dataset that show it, and what is seen; a scale shows its own.
 PICTURES = {
     "Invariant classifiers": (
-        "classify", "accuracy_chart", "Mean accuracy over seeds on unbiased images, 95 % interval."),
+        "classify", "accuracy_chart", "Mean accuracy over seeds, 95 % interval."),
     "Students next to their teacher": (
         "distill", "student_sheet", "The same held-out noise and classes through both, mechanism by mechanism."),
     "Counterfactuals": (
@@ -24,25 +31,26 @@ PICTURES = {
         "compose", "interpolation_animation",
         "Composites of several noise vectors, there and back; the teacher above, the students below."),
     "What the classifiers confuse": (
-        "classify", "confusion_chart", "Unbiased test images, all seeds together; rows are the true classes."),
+        "classify", "confusion_chart", "Test images, all seeds together; rows are the true classes."),
     "Where the classifiers look": (
         "classify", "attention_sheet",
-        "Grad-CAM of the class that each says, on the same unbiased test images; wrong answers in red."),
-    "The bias": (
+        "Grad-CAM of the class that each says, on the same test images; wrong answers in red."),
+    "Images": (
         "prepare", "biased_images_sheet",
-        "Training images give their class away by colour or texture, test images do not."),
+        "Training and test images; those of a bias protocol give their class away in training alone."),
     "Losses": ("distill", "loss_curves", "Every term of the distillation loss, before weighting."),
 }  # fmt: skip
 TABLES = {
-    "Accuracy": ("classify", "accuracy_summary", "Accuracy in [0, 1] on unbiased images."),
+    "Accuracy": ("classify", "accuracy_summary", "Accuracy in [0, 1]; the calibration error is the mean over seeds."),
+    "Accuracy by class": ("classify", "confusion", "Share of each class's images that are recognised, all seeds."),
     "Students": (
         "distill", "student_comparison",
         "Held-out noise; L1 in units of the image range; both timed in one process."),
-    "Images": (
+    "Generated images": (
         "distill", "generation_metrics",
         "Held-out composites, in the features of a fixed network; sd over subsets, splits or masks."),
 }  # fmt: skip
-INPUTS = [*dict.fromkeys(dataset for _, dataset, _ in (*PICTURES.values(), *TABLES.values()))]
+INPUTS = [*dict.fromkeys(["accuracy", *(dataset for _, dataset, _ in (*PICTURES.values(), *TABLES.values()))])]
 MAX_ROWS = 100
 # As data flows; stages that are run by name alone follow.
 READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify")
@@ -59,7 +67,9 @@ def write_report(
     data: dict[str, Any] = {name: one for name, one in zip(INPUTS, shown, strict=True) if one is not None}
     this_run = this_run or {}
     sections = PICTURES | TABLES
-    headline = summarise_in_a_sentence(data["accuracy_summary"]) if "accuracy_summary" in data else ""
+    headlines = headlines_of(data)
+    if "confusion" in data:
+        data["confusion"] = by_class(data["confusion"])
     teacher = heldout_samples.artifact.inputs["generator"]
     facts = tell_facts(teacher, this_run, check_parameters(parameters))
     return render_report(
@@ -70,11 +80,19 @@ def write_report(
             for title, (_, name, caption) in TABLES.items()
             if name in data and 0 < len(data[name]) <= MAX_ROWS
         },
-        headline,
+        headlines,
         ablation_chapter or "",
         facts,
         {title: command_of(this_run, stage, [name]) for title, (stage, name, _) in sections.items()},
     )
+
+
+def headlines_of(data: dict[str, Any]) -> list[str]:
+    """Say what counterfactuals bought and what the classifiers reached, or how like their teacher students are."""
+    if "accuracy_summary" in data:
+        gains = [tell_gains(data["accuracy"])] if "accuracy" in data else []
+        return [*filter(None, gains), summarise_in_a_sentence(data["accuracy_summary"])]
+    return [tell_likeness(data["student_comparison"])] if "student_comparison" in data else []
 
 
 def tell_facts(teacher: dict[str, Any], this_run: dict[str, Any], parameters: Parameters) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Measure a classifier on any folder of images of its classes."""

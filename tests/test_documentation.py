@@ -17,14 +17,7 @@ from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.parameters.ablation import STUDIES
 from skdcgn_pipeline.runtime.errors import SettingError
 
-# What a stage becomes with other settings is told on the stage's page.
-PAGE_OF = {
-    "ablation_plan": "ablation",
-    "classify_originals": "classify",
-    "ensemble": "classify",
-    "network_benchmark": "benchmark",
-    "export_released": "export",
-}
+PAGE_OF = {"ensemble": "classify"}
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +25,7 @@ def stages() -> dict[str, tuple[set[str], set[str]]]:
     """What nodes of each stage read from other stages, and what they write."""
     pytest.importorskip("kedro", reason="needs Kedro: the stages are its pipelines")
     from skdcgn_pipeline.pipeline_registry import register_pipelines
+    from skdcgn_pipeline.pipelines.variants import Variants
 
     def told(names: set[str]) -> set[str]:
         own = {re.sub(rf"^({'|'.join(STUDIES)})_(cells|study|examples)$", r"<study>_\2", name) for name in names}
@@ -41,9 +35,11 @@ def stages() -> dict[str, tuple[set[str], set[str]]]:
         }
 
     found = {}
+    # What a stage becomes with other settings is told on the stage's page.
+    varied = register_pipelines(Variants("trained", generated=False, random_networks=True, released=True))
     for name, pipeline in register_pipelines().items():
         if name != "__default__":
-            nodes = [node for node in pipeline.nodes if name in node.tags]
+            nodes = [node for node in (*pipeline.nodes, *varied[name].nodes) if name in node.tags]
             outputs = {output for node in nodes for output in node.outputs}
             found[name] = (told({one for node in nodes for one in node.inputs} - outputs), told(outputs))
     return found

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
 from kedro.io import MemoryDataset
 
 from skdcgn_pipeline.parameters import Parameters, check_parameters
-from skdcgn_pipeline.pipelines.variants import variant_of
-from skdcgn_pipeline.runtime.errors import SettingError, print_messages
+from skdcgn_pipeline.pipeline_registry import register_pipelines
+from skdcgn_pipeline.pipelines.variants import Variants
+from skdcgn_pipeline.runtime.errors import print_messages
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -44,9 +46,14 @@ class ProjectHooks:
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Check all parameters, then let MLflow in, whose import takes seconds; names of files steer no terminal."""
+        """Check all parameters, make the pipelines that they ask for, whoever runs or shows them, and let MLflow in.
+
+        Its import takes seconds. Names of files steer no terminal.
+        """
         print_messages()
         self._parameters = check_parameters(context.config_loader["parameters"])
+        for name, pipeline in register_pipelines(Variants.of(self._parameters)).items():
+            pipelines[name] = pipeline
         self._project_path = Path(context.project_path)
         self._data_root = Path(str(context.config_loader["globals"]["data"]))
         from skdcgn_pipeline.io.mlflow_hook import TolerantMlflowHook
@@ -66,10 +73,6 @@ class ProjectHooks:
 
         assert self._parameters is not None
         settings = self._parameters
-        for name in run_params.get("pipeline_names") or ():
-            if (variant := variant_of(name, settings)) != name:
-                remedy = f"Use the session of settings.SESSION_CLASS, which knows it, or run {variant}."
-                raise SettingError("pipeline_names", f"'{variant}' with these settings", repr(name), remedy)
         check_surroundings(settings, self._data_root, pipeline)
         read_as_of(catalog, pipeline.datasets(), run_params["run_id"])
         self._catalog, self._seconds, self._results = catalog, {}, {}

@@ -17,8 +17,8 @@ from skdcgn_pipeline.images.recipes import BiasedImagesRecipe
 from skdcgn_pipeline.parameters import ClassifierFit, Composition, Compute, Distill, TeacherFit
 from skdcgn_pipeline.samples.drawing import SamplesRecipe
 from skdcgn_pipeline.students.recipes import StudentRecipe, StudentsRecipe
-from skdcgn_pipeline.teachers.teacher import load_teacher
-from skdcgn_pipeline.teachers.training import WEIGHTS_FILE, TeacherRecipe
+from skdcgn_pipeline.teachers.teacher import open_trained_teacher
+from skdcgn_pipeline.teachers.training import TeacherRecipe
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 
@@ -50,11 +50,11 @@ def run_method(folder: Path, effort: int = 1000, seed: int = 0) -> float:
     # The teacher: a counterfactual generative network with a generator for each mechanism.
     style = ClassifierFit(num_images=8 * effort)
     trained = store.make(TeacherRecipe(images, TeacherFit(num_images=16 * effort), style, seed, compute))
-    teacher = load_teacher("mnist_cgn", trained.path(WEIGHTS_FILE))
+    teacher = open_trained_teacher(trained)
 
     # What it makes of noise and classes: all that the students ever see of it.
     per_class = max(2, effort // 10)
-    samples = store.make(SamplesRecipe(teacher, {"teacher": trained.identity}, per_class, 1000, seed, compute))
+    samples = store.make(SamplesRecipe(teacher.generator, teacher.identity, per_class, 1000, seed, compute))
 
     # A tiny student for each mechanism, put together behind the teacher's interface.
     distil = Distill(num_steps=effort)

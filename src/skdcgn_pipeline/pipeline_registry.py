@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline
 
+from skdcgn_pipeline.pipelines.variants import Variants
+
+PUBLISHED = Variants()
+
 # Imported only when a pipeline is asked for, so that `kedro --help` starts without torch.
 
 
-def register_pipelines() -> dict[str, Pipeline]:
+def register_pipelines(variants: Variants = PUBLISHED) -> dict[str, Pipeline]:
     """Return all pipelines by name; `__default__` is the whole chain that ends in the report.
 
-    Settings may put one in the place of another, see `pipelines.variants`.
+    Args:
+        variants: Which form they take. Kedro, where it lists them before settings are read, asks for the published
+            one; whatever has settings, a run and Kedro-Viz, gets the one that they name (`hooks`).
     """
     from skdcgn_pipeline.pipelines.ablation import pipeline as ablation
     from skdcgn_pipeline.pipelines.baseline import pipeline as baseline
@@ -31,15 +37,21 @@ def register_pipelines() -> dict[str, Pipeline]:
     from skdcgn_pipeline.pipelines.teacher import pipeline as teacher
 
     prepared = prepare.create_pipeline()
-    sampled = sample.create_pipeline()
-    distilled = prepared + sampled + distill.create_pipeline()
+    sampled = sample.create_teacher(variants.teacher) + sample.create_pipeline()
+    # Where a network is given, nothing before classifiers needs images.
+    features = prepare.create_feature_network() if variants.given_features else prepared
+    distilled = features + sampled + distill.create_pipeline()
     composed = distilled + compose.create_pipeline()
-    classified = composed + classify.create_pipeline()
-    studied = composed + ablation.create_pipeline()
+    classified = prepared + composed + classify.create_pipeline()
+    studied = prepared + composed + ablation.create_pipeline(variants.teacher)
     reported = classified + report.create_pipeline()
     # From the released students on instead of newly distilled ones.
     adopted = prepared + sampled + results.create_pipeline() + distill.create_comparison()
     measured = adopted + compose.create_pipeline() + classify.create_pipeline() + benchmark.create_pipeline()
+    originals = prepare.create_images() + classify.create_pipeline(generated=False)
+    learnt = classified if variants.generated else originals
+    exported = export.create_pipeline(variants.released)
+    random = variants.random_networks
     return {
         "fetch": fetch.create_pipeline(),
         "prepare": prepared,
@@ -47,18 +59,14 @@ def register_pipelines() -> dict[str, Pipeline]:
         "sample": sampled,
         "distill": distilled,
         "compose": composed,
-        "classify": classified,
-        "classify_originals": prepare.create_images() + classify.create_pipeline(generated=False),
-        "ensemble": classified,  # what ImageNet's classifiers are called
-        "ablation": studied,
-        "ablation_plan": studied.only_nodes_with_tags("plan"),
+        "classify": learnt,
+        "ensemble": learnt,  # what ImageNet's classifiers are called
+        "ablation": studied.only_nodes_with_tags("plan") if variants.plan else studied,
         "baseline": prepared + sampled + baseline.create_pipeline(),
-        "benchmark": composed + benchmark.create_pipeline(),
-        "network_benchmark": benchmark.create_network_pipeline(),
+        "benchmark": benchmark.create_network_pipeline() if random else composed + benchmark.create_pipeline(),
         "release": classified + benchmark.create_pipeline() + release.create_pipeline(),
-        "export": distilled + export.create_pipeline(),
-        "export_released": prepared + export.create_pipeline(released=True),
-        "explore": distilled + compose.create_student_pool() + explore.create_pipeline(),
+        "export": prepared + (exported if variants.released else distilled + exported),
+        "explore": prepared + distilled + compose.create_student_pool() + explore.create_pipeline(),
         "report": reported,
         "results": measured,
         "evaluate": evaluate.create_pipeline(),

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
-from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 from kedro.pipeline import Pipeline
 from kedro.runner import ParallelRunner
@@ -15,14 +14,12 @@ from kedro.runner import ParallelRunner
 from skdcgn_pipeline.io.configuration import read_configuration
 from skdcgn_pipeline.io.terminal import errors_in_one_line, written_for_users
 from skdcgn_pipeline.parameters import check_parameters
-from skdcgn_pipeline.pipelines.variants import variant_of
+from skdcgn_pipeline.pipeline_registry import register_pipelines
+from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice, told_in_one_line
 from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS, RUNNERS
 
 NAMESPACES = (*MECHANISMS, BASELINE)
-# Where the feature network is given, these pipelines need no images, and what makes and shows them is left out.
-WITHOUT_IMAGES = {"sample", "distill", "compose", "benchmark"}
-OF_IMAGES = {"prepare_biased_images", "show_biased_images"}
 # What of a pipeline an option of `kedro run` names, and the option.
 CHOSEN: dict[str, tuple[str, Callable[[Pipeline], Iterable[str]]]] = {
     "node_names": ("--nodes", lambda pipeline: [node.name for node in pipeline.nodes]),
@@ -108,16 +105,13 @@ class ProjectSession(KedroSession):
         settings = check_parameters(self._get_config_loader()["parameters"])
         wanted = [*pipeline_names, options.pop("pipeline_name", None)]
         names = [name for name in wanted if name] or [*filter(None, [settings.default_pipeline])]
+        pipelines = register_pipelines(Variants.of(settings))
         for name in names:
-            check_choice("--pipeline", name, pipelines.keys())
-        names = [variant_of(name, settings) for name in names]
+            check_choice("--pipeline", name, pipelines)
         whole = sum((pipelines[name] for name in names or ["__default__"]), Pipeline([]))
         if isinstance(options.get("runner"), ParallelRunner):
             remedy = "Leave out --runner; nodes use several cores themselves."
             raise SettingError("--runner", " or ".join(RUNNERS), "ParallelRunner", remedy)
-        if settings.prepare.given_features and names and {*names} <= WITHOUT_IMAGES:
-            whole = whole.filter(node_names=[node.name for node in whole.nodes if node.name not in OF_IMAGES])
-            options["node_names"] = options.get("node_names") or [node.name for node in whole.nodes]
         for option, (setting, choices) in CHOSEN.items():
             for name in options.get(option) or ():
                 check_choice(setting, name, sorted(choices(whole)))

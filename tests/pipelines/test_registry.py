@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from kedro.pipeline import Pipeline
 from pipelines.running import PROJECT, know_project, settings_read_once, untouched_mlflow
 from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.pipeline_registry import register_pipelines
-from skdcgn_pipeline.pipelines import variants
 from skdcgn_pipeline.pipelines.ablation.nodes import SAMPLES
 from skdcgn_pipeline.pipelines.preflight import needed_by
+from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.session import ProjectSession, environments
 from skdcgn_pipeline.studies.registry import STUDIES
 
@@ -26,16 +27,13 @@ BY_NAME_ONLY = [
     "ablation",
     "baseline",
     "benchmark",
-    "network_benchmark",
     "release",
     "results",
     "explore",
     "export",
-    "export_released",
     "evaluate",
     "prune",
 ]
-VARIANTS = ["ablation_plan", "classify_originals", "export_released", "network_benchmark"]
 STAGES = ["prepare", "sample", "distill", "compose", "classify", "report", *BY_NAME_ONLY]
 ENVIRONMENTS = ["base", "imagenet", "mnist", "test"]
 
@@ -46,8 +44,30 @@ def registered() -> dict[str, Pipeline]:
 
 
 def test_every_stage_is_registered(registered: dict[str, Pipeline]) -> None:
-    assert set(registered) == {*STAGES, *VARIANTS, "ensemble", "__default__"}
-    assert {other for other, _ in variants.VARIANTS.values()} == set(VARIANTS)
+    assert set(registered) == {*STAGES, "ensemble", "__default__"}
+
+
+@pytest.mark.parametrize("change", [field.name for field in fields(Variants)])
+def test_every_variant_has_the_same_names_and_runs_from_a_fresh_checkout(change: str) -> None:
+    varied = register_pipelines(replace(Variants(), **{change: not getattr(Variants(), change)}))
+
+    assert set(varied) == {*STAGES, "ensemble", "__default__"}
+    without_images = {"biased_images"} if change == "given_features" else set(SAMPLES) if change == "plan" else set()
+    for name, pipe in varied.items():
+        assert name in ("report", "__default__") or free_inputs(pipe) <= without_images, name
+
+
+def test_a_teacher_that_the_run_trains_comes_before_what_draws_from_it(registered: dict[str, Pipeline]) -> None:
+    trained = register_pipelines(Variants(teacher="trained"))
+    training = {"prepare_biased_images", "fit_teacher", "show_trained_teacher"}
+
+    assert trained["teacher"] == registered["teacher"]
+    for name in STAGES:
+        nodes = {node.name for node in trained[name].nodes}
+        assert ("open_teacher" in nodes) == ("open_teacher" in {node.name for node in registered[name].nodes})
+        assert training <= nodes or "open_teacher" not in nodes, name
+    for mechanism in MECHANISMS:
+        assert training <= {node.name for node in trained["distill"].to_outputs(f"{mechanism}_student").nodes}
 
 
 def test_classifiers_of_imagenet_are_those_of_every_image_set(registered: dict[str, Pipeline]) -> None:
@@ -55,7 +75,7 @@ def test_classifiers_of_imagenet_are_those_of_every_image_set(registered: dict[s
 
 
 def test_originals_alone_are_classified_without_a_teacher(registered: dict[str, Pipeline]) -> None:
-    originals, whole = registered["classify_originals"], registered["classify"]
+    originals, whole = register_pipelines(Variants(generated=False))["classify"], registered["classify"]
     inputs = {name for name in originals.inputs() if not name.startswith("params:")}
     of_stage = originals.only_nodes_with_tags("classify")
     assert of_stage.all_outputs() == whole.only_nodes_with_tags("classify").all_outputs()
@@ -109,7 +129,7 @@ def test_the_ablation_has_nodes_of_every_study_and_a_plan_of_its_own(registered:
 
     for study in STUDIES:
         assert {f"run_{study}_study", f"show_{study}_study"} <= names
-    planning = registered["ablation_plan"]
+    planning = register_pipelines(Variants(plan=True))["ablation"]
     assert planning.outputs() == {"ablation_plan"}
     assert free_inputs(planning) == set(SAMPLES)
 
@@ -136,22 +156,20 @@ def test_each_mechanism_has_its_namespace(registered: dict[str, Pipeline]) -> No
 
 
 def test_node_names_are_unique(registered: dict[str, Pipeline]) -> None:
-    # These take the place of others: students from the package, networks without training, originals alone.
-    others = ("results", *VARIANTS)
-    everything = sum((pipe for name, pipe in registered.items() if name not in others), Pipeline([]))
+    # Takes the place of another: students from the package.
+    everything = sum((pipe for name, pipe in registered.items() if name != "results"), Pipeline([]))
     names = [node.name for node in everything.nodes]
 
     assert len(names) == len(set(names))
 
 
 def test_the_export_of_released_students_distils_and_draws_from_no_teacher(registered: dict[str, Pipeline]) -> None:
-    names = {node.name for node in registered["export_released"].nodes}
+    released = register_pipelines(Variants(released=True))["export"]
+    names = {node.name for node in released.nodes}
 
     assert "take_released_students" in names
     assert not [name for name in names if "distil_student" in name or "teacher" in name]
-    assert (
-        registered["export_released"].all_outputs() >= registered["export"].only_nodes_with_tags("export").all_outputs()
-    )
+    assert released.all_outputs() >= registered["export"].only_nodes_with_tags("export").all_outputs()
 
 
 def test_results_distil_nothing(registered: dict[str, Pipeline]) -> None:
@@ -222,4 +240,4 @@ def test_every_parameter_of_a_node_is_there(catalog: DataCatalog, registered: di
 
 
 def test_kedro_knows_the_same_pipelines(context: KedroContext) -> None:
-    assert set(pipelines.keys()) == {*STAGES, *VARIANTS, "ensemble", "__default__"}
+    assert set(pipelines.keys()) == {*STAGES, "ensemble", "__default__"}

@@ -136,9 +136,14 @@ def test_trained_teacher_can_be_distilled_next(copy_of_finished: Callable[[str],
     assert {"teacher/loss/adversarial", "teacher/loss/style", "teacher/loss/discriminator"} <= set(tracked.data.metrics)
     assert place.saved("08_reporting/*/trained_teacher_sheet.png").is_file()
 
-    place.run(pipeline_names=["sample"], params={"teacher": {"name": "mnist_cgn", "weights": str(weights)}})
+    place.run(pipeline_names=["sample"], params={"teacher": {"name": "cgn", "weights": str(weights)}})
 
     assert len(artifacts_in(place.store("sample"))) == 3 + 2
+
+    place.run(pipeline_names=["sample"], params={"teacher": {"name": "trained"}})  # by whatever name, the same
+
+    assert len(artifacts_in(place.store("sample"))) == 3 + 2
+    assert artifacts_in(place.store("teacher")) == {identity}
 
 
 # --- the composition study ---

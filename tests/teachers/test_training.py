@@ -31,7 +31,7 @@ from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.teachers import training as module
 from skdcgn_pipeline.teachers.cgn import MnistCGN
-from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher
+from skdcgn_pipeline.teachers.teacher import TRAINED_WEIGHTS, IdentifiedTeacher, load_teacher
 from skdcgn_pipeline.teachers.training import TeacherRecipe, open_vgg16_features
 from skdcgn_pipeline.training.task import train
 from tiny import biased_split, build_biased_images
@@ -315,12 +315,12 @@ def test_style_features_are_four_layers_of_a_frozen_classifier(biased_images):
 def test_a_built_teacher_loads_for_its_variant_only(tmp_path, biased_images):
     arguments = (biased_images, settings(2), STYLE, 0, CPU, "absent")
     artifact = build_in(tmp_path, TeacherRecipe(*arguments))
-    path = artifact.path(module.WEIGHTS_FILE)
+    path = artifact.path(TRAINED_WEIGHTS)
     assert load_teacher("mnist_cgn", path, variant="double_colored").image_size == 32
     with pytest.raises(SettingError, match="a teacher of 'double_colored'"):
         load_teacher("mnist_cgn", path, variant="wildlife")
     modified = path.stat().st_mtime_ns
-    assert build_in(tmp_path, TeacherRecipe(*arguments)).path(module.WEIGHTS_FILE).stat().st_mtime_ns == modified
+    assert build_in(tmp_path, TeacherRecipe(*arguments)).path(TRAINED_WEIGHTS).stat().st_mtime_ns == modified
 
 
 def test_a_teacher_of_images_without_a_bias_says_where_they_are_from(tmp_path, monkeypatch):
@@ -346,7 +346,7 @@ def test_options_enter_the_identity_where_they_are_set(tmp_path, biased_images):
     turned = build_in(tmp_path, TeacherRecipe(*arguments, transformations=ROTATED))
     assert set(turned.inputs) == {*PLAIN_INPUTS, "transformations"}
     assert turned.inputs["transformations"]["shape"][0] == {"kind": "rotation", "strength": 180.0}
-    weights = plain.path(module.WEIGHTS_FILE)
+    weights = plain.path(TRAINED_WEIGHTS)
     initial = IdentifiedTeacher(load_teacher("mnist_cgn", weights), {"name": "mnist_cgn", "sha256": "0" * 64})
     started = build_in(tmp_path, TeacherRecipe(*arguments, initial=initial))
     assert started.inputs["initial"] == initial.identity

@@ -145,8 +145,8 @@ def explorer_of_run(
         comparison: Fidelity and costs by mechanism.
         parameters: All settings.
     """
-    settings, variant, assets = parameters.teacher, parameters.variant, parameters.assets
-    path = teacher_file(settings, variant, assets)
+    settings, variant = teacher.settings or parameters.teacher, parameters.variant
+    path = teacher_file(settings, variant, parameters.assets)
     num_classes = teacher.generator.num_classes
     card = {
         "name": release_name(parameters),

@@ -38,7 +38,7 @@ class TeacherFit(Settings):
         checkpoint_every_steps: A killed training repeats at most this many steps.
     """
 
-    num_images: Count
+    num_images: Count = 64_000
     batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 16
     learning_rate: Positive = 2e-4
     decay_share: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -84,9 +84,11 @@ class Teacher(Settings):
     """Which teacher is distilled.
 
     Attributes:
-        name: `mnist_cgn` (published weights, or those of the `teacher` pipeline), `digits_cgn`
-            (shipped with the package), `imagenet_cgn` (the published checkpoint, or its parts) or `custom`.
-        weights: A file; by default the published or shipped one of the variant. For `imagenet_cgn`, the
+        name: `trained` (this run's own: its training is part of the run), `cgn` (what the `teacher` pipeline has
+            trained before, by `weights`), `mnist_cgn` (published weights), `digits_cgn` (shipped with the package),
+            `imagenet_cgn` (the published checkpoint, or its parts) or `custom`.
+        weights: A file; by default the published or shipped one of the variant; of `cgn` the
+            `teacher.safetensors` of its artifact. For `imagenet_cgn`, the
             checkpoint, or a file for each of `shape`, `texture`, `background` (or one `biggan` for all
             three) and `u2net`. For `custom`, an optional program in ONNX (.onnx), or, with
             `trust_program`, of `torch.export` (.pt2) or TorchScript (.pt).
@@ -95,10 +97,10 @@ class Teacher(Settings):
         truncation: Of the noise of `imagenet_cgn`; null takes 0.5, as published.
         factory: For `custom`: `module:function`, code of yours that returns an object with the teacher interface.
         noise_dim, num_classes, image_size: Of a `custom` file, which cannot tell them itself, and of no other.
-        fit: How the `teacher` pipeline trains one.
+        fit: How one is trained.
     """
 
-    name: Literal["mnist_cgn", "digits_cgn", "imagenet_cgn", "custom"]
+    name: Literal["trained", "cgn", "mnist_cgn", "digits_cgn", "imagenet_cgn", "custom"]
     weights: str | dict[str, str] | None = None
     trust_program: bool = False
     truncation: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -106,7 +108,7 @@ class Teacher(Settings):
     noise_dim: Count | None = None
     num_classes: Count | None = None
     image_size: Count | None = None
-    fit: TeacherFit
+    fit: TeacherFit = TeacherFit()
 
     @model_validator(mode="after")
     def _custom_is_complete(self) -> Teacher:
@@ -125,6 +127,10 @@ class Teacher(Settings):
                 raise ValueError("a custom file needs 'noise_dim', 'num_classes' and 'image_size'")
         elif self.factory is not None:
             raise ValueError(f"'factory' belongs to name 'custom', got name {self.name!r}")
+        if self.name == "trained" and self.weights is not None:
+            raise ValueError("'weights' of an earlier training belong to name 'cgn', got name 'trained'")
+        if self.name == "cgn" and self.weights is None:
+            raise ValueError("name 'cgn' needs 'weights': the teacher.safetensors of the 'teacher' pipeline")
         if self.name == IMAGENET_CGN:
             if self.weights is None:
                 raise ValueError("name 'imagenet_cgn' needs 'weights': the published checkpoint, or its parts")

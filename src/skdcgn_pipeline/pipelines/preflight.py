@@ -14,6 +14,7 @@ from skdcgn_pipeline.artifacts.store import check_writable
 from skdcgn_pipeline.classifiers.feature_network import read_given_network
 from skdcgn_pipeline.classifiers.training import initial_classifier
 from skdcgn_pipeline.export.programs import check_libraries
+from skdcgn_pipeline.images.grey import IMAGE_SIZE as COLOURED_SIZE
 from skdcgn_pipeline.images.recipes import check_images
 from skdcgn_pipeline.metrics.features import inception_path
 from skdcgn_pipeline.networks.interface import GeneratorSize
@@ -26,12 +27,13 @@ from skdcgn_pipeline.students.baseline import check_baseline
 from skdcgn_pipeline.students.distillation import check_distillation
 from skdcgn_pipeline.students.released import released_students
 from skdcgn_pipeline.studies.registry import check_possible, expand_cells
-from skdcgn_pipeline.teachers.teacher import open_identified_teacher
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, open_identified_teacher
+from skdcgn_pipeline.teachers.training import untrained_teacher
 from skdcgn_pipeline.training.parallel import launched_processes
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 MINIMUM_FREE_BYTES = 200 * 2**20
-COLOURED = {"teacher", "release", "results"}  # stages that are made for digits in colour
+COLOURED = {"release", "results"}  # stages that are made for digits in colour
 CLASSIFYING = {"accuracy", "ablation_plan", "classifier_export", "explorer"}
 
 
@@ -59,11 +61,10 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
     if "feature_network" in made and prepare.given_features is not None:
         read_given_network(prepare.given_features)
     if "teacher" not in made:
-        smallest = 32 if parameters.images.are_coloured else parameters.images.image_size
-        check_estimates(parameters, GeneratorSize(1, 1, smallest), made, data_root)
+        check_estimates(parameters, GeneratorSize(1, 1, _image_size(parameters)), made, data_root)
     num_classes = _check_images(parameters, stages, made)
     if "teacher" in made:
-        teacher = open_identified_teacher(parameters.teacher, parameters.variant, assets)
+        teacher = _teacher_of(parameters, num_classes)
         generator, students = teacher.generator, parameters.students
         _check_sample(parameters, generator.num_classes, pipeline)
         check_estimates(parameters, GeneratorSize.of(generator), made, data_root)
@@ -74,7 +75,7 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
         if "baseline_students" in made:
             has_digits = prepare.given_features is None
             check_baseline(parameters.baseline, teacher, parameters.teacher, assets, has_digits)
-        if num_classes not in (None, generator.num_classes):
+        if made & CLASSIFYING and num_classes not in (None, generator.num_classes):
             raise SettingError(
                 "teacher",
                 f"the {num_classes} classes of the images",
@@ -84,6 +85,19 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
         if "ablation_plan" in made:
             cells = expand_cells(parameters.ablation, students)
             check_possible(cells, generator, parameters.classify.network.by_mechanism)
+
+
+def _teacher_of(parameters: Parameters, num_classes: int | None) -> IdentifiedTeacher:
+    """Return the run's teacher, or one like that which will be trained on images of so many classes."""
+    if parameters.teacher.name != "trained":
+        return open_identified_teacher(parameters.teacher, parameters.variant, parameters.assets)
+    assert num_classes is not None, "a teacher's training comes with its images"
+    return untrained_teacher(num_classes, _image_size(parameters))
+
+
+def _image_size(parameters: Parameters) -> int:
+    """Return the height and width of the images of a run."""
+    return COLOURED_SIZE if parameters.images.are_coloured else parameters.images.image_size
 
 
 def absent_inputs(pipeline: Pipeline, catalog: CatalogProtocol, versions: Iterable[str] = ()) -> list[str]:
@@ -121,12 +135,11 @@ def needed_by(node: Node) -> list[str]:
 
 
 def _check_images(parameters: Parameters, stages: Set[str], made: Set[str]) -> int | None:
-    """Refuse images, and classifiers that do not suit them; returns the number of classes that are learnt, if any."""
+    """Refuse images, and classifiers that do not suit them; returns the number of their classes, if there are any."""
     images, network, num_classes = parameters.images, parameters.classify.network, None
     if "biased_images" in made:
         num_classes = check_images(images, parameters.prepare, parameters.variant, parameters.assets, parameters.seed)
-    num_classes = num_classes if made & CLASSIFYING else None
-    if num_classes is not None:
+    if num_classes is not None and made & CLASSIFYING:
         # Builds the architecture and reads its weights, the cheapest way to find out whether they fit.
         initial_classifier(network, num_classes, parameters.seed)
     if stages & COLOURED and not images.are_coloured:

@@ -1,20 +1,40 @@
-"""What the settings make of a pipeline that is asked for by name."""
+"""What the settings make of the pipelines: read once, where the pipelines are made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from skdcgn_pipeline.parameters import Parameters
 
-VARIANTS: dict[str, tuple[str, Callable[[Parameters], bool]]] = {
-    "ablation": ("ablation_plan", lambda settings: settings.ablation.plan),
-    "benchmark": ("network_benchmark", lambda settings: settings.benchmark.networks == "random"),
-    "classify": ("classify_originals", lambda settings: settings.classify.trained_on == ("originals",)),
-    "export": ("export_released", lambda settings: settings.export.students != "run"),
-}
 
+@dataclass(frozen=True)
+class Variants:
+    """Which form the pipelines take; the defaults are the published method's.
 
-def variant_of(name: str, settings: Parameters) -> str:
-    """Return the name of the pipeline that takes the place of another where the settings ask for it."""
-    variant, is_asked_for = VARIANTS.get(name, (name, lambda settings: True))
-    return variant if is_asked_for(settings) else name
+    Attributes:
+        teacher: `teacher.name`, which says what must be made before a teacher is there.
+        generated: Whether classifiers learn from counterfactuals, not from originals alone.
+        plan: Whether the ablation stops at its plan.
+        random_networks: Whether the benchmark needs no run's networks.
+        released: Whether students that come with the package are exported.
+        given_features: Whether a network is given instead of one that is trained on images.
+    """
+
+    teacher: str = "digits_cgn"
+    generated: bool = True
+    plan: bool = False
+    random_networks: bool = False
+    released: bool = False
+    given_features: bool = False
+
+    @classmethod
+    def of(cls, settings: Parameters) -> Variants:
+        """Return what the settings ask for."""
+        return cls(
+            teacher=settings.teacher.name,
+            generated=settings.classify.trained_on != ("originals",),
+            plan=settings.ablation.plan,
+            random_networks=settings.benchmark.networks == "random",
+            released=settings.export.students != "run",
+            given_features=settings.prepare.given_features is not None,
+        )

@@ -27,8 +27,8 @@ from skdcgn_pipeline.runtime.seeding import derive_seed
 from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe, draw_composites
 from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsArtifact, StudentsRecipe
 from skdcgn_pipeline.studies.contract import OWN, CellData, Unit
-from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, load_teacher, open_identified_teacher
-from skdcgn_pipeline.teachers.training import WEIGHTS_FILE, TeacherRecipe
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, open_identified_teacher, open_trained_teacher
+from skdcgn_pipeline.teachers.training import TeacherRecipe
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
 
 ROWS_PER_SHARD = 5000
@@ -42,7 +42,7 @@ class Surroundings:
 
     Attributes:
         run: Store, base seed, device and asset folder.
-        folders: Of the artifacts `NEEDED`, those that are there.
+        folders: Of the artifacts `NEEDED`, those that are there; and that of a teacher that the run trained.
         parameters: All settings of the run.
     """
 
@@ -109,7 +109,9 @@ class Workplace:
     @cached_property
     def teacher(self) -> IdentifiedTeacher:
         """The teacher of the run."""
-        parameters = self.surroundings.parameters
+        parameters, folders = self.surroundings.parameters, self.surroundings.folders
+        if "trained_teacher" in folders:
+            return open_trained_teacher(Artifact.open(folders["trained_teacher"]))
         return open_identified_teacher(parameters.teacher, parameters.variant, self.surroundings.run.assets)
 
     # --- what a cell's classifiers are trained on ---------------------------------------------------
@@ -207,8 +209,7 @@ class Workplace:
 
         def samples() -> SampleShards:
             trained = run.make(recipe)
-            generator = load_teacher("mnist_cgn", trained.path(WEIGHTS_FILE))
-            return self._draw_pool(generator, {"trained teacher": trained.identity}, seed)
+            return self._draw_pool(open_trained_teacher(trained).generator, {"trained teacher": trained.identity}, seed)
 
         inputs = {"teacher": recipe.identity_inputs, "num_pool_images_per_class": self.pool_size[0]}
         return _Source(inputs, samples)

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.artifacts.store import canonical_json, identity_of, sha256_of_file
+from skdcgn_pipeline.artifacts.store import Artifact, canonical_json, identity_of, sha256_of_file
 from skdcgn_pipeline.images.assets import DEFAULT_ASSETS, published_teacher_name, require_assets
 from skdcgn_pipeline.images.assets import variant_of_published_teacher as published_variant
 from skdcgn_pipeline.mechanisms import (
@@ -24,6 +25,7 @@ from skdcgn_pipeline.mechanisms import (
     MechanismLabels,
     check_images,
 )
+from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.networks.onnx_program import OnnxProgram
 from skdcgn_pipeline.networks.weights_file import check_tensors, first_line, read_state
 from skdcgn_pipeline.parameters import Teacher
@@ -34,13 +36,14 @@ from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.imagenet_cgn import DEFAULT_TRUNCATION, Weights, files_of_parts, load_imagenet_cgn
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
-TEACHERS = ("mnist_cgn", "digits_cgn", "imagenet_cgn", "custom")
+TEACHERS = ("cgn", "mnist_cgn", "digits_cgn", "imagenet_cgn", "custom")
 RENDERED_AGAIN = 1e-3  # by how much a pixel in [-1, 1] may differ in another batch
 NUM_FINGERPRINTED = 8
 UNTRUSTED = (
     "If you trust whoever made it, say so: teacher.trust_program=true (in Python trust_program=True, to the explorer "
     "--trust). Otherwise ask for it in ONNX."
 )
+TRAINED_WEIGHTS = "teacher.safetensors"  # of the artifact of a training
 SHIPPED_DIGITS_TEACHER = Path(__file__).parents[1] / "released" / "cgn_digits_double_colored.safetensors"
 
 
@@ -66,7 +69,7 @@ class FunctionTeacher:
             return MechanismImages(*self.function(noise, labels.shape, labels.texture, labels.background))
 
 
-def _load_mnist_cgn(path: Path, variant: str | None) -> MnistCGN:
+def _load_cgn(path: Path, variant: str | None) -> MnistCGN:
     state, metadata = read_state(path)
     trained_on = metadata.get("variant") or published_variant(sha256_of_file(path))
     if variant and trained_on and trained_on != variant:
@@ -76,7 +79,7 @@ def _load_mnist_cgn(path: Path, variant: str | None) -> MnistCGN:
             f"{path}, a teacher of '{trained_on}'",
             f"Give the file of '{variant}', or set variant={trained_on}.",
         )
-    model = MnistCGN()
+    model = MnistCGN(*_size_of(path, state))
     # Older files lack the counters of batch-norm, which nothing reads.
     counters = [n for n in model.state_dict() if n.endswith("num_batches_tracked") and n not in state]
     expected = {name: tensor for name, tensor in model.state_dict().items() if name not in counters}
@@ -85,6 +88,18 @@ def _load_mnist_cgn(path: Path, variant: str | None) -> MnistCGN:
     model.load_state_dict(state, strict=not counters)
     # Channels last is the faster layout of these convolutions on a CPU.
     return model.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+
+
+def _size_of(path: Path, state: Mapping[str, Tensor]) -> GeneratorSize:
+    """Return the sizes of a CGN, as the shapes of its tensors tell them."""
+    published = GeneratorSize(32, 10, 32)
+    try:
+        num_classes, embedding_dim = state["label_emb.weight"].shape
+        num_values, input_dim = state["f_shape.0.weight"].shape
+        start = math.isqrt(num_values // state["f_shape.4.weight"].shape[1])
+    except (KeyError, IndexError, ValueError):
+        return published  # what is wrong is told by comparison
+    return GeneratorSize(input_dim - embedding_dim, num_classes, 4 * start)
 
 
 def _load_factory(factory: str) -> CounterfactualGenerator:
@@ -142,7 +157,7 @@ def load_teacher(
     """Load a teacher and check that it keeps the interface.
 
     Args:
-        name: `mnist_cgn` (published weights or those of the `teacher` pipeline), `digits_cgn`
+        name: `cgn` (weights of the `teacher` pipeline), `mnist_cgn` (published weights), `digits_cgn`
             (shipped with the package), `imagenet_cgn` or `custom`.
         weights: The file; by default the published one of `variant` in the asset folder, or the
             shipped one. For `imagenet_cgn`, the published checkpoint or several files by name, see
@@ -182,13 +197,13 @@ def load_teacher(
     elif name == IMAGENET_CGN:
         teacher = load_imagenet_cgn(weights, DEFAULT_TRUNCATION if truncation is None else truncation)
     else:
-        teacher = _load_mnist_cgn(teacher_path(name, weights, variant, assets), variant)
+        teacher = _load_cgn(teacher_path(name, weights, variant, assets), variant)
     check_teacher(teacher)
     return teacher
 
 
 def teacher_path(name: str, weights: Weights | None, variant: str | None, assets: Path | str) -> Path:
-    """Return the weights file of a `mnist_cgn` or `digits_cgn` teacher.
+    """Return the weights file of a `cgn`, `mnist_cgn` or `digits_cgn` teacher.
 
     Raises:
         SettingError: If the default file is absent or no variant says which it is.
@@ -321,10 +336,12 @@ class IdentifiedTeacher:
     Attributes:
         generator: The teacher.
         identity: JSON-able; the same for the same images.
+        settings: How to open it again; None where only the run can.
     """
 
     generator: CounterfactualGenerator
     identity: dict[str, Any]
+    settings: Teacher | None = None
 
 
 def open_identified_teacher(settings: Teacher, variant: str, assets: str) -> IdentifiedTeacher:
@@ -332,4 +349,12 @@ def open_identified_teacher(settings: Teacher, variant: str, assets: str) -> Ide
     options = settings.model_dump(exclude={"name", "weights", "fit", "trust_program"})
     options |= {"variant": variant, "assets": assets}
     generator = load_teacher(settings.name, settings.weights, trust_program=settings.trust_program, **options)
-    return IdentifiedTeacher(generator, identify_teacher(settings.name, settings.weights, loaded=generator, **options))
+    identity = identify_teacher(settings.name, settings.weights, loaded=generator, **options)
+    return IdentifiedTeacher(generator, identity, settings)
+
+
+def open_trained_teacher(trained_teacher: Artifact) -> IdentifiedTeacher:
+    """Load the teacher that the teacher stage has trained."""
+    settings = Teacher(name="cgn", weights=str(trained_teacher.path(TRAINED_WEIGHTS)))
+    generator = load_teacher(settings.name, settings.weights)
+    return IdentifiedTeacher(generator, identify_teacher(settings.name, settings.weights), settings)

@@ -30,7 +30,7 @@ from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
 from skdcgn_pipeline.samples.pixels import from_bytes
 from skdcgn_pipeline.teachers.cgn import MnistCGN
-from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
+from skdcgn_pipeline.teachers.teacher import TRAINED_WEIGHTS, IdentifiedTeacher
 from skdcgn_pipeline.training.averaging import WeightAverage
 from skdcgn_pipeline.training.checkpointing import Stateful
 from skdcgn_pipeline.training.schedules import Rates, linear_decay
@@ -38,7 +38,7 @@ from skdcgn_pipeline.training.task import fit
 from skdcgn_pipeline.transformations import transform_mechanism
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
-WEIGHTS_FILE, HISTORY_FILE = "teacher.safetensors", "history.json"
+HISTORY_FILE = "history.json"
 CARD_FILE = "teacher.json"
 LOG_EVERY_STEPS = 50
 STYLE_SETTING = "teacher.fit.style_network"
@@ -55,6 +55,12 @@ def _initialise(network: nn.Module, settings: TeacherFit) -> None:
                 nn.init.normal_(module.weight, 0.0, settings.init_gain)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def untrained_teacher(num_classes: int, image_size: int) -> IdentifiedTeacher:
+    """Return a CGN of the sizes that a training will have, for whatever must be known of it before."""
+    cgn = MnistCGN(num_classes=num_classes, image_size=image_size).requires_grad_(False).eval()
+    return IdentifiedTeacher(cgn, {"name": "trained"})
 
 
 def style_features_of(network: DigitClassifier) -> ImageFeatures:
@@ -289,13 +295,13 @@ class TeacherRecipe(Recipe[Artifact]):
         metadata = {"source": self.images.name}
         if "variant" in made_of:
             metadata = {"variant": made_of["variant"], "source": made_of["settings"]["source"]}
-        writer.write(WEIGHTS_FILE, partial(write_state, cgn, metadata=metadata))
+        writer.write(TRAINED_WEIGHTS, partial(write_state, cgn, metadata=metadata))
         writer.write_json(HISTORY_FILE, history)
         card = {
             "architecture": "MnistCGN",
             "data": {key: made_of[key] for key in ("settings", "variant", "seed", "name") if key in made_of},
             "training": self._training(),
-            "sha256": writer.files[WEIGHTS_FILE],
+            "sha256": writer.files[TRAINED_WEIGHTS],
             "torch": torch.__version__,
         }
         writer.write_json(CARD_FILE, card)

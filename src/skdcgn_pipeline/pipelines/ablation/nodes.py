@@ -1,6 +1,6 @@
 """Nodes of the ablation stage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from skdcgn_pipeline.artifacts.recipe import Run
+from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.io.tracking import log_note, log_picture, log_unit
 from skdcgn_pipeline.metrics.statistics import summarise_cells, tidy_cells
@@ -34,9 +35,15 @@ from skdcgn_pipeline.studies.training_data import Surroundings, Workplace
 SAMPLES = ("biased_images", "teacher_samples", "student_samples", "heldout_samples")
 
 
-def name_surroundings(run: Run, parameters: dict[str, Any], *data: StoredImages | SampleShards | None) -> Surroundings:
-    """Say where everything is that cells need."""
-    there = {name: part.artifact.directory for name, part in zip(SAMPLES, data, strict=True) if part is not None}
+def name_surroundings(
+    run: Run,
+    parameters: dict[str, Any],
+    *data: StoredImages | SampleShards | Artifact | None,
+    names: Sequence[str] = SAMPLES,
+) -> Surroundings:
+    """Say where everything is that cells need, by the names of the data."""
+    artifacts = [part if isinstance(part, Artifact) else getattr(part, "artifact", None) for part in data]
+    there = {name: part.directory for name, part in zip(names, artifacts, strict=True) if part is not None}
     return Surroundings(run, there, check_parameters(parameters))
 
 

@@ -3,6 +3,7 @@
 from kedro.pipeline import Pipeline, node, pipeline
 
 from skdcgn_pipeline.pipelines.ablation import nodes
+from skdcgn_pipeline.pipelines.binding import given
 from skdcgn_pipeline.studies.registry import STUDIES
 
 TABLES = [
@@ -23,14 +24,19 @@ def _study(study: str) -> list:
     ]
 
 
-def create_pipeline() -> Pipeline:
-    """Study how each part of the composition influences the invariant classifier."""
+def create_pipeline(teacher: str) -> Pipeline:
+    """Study how each part of the composition influences the invariant classifier.
+
+    Args:
+        teacher: `teacher.name`; one that this run trains is part of the surroundings.
+    """
+    places = (*nodes.SAMPLES, *(("trained_teacher",) if teacher == "trained" else ()))
     pictures = [name for study in STUDIES for name in (f"{study}_study", f"{study}_examples")]
     shared = [
         # A run of nothing but the nodes of a plan is not kept in MLflow.
         node(
-            nodes.name_surroundings,
-            ["run", "parameters", *nodes.SAMPLES],
+            given(nodes.name_surroundings, names=places),
+            ["run", "parameters", *places],
             "surroundings",
             name="name_surroundings",
             tags="plan",

@@ -23,4 +23,4 @@ def create_network_pipeline() -> Pipeline:
     """Measure random networks of full size."""
     inputs = ["run", "this_run", "parameters"]
     measured = node(nodes.measure_random_networks, inputs, TABLES, name="measure_random_networks")
-    return Pipeline([measured], tags="network_benchmark")
+    return Pipeline([measured], tags="benchmark")

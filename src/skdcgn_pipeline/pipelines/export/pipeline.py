@@ -47,5 +47,5 @@ def create_pipeline(released: bool = False) -> Pipeline:
                 name="register_classifier",
             ),
         ],
-        tags="export_released" if released else "export",
+        tags="export",
     )

@@ -7,9 +7,14 @@ from skdcgn_pipeline.pipelines.prepare import nodes
 
 def create_pipeline() -> Pipeline:
     """The image set and the feature network."""
+    return create_images() + create_feature_network()
+
+
+def create_feature_network() -> Pipeline:
+    """The feature network alone."""
     inputs = ["run", "biased_images", "params:prepare"]
     feature_network = node(nodes.fit_feature_network, inputs, "feature_network", name="fit_feature_network")
-    return create_images() + Pipeline([feature_network], tags="prepare")
+    return Pipeline([feature_network], tags="prepare")
 
 
 def create_images() -> Pipeline:

@@ -7,8 +7,8 @@ from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import Compose, Prepare, Report, Teacher
 from skdcgn_pipeline.reporting.pictures import draw_teacher_sheet
-from skdcgn_pipeline.teachers.teacher import load_teacher
-from skdcgn_pipeline.teachers.training import WEIGHTS_FILE, TeacherRecipe
+from skdcgn_pipeline.teachers.teacher import open_trained_teacher
+from skdcgn_pipeline.teachers.training import TeacherRecipe
 
 
 def fit_teacher(
@@ -29,5 +29,4 @@ def fit_teacher(
 
 def show_trained_teacher(run: Run, trained_teacher: Artifact, report: Report) -> np.ndarray:
     """Draw what the trained teacher makes of random noise."""
-    cgn = load_teacher("mnist_cgn", trained_teacher.path(WEIGHTS_FILE))
-    return draw_teacher_sheet(cgn, 2 * report.num_examples, run.seed)
+    return draw_teacher_sheet(open_trained_teacher(trained_teacher).generator, 2 * report.num_examples, run.seed)

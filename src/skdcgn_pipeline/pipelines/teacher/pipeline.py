@@ -6,7 +6,7 @@ from skdcgn_pipeline.pipelines.teacher import nodes
 
 
 def create_pipeline() -> Pipeline:
-    """Train a CGN to distil from; use it by `teacher.weights`."""
+    """Train a CGN to distil from: in the same run by `teacher.name: trained`, later by `teacher.weights`."""
     return Pipeline(
         [
             node(

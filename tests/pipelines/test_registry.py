@@ -61,13 +61,13 @@ def test_a_teacher_that_the_run_trains_comes_before_what_draws_from_it(registere
     trained = register_pipelines(Variants(teacher="trained"))
     training = {"prepare_biased_images", "fit_teacher", "show_trained_teacher"}
 
-    assert trained["teacher"] == registered["teacher"]
+    assert trained["teacher"].describe() == registered["teacher"].describe()
     for name in STAGES:
         nodes = {node.name for node in trained[name].nodes}
         assert ("open_teacher" in nodes) == ("open_teacher" in {node.name for node in registered[name].nodes})
         assert training <= nodes or "open_teacher" not in nodes, name
     for mechanism in MECHANISMS:
-        assert training <= {node.name for node in trained["distill"].to_outputs(f"{mechanism}_student").nodes}
+        assert "fit_teacher" in {node.name for node in trained["distill"].to_outputs(f"{mechanism}_student").nodes}
 
 
 def test_classifiers_of_imagenet_are_those_of_every_image_set(registered: dict[str, Pipeline]) -> None:

@@ -91,7 +91,7 @@ def _teacher_of(parameters: Parameters, num_classes: int | None) -> IdentifiedTe
     """Return the run's teacher, or one like that which will be trained on images of so many classes."""
     if parameters.teacher.name != "trained":
         return open_identified_teacher(parameters.teacher, parameters.variant, parameters.assets)
-    assert num_classes is not None, "a teacher's training comes with its images"
+    assert num_classes is not None
     return untrained_teacher(num_classes, _image_size(parameters))
 
 
@@ -137,7 +137,7 @@ def needed_by(node: Node) -> list[str]:
 def _check_images(parameters: Parameters, stages: Set[str], made: Set[str]) -> int | None:
     """Refuse images, and classifiers that do not suit them; returns the number of their classes, if there are any."""
     images, network, num_classes = parameters.images, parameters.classify.network, None
-    if "biased_images" in made:
+    if "biased_images" in made or ("teacher" in made and parameters.teacher.name == "trained"):
         num_classes = check_images(images, parameters.prepare, parameters.variant, parameters.assets, parameters.seed)
     if num_classes is not None and made & CLASSIFYING:
         # Builds the architecture and reads its weights, the cheapest way to find out whether they fit.

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from campaign.run import Case
+from skdcgn_pipeline.explorer.bundle import CARD_FILE
 
 RUN = ("run", "--env", "test")
 SAMPLE = (*RUN, "--pipelines", "sample")
@@ -488,7 +489,7 @@ def bundle(folder: Path, card: object) -> None:
     """Make a folder for the explorer with a card."""
     (folder / "bundle").mkdir()
     text = card if isinstance(card, str) else json.dumps(card)
-    (folder / "bundle" / "card.json").write_text(text, encoding="utf-8")
+    (folder / "bundle" / CARD_FILE).write_text(text, encoding="utf-8")
 
 
 CARDS = {
@@ -502,7 +503,7 @@ EXPLORER = [
         "explorer",
         f"a card {name}",
         ("skdcgn_pipeline.explorer", "{folder}/bundle", "--no-browser"),
-        ("card.json",),
+        (CARD_FILE,),
         prepare=partial(bundle, card=card),
     )
     for name, card in CARDS.items()

@@ -76,6 +76,7 @@ def _become(case: Case, folder: Path) -> None:
         words = [word.replace("{folder}", str(folder)) for word in case.command]
         module, words = (words[0], words[1:]) if "." in words[0] else ("kedro", words)
         sys.argv = [module, *words]
+        sys.path.insert(0, str(folder))  # for modules of the case
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as end:
@@ -155,12 +156,15 @@ def make_database(root: Path) -> None:
 def main() -> int:
     """Run the cases that the command line names, all by default; returns the number of those that are not well."""
     from campaign.cases import CASES
+    from campaign.more_cases import MORE
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help="of names or kinds; all cases by default")
     parser.add_argument("--out", type=Path, help="write the table there, as Markdown")
     chosen = parser.parse_args()
-    cases = [c for c in CASES if not chosen.parts or any(part in f"{c.kind}: {c.name}" for part in chosen.parts)]
+    cases = [
+        c for c in (*CASES, *MORE) if not chosen.parts or any(part in f"{c.kind}: {c.name}" for part in chosen.parts)
+    ]
     import_everything()
     rows, bad = ["| kind | case | s | | what it says |", "|---|---|---:|---|---|"], 0
     with tempfile.TemporaryDirectory() as root:

@@ -262,7 +262,7 @@ DATABASES = {
 }
 ADDRESSES = {
     "an unknown scheme": "gopher://host/mlflow",
-    "a database in no folder": "sqlite:////no/such/folder/mlflow.db",
+    "a database below a file": "sqlite:///{folder}/conf/base/catalog.yml/mlflow.db",
     "a server that is dead": "http://user:geheim@127.0.0.1:9",
     "a host that is none": "http://no.such.host.invalid:5000",
     "a port that is none": "http://127.0.0.1:port",

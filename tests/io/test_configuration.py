@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,24 @@ def read(conf: Path, params: dict[str, object] | None = None) -> OmegaConfigLoad
         )
 
     return read_configuration(make, [conf / "base", conf / "local"], params or {})
+
+
+def test_pipe_among_the_files_is_refused(conf: Path) -> None:
+    os.mkfifo(conf / "local" / "parameters_pipe.yml")
+    with pytest.raises(SettingError, match=r"parameters_pipe\.yml: expected a file that can be read"):
+        read(conf)
+
+
+LAUGHS = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]\n" for n in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(LAUGHS, "at most 100,000 values"), ("a: " + 100_000 * "[", "at most 50 deep")]
+)
+def test_file_that_grows_without_end_is_refused(conf: Path, content: str, told: str) -> None:
+    (conf / "local" / "parameters.yml").write_text(content)
+    with pytest.raises(SettingError, match=told):
+        read(conf)
 
 
 @pytest.mark.parametrize("kind", KINDS)

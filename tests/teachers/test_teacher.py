@@ -280,6 +280,17 @@ def test_an_object_without_the_interface_is_refused(module_of_teachers, name, me
         load_teacher("custom", factory=f"{module_of_teachers}:{name}")
 
 
+@pytest.mark.parametrize(
+    "body", ["def make(:", "raise SystemExit(0)", "def make(): exit(0)", "def make(): return 1 / 0"]
+)
+def test_whatever_the_module_of_a_factory_does_is_told(tmp_path, monkeypatch, body):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "failing_teacher", raising=False)
+    (tmp_path / "failing_teacher.py").write_text(f"{body}\n")
+    with pytest.raises(SettingError, match=r"teacher\.factory: expected .*, got 'failing_teacher:make' "):
+        load_teacher("custom", factory="failing_teacher:make")
+
+
 def test_a_custom_teacher_without_factory_or_complete_file_is_refused(tmp_path):
     with pytest.raises(SettingError, match="'factory', or 'weights' with 'noise_dim'"):
         load_teacher("custom")

@@ -19,6 +19,8 @@ MERGE = "tag:yaml.org,2002:merge"
 NAME_TAGS = {"tag:yaml.org,2002:str", MERGE}
 PARAMS = "--params"
 REMEDY = "Nothing has been run; correct it."
+DEEPEST = 50
+MOST_VALUES = 100_000  # as far as anchors that name anchors are followed
 # What file systems and Kedro's patterns of names take for something else.
 NOT_IN_A_DATA_ROOT = "[]{}*?$"
 
@@ -69,6 +71,8 @@ def _check_data_root(data: Any) -> None:
 
 
 def _text_of(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise SettingError(str(path), "a file that can be read", "a device or a pipe, which may never end", REMEDY)
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -81,15 +85,18 @@ def _text_of(path: Path) -> str:
 
 def _check_text(file: str, text: str, places: dict[str, tuple[str, yaml.Node]]) -> None:
     """Refuse what is no YAML, or YAML of another form than names and values; adds the place of every name."""
+    loader, depth = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0
     try:
-        root = yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        for event in yaml.parse(text, loader):  # which has no stack; what composes would end the process
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise SettingError(file, f"brackets at most {DEEPEST} deep", "deeper ones", REMEDY)
+        root = yaml.compose(text, loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line if mark else text.count("\n", 0, getattr(error, "position", 0))
         got = getattr(error, "problem", None) or getattr(error, "reason", None) or error
         raise SettingError(f"{file}, line {line + 1}", "YAML", told_in_one_line(got), REMEDY) from error
-    except RecursionError as error:
-        raise SettingError(file, "YAML", "brackets within brackets without end", REMEDY) from error
     if root is not None:
         _check_node(root, "", file, places, ())
 
@@ -113,6 +120,9 @@ def _check_node(
         raise SettingError(place, "names with their values", _word(node), REMEDY)
     if any(node is one for one in above):
         raise SettingError(place, "values that come to an end", f"{name}, which contains itself", REMEDY)
+    if len(places) > MOST_VALUES:
+        expected, got = f"at most {MOST_VALUES:,} values in all", "more, anchors counted anew"
+        raise SettingError(f"{name.partition('[')[0]} ({file})", expected, got, REMEDY)
     _, earlier = places.get(name, ("", node))
     if {type(node), type(earlier)} == {yaml.MappingNode, yaml.SequenceNode}:
         raise SettingError(f"{name} ({place})", _word(earlier), _word(node), REMEDY)

@@ -108,11 +108,14 @@ def _load_factory(factory: str) -> CounterfactualGenerator:
     try:
         function = getattr(importlib.import_module(module_name), function_name)
         inspect.signature(function).bind()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise SettingError("teacher.factory", "an importable module:function", f"{factory!r} ({error})", remedy) from (
+        return function()
+    except SettingError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the module does; an exit would look like a finished run
+        got = f"{factory!r} ({type(error).__name__}: {first_line(error)})"
+        raise SettingError("teacher.factory", "an importable module:function that makes a teacher", got, remedy) from (
             error
         )
-    return function()
 
 
 def _load_program(path: Path, interface: Mapping[str, int], trust_program: bool) -> FunctionTeacher:

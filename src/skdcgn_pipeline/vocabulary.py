@@ -7,6 +7,8 @@ IMAGE_OF_MECHANISM = {"shape": "mask", "texture": "foreground", "background": "b
 CHANNELS_OF_MECHANISM = {"shape": 1, "texture": 3, "background": 3}
 # Whose images tables and pictures show: distilled students, or the control without distillation.
 STUDENTS, BASELINE = "students", "baseline"
+# What is made of images and their masks alone: a teacher, and a training set beside those of generators.
+CUTOUTS = "cutouts"
 # The finished image, for a student that knows no mechanisms.
 COMPOSITE = "composite"
 

@@ -13,11 +13,13 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from configuration import read_folder
+from images.pictures import make_folder
 from skdcgn_pipeline.artifacts import store as artifacts
 from skdcgn_pipeline.export import programs
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.pipeline_registry import register_pipelines
 from skdcgn_pipeline.pipelines import preflight
+from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.runtime.errors import SettingError
 
 ALL_NODES = {"prepare_biased_images", "open_teacher"}
@@ -52,6 +54,30 @@ def make(project):
 def test_digits_need_nothing_but_a_folder(check_surroundings, make, tmp_path):
     assert check_surroundings(make(assets="absent"), tmp_path / "data", {"prepare_biased_images"}) is None
     assert (tmp_path / "data").is_dir()
+
+
+@pytest.mark.parametrize("changes", [{"classify": {"trained_on": ["cutouts"]}}, {"teacher": {"name": "cutouts"}}])
+def test_cutouts_need_masks_of_the_training_images(make, tmp_path, changes):
+    coloured = make()
+    folder = {"source": "folder", "folder": str(make_folder(tmp_path / "own", {"train": 2}, tables=False))}
+    changed = {name: getattr(coloured, name).model_dump() | change for name, change in changes.items()}
+    for images in (folder, {}):
+        parameters = make(images=images, variant="own" if images else "double_colored", **changed)
+        pipeline = register_pipelines(Variants.of(parameters))["classify"]
+        with pytest.raises(SettingError, match="cutouts: expected a mask for every training image, got images without"):
+            preflight.check_surroundings(parameters, tmp_path / "data", pipeline)
+
+
+def test_cutouts_are_checked_by_their_sizes(make, tmp_path):
+    folder = make_folder(tmp_path / "own", {"train": 2, "validation": 1})
+    teacher = {"name": "cutouts"}
+    images = {"source": "folder", "folder": str(folder), "image_size": 48}
+    parameters = make(images=images, variant="own", teacher=teacher)
+    pipeline = register_pipelines(Variants.of(parameters))["compose"]
+    assert preflight.check_surroundings(parameters, tmp_path / "data", pipeline) is None
+    parameters = make(images=images | {"image_size": 49}, variant="own", teacher=teacher)
+    with pytest.raises(SettingError, match=r"49"):
+        preflight.check_surroundings(parameters, tmp_path / "data", pipeline)
 
 
 def test_a_device_that_is_not_there_is_refused(check_surroundings, make, tmp_path, monkeypatch):

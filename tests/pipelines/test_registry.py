@@ -14,6 +14,7 @@ from kedro.pipeline import Pipeline
 
 from pipelines.running import PROJECT, know_project, settings_read_once, untouched_mlflow
 from skdcgn_pipeline.mechanisms import MECHANISMS
+from skdcgn_pipeline.parameters import MADE_BY_RUN
 from skdcgn_pipeline.pipeline_registry import register_pipelines
 from skdcgn_pipeline.pipelines.ablation.nodes import SAMPLES
 from skdcgn_pipeline.pipelines.preflight import needed_by
@@ -57,8 +58,11 @@ def test_every_variant_has_the_same_names_and_runs_from_a_fresh_checkout(change:
         assert name in ("report", "__default__") or free_inputs(pipe) <= without_images, name
 
 
-def test_a_teacher_that_the_run_trains_comes_before_what_draws_from_it(registered: dict[str, Pipeline]) -> None:
-    trained = register_pipelines(Variants(teacher="trained"))
+@pytest.mark.parametrize("teacher", MADE_BY_RUN)
+def test_a_teacher_that_the_run_makes_comes_before_what_draws_from_it(
+    registered: dict[str, Pipeline], teacher: str
+) -> None:
+    trained = register_pipelines(Variants(teacher=teacher))
     training = {"prepare_biased_images", "fit_teacher", "show_trained_teacher"}
 
     assert trained["teacher"].describe() == registered["teacher"].describe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,10 +59,11 @@ def test_stored_counterfactuals_are_transformed_at_their_stage(tmp_path, tiny_sa
 def test_classifiers_and_benchmark_compose_at_the_same_stage(monkeypatch, stage, expected):
     classification = Anything()
     classification.training_sets = hand_back
+    classification.settings = SimpleNamespace(trained_on=("teacher", "students"))
     monkeypatch.setattr(classify_nodes, "Classification", lambda *arguments: classification)
     monkeypatch.setattr(benchmark_nodes, "Workload", hand_back)
     others = [Anything()] * 7
-    learnt_from = [*others[:3], settings(stage), {}, *others[:3]]
+    learnt_from = [*others[:3], settings(stage), {}, *others[:4]]
     assert handed_on(classify_nodes.train_classifiers, *learnt_from) == expected
     parameters = Anything()
     parameters.compose, parameters.class_lists = settings(stage), {}

@@ -163,5 +163,5 @@ def test_masks_that_tell_nothing_are_left_out(images, tmp_path, monkeypatch, val
 def test_images_without_masks_are_refused(tmp_path):
     folder = make_folder(tmp_path / "own", {"train": 2, "validation": 1}, tables=False)
     images = Store(tmp_path / "store").make(FolderImagesRecipe(list_folder(folder, 0.1, 0), image_size=48))
-    with pytest.raises(SettingError, match="cutouts: expected a mask for every image of 'train', got images without"):
+    with pytest.raises(SettingError, match="cutouts: expected a mask for every training image, got images without"):
         Store(tmp_path / "store").make(CutoutsRecipe(images, CutoutSettings()))

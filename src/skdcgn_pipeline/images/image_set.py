@@ -11,7 +11,8 @@ from typing import Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.images.reading import as_mask, crop_centre, crop_randomly, read_picture, to_bytes
+from skdcgn_pipeline.images.reading import crop_centre, crop_randomly, read_picture, to_bytes
+from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import numpy_generator
 from skdcgn_pipeline.samples.encoding import decoding_threads
 
@@ -74,8 +75,7 @@ class ImageFiles:
         """
 
         def decode(row: int) -> Tensor:
-            picture = read_picture(self.root / self.names[row])
-            picture = as_mask(picture) if self.mode == "L" else picture
+            picture = read_picture(self.root / self.names[row]).convert(self.mode)
             return to_bytes(crop_centre(picture, self.image_size, self.resize))
 
         with ThreadPoolExecutor(decoding_threads()) as threads:
@@ -175,6 +175,20 @@ class Split(Generic[RowsT]):
 
 # Images that are kept as files.
 FileSplit = Split[ImageFiles]
+
+
+def check_masks(split: Split | None) -> None:
+    """Refuse training images without true masks, where they are to be cut out; images need not be read.
+
+    Args:
+        split: The training images; None of images that never have masks.
+
+    Raises:
+        SettingError: If there are none.
+    """
+    if split is None or split.masks is None:
+        remedy = "Give masks (`mask_file_name` in train/metadata.csv), or leave out 'cutouts' (teacher, training set)."
+        raise SettingError("cutouts", "a mask for every training image", "images without", remedy)
 
 
 def spread_rows(split: Split, num_rows: int) -> Tensor:

@@ -16,10 +16,10 @@ from skdcgn_pipeline.artifacts.store import ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.images.assets import names_below, require_assets
 from skdcgn_pipeline.images.bias import apply_bias, group_names
 from skdcgn_pipeline.images.grey import CLASS_NAMES, IMAGE_SIZE, SOURCES, GreyImages, read_grey_images, source_files
-from skdcgn_pipeline.images.image_set import FileSplit, ImagesInMemory, Role, Split
+from skdcgn_pipeline.images.image_set import FileSplit, ImagesInMemory, Role, Split, check_masks
 from skdcgn_pipeline.images.imagenet import check_imagenet, list_imagenet, read_tables
 from skdcgn_pipeline.images.listing import ListedImages, list_folder, logger, some_of
-from skdcgn_pipeline.images.reading import PICTURE_ERRORS, as_mask, crop_centre, describe_fault, open_rgb, to_bytes
+from skdcgn_pipeline.images.reading import PICTURE_ERRORS, crop_centre, describe_fault, open_rgb, to_bytes
 from skdcgn_pipeline.images.stored import StoredImages, has_split, write_card, write_split
 from skdcgn_pipeline.parameters import Images, Prepare
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -94,44 +94,27 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
         Raises:
             SettingError: If assets are damaged.
         """
-        shapes = self.shapes()
-        for name, part in shapes.items():
-            if not has_split(writer, name):
-                # Generators of coloured images learn their masks by themselves, as published.
-                write_split(writer, replace(self.colour(name, part), masks=None))
-        roles = {name: _role_of(name) for name in shapes}
-        write_card(writer, self.source, IMAGE_SIZE, CLASS_NAMES[self.source], roles, {})
-
-    def shapes(self) -> dict[str, GreyImages]:
-        """Return the grey shapes of every split, in the order in which they are told.
-
-        Raises:
-            SettingError: If assets are damaged.
-        """
         grey = read_grey_images(self.source, self.assets, self.seed, self.variant)
         order = torch.from_numpy(numpy_generator(self.seed, "validation-split").permutation(len(grey["train"])))
         number = max(1, round(self.validation_fraction * len(order)))
         validation, train = grey["train"][order[:number]], grey["train"][order[number:]]
         parts = {"train": train, "randomised": train, "validation": validation}
-        return parts | {name: part for name, part in grey.items() if name != "train"}
-
-    def colour(self, name: str, shapes: GreyImages) -> Split:
-        """Return shapes of a split in its colours, with their masks."""
-        split = apply_bias(
-            GreyImages(shapes.images.repeat(self.copies, 1, 1), shapes.labels.repeat(self.copies)),
-            self.variant,
-            bias_share=self.bias_share if name == "train" else None,
-            generator=numpy_generator(self.seed, f"colours-{name}"),
-            binarise_threshold=self.binarise_threshold,
-            assets=self.assets,
-        )
-        names = {"group": group_names(CLASS_NAMES[self.source])}
-        return replace(split, name=name, role=_role_of(name), attribute_names=names)
-
-
-def _role_of(name: str) -> Role:
-    """Return the role of a split of coloured images."""
-    return BIASED_ROLES.get(name, "test")
+        parts |= {name: part for name, part in grey.items() if name != "train"}
+        roles = {name: BIASED_ROLES.get(name, "test") for name in parts}
+        for name, part in parts.items():
+            if has_split(writer, name):
+                continue
+            split = apply_bias(
+                GreyImages(part.images.repeat(self.copies, 1, 1), part.labels.repeat(self.copies)),
+                self.variant,
+                bias_share=self.bias_share if name == "train" else None,
+                generator=numpy_generator(self.seed, f"colours-{name}"),
+                binarise_threshold=self.binarise_threshold,
+                assets=self.assets,
+            )
+            names = {"group": group_names(CLASS_NAMES[self.source])}
+            write_split(writer, replace(split, name=name, role=roles[name], attribute_names=names))
+        write_card(writer, self.source, IMAGE_SIZE, CLASS_NAMES[self.source], roles, {})
 
 
 @dataclass(frozen=True)
@@ -221,7 +204,7 @@ class FolderImagesRecipe(Recipe[StoredImages]):
             pictures = [open_rgb(path)]
             if split.masks is not None:
                 path = split.masks.root / split.masks.names[row]
-                pictures.append(as_mask(open_rgb(path)))
+                pictures.append(open_rgb(path).convert("L"))
         except PICTURE_ERRORS as error:
             return describe_fault(error, path)
         sizes = [f"{picture.width} x {picture.height}" for picture in pictures]
@@ -277,8 +260,10 @@ def image_set_recipe(
     )
 
 
-def check_images(images: Images, prepare: Prepare, variant: str, assets: str, seed: int) -> int:
-    """Refuse absent assets, or a folder that is no image set, without reading an image.
+def check_images(
+    images: Images, prepare: Prepare, variant: str, assets: str, seed: int, needs_masks: bool = False
+) -> int:
+    """Refuse absent assets, a folder that is no image set, or one without masks that are needed; reads no image.
 
     Returns:
         The number of classes.
@@ -286,12 +271,16 @@ def check_images(images: Images, prepare: Prepare, variant: str, assets: str, se
     Raises:
         SettingError: Naming what is missing or wrong.
     """
+    if needs_masks and images.folder is None:
+        check_masks(None)
     if images.folders:  # far too many to list twice
         tables = read_tables(assets)
         check_imagenet(images.folders, tables)
         return len(tables.wnids)
     recipe = image_set_recipe(images, prepare, variant, assets, seed)
     if isinstance(recipe, FolderImagesRecipe):
+        if needs_masks:
+            check_masks(recipe.listing.splits[0])
         return len(recipe.listing.class_names)
     recipe.asset_files()
     return len(CLASS_NAMES[recipe.source])

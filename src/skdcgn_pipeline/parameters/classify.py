@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from skdcgn_pipeline.parameters.base import Count, Decay, Positive, Precision, Settings, Weight
 from skdcgn_pipeline.parameters.compute import Compute
 
-TrainingSetName = Literal["originals", "teacher", "students"]
+TrainingSetName = Literal["originals", "cutouts", "teacher", "students"]
 DIGIT_NETWORK, SMALL_NETWORK = "digit_cnn", "small_cnn"
 # Networks of the project's own: they start from nothing, have one head and see each image as it is.
 OWN_NETWORKS = (DIGIT_NETWORK, SMALL_NETWORK)
@@ -115,7 +115,8 @@ class Classify(Settings):
     """Training and measuring of the invariant classifiers.
 
     Attributes:
-        trained_on: The training sets that are compared, each once. With a head per mechanism, counterfactuals are
+        trained_on: The training sets that are compared, each once; `cutouts` are counterfactuals of the training images
+            themselves, which need masks, see `teacher.cutouts`. With a head per mechanism, counterfactuals are
             learnt beside real images, and `originals` are real images alone.
         share_of_originals: Of every batch of counterfactuals, the share that are real images; heads of mechanisms learn
             real images anyway.

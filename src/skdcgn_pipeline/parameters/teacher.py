@@ -64,6 +64,10 @@ class TeacherFit(Settings):
         return max(1, self.num_images // self.batch_size)
 
 
+# Teachers that a run makes of its images; `cutouts` without a training.
+MADE_BY_RUN = ("trained", "cutouts")
+
+
 class CutoutSettings(Settings):
     """How images with masks become a teacher: objects are cut out and put on backgrounds.
 
@@ -84,7 +88,8 @@ class Teacher(Settings):
     """Which teacher is distilled.
 
     Attributes:
-        name: `trained` (this run's own: its training is part of the run), `cgn` (what the `teacher` pipeline has
+        name: `trained` (this run's own: its training is part of the run), `cutouts` (this run's images, cut out by
+            their masks, without a training), `cgn` (what the `teacher` pipeline has
             trained before, by `weights`), `mnist_cgn` (published weights), `digits_cgn` (shipped with the package),
             `imagenet_cgn` (the published checkpoint, or its parts) or `custom`.
         weights: A file; by default the published or shipped one of the variant; of `cgn` the
@@ -97,10 +102,11 @@ class Teacher(Settings):
         truncation: Of the noise of `imagenet_cgn`; null takes 0.5, as published.
         factory: For `custom`: `module:function`, code of yours that returns an object with the teacher interface.
         noise_dim, num_classes, image_size: Of a `custom` file, which cannot tell them itself, and of no other.
+        cutouts: How images with masks become counterfactuals without a training.
         fit: How one is trained.
     """
 
-    name: Literal["trained", "cgn", "mnist_cgn", "digits_cgn", "imagenet_cgn", "custom"]
+    name: Literal["trained", "cutouts", "cgn", "mnist_cgn", "digits_cgn", "imagenet_cgn", "custom"]
     weights: str | dict[str, str] | None = None
     trust_program: bool = False
     truncation: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -108,6 +114,7 @@ class Teacher(Settings):
     noise_dim: Count | None = None
     num_classes: Count | None = None
     image_size: Count | None = None
+    cutouts: CutoutSettings = CutoutSettings()
     fit: TeacherFit = TeacherFit()
 
     @model_validator(mode="after")
@@ -127,8 +134,8 @@ class Teacher(Settings):
                 raise ValueError("a custom file needs 'noise_dim', 'num_classes' and 'image_size'")
         elif self.factory is not None:
             raise ValueError(f"'factory' belongs to name 'custom', got name {self.name!r}")
-        if self.name == "trained" and self.weights is not None:
-            raise ValueError("'weights' of an earlier training belong to name 'cgn', got name 'trained'")
+        if self.name in MADE_BY_RUN and self.weights is not None:
+            raise ValueError(f"'weights' of an earlier training belong to name 'cgn', got name {self.name!r}")
         if self.name == "cgn" and self.weights is None:
             raise ValueError("name 'cgn' needs 'weights': the teacher.safetensors of the 'teacher' pipeline")
         if self.name == IMAGENET_CGN:

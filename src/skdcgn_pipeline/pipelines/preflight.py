@@ -18,7 +18,7 @@ from skdcgn_pipeline.images.grey import IMAGE_SIZE as COLOURED_SIZE
 from skdcgn_pipeline.images.recipes import check_images
 from skdcgn_pipeline.metrics.features import inception_path
 from skdcgn_pipeline.networks.interface import GeneratorSize
-from skdcgn_pipeline.parameters import BIASED_SOURCES, Parameters, choose_classes
+from skdcgn_pipeline.parameters import BIASED_SOURCES, MADE_BY_RUN, Parameters, choose_classes
 from skdcgn_pipeline.pipelines.estimates import check_estimates
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
@@ -27,10 +27,11 @@ from skdcgn_pipeline.students.baseline import check_baseline
 from skdcgn_pipeline.students.distillation import check_distillation
 from skdcgn_pipeline.students.released import released_students
 from skdcgn_pipeline.studies.registry import check_possible, expand_cells
+from skdcgn_pipeline.teachers.cutouts import blank_cutouts
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, open_identified_teacher
 from skdcgn_pipeline.teachers.training import untrained_teacher
 from skdcgn_pipeline.training.parallel import launched_processes
-from skdcgn_pipeline.vocabulary import MECHANISMS
+from skdcgn_pipeline.vocabulary import CUTOUTS, MECHANISMS
 
 MINIMUM_FREE_BYTES = 200 * 2**20
 COLOURED = {"release", "results"}  # stages that are made for digits in colour
@@ -88,10 +89,12 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
 
 
 def _teacher_of(parameters: Parameters, num_classes: int | None) -> IdentifiedTeacher:
-    """Return the run's teacher, or one like that which will be trained on images of so many classes."""
-    if parameters.teacher.name != "trained":
+    """Return the run's teacher, or one like that which will be made of images of so many classes."""
+    if parameters.teacher.name not in MADE_BY_RUN:
         return open_identified_teacher(parameters.teacher, parameters.variant, parameters.assets)
     assert num_classes is not None
+    if parameters.teacher.name == CUTOUTS:
+        return IdentifiedTeacher(blank_cutouts(num_classes, _image_size(parameters)), {"name": CUTOUTS})
     return untrained_teacher(num_classes, _image_size(parameters))
 
 
@@ -137,8 +140,11 @@ def needed_by(node: Node) -> list[str]:
 def _check_images(parameters: Parameters, stages: Set[str], made: Set[str]) -> int | None:
     """Refuse images, and classifiers that do not suit them; returns the number of their classes, if there are any."""
     images, network, num_classes = parameters.images, parameters.classify.network, None
-    if "biased_images" in made or ("teacher" in made and parameters.teacher.name == "trained"):
-        num_classes = check_images(images, parameters.prepare, parameters.variant, parameters.assets, parameters.seed)
+    if "biased_images" in made or ("teacher" in made and parameters.teacher.name in MADE_BY_RUN):
+        cut_out = "teacher" in made and parameters.teacher.name == CUTOUTS
+        cut_out |= "accuracy" in made and CUTOUTS in parameters.classify.trained_on
+        source = images, parameters.prepare, parameters.variant, parameters.assets, parameters.seed
+        num_classes = check_images(*source, needs_masks=cut_out)
     if num_classes is not None and made & CLASSIFYING:
         # Builds the architecture and reads its weights, the cheapest way to find out whether they fit.
         initial_classifier(network, num_classes, parameters.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skdcgn_pipeline.parameters import Parameters
+from skdcgn_pipeline.vocabulary import CUTOUTS
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class Variants:
 
     Attributes:
         teacher: `teacher.name`, which says what must be made before a teacher is there.
-        generated: Whether classifiers learn from counterfactuals, not from originals alone.
+        generated: Whether classifiers learn from a generator's counterfactuals, not from the images alone.
         plan: Whether the ablation stops at its plan.
         random_networks: Whether the benchmark needs no run's networks.
         released: Whether students that come with the package are exported.
@@ -32,7 +33,7 @@ class Variants:
         """Return what the settings ask for."""
         return cls(
             teacher=settings.teacher.name,
-            generated=settings.classify.trained_on != ("originals",),
+            generated=not {*settings.classify.trained_on} <= {"originals", CUTOUTS},
             plan=settings.ablation.plan,
             random_networks=settings.benchmark.networks == "random",
             released=settings.export.students != "run",

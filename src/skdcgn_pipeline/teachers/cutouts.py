@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skdcgn_pipeline.artifacts.recipe import Recipe
+from skdcgn_pipeline.artifacts.recipe import Recipe, Run
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
-from skdcgn_pipeline.images.image_set import Split
+from skdcgn_pipeline.images.image_set import Split, check_masks
 from skdcgn_pipeline.images.inpainting import erode, fill_unknown
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
@@ -26,8 +26,9 @@ from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.columns import read_columns, write_columns
+from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
 from skdcgn_pipeline.samples.pixels import decode_images, encode_images, from_bytes
-from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
+from skdcgn_pipeline.vocabulary import CUTOUTS, IMAGE_OF_MECHANISM, MECHANISMS
 
 FILE, COLUMNS = "class_{}.parquet", tuple(IMAGE_OF_MECHANISM.values())
 DIRECTIONS = 6  # of the noise, for the rows of one class
@@ -36,17 +37,6 @@ THUMBNAIL = 8  # pixels of what rows are told apart by
 ROWS_PER_PASS = 64
 # Pixels at the edge of an object are a mixture of both sides: this many are taken for neither.
 OBJECT_EDGE, BACKGROUND_EDGE = 1, 2
-REMEDY = "Give masks (`mask_file_name` in train/metadata.csv), or choose another teacher or training set."
-
-
-def check_masks(split: Split) -> None:
-    """Refuse training images without true masks; they need not be read.
-
-    Raises:
-        SettingError: If there are none.
-    """
-    if split.masks is None:
-        raise SettingError("cutouts", f"a mask for every image of '{split.name}'", "images without", REMEDY)
 
 
 class Cutouts:
@@ -161,7 +151,7 @@ class CutoutsRecipe(Recipe[Artifact]):
             hides something else.
     """
 
-    kind: ClassVar[str] = "cutouts"
+    kind: ClassVar[str] = CUTOUTS
     folder: ClassVar[str] = "teacher"
 
     images: StoredImages
@@ -230,6 +220,29 @@ def _inner(masks: Tensor, edge: int) -> Tensor:
     """Return masks without their edge; where nothing would be left, as they are."""
     inner = erode(masks, edge)
     return torch.where(inner.flatten(1).any(1)[:, None, None, None], inner, masks)
+
+
+def blank_cutouts(num_classes: int, image_size: int) -> Cutouts:
+    """Return a generator of the sizes that cut-outs will have, for whatever must be known of it before."""
+    images = (torch.zeros(num_classes, c, image_size, image_size, dtype=torch.uint8) for c in (1, 3, 3))
+    return Cutouts(MechanismImages(*images), torch.ones(num_classes, dtype=torch.long), CutoutSettings())
+
+
+def draw_cutouts(
+    run: Run, images: StoredImages, settings: CutoutSettings, num_images_per_class: int, rows_per_shard: int
+) -> SampleShards:
+    """Return samples of the cut-outs of an image set, as they are drawn from any generator; raises as the recipes do.
+
+    Args:
+        run: Store and base seed.
+        images: The image set.
+        settings: How it is cut out.
+        num_images_per_class: Rows per class.
+        rows_per_shard: Rows of one Parquet file.
+    """
+    artifact = run.make(CutoutsRecipe(images, settings))
+    identity, sizes = {"cutouts": artifact.identity}, (num_images_per_class, rows_per_shard)
+    return run.make(SamplesRecipe(open_cutouts(artifact), identity, *sizes, run.seed, run.compute, "pool"))
 
 
 def open_cutouts(artifact: Artifact) -> Cutouts:

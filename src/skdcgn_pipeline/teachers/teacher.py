@@ -33,6 +33,7 @@ from skdcgn_pipeline.parameters.teacher import IMAGENET_CGN
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.teachers.cgn import MnistCGN
+from skdcgn_pipeline.teachers.cutouts import CutoutsRecipe, open_cutouts
 from skdcgn_pipeline.teachers.imagenet_cgn import DEFAULT_TRUNCATION, Weights, files_of_parts, load_imagenet_cgn
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
@@ -349,7 +350,7 @@ class IdentifiedTeacher:
 
 def open_identified_teacher(settings: Teacher, variant: str, assets: str) -> IdentifiedTeacher:
     """Load the teacher that the settings name; raises like `load_teacher`."""
-    options = settings.model_dump(exclude={"name", "weights", "fit", "trust_program"})
+    options = settings.model_dump(exclude={"name", "weights", "cutouts", "fit", "trust_program"})
     options |= {"variant": variant, "assets": assets}
     generator = load_teacher(settings.name, settings.weights, trust_program=settings.trust_program, **options)
     identity = identify_teacher(settings.name, settings.weights, loaded=generator, **options)
@@ -357,7 +358,11 @@ def open_identified_teacher(settings: Teacher, variant: str, assets: str) -> Ide
 
 
 def open_trained_teacher(trained_teacher: Artifact) -> IdentifiedTeacher:
-    """Load the teacher that the teacher stage has trained."""
+    """Load the teacher that the teacher stage has trained, or cut out."""
+    if trained_teacher.inputs["kind"] == CutoutsRecipe.kind:
+        cutouts = open_cutouts(trained_teacher)
+        check_teacher(cutouts)
+        return IdentifiedTeacher(cutouts, {"name": CutoutsRecipe.kind, "cutouts": trained_teacher.identity})
     settings = Teacher(name="cgn", weights=str(trained_teacher.path(TRAINED_WEIGHTS)))
     generator = load_teacher(settings.name, settings.weights)
     return IdentifiedTeacher(generator, identify_teacher(settings.name, settings.weights), settings)

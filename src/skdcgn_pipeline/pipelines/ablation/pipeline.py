@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
+from skdcgn_pipeline.parameters import MADE_BY_RUN
 from skdcgn_pipeline.pipelines.ablation import nodes
 from skdcgn_pipeline.pipelines.binding import given
 from skdcgn_pipeline.studies.registry import STUDIES
@@ -28,9 +29,9 @@ def create_pipeline(teacher: str) -> Pipeline:
     """Study how each part of the composition influences the invariant classifier.
 
     Args:
-        teacher: `teacher.name`; one that this run trains is part of the surroundings.
+        teacher: `teacher.name`; one that this run makes is part of the surroundings.
     """
-    places = (*nodes.SAMPLES, *(("trained_teacher",) if teacher == "trained" else ()))
+    places = (*nodes.SAMPLES, *(("trained_teacher",) if teacher in MADE_BY_RUN else ()))
     pictures = [name for study in STUDIES for name in (f"{study}_study", f"{study}_examples")]
     shared = [
         # A run of nothing but the nodes of a plan is not kept in MLflow.

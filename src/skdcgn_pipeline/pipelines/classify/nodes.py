@@ -9,10 +9,11 @@ from skdcgn_pipeline.classifiers.attention import grad_cam
 from skdcgn_pipeline.classifiers.classification import Classification, TrainingSet
 from skdcgn_pipeline.classifiers.evaluation import KeptClassifier
 from skdcgn_pipeline.images.stored import StoredImages
-from skdcgn_pipeline.parameters import Classify, Compose, Composition, Report
+from skdcgn_pipeline.parameters import Classify, Compose, Composition, CutoutSettings, Report, Teacher
 from skdcgn_pipeline.reporting.pictures import draw_attention, draw_confusions, pick_examples
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.vocabulary import STUDENTS
+from skdcgn_pipeline.teachers.cutouts import draw_cutouts
+from skdcgn_pipeline.vocabulary import CUTOUTS, STUDENTS
 
 
 def train_classifiers(
@@ -21,16 +22,17 @@ def train_classifiers(
     classify: Classify,
     compose: Compose,
     class_lists: dict[str, list[int]],
+    teacher: Teacher,
     heldout_samples: SampleShards | None = None,
     *pools: SampleShards,
     of: str = STUDENTS,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train classifiers on originals, teacher's and students' counterfactuals and measure them.
+    """Train classifiers on originals, cut-outs, teacher's and students' counterfactuals and measure them.
 
-    Without pools of teacher and students on originals alone. `of` is what tables call the students.
+    Without pools of teacher and students on originals and cut-outs alone. `of` is what tables call the students.
     """
     classification = Classification(run, images, classify)
-    sets, composition = compared_sets(classification, compose, class_lists, of, *pools)
+    sets, composition = compared_sets(classification, compose, class_lists, teacher.cutouts, of, *pools)
     accuracy = classification.compare(sets, heldout_samples, composition)
     return accuracy, accuracy
 
@@ -41,6 +43,7 @@ def look_into_classifiers(
     classify: Classify,
     compose: Compose,
     class_lists: dict[str, list[int]],
+    teacher: Teacher,
     report: Report,
     accuracy: pd.DataFrame,
     *pools: SampleShards,
@@ -51,7 +54,7 @@ def look_into_classifiers(
     training set.
     """
     classification = Classification(run, images, classify)
-    sets, _ = compared_sets(classification, compose, class_lists, STUDENTS, *pools)
+    sets, _ = compared_sets(classification, compose, class_lists, teacher.cutouts, STUDENTS, *pools)
     splits, names = images.splits("test") or images.splits("validation"), images.class_names
     confusion = pd.concat([classification.confusions(sets, split) for split in splits], ignore_index=True)
     drawn = confusion[confusion["split"] == splits[0]]
@@ -70,16 +73,23 @@ def compared_sets(
     classification: Classification,
     compose: Compose,
     class_lists: dict[str, list[int]],
+    cutouts: CutoutSettings,
     of: str,
-    teacher_samples: SampleShards | None = None,
-    student_samples: SampleShards | None = None,
+    *pools: SampleShards,
 ) -> tuple[list[TrainingSet], Composition | None]:
-    """Return the training sets that `classify.trained_on` asks for, and how counterfactuals are composed."""
-    if teacher_samples is None or student_samples is None:
-        return [classification.originals()], None
-    composition = compose.resolved(teacher_samples.num_classes, class_lists)
+    """Return the training sets that `classify.trained_on` asks for, and how counterfactuals are composed.
+
+    Of the pools, the first is the teacher's, the second the students'; cut-outs are drawn like these where they are
+    asked for.
+    """
     wanted = {of if name == STUDENTS else name for name in classification.settings.trained_on}
-    samples = {"teacher": teacher_samples, of: student_samples}
-    samples = {name: pool for name, pool in samples.items() if name in wanted}
+    samples = {name: pool for name, pool in zip(("teacher", of), pools, strict=False) if name in wanted}
+    if CUTOUTS in wanted:
+        sizes = compose.num_pool_images_per_class, compose.rows_per_shard
+        drawn = draw_cutouts(classification.run, classification.images, cutouts, *sizes)
+        samples = {CUTOUTS: drawn} | samples
+    if not samples:
+        return [classification.originals()], None
+    composition = compose.resolved(next(iter(samples.values())).num_classes, class_lists)
     sets = classification.training_sets(samples, compose, composition)
     return [each for each in sets if each.name in wanted], composition

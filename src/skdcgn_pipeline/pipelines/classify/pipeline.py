@@ -17,9 +17,9 @@ def create_pipeline(of: str = STUDENTS, generated: bool = True) -> Pipeline:
 
     Args:
         of: What tables call the students; classifiers of others than the distilled ones are not looked into.
-        generated: Whether there are counterfactuals; without, classifiers are trained on originals alone.
+        generated: Whether there are counterfactuals; without, classifiers are trained on originals and cut-outs.
     """
-    shared = ["run", "biased_images", "params:classify", "params:compose", "params:class_lists"]
+    shared = ["run", "biased_images", "params:classify", "params:compose", "params:class_lists", "params:teacher"]
     trained = node(
         nodes.train_classifiers if of == STUDENTS else given(nodes.train_classifiers, of=of),
         [*shared, *(("heldout_samples", *GENERATED) if generated else ())],

@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
+from skdcgn_pipeline.parameters import MADE_BY_RUN
 from skdcgn_pipeline.pipelines.binding import given
 from skdcgn_pipeline.pipelines.prepare import pipeline as prepare
 from skdcgn_pipeline.pipelines.sample import nodes
@@ -13,9 +14,9 @@ def create_teacher(name: str) -> Pipeline:
     """What gives `teacher`, with all that it needs upstream.
 
     Args:
-        name: `teacher.name`: what is trained by this run comes from the teacher stage, all others from files or code.
+        name: `teacher.name`: what this run makes comes from the teacher stage, all others from files or code.
     """
-    if name == "trained":
+    if name in MADE_BY_RUN:
         upstream = prepare.create_images() + teacher_stage.create_pipeline()
         opened = node(open_trained_teacher, "trained_teacher", "teacher", name="open_teacher")
     else:

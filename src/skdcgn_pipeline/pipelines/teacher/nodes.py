@@ -7,14 +7,21 @@ from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import Compose, Prepare, Report, Teacher
 from skdcgn_pipeline.reporting.pictures import draw_teacher_sheet
+from skdcgn_pipeline.teachers.cutouts import CutoutsRecipe
 from skdcgn_pipeline.teachers.teacher import open_trained_teacher
 from skdcgn_pipeline.teachers.training import TeacherRecipe
+from skdcgn_pipeline.vocabulary import CUTOUTS
 
 
 def fit_teacher(
     run: Run, biased_images: StoredImages, teacher: Teacher, prepare: Prepare, compose: Compose
 ) -> Artifact:
-    """Train a CGN on the biased training images, through the composition's transformations if that is their stage."""
+    """Train a CGN on the biased training images, through the composition's transformations if that is their stage.
+
+    Where the teacher's name is `cutouts`, these images themselves become the teacher.
+    """
+    if teacher.name == CUTOUTS:
+        return run.make(CutoutsRecipe(biased_images, teacher.cutouts))
     recipe = TeacherRecipe(
         biased_images,
         teacher.fit,

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
     from skdcgn_pipeline.counterfactuals.datasets import CounterfactualDataset, CounterfactualStream
     from skdcgn_pipeline.counterfactuals.mixing import mix
+    from skdcgn_pipeline.images.loading import load_biased, load_folder
     from skdcgn_pipeline.mechanisms import MechanismImages, MechanismLabels, compose
     from skdcgn_pipeline.parameters import Composition
+    from skdcgn_pipeline.students.released import released_students
     from skdcgn_pipeline.students.trio import StudentCGN
     from skdcgn_pipeline.teachers.teacher import load_teacher
 
@@ -27,8 +29,11 @@ _HOME = {
     "MechanismLabels": "skdcgn_pipeline.mechanisms",
     "StudentCGN": "skdcgn_pipeline.students.trio",
     "compose": "skdcgn_pipeline.mechanisms",
+    "load_biased": "skdcgn_pipeline.images.loading",
+    "load_folder": "skdcgn_pipeline.images.loading",
     "load_teacher": "skdcgn_pipeline.teachers.teacher",
     "mix": "skdcgn_pipeline.counterfactuals.mixing",
+    "released_students": "skdcgn_pipeline.students.released",
 }
 __all__ = [
     "Composition",
@@ -39,9 +44,16 @@ __all__ = [
     "MechanismLabels",
     "StudentCGN",
     "compose",
+    "load_biased",
+    "load_folder",
     "load_teacher",
     "mix",
+    "released_students",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

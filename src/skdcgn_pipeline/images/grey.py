@@ -25,6 +25,8 @@ from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.runtime.seeding import numpy_generator
 
 IMAGE_SIZE = 32
+# A grey value above it belongs to the shape: digits are enlarged from 8 x 8 pixels, and blurred by that.
+BINARISE_THRESHOLD = {"digits": 0.4, "mnist": 0.1, "fashion_mnist": 0.1}
 DIGIT_NAMES = tuple("0123456789")
 FASHION_NAMES = (
     "T-shirt",

@@ -15,7 +15,15 @@ from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.images.assets import names_below, require_assets
 from skdcgn_pipeline.images.bias import apply_bias, group_names
-from skdcgn_pipeline.images.grey import CLASS_NAMES, IMAGE_SIZE, SOURCES, GreyImages, read_grey_images, source_files
+from skdcgn_pipeline.images.grey import (
+    BINARISE_THRESHOLD,
+    CLASS_NAMES,
+    IMAGE_SIZE,
+    SOURCES,
+    GreyImages,
+    read_grey_images,
+    source_files,
+)
 from skdcgn_pipeline.images.image_set import FileSplit, ImagesInMemory, Role, Split, check_masks
 from skdcgn_pipeline.images.imagenet import check_imagenet, list_imagenet, read_tables
 from skdcgn_pipeline.images.listing import ListedImages, list_folder, logger, some_of
@@ -243,7 +251,7 @@ def image_set_recipe(
             assets=assets,
             copies=prepare.copies,
             validation_fraction=prepare.validation_fraction,
-            binarise_threshold=prepare.binarise_threshold,
+            binarise_threshold=prepare.binarise_threshold or BINARISE_THRESHOLD[images.source],
             seed=seed,
             bias_share=images.bias_share,
         )

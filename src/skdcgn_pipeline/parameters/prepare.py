@@ -25,13 +25,13 @@ class Prepare(Settings):
         copies: How many times each grey shape is coloured anew.
         validation_fraction: Share of the training images held out for every choice, where they have no split
             for that.
-        binarise_threshold: A grey value above it belongs to the digit.
+        binarise_threshold: A grey value above it belongs to the shape; null takes 0.4 for digits, else 0.1.
         feature_network: Training of the fixed classifier whose features Frechet distances use.
         given_features: A network that is used instead. Null at ImageNet's scale leaves Frechet distances out.
     """
 
     copies: Count = 1
     validation_fraction: Fraction = 0.1
-    binarise_threshold: Fraction = 0.1
+    binarise_threshold: Fraction | None = None
     feature_network: ClassifierFit
     given_features: GivenFeatures | None = None

@@ -14,6 +14,7 @@ FREE_WORDS = {
     "${globals:variant}": "double_colored",
     "${globals:assets}": "data/01_raw",
     "${runtime_params:variant,double_colored}": "double_colored",
+    "${runtime_params:images.source,mnist}": "mnist",
 }
 
 

@@ -139,6 +139,19 @@ def test_an_absent_teacher_is_refused(check_surroundings, make, tmp_path):
         check_surroundings(make(teacher=teacher, assets=str(tmp_path)), tmp_path, {"open_teacher"})
 
 
+def test_a_teacher_of_digits_is_refused_for_clothes(check_surroundings, make, assets, tmp_path):
+    if not (assets / "fashion_mnist").is_dir():
+        pytest.skip("needs ../shared/data/fashion_mnist, which is absent")
+    clothes = {"images": {"source": "fashion_mnist"}, "assets": str(assets)}
+    told = r"teacher\.name: expected a teacher of T-shirt, trouser, .*, got 'digits_cgn', which paints digits"
+    for nodes in ({"open_teacher", "export_classifier"}, {*ALL_NODES, "export_classifier"}):
+        with pytest.raises(SettingError, match=told):
+            check_surroundings(make(**clothes), tmp_path, nodes)
+    trained = make(**clothes, teacher=make().teacher.model_dump() | {"name": "trained"})
+    assert check_surroundings(trained, tmp_path, {*ALL_NODES, "export_classifier"}) is None
+    assert check_surroundings(make(**clothes), tmp_path, ALL_NODES) is None  # distilling needs no images
+
+
 def sample_with(**changes) -> dict:
     return {"num_images_per_class": 40, "num_heldout_per_class": 4, "rows_per_shard": 70} | changes
 

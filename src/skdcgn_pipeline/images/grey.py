@@ -137,6 +137,7 @@ SOURCES: dict[str, SourceReader] = {
     "mnist": partial(_read_idx_files, "mnist"),
     "fashion_mnist": partial(_read_idx_files, "fashion_mnist"),
 }
+# Name of each class, by source.
 CLASS_NAMES = {"digits": DIGIT_NAMES, "mnist": DIGIT_NAMES, "fashion_mnist": FASHION_NAMES}
 
 

@@ -14,7 +14,9 @@ from skdcgn_pipeline.artifacts.store import check_writable
 from skdcgn_pipeline.classifiers.feature_network import read_given_network
 from skdcgn_pipeline.classifiers.training import initial_classifier
 from skdcgn_pipeline.export.programs import check_libraries
+from skdcgn_pipeline.images.grey import CLASS_NAMES, DIGIT_NAMES
 from skdcgn_pipeline.images.grey import IMAGE_SIZE as COLOURED_SIZE
+from skdcgn_pipeline.images.listing import some_of
 from skdcgn_pipeline.images.recipes import check_images
 from skdcgn_pipeline.metrics.features import inception_path
 from skdcgn_pipeline.networks.interface import GeneratorSize
@@ -34,6 +36,7 @@ from skdcgn_pipeline.training.parallel import launched_processes
 from skdcgn_pipeline.vocabulary import CUTOUTS, MECHANISMS
 
 MINIMUM_FREE_BYTES = 200 * 2**20
+DIGIT_TEACHERS = ("digits_cgn", "mnist_cgn")
 COLOURED = {"release", "results"}  # stages that are made for digits in colour
 CLASSIFYING = {"accuracy", "ablation_plan", "classifier_export", "explorer"}
 
@@ -83,6 +86,8 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
                 f"{generator.num_classes} classes",
                 "Give images of the teacher's classes, or another teacher.",
             )
+        if made & CLASSIFYING:
+            _check_names(parameters)
         if "ablation_plan" in made:
             cells = expand_cells(parameters.ablation, students)
             check_possible(cells, generator, parameters.classify.network.by_mechanism)
@@ -96,6 +101,19 @@ def _teacher_of(parameters: Parameters, num_classes: int | None) -> IdentifiedTe
     if parameters.teacher.name == CUTOUTS:
         return IdentifiedTeacher(blank_cutouts(num_classes, _image_size(parameters)), {"name": CUTOUTS})
     return untrained_teacher(num_classes, _image_size(parameters))
+
+
+def _check_names(parameters: Parameters) -> None:
+    """Refuse a published or shipped teacher, which paints digits, for images of something else."""
+    teacher, images = parameters.teacher, parameters.images
+    names = CLASS_NAMES.get(images.source) if images.are_coloured else None
+    if teacher.name in DIGIT_TEACHERS and teacher.weights is None and names not in (None, DIGIT_NAMES):
+        raise SettingError(
+            "teacher.name",
+            f"a teacher of {some_of(names)}",
+            f"'{teacher.name}', which paints digits",
+            "Take teacher.name=trained, or name the weights of one that was trained on such images.",
+        )
 
 
 def _image_size(parameters: Parameters) -> int:

@@ -162,6 +162,10 @@ def test_a_class_that_train_lacks_is_refused_with_the_nearest(folder):
     ("table", "told"),
     [
         ("name\n0.png\n", "a column file_name, got name"),
+        ("", "a column file_name, got nothing"),
+        ("file_name,group\ncircle/000.jpg,1,2\n", "2 columns, got 3 for 'circle/000.jpg'"),
+        ("file_name,group,group\ncircle/000.jpg,1,2\n", "columns of different names"),
+        ("file_name\ntrain/circle/000.jpg\n", "got 1 that are not there: train/circle/000.jpg"),
         ("file_name\ncircle/000.jpg\ncircle/000.jpg\n", "'circle/000.jpg' twice"),
         ("file_name\ncircle/x.jpg\n", "got 1 that are not there: circle/x.jpg"),
         ("file_name,mask_file_name\ncircle/000.jpg,x.png\n", "masks that are there, got no 'x.png'"),
@@ -171,6 +175,52 @@ def test_a_table_that_does_not_fit_is_refused_by_name(folder, table, told):
     (folder / "test" / "metadata.csv").write_text(table)
     with pytest.raises(SettingError, match=f"test/metadata.csv: .*{told}"):
         listed(folder)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", ", "])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_tables_are_read_as_spreadsheets_write_them(tmp_path, end, delimiter, encoding):
+    folder = make_folder(tmp_path / "shapes", {"train": 1, "test": 1}, tables=False)
+    rows = [("file_name", "background", "group"), (r"circle\000.jpg", '"the, sea; 5\'"', "9" * 30)]
+    rows.append(("./square/000.jpg", "land", "0"))
+    (folder / "test" / "metadata.csv").write_text(end.join(map(delimiter.join, rows)) + end, encoding, newline="")
+    test = split_of(listed(folder), "test")
+    assert test.attribute_names == {"background": ("land", "the, sea; 5'"), "group": ("0", "9" * 30)}
+    assert test.attributes["background"].tolist() == [1, 0, -1]
+
+
+def test_a_table_beside_the_splits_is_of_all_of_them(folder, caplog):
+    for split in ("train", "validation", "test"):
+        (folder / split / "metadata.csv").unlink()
+    (folder / "metadata.csv").write_text("file_name,place\ntest/circle/001.png,sea\ntrain/square/000.jpg,land\n")
+    images = listed(folder)
+    assert split_of(images, "test").attributes["place"].tolist()[:3] == [-1, 1, -1]
+    assert split_of(images, "sketches").attribute_names["background"] == ("dots", "waves")
+    (folder / "metadata.csv").write_text("file_name,place\ncircle/001.png,sea\n")
+    with pytest.raises(SettingError, match=r"metadata\.csv: expected files as <split>/<class>/<image> or in"):
+        listed(folder)
+
+
+def test_classes_of_one_image_stay_in_train(tmp_path, caplog):
+    folder = make_folder(tmp_path / "shapes", {"train": 1}, tables=False)
+    images = listed(folder)
+    assert split_of(images, "train").labels.tolist() == split_of(images, "validation").labels.tolist() == [0, 1, 2]
+    assert "no class has a second image for choices" in caplog.text
+    save(folder / "train" / "square" / "1.png", picture(1))
+    images = listed(folder)
+    assert split_of(images, "train").labels.tolist() == [0, 1, 2]
+    assert split_of(images, "validation").labels.tolist() == [1]
+    assert [split.role for split in images.splits] == ["train", "validation"]  # no test folder is needed
+
+
+def test_files_beside_the_class_folders_are_told(folder, caplog):
+    save(folder / "train" / "0.png", picture(0))
+    (folder / "train" / "metadata.jsonl").write_text("{}")
+    before = len(split_of(listed(folder), "train"))
+    assert "2 files beside the class folders are left out: 0.png, metadata.jsonl" in caplog.text
+    save(folder / "train" / "circle" / "deep er" / 'it\'s "mine".png', picture(0))
+    assert len(split_of(listed(folder), "train")) == before + 1
 
 
 def test_photos_are_four_classes_on_four_grounds(assets):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torchvision import transforms
 
 from images.pictures import picture
 from skdcgn_pipeline.images.reading import (
+    as_mask,
     crop_centre,
     crop_randomly,
     draw_crop,
@@ -84,6 +87,20 @@ def test_broken_files_are_named_in_one_line(tmp_path):
         with pytest.raises(SettingError, match=rf"{name}: expected a readable picture, got \w+: ") as error:
             read_picture(tmp_path / name)
         assert "\n" not in str(error.value)
+
+
+def test_a_pipe_is_named_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(SettingError, match=r"pipe\.png: expected a readable picture, got OSError: no regular file"):
+        read_picture(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "ones"])
+def test_masks_of_every_kind_are_white_on_black(mode):
+    mask = Image.new("L", (8, 8))
+    mask.paste(255, (2, 2, 6, 6))
+    given = mask.point(lambda value: value // 255) if mode == "ones" else mask.convert(mode)
+    assert np.array_equal(np.asarray(as_mask(given)), np.asarray(mask))
 
 
 def test_pictures_are_read_to_one_size(tmp_path):

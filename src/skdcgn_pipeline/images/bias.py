@@ -90,6 +90,7 @@ def apply_bias(
         The coloured shapes, in the same order, as a split `test`. `foreground_index` is the class whose colour or
         texture a shape has, `background_index` the same for the background, -1 where it is always black;
         `collision`, whether it has the background's colour and is nearly invisible; `group`, see `group_names`.
+        Masks are the pixels above the threshold.
 
     Raises:
         SettingError: If the variant is unknown or its textures are absent.
@@ -124,7 +125,8 @@ def apply_bias(
         "collision": collision.long(),
         "group": 2 * labels + conflicting,
     }
-    return Split("test", "test", ImagesInMemory(images), labels, attributes)
+    masks = ImagesInMemory(mask.to(torch.uint8) * 255)
+    return Split("test", "test", ImagesInMemory(images), labels, attributes, masks=masks)
 
 
 def _draw_colours(labels: Tensor, bias_share: float | None, generator: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,9 @@ wherever the folder lies.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import logging
 import os
 import unicodedata
@@ -17,6 +19,7 @@ from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
@@ -36,6 +39,7 @@ LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 # Images whose content is hashed; of larger folders, names and sizes are.
 HASHED_BYTES = 2**30
 NAMES_SHOWN = 3
+LONGEST_NUMBER = 18  # in digits; longer ones are names
 REMEDY = "See 'Your own images' in docs/stages/prepare.md."
 
 
@@ -125,6 +129,9 @@ def files_in_classes(root: Path, setting: str) -> dict[str, list[str]]:
         SettingError: If there is no such folder, or no image in any of its folders.
     """
     files: dict[str, list[str]] = {}
+    others = sorted(p.name for p in root.iterdir() if p.is_file() and _counts(p.name) and p.name != METADATA)
+    if others:
+        logger.warning("%s: %d files beside the class folders are left out: %s", root, len(others), some_of(others))
     others = []
     for folder in folders_in(root, setting):
         paths, seen = [], set()
@@ -173,7 +180,7 @@ def list_folder(
     """
     folder = Path(folder).expanduser()
     roots = _find_splits(folder, setting, class_names)
-    tables = {name: _read_metadata(root / METADATA) for name, root in roots.items()}
+    tables = _read_tables(folder, roots)
     masks = {name: _find_masks(folder, root, tables[name]) for name, root in roots.items()}
     mask_files = {path for of_split in masks.values() for path in of_split.values()}
     mask_roots = {path.relative_to(folder).parts[0] for path in mask_files if path.is_relative_to(folder)}
@@ -231,14 +238,20 @@ def _list_split(
 
 
 def _with_validation(splits: Sequence[FileSplit], fraction: float, seed: int) -> list[FileSplit]:
-    """Return splits with a seeded part of `train` for choices."""
+    """Return splits with a seeded part of `train` for choices, which leaves an image of every class."""
     (train,) = [split for split in splits if split.role == "train"]
-    order = numpy_generator(seed, "validation-split").permutation(len(train))
-    number = max(1, round(fraction * len(order)))
-    chosen, others = (torch.from_numpy(part).sort().values for part in (order[:number], order[number:]))
+    order = torch.from_numpy(numpy_generator(seed, "validation-split").permutation(len(train)))
+    order = order.flip(0)
+    last_of_class = torch.from_numpy(np.unique(train.labels[order], return_index=True)[1])
+    free = torch.ones(len(order), dtype=torch.bool).index_fill(0, last_of_class, False)
+    chosen = order[free].flip(0)[: max(1, round(fraction * len(order)))].sort().values
+    others = torch.ones(len(order), dtype=torch.bool).index_fill(0, chosen, False)
+    if not len(chosen):
+        logger.warning("%s: no class has a second image for choices; they are made on the first", train.rows.root)
+        chosen = order.sort().values
     validation = replace(train[chosen], name=VALIDATION, role="validation")
     rest = [split for split in splits if split.role != "train"]
-    return [train[others], validation, *rest]
+    return [train[others.nonzero()[:, 0]], validation, *rest]
 
 
 # --- tables of attributes ------------------------------------------------------------------------
@@ -250,20 +263,57 @@ def _normal(name: str) -> str:
 
 
 def _read_metadata(path: Path) -> pd.DataFrame:
-    """Read a table, all of it text, indexed by file name; an empty one where there is none."""
+    """Read a table, all of it text, indexed by file name; an empty one where there is none.
+
+    Columns are apart by commas, semicolons or tabulators, as spreadsheets write them.
+    """
     if not path.is_file():
         return pd.DataFrame()
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
-        raise SettingError(str(path), "a table in UTF-8 with commas", error, REMEDY) from error
-    if FILE_NAME not in table:
-        raise SettingError(str(path), f"a column {FILE_NAME}", some_of([*table.columns]), REMEDY)
+        text = path.read_text(encoding="utf-8-sig")
+        first = text.partition("\n")[0]
+        delimiter = next((sign for sign in ",;\t" if FILE_NAME in _cells(first, sign)[0]), ",")
+        header, *rows = _cells(text, delimiter)
+    except (ValueError, OSError, csv.Error) as error:
+        raise SettingError(str(path), "a table in UTF-8", error, REMEDY) from error
+    if FILE_NAME not in header:
+        raise SettingError(str(path), f"a column {FILE_NAME}", some_of(header) or "nothing", REMEDY)
+    if wrong := next((cells for cells in rows if len(cells) != len(header)), None):
+        raise SettingError(str(path), f"{len(header)} columns", f"{len(wrong)} for '{wrong[0]}'", "Correct the table.")
+    if len({*header}) < len(header):
+        raise SettingError(str(path), "columns of different names", some_of(header), "Correct the table.")
+    table = pd.DataFrame(rows, columns=header, dtype=str)
     table.index = pd.Index([_normal(name) for name in table.pop(FILE_NAME)])
     twice = table.index[table.index.duplicated()]
     if len(twice):
         raise SettingError(str(path), "one row for each file", f"'{twice[0]}' twice", "Remove one of them.")
     return table
+
+
+def _cells(text: str, delimiter: str) -> list[list[str]]:
+    """Return the cells of a table by row, without the spaces around them; empty lines do not count."""
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    return [[cell.strip() for cell in cells] for cells in table if cells] or [[]]
+
+
+def _read_tables(folder: Path, roots: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+    """Return the table of each split: its own, or its rows of one for the whole folder."""
+    is_split = folder.resolve() in roots.values()  # its table is its own
+    whole, tables = pd.DataFrame() if is_split else _read_metadata(folder / METADATA), {}
+    if strange := [name for name in whole.index if name.partition("/")[0] not in roots]:
+        where = str(folder / METADATA)
+        raise SettingError(
+            where,
+            f"files as <split>/<class>/<image> or in {'/'.join(('<split>', METADATA))}",
+            f"'{strange[0]}'",
+            "Correct the table.",
+        )
+    for name, root in roots.items():
+        tables[name] = _read_metadata(root / METADATA)
+        if tables[name].empty and not whole.empty:
+            part = whole[whole.index.str.startswith(f"{name}/")]
+            tables[name] = part.set_axis(part.index.str.removeprefix(f"{name}/"))
+    return tables
 
 
 def _find_masks(folder: Path, root: Path, table: pd.DataFrame) -> dict[str, Path]:
@@ -301,7 +351,7 @@ def _with_attributes(
     named: dict[str, tuple[str, ...]] = {}
     for column in dict.fromkeys(map(str, chain(*columns.values()))):
         values = sorted({value for table in columns.values() for value in table.get(column, ()) if value})
-        if all(value.isascii() and value.isdigit() for value in values):
+        if all(value.isascii() and value.isdigit() and len(value) < LONGEST_NUMBER for value in values):
             numbers[column] = {value: int(value) for value in values}
         else:
             numbers[column] = {value: number for number, value in enumerate(values)}

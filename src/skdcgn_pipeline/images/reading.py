@@ -43,6 +43,8 @@ def open_rgb(path: Path | str) -> Image.Image:
     Raises:
         Exception: One of `PICTURE_ERRORS` for a file that is no picture, broken, or of pixels that are no colours.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise OSError("no regular file")  # reading a pipe would wait for ever
     with Image.open(path) as image:
         image.load()
         upright = ImageOps.exif_transpose(image)
@@ -76,6 +78,12 @@ def read_picture(path: Path | str) -> Image.Image:
     except PICTURE_ERRORS as error:
         fault = describe_fault(error, Path(path))
         raise SettingError(str(path), "a readable picture", fault, "Replace it or leave it out.") from error
+
+
+def as_mask(picture: Image.Image) -> Image.Image:
+    """Return a picture as a mask, white on black, also of one that has only 0 and 1."""
+    mask = picture.convert("L")
+    return mask.point(lambda value: 255 * value) if mask.getextrema()[1] == 1 else mask
 
 
 def crop_centre(picture: PictureT, image_size: int, resize: int | None = None) -> PictureT:

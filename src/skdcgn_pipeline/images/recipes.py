@@ -27,7 +27,7 @@ from skdcgn_pipeline.images.grey import (
 from skdcgn_pipeline.images.image_set import FileSplit, ImagesInMemory, Role, Split, check_masks
 from skdcgn_pipeline.images.imagenet import check_imagenet, list_imagenet, read_tables
 from skdcgn_pipeline.images.listing import ListedImages, list_folder, logger, some_of
-from skdcgn_pipeline.images.reading import PICTURE_ERRORS, crop_centre, describe_fault, open_rgb, to_bytes
+from skdcgn_pipeline.images.reading import PICTURE_ERRORS, as_mask, crop_centre, describe_fault, open_rgb, to_bytes
 from skdcgn_pipeline.images.stored import StoredImages, has_split, write_card, write_split
 from skdcgn_pipeline.parameters import Images, Prepare
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -102,27 +102,44 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
         Raises:
             SettingError: If assets are damaged.
         """
+        shapes = self.shapes()
+        for name, part in shapes.items():
+            if not has_split(writer, name):
+                # Generators of coloured images learn their masks by themselves, as published.
+                write_split(writer, replace(self.colour(name, part), masks=None))
+        roles = {name: _role_of(name) for name in shapes}
+        write_card(writer, self.source, IMAGE_SIZE, CLASS_NAMES[self.source], roles, {})
+
+    def shapes(self) -> dict[str, GreyImages]:
+        """Return the grey shapes of every split, in the order in which they are told.
+
+        Raises:
+            SettingError: If assets are damaged.
+        """
         grey = read_grey_images(self.source, self.assets, self.seed, self.variant)
         order = torch.from_numpy(numpy_generator(self.seed, "validation-split").permutation(len(grey["train"])))
         number = max(1, round(self.validation_fraction * len(order)))
         validation, train = grey["train"][order[:number]], grey["train"][order[number:]]
         parts = {"train": train, "randomised": train, "validation": validation}
-        parts |= {name: part for name, part in grey.items() if name != "train"}
-        roles = {name: BIASED_ROLES.get(name, "test") for name in parts}
-        for name, part in parts.items():
-            if has_split(writer, name):
-                continue
-            split = apply_bias(
-                GreyImages(part.images.repeat(self.copies, 1, 1), part.labels.repeat(self.copies)),
-                self.variant,
-                bias_share=self.bias_share if name == "train" else None,
-                generator=numpy_generator(self.seed, f"colours-{name}"),
-                binarise_threshold=self.binarise_threshold,
-                assets=self.assets,
-            )
-            names = {"group": group_names(CLASS_NAMES[self.source])}
-            write_split(writer, replace(split, name=name, role=roles[name], attribute_names=names))
-        write_card(writer, self.source, IMAGE_SIZE, CLASS_NAMES[self.source], roles, {})
+        return parts | {name: part for name, part in grey.items() if name != "train"}
+
+    def colour(self, name: str, shapes: GreyImages) -> Split:
+        """Return shapes of a split in its colours, with their masks."""
+        split = apply_bias(
+            GreyImages(shapes.images.repeat(self.copies, 1, 1), shapes.labels.repeat(self.copies)),
+            self.variant,
+            bias_share=self.bias_share if name == "train" else None,
+            generator=numpy_generator(self.seed, f"colours-{name}"),
+            binarise_threshold=self.binarise_threshold,
+            assets=self.assets,
+        )
+        names = {"group": group_names(CLASS_NAMES[self.source])}
+        return replace(split, name=name, role=_role_of(name), attribute_names=names)
+
+
+def _role_of(name: str) -> Role:
+    """Return the role of a split of coloured images."""
+    return BIASED_ROLES.get(name, "test")
 
 
 @dataclass(frozen=True)
@@ -212,7 +229,7 @@ class FolderImagesRecipe(Recipe[StoredImages]):
             pictures = [open_rgb(path)]
             if split.masks is not None:
                 path = split.masks.root / split.masks.names[row]
-                pictures.append(open_rgb(path).convert("L"))
+                pictures.append(as_mask(open_rgb(path)))
         except PICTURE_ERRORS as error:
             return describe_fault(error, path)
         sizes = [f"{picture.width} x {picture.height}" for picture in pictures]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from skdcgn_pipeline.parameters import Composition
+from skdcgn_pipeline.parameters import Composition, TrainingSetName
 from skdcgn_pipeline.reporting.pictures import (
     MOST_CLASSES,
     PIXELS_PER_PIXEL,
@@ -103,7 +105,7 @@ def test_accuracies_are_drawn_by_split_and_source():
             "interval_low": mean - 0.1,
             "interval_high": mean + 0.1,
         }
-        for source, mean in (("originals", 0.1), ("teacher", 0.8), ("students", 0.7))
+        for source, mean in zip(get_args(TrainingSetName), (0.1, 0.6, 0.8, 0.7), strict=True)
     ]
     assert_is_a_picture(draw_accuracy_chart(pd.DataFrame(rows)))
 

@@ -10,6 +10,7 @@ from skdcgn_pipeline.parameters import (
     Ablation,
     ClassifierFit,
     Composition,
+    Counterfactual,
     Distill,
     LossWeights,
     Student,
@@ -248,6 +249,12 @@ def test_source_takes_each_mechanism_from_teacher_or_students():
         sources = Sources(**dict(zip(MECHANISMS, own, strict=True)))
         assert cells[name].data == CellData(sources=sources, composition=REFERENCE)
         assert cells[name].reference == "teacher"
+
+
+def test_sources_that_share_no_rows_draw_classes():
+    composition = REFERENCE.model_copy(update={"counterfactual": Counterfactual(texture="same")})
+    for cell in cells_of("source", composition=composition).values():
+        assert cell.data.composition == REFERENCE
 
 
 def test_stage_transforms_when_composing_or_in_the_teachers_training():

@@ -35,7 +35,13 @@ Picture = np.ndarray
 SHOWN = (*MECHANISMS, COMPOSITE)
 PIXELS_PER_PIXEL = 2  # small images are shown at twice their size
 LARGEST_ENLARGED = 64
-COLOUR_OF = {"originals": "#9a9a9a", "teacher": "#3b6ea5", "students": "#d9822b", "baseline": "#7a5195"}
+COLOUR_OF = {
+    "originals": "#9a9a9a",
+    "cutouts": "#4c956c",
+    "teacher": "#3b6ea5",
+    "students": "#d9822b",
+    "baseline": "#7a5195",
+}
 DOTS_PER_INCH = 110
 MILLISECONDS_PER_FRAME = 120  # GIF knows multiples of 10
 LABEL_POINTS = 1.3  # of accuracy, between two labels

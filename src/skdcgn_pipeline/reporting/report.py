@@ -27,6 +27,7 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 
 LEARNT = {
     "originals": "originals",
+    "cutouts": "counterfactuals of cut-outs",
     "teacher": "teacher's counterfactuals",
     "students": "students' counterfactuals",
 }

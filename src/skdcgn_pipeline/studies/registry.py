@@ -69,8 +69,8 @@ def check_possible(cells: Sequence[Cell], teacher: Any, by_mechanism: bool = Fal
         by_mechanism: Whether classifiers have a head per mechanism, and need the labels of all.
 
     Raises:
-        SettingError: If a cell trains a teacher on that cannot be, images that have one label are to be learnt by
-            heads of mechanisms, or a mechanism is to take the row of a shape from another source.
+        SettingError: If a cell trains a teacher on that cannot be, or images that have one label are to be
+            learnt by heads of mechanisms.
     """
     asked = {cell.study for cell in cells}
     unfit = sorted(name for name in asked if STUDIES[name].single_label) if by_mechanism else []
@@ -81,15 +81,6 @@ def check_possible(cells: Sequence[Cell], teacher: Any, by_mechanism: bool = Fal
             ", ".join(f"'{study}'" for study in unfit),
             f"Choose among {', '.join(name for name, study in STUDIES.items() if not study.single_label)}.",
         )
-    for cell in cells:
-        mixes = cell.data.sources is not None and len(set(cell.data.sources)) > 1
-        if mixes and cell.data.composition.needs_rows:
-            raise SettingError(
-                f"ablation.composition.counterfactual.{cell.data.composition.needs_rows[0]}",
-                f"'class' or 'factual' in the study '{cell.study}', which takes mechanisms from several sources",
-                "'same', a row that they have not in common",
-                f"Leave out '{cell.study}' (ablation.study), or choose one of these.",
-            )
     if not isinstance(teacher, MnistCGN) and any(cell.data.teacher_transformations is not None for cell in cells):
         raise SettingError(
             "ablation.study",

@@ -17,6 +17,9 @@ READ = (*KINDS, "credentials")
 SUFFIXES = {".yml", ".yaml", ".json"}
 MERGE = "tag:yaml.org,2002:merge"
 NAME_TAGS = {"tag:yaml.org,2002:str", MERGE}
+TAGS = {
+    f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "map", "null", "seq", "str", "timestamp", "value")
+}
 PARAMS = "--params"
 REMEDY = "Nothing has been run; correct it."
 DEEPEST = 50
@@ -126,6 +129,8 @@ def _check_node(
     _, earlier = places.get(name, ("", node))
     if {type(node), type(earlier)} == {yaml.MappingNode, yaml.SequenceNode}:
         raise SettingError(f"{name} ({place})", _word(earlier), _word(node), REMEDY)
+    if node.tag not in TAGS:
+        raise SettingError(f"{name} ({place})", "a plain value", f"one of the kind {node.tag}", REMEDY)
     if node.value == "???":
         raise SettingError(f"{name} ({place})", "a value", "???, which stands for a missing one", REMEDY)
     if name:

@@ -270,6 +270,7 @@ def test_a_failing_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
         (errno.ENOSPC, "full disk"),
         (errno.EDQUOT, "full disk"),
         (errno.EROFS, "no permission"),
+        (errno.ENOTDIR, "a file in place of a folder"),
         (errno.EACCES, "no perm"),
     ],
 )

@@ -31,6 +31,11 @@ MANIFEST = "manifest.json"
 RECORD = "files.json"
 FORMAT_VERSION = 1
 FULL_BYTES = 2**20
+REASONS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "a full disk"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "no permission to write"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file in place of a folder"),
+}
 
 
 def canonical_json(payload: Any) -> str:
@@ -51,18 +56,18 @@ def sha256_of_file(path: Path) -> str:
 
 @contextmanager
 def readable_disk_errors(path: Path) -> Any:
-    """Turn "disk full" and "read-only" into one clear message."""
+    """Turn "disk full", "read-only" and a file in place of a folder into one clear message."""
     try:
         yield
     except Exception as error:
         # Libraries wrap errors, and not every one says why a write failed.
         numbers = {getattr(reason, "errno", None) for reason in (error, error.__cause__)}
-        full = bool(numbers & {errno.ENOSPC, errno.EDQUOT}) or _free_bytes(path) < FULL_BYTES
-        if full or numbers & {errno.EROFS, errno.EACCES, errno.EPERM}:
+        full = "a full disk" if _free_bytes(path) < FULL_BYTES else None
+        if reason := full or next((REASONS[number] for number in numbers if number in REASONS), None):
             raise SettingError(
                 "output directory",
                 "a writable directory with free space",
-                f"{'a full disk' if full else 'no permission to write'} at {path}",
+                f"{reason} at {path}",
                 "Free some space or choose another data root; what was finished is kept and will be reused.",
             ) from error
         raise

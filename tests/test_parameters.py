@@ -97,6 +97,37 @@ def test_the_settings_of_a_folder_need_nothing_but_its_place(project, raw):
     assert "got source 'digits' with folder 'photos'" in message_of(raw)
 
 
+def test_a_custom_teacher_is_measured_on_no_images_but_those_that_are_named(project, raw):
+    raw["teacher"] = {"name": "custom", "factory": "shapes.polygons:make"}
+    parameters = check_parameters(raw)
+    assert (parameters.images.source, parameters.run_name) == ("none", "polygons")
+    raw["images"]["source"] = "digits"
+    assert check_parameters(raw).images.source == "digits"
+
+
+def test_the_settings_of_a_custom_teacher_need_nothing_but_its_factory(project, raw):
+    merge(raw, read_folder(project / "conf" / "custom"))
+    raw["variant"] = "custom"
+    assert "needs either 'factory'" in message_of(raw)
+    raw["teacher"]["factory"] = "polygons:make"
+    assert check_parameters(raw).images.source == "none"
+    raw["teacher"] = {"name": "trained"}
+    assert "teacher.name 'trained' is made of images, got none" in message_of(raw)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "digits"),
+        ({"name": "shoes"}, "shoes"),
+        ({"images": {"source": "mnist"}, "variant": "wildlife"}, "wildlife_mnist"),
+        ({"images": {"source": "folder", "folder": "some/my images (2)"}, "variant": "folder"}, "my_images_2"),
+    ],
+)
+def test_runs_are_called_by_their_name_or_their_images(raw, changes, name):
+    assert check_parameters(raw | changes).run_name == name
+
+
 def test_images_are_not_cut_larger_than_they_are_brought_to(raw):
     raw["images"]["resize"] = 32
     assert "'resize' must be at least 'image_size' (64), got 32" in message_of(raw)

@@ -16,7 +16,7 @@ from kedro.framework.project import pipelines
 from kedro.io import MemoryDataset
 
 from skdcgn_pipeline.parameters import Parameters, check_parameters
-from skdcgn_pipeline.pipeline_registry import register_pipelines
+from skdcgn_pipeline.pipeline_registry import left_out, register_pipelines
 from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.runtime.errors import print_messages
 
@@ -89,7 +89,12 @@ class ProjectHooks:
         }
         for name in pipeline.inputs() & shared.keys():
             catalog.get(name).save(shared[name])
-        for name in absent_inputs(pipeline, catalog, run_params.get("load_versions") or ()):
+        foreign = left_out(Variants.of(settings))
+        if foreign:
+            logger.warning(
+                "There are no real images (images.source): nothing is classified, and features are not measured."
+            )
+        for name in absent_inputs(pipeline, catalog, run_params.get("load_versions") or (), foreign):
             _make_absent(catalog, name)
         self._until_the_end.enter_context(stopping_by_signals())
 
@@ -105,7 +110,9 @@ class ProjectHooks:
         log_parameters(settings)
         asked_for = describe_run(run_params)
         source, variant = self._parameters.images.source, self._parameters.variant
-        name = f"{source} {variant}: {asked_for}, seed {self._parameters.seed}"
+        of_protocol = self._parameters.images.are_coloured and self._parameters.name is None
+        called = f"{source} {variant}" if of_protocol else self._parameters.run_name
+        name = f"{called}: {asked_for}, seed {self._parameters.seed}"
         log_origin(settings, asked_for)
         tags = {MLFLOW_RUN_NAME: name, "variant": variant, "source": source}
         log_tags(tags | ({"git_commit": self._commit} if self._commit else {}))

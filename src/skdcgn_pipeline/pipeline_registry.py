@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kedro.pipeline import Pipeline
 
 from skdcgn_pipeline.pipelines.variants import Variants
@@ -52,7 +54,7 @@ def register_pipelines(variants: Variants = PUBLISHED) -> dict[str, Pipeline]:
     learnt = classified if variants.generated else originals
     exported = export.create_pipeline(variants.released)
     random = variants.random_networks
-    return {
+    made = {
         "fetch": fetch.create_pipeline(),
         "prepare": prepared,
         "teacher": prepared + teacher.create_pipeline(),
@@ -73,3 +75,27 @@ def register_pipelines(variants: Variants = PUBLISHED) -> dict[str, Pipeline]:
         "prune": prune.create_pipeline(),
         "__default__": reported,
     }
+    if variants.images:
+        return made
+    of_images = {"biased_images", "ablation_plan"} | (set() if variants.given_features else {"feature_network"})
+    return {name: without(pipeline, of_images) for name, pipeline in made.items()}
+
+
+def without(pipeline: Pipeline, datasets: set[str]) -> Pipeline:
+    """Return what is left of a pipeline where nobody can make some datasets: nodes that can do without them stay."""
+    from skdcgn_pipeline.pipelines.binding import needed_by
+
+    absent, left = set(datasets), []
+    for node in pipeline.nodes:  # in the order in which data flows
+        if absent.isdisjoint([*node.outputs, *needed_by(node)]):
+            left.append(node)
+        else:
+            absent.update(node.outputs)
+    return Pipeline(left)
+
+
+def left_out(variants: Variants) -> set[str]:
+    """Return the datasets that no pipeline makes where there are no real images."""
+    forms = (register_pipelines(replace(variants, images=images)) for images in (True, variants.images))
+    whole, made = ({name for pipeline in form.values() for name in pipeline.all_outputs()} for form in forms)
+    return whole - made

@@ -109,6 +109,9 @@ class ProjectSession(KedroSession):
         for name in names:
             check_choice("--pipeline", name, pipelines)
         whole = sum((pipelines[name] for name in names or ["__default__"]), Pipeline([]))
+        if not whole.nodes:
+            remedy = "Name images (images.folder, images.source), or another pipeline."
+            raise SettingError("--pipeline", "what needs no real images", f"{', '.join(names)} without any", remedy)
         if isinstance(options.get("runner"), ParallelRunner):
             remedy = "Leave out --runner; nodes use several cores themselves."
             raise SettingError("--runner", " or ".join(RUNNERS), "ParallelRunner", remedy)

@@ -451,7 +451,9 @@ MODULE = """
 
         def render(self, noise, labels):
             n = len(noise)
-            return MechanismImages(torch.ones(n, 1, 32, 32) / 2, torch.zeros(n, 3, 32, 32), torch.zeros(n, 3, 32, 32))
+            shade = (noise[:, 0].tanh() / 2)[:, None, None, None].expand(n, 3, 32, 32)
+            colour = (labels / 10)[:, None, None, None].expand(n, 3, 32, 32)
+            return MechanismImages(torch.ones(n, 1, 32, 32) / 2, shade, colour)
 
     class WrongShape(Teacher):
         def render(self, noise, labels):
@@ -482,6 +484,18 @@ MODULE = """
         def render(self, noise, labels):
             return super().render(noise, labels).mask
 
+    class Deaf(Teacher):
+        def render(self, noise, labels):
+            return super().render(torch.zeros_like(noise), labels)
+
+    class Blind(Teacher):
+        def render(self, noise, labels):
+            return super().render(noise, torch.zeros_like(labels))
+
+    class OffByOne(Teacher):
+        def render(self, noise, labels):
+            return super().render(noise, torch.arange(9)[labels])
+
     class NoSize(Teacher):
         image_size = None
 
@@ -510,6 +524,9 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("NotANumber", r"teacher background: expected finite values, got NaN or infinity\."),
         ("Bytes", r"teacher foreground: expected floating point values, got torch.uint8\."),
         ("Bare", r"teacher mask: expected a tensor of shape \(2, 1, 32, 32\), got NoneType\."),
+        ("Deaf", r"teacher\.render: expected images that follow their noise, got the same mask, foreground and"),
+        ("Blind", r"teacher\.render: expected images that follow their labels, got the same mask, foreground and"),
+        ("OffByOne", r"teacher\.render: expected images of the classes 0 to 9, got IndexError for class 9: "),
         ("NoSize", r"teacher\.image_size: expected a positive integer attribute, got None\."),
         ("NoRender", r"teacher\.render: expected a method render\(noise, labels\), got NoRender\."),
         ("Absent", r"teacher\.factory: expected an importable module:function, got '.*:Absent'"),
@@ -528,7 +545,7 @@ def test_teacher_that_cannot_be_trained_on_is_refused_for_the_study_that_does(
 ) -> None:
     teacher = {"name": "custom", "factory": f"{factories}:Teacher"}
 
-    message = told(params={"teacher": teacher}, pipeline_names=["ablation"])
+    message = told(params={"teacher": teacher, "images": {"source": "digits"}}, pipeline_names=["ablation"])
 
     assert message.startswith("ablation.study: expected studies that the teacher can serve, got 'stage' with a Teacher")
     assert "Leave out 'stage'" in message

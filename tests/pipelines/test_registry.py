@@ -15,7 +15,7 @@ from kedro.pipeline import Pipeline
 from pipelines.running import PROJECT, know_project, settings_read_once, untouched_mlflow
 from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.parameters import MADE_BY_RUN
-from skdcgn_pipeline.pipeline_registry import register_pipelines
+from skdcgn_pipeline.pipeline_registry import left_out, register_pipelines
 from skdcgn_pipeline.pipelines.ablation.nodes import SAMPLES
 from skdcgn_pipeline.pipelines.preflight import needed_by
 from skdcgn_pipeline.pipelines.variants import Variants
@@ -53,9 +53,9 @@ def test_every_variant_has_the_same_names_and_runs_from_a_fresh_checkout(change:
     varied = register_pipelines(replace(Variants(), **{change: not getattr(Variants(), change)}))
 
     assert set(varied) == {*STAGES, "ensemble", "__default__"}
-    without_images = {"biased_images"} if change == "given_features" else set(SAMPLES) if change == "plan" else set()
+    absent = {"given_features": {"biased_images"}, "plan": {*SAMPLES}, "images": {"biased_images", "feature_network"}}
     for name, pipe in varied.items():
-        assert name in ("report", "__default__") or free_inputs(pipe) <= without_images, name
+        assert name in ("report", "evaluate", "__default__") or free_inputs(pipe) <= absent.get(change, set()), name
 
 
 @pytest.mark.parametrize("teacher", MADE_BY_RUN)
@@ -72,6 +72,17 @@ def test_a_teacher_that_the_run_makes_comes_before_what_draws_from_it(
         assert training <= nodes or "open_teacher" not in nodes, name
     for mechanism in MECHANISMS:
         assert "fit_teacher" in {node.name for node in trained["distill"].to_outputs(f"{mechanism}_student").nodes}
+
+
+def test_without_images_what_needs_them_is_left_out(registered: dict[str, Pipeline]) -> None:
+    left = register_pipelines(Variants(images=False))
+    gone = left_out(Variants(images=False))
+
+    assert {"biased_images", "feature_network", "accuracy", "invariant_classifier", "classifier_export"} <= gone
+    made = left["__default__"].all_outputs() | left["export"].all_outputs() | left["explore"].all_outputs()
+    assert {"student_comparison", "counterfactual_sheet", "student_export", "explorer", "report"} <= made
+    assert left["prepare"].nodes == []
+    assert left_out(Variants()) == set()
 
 
 def test_classifiers_of_imagenet_are_those_of_every_image_set(registered: dict[str, Pipeline]) -> None:

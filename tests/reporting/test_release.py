@@ -23,7 +23,6 @@ from skdcgn_pipeline.reporting.release import (
     Release,
     release_card,
     release_command,
-    release_name,
     render_model_card,
 )
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -89,12 +88,12 @@ def released(tmp_path: Path, students: StudentsArtifact, card: dict, monkeypatch
 
 
 def test_a_release_is_named_after_source_and_variant(project, parameters):
-    assert release_name(parameters) == "digits"
+    assert parameters.run_name == "digits"
     assert release_command(parameters) == "kedro run --pipelines release"
     settings = read_folder(project / "conf" / "base")
     merge(settings, read_folder(project / "conf" / "mnist"))
     mnist = check_parameters(settings | {"variant": "wildlife"})
-    assert release_name(mnist) == "wildlife_mnist"
+    assert mnist.run_name == "wildlife_mnist"
     assert release_command(mnist) == "kedro run --env mnist --pipelines release --params variant=wildlife"
 
 

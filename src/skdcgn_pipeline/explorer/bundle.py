@@ -21,7 +21,7 @@ from skdcgn_pipeline.images.assets import DEFAULT_ASSETS
 from skdcgn_pipeline.metrics.cost import untimed
 from skdcgn_pipeline.networks.weights_file import first_line
 from skdcgn_pipeline.parameters import Parameters, Teacher, choose_classes
-from skdcgn_pipeline.reporting.release import records_of, release_name
+from skdcgn_pipeline.reporting.release import records_of
 from skdcgn_pipeline.runtime.errors import DamagedFileError, SettingError
 from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.students.trio import StudentCGN
@@ -74,6 +74,7 @@ class Card(_Part):
     seed: int
     teacher: _Teacher
     classes: Annotated[list[int], Field(min_length=1)] | None
+    class_names: list[str] | None = None
     fidelity_and_costs: list[_Fidelity]
     classifiers: dict[Literal["originals", "students"], _Classifier]
 
@@ -84,8 +85,8 @@ class Explorer:
 
     Attributes:
         scene: Teacher, students and classifiers.
-        card: What they are: `name`, `variant`, `source`, `seed`, `teacher`, `classes`, `fidelity_and_costs` by
-            mechanism, and `classifiers` with `number` and `accuracy`.
+        card: What they are: `name`, `variant`, `source`, `seed`, `teacher`, `classes`, `class_names` where the teacher
+            has names, `fidelity_and_costs` by mechanism, and `classifiers` with `number` and `accuracy`.
     """
 
     scene: Scene
@@ -147,9 +148,9 @@ def explorer_of_run(
     """
     settings, variant = teacher.settings or parameters.teacher, parameters.variant
     path = teacher_file(settings, variant, parameters.assets)
-    num_classes = teacher.generator.num_classes
+    num_classes, names = teacher.generator.num_classes, getattr(teacher.generator, "class_names", None)
     card = {
-        "name": release_name(parameters),
+        "name": parameters.run_name,
         "variant": variant,
         "source": parameters.images.source,
         "seed": parameters.seed,
@@ -159,6 +160,7 @@ def explorer_of_run(
             "file": None if path is None else f"teacher{path.suffix}",
         },
         "classes": choose_classes("sample.classes", parameters.sample.classes, num_classes, parameters.class_lists),
+        "class_names": names and list(names),
         "fidelity_and_costs": records_of(untimed(comparison)),
         "classifiers": {
             name: {"number": CLASSIFIER_NUMBER, "accuracy": accuracy} for name, (_, _, accuracy) in classifiers.items()
@@ -212,7 +214,10 @@ def open_explorer(folder: Path | str, trust: bool = False) -> Explorer:
             expected = f"{num_classes} names, at most {image_size} pixels"
             raise SettingError(f"classifier '{name}'", expected, got, remedy)
     students = StudentCGN.from_pretrained(artifact.path(STUDENTS_FOLDER))
-    return Explorer(Scene(teacher.generator, students, classifiers, card["classes"]), card)
+    names = card.get("class_names")
+    if names is not None and len(names) != num_classes:
+        raise SettingError("class_names", f"{num_classes} names", len(names), remedy)
+    return Explorer(Scene(teacher.generator, students, classifiers, card["classes"], names), card)
 
 
 def _teacher_of(artifact: Artifact, card: Mapping[str, Any], trust: bool) -> Teacher:

@@ -19,7 +19,7 @@ from skdcgn_pipeline.export.programs import versions
 from skdcgn_pipeline.metrics.cost import untimed
 from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.parameters import Parameters
-from skdcgn_pipeline.reporting.release import records_of, release_name, training_of
+from skdcgn_pipeline.reporting.release import records_of, training_of
 from skdcgn_pipeline.runtime.compute import place
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.students.recipes import StudentsArtifact
@@ -59,7 +59,7 @@ def example_of(students: StudentCGN, num_images: int) -> tuple[Tensor, Tensor, T
 def origin_of_run(parameters: Parameters, comparison: pd.DataFrame) -> dict[str, Any]:
     """Return name, settings and figures of the students of a run."""
     return {
-        "name": release_name(parameters),
+        "name": parameters.run_name,
         "released": False,
         "variant": parameters.variant,
         "source": parameters.images.source,

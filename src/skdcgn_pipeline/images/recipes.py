@@ -287,11 +287,11 @@ def image_set_recipe(
 
 def check_images(
     images: Images, prepare: Prepare, variant: str, assets: str, seed: int, needs_masks: bool = False
-) -> int:
+) -> tuple[str, ...]:
     """Refuse absent assets, a folder that is no image set, or one without masks that are needed; reads no image.
 
     Returns:
-        The number of classes.
+        The names of the classes; of ImageNet's, what their folders are called.
 
     Raises:
         SettingError: Naming what is missing or wrong.
@@ -301,11 +301,11 @@ def check_images(
     if images.folders:  # far too many to list twice
         tables = read_tables(assets)
         check_imagenet(images.folders, tables)
-        return len(tables.wnids)
+        return tuple(tables.wnids)
     recipe = image_set_recipe(images, prepare, variant, assets, seed)
     if isinstance(recipe, FolderImagesRecipe):
         if needs_masks:
             check_masks(recipe.listing.splits[0])
-        return len(recipe.listing.class_names)
+        return recipe.listing.class_names
     recipe.asset_files()
-    return len(CLASS_NAMES[recipe.source])
+    return CLASS_NAMES[recipe.source]

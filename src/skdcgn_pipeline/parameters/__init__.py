@@ -53,7 +53,7 @@ from skdcgn_pipeline.parameters.distill import Distill, LossTerm, LossWeights, M
 from skdcgn_pipeline.parameters.evaluate import Evaluate
 from skdcgn_pipeline.parameters.export import Export
 from skdcgn_pipeline.parameters.fetch import Fetch
-from skdcgn_pipeline.parameters.images import BIASED_SOURCES, Images
+from skdcgn_pipeline.parameters.images import BIASED_SOURCES, NO_IMAGES, Images
 from skdcgn_pipeline.parameters.prepare import GivenFeatures, Prepare
 from skdcgn_pipeline.parameters.project import Parameters, check_parameters
 from skdcgn_pipeline.parameters.prune import Prune

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from skdcgn_pipeline.parameters.base import Count, Settings, Share
 
-IMAGENET = "imagenet"
+IMAGENET, NO_IMAGES = "imagenet", "none"
 BIASES = ("colored", "double_colored", "wildlife")
 BIASED_SOURCES = ("digits", "mnist", "fashion_mnist")
 
@@ -18,7 +18,8 @@ class Images(Settings):
 
     Attributes:
         source: `digits` (scikit-learn), `mnist` or `fashion_mnist`, which the bias protocol `variant` colours;
-            `folder`, any folder of images; or `imagenet`, folders of ImageNet's classes and their test sets.
+            `folder`, any folder of images; `imagenet`, folders of ImageNet's classes and their test sets; or `none`:
+            what needs real images is left out, and students imitate a teacher all the same.
         bias_share: Of the coloured sources: share of the training images whose colours or textures follow their class;
             all others have those of other classes.
         folder: Of the source `folder`: `<folder>/<split>/<class>/<image>`, and perhaps `<split>/metadata.csv`.
@@ -32,7 +33,7 @@ class Images(Settings):
         skip_unreadable: Leave out files that cannot be read, rather than refuse the folder.
     """
 
-    source: Literal["digits", "mnist", "fashion_mnist", "folder", "imagenet"] = "digits"
+    source: Literal["digits", "mnist", "fashion_mnist", "folder", "imagenet", "none"] = "digits"
     bias_share: Share = 1.0
     folder: str | None = None
     folders: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], str | None] = Field(default={})

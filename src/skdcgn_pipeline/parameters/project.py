@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -18,12 +20,12 @@ from skdcgn_pipeline.parameters.distill import Distill, MechanismParameters
 from skdcgn_pipeline.parameters.evaluate import Evaluate
 from skdcgn_pipeline.parameters.export import Export
 from skdcgn_pipeline.parameters.fetch import Fetch
-from skdcgn_pipeline.parameters.images import BIASED_SOURCES, BIASES, Images
+from skdcgn_pipeline.parameters.images import BIASED_SOURCES, BIASES, NO_IMAGES, Images
 from skdcgn_pipeline.parameters.prepare import Prepare
 from skdcgn_pipeline.parameters.prune import Prune
 from skdcgn_pipeline.parameters.report import Report
 from skdcgn_pipeline.parameters.sample import Sample
-from skdcgn_pipeline.parameters.teacher import Teacher
+from skdcgn_pipeline.parameters.teacher import MADE_BY_RUN, Teacher
 from skdcgn_pipeline.runtime.errors import SettingError, nearest, told_in_one_line
 
 
@@ -32,8 +34,10 @@ class Parameters(Settings):
 
     Attributes:
         seed: Everything random follows from it.
+        name: What runs, cards and registered models are called; null takes the name of the images' folder, of a custom
+            teacher's module or file where there are no images, or of source and variant.
         default_pipeline: What is run where no pipeline is named; null takes the whole chain.
-        images: What the real images are.
+        images: What the real images are; with a custom teacher none, unless they are named.
         variant: The bias protocol of digits, MNIST and Fashion-MNIST, and the published teacher of MNIST; of other
             images, a word that results are filed under.
         assets: Folder of MNIST, published teachers and textures.
@@ -42,6 +46,7 @@ class Parameters(Settings):
     """
 
     seed: Annotated[int, Field(ge=0)]
+    name: Annotated[str, Field(pattern=r"^\w[\w-]*$")] | None = None
     default_pipeline: str | None = None
     images: Images = Images()
     variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]  # checked against `images`
@@ -71,18 +76,50 @@ class Parameters(Settings):
         """How the student of each mechanism is distilled."""
         return {"shape": self.shape.distill, "texture": self.texture.distill, "background": self.background.distill}
 
+    @property
+    def run_name(self) -> str:
+        """What runs, cards and registered models are called: `name`, or what follows from images and teacher."""
+        if self.name is not None:
+            return self.name
+        source, variant, teacher = self.images.source, self.variant, self.teacher
+        if self.images.folder is not None:
+            return _as_name(Path(self.images.folder).expanduser().resolve().name)
+        if source == NO_IMAGES:
+            module = (teacher.factory or "").partition(":")[0].rpartition(".")[2]
+            file = Path(teacher.weights).stem if isinstance(teacher.weights, str) else teacher.name
+            return _as_name(module or file)
+        if source == "digits":
+            return "digits" if variant == "double_colored" else f"{variant}_digits"
+        return source if variant == source else f"{variant}_{source}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _custom_teachers_paint_no_digits(cls, raw: Any) -> Any:
+        """Measure a custom teacher on no images but those that are named."""
+        if isinstance(raw, dict) and dict(raw.get("teacher") or {}).get("name") == "custom":
+            images = dict(raw.get("images") or {})
+            if not any(images.get(name) for name in ("source", "folder", "folders")):
+                return raw | {"images": images | {"source": NO_IMAGES}}
+        return raw
+
     @field_validator("variant")
     @classmethod
     def _fits_the_source(cls, value: str, info: ValidationInfo) -> str:
         images = info.data.get("images")
         if images is not None and images.source in BIASED_SOURCES and value not in BIASES:
             raise ValueError(f"expected one of {', '.join(BIASES)}, got {value!r}. {nearest(value, BIASES)}")
-        if images is not None and images.source not in BIASED_SOURCES and value in BIASES:
+        if images is not None and images.source not in (*BIASED_SOURCES, NO_IMAGES) and value in BIASES:
             raise ValueError(
                 f"expected any word but the bias protocols of {', '.join(BIASED_SOURCES)}, got {value!r} with "
                 f"images.source '{images.source}'"
             )
         return value
+
+    @model_validator(mode="after")
+    def _teacher_has_images(self) -> Parameters:
+        if self.images.source == NO_IMAGES and self.teacher.name in MADE_BY_RUN:
+            raise ValueError(f"images.source: teacher.name '{self.teacher.name}' is made of images, got none")
+        return self
 
     @model_validator(mode="after")
     def _images_learn_something(self) -> Parameters:
@@ -103,6 +140,11 @@ class Parameters(Settings):
                 f"{self.export.classifier} of {self.classify.num_seeds}"
             )
         return self
+
+
+def _as_name(text: str) -> str:
+    """Return a text as a word of letters, digits, _ and -."""
+    return re.sub(r"[^\w-]+", "_", text).strip("_-") or "images"
 
 
 def check_parameters(raw: dict[str, Any]) -> Parameters:

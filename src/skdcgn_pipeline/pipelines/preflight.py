@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
-from kedro.pipeline.node import Node
 
 from skdcgn_pipeline.artifacts.store import check_writable
 from skdcgn_pipeline.classifiers.feature_network import read_given_network
@@ -18,9 +16,11 @@ from skdcgn_pipeline.images.grey import CLASS_NAMES, DIGIT_NAMES
 from skdcgn_pipeline.images.grey import IMAGE_SIZE as COLOURED_SIZE
 from skdcgn_pipeline.images.listing import some_of
 from skdcgn_pipeline.images.recipes import check_images
+from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.metrics.features import inception_path
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import BIASED_SOURCES, MADE_BY_RUN, Parameters, choose_classes
+from skdcgn_pipeline.pipelines.binding import needed_by
 from skdcgn_pipeline.pipelines.estimates import check_estimates
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
@@ -66,9 +66,9 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
         read_given_network(prepare.given_features)
     if "teacher" not in made:
         check_estimates(parameters, GeneratorSize(1, 1, _image_size(parameters)), made, data_root)
-    num_classes = _check_images(parameters, stages, made)
+    class_names = _check_images(parameters, stages, made)
     if "teacher" in made:
-        teacher = _teacher_of(parameters, num_classes)
+        teacher = _teacher_of(parameters, len(class_names))
         generator, students = teacher.generator, parameters.students
         _check_sample(parameters, generator.num_classes, pipeline)
         check_estimates(parameters, GeneratorSize.of(generator), made, data_root)
@@ -77,15 +77,9 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
                 size, num_processes = GeneratorSize.of(generator), launched_processes()
                 check_distillation(mechanism, size, students[mechanism], parameters.compute, assets, num_processes)
         if "baseline_students" in made:
-            has_digits = prepare.given_features is None
+            has_digits = prepare.given_features is None and bool(class_names)
             check_baseline(parameters.baseline, teacher, parameters.teacher, assets, has_digits)
-        if made & CLASSIFYING and num_classes not in (None, generator.num_classes):
-            raise SettingError(
-                "teacher",
-                f"the {num_classes} classes of the images",
-                f"{generator.num_classes} classes",
-                "Give images of the teacher's classes, or another teacher.",
-            )
+        _check_what_is_painted(parameters, generator, class_names, made)
         if made & CLASSIFYING:
             _check_names(parameters)
         if "ablation_plan" in made:
@@ -93,11 +87,32 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
             check_possible(cells, generator, parameters.classify.network.by_mechanism)
 
 
-def _teacher_of(parameters: Parameters, num_classes: int | None) -> IdentifiedTeacher:
+def _check_what_is_painted(
+    parameters: Parameters, generator: CounterfactualGenerator, class_names: Sequence[str], made: Set[str]
+) -> None:
+    """Refuse images of other classes or another size than the teacher's, where one is measured by the other."""
+    trains_features = "feature_network" in made and parameters.prepare.given_features is None
+    if not class_names or not (trains_features or made & CLASSIFYING):
+        return
+    size, painted = _image_size(parameters), generator.image_size
+    if parameters.classify.network.augments and not trains_features:
+        size = painted  # counterfactuals are cropped to the images' size
+    names = tuple(getattr(generator, "class_names", class_names))
+    if (len(class_names), size) == (generator.num_classes, painted) and names == tuple(class_names):
+        return
+    expected = f"the {generator.num_classes} classes of the teacher at {painted} pixels"
+    got = f"{len(class_names)} classes ({some_of(class_names)}) at {size} pixels"
+    remedy = (
+        "Give images of what the teacher paints (images.folder, images.image_size); or none, with images.source=none: "
+        "what needs none goes on."
+    )
+    raise SettingError("images", expected, got, remedy)
+
+
+def _teacher_of(parameters: Parameters, num_classes: int) -> IdentifiedTeacher:
     """Return the run's teacher, or one like that which will be made of images of so many classes."""
     if parameters.teacher.name not in MADE_BY_RUN:
         return open_identified_teacher(parameters.teacher, parameters.variant, parameters.assets)
-    assert num_classes is not None
     if parameters.teacher.name == CUTOUTS:
         return IdentifiedTeacher(blank_cutouts(num_classes, _image_size(parameters)), {"name": CUTOUTS})
     return untrained_teacher(num_classes, _image_size(parameters))
@@ -121,13 +136,16 @@ def _image_size(parameters: Parameters) -> int:
     return COLOURED_SIZE if parameters.images.are_coloured else parameters.images.image_size
 
 
-def absent_inputs(pipeline: Pipeline, catalog: CatalogProtocol, versions: Iterable[str] = ()) -> list[str]:
+def absent_inputs(
+    pipeline: Pipeline, catalog: CatalogProtocol, versions: Iterable[str] = (), foreign: Set[str] = frozenset()
+) -> list[str]:
     """Return what a pipeline reads that nobody has made and that its nodes can do without.
 
     Args:
         pipeline: The nodes that will run.
         catalog: Where they read.
         versions: Names of datasets whose version is given.
+        foreign: Datasets that this run cannot make; what is there of them belongs to other runs.
 
     Raises:
         SettingError: If there is no such version, or a node needs what nobody has made.
@@ -136,7 +154,7 @@ def absent_inputs(pipeline: Pipeline, catalog: CatalogProtocol, versions: Iterab
         if not catalog.exists(name):
             remedy = "Versions are the folders that hold the dataset, such as 2026-01-31T12.00.00.000Z."
             raise SettingError("--load-versions", f"a version of {name} that is there", "another one", remedy)
-    absent = [name for name in sorted(pipeline.inputs()) if not catalog.exists(name)]
+    absent = [name for name in sorted(pipeline.inputs()) if name in foreign or not catalog.exists(name)]
     for node in pipeline.nodes:
         if missing := [name for name in needed_by(node) if name in absent]:
             expected, remedy = "what an earlier run has kept", f"`kedro run --to-nodes {node.name}` makes it first."
@@ -144,28 +162,18 @@ def absent_inputs(pipeline: Pipeline, catalog: CatalogProtocol, versions: Iterab
     return absent
 
 
-def needed_by(node: Node) -> list[str]:
-    """Return the inputs of a node that may not be None, as its function says, in its order."""
-    bound = inspect.signature(node.func, follow_wrapped=False).bind(*node.inputs)
-    return [
-        name
-        for argument, names in bound.arguments.items()
-        for name in (names if isinstance(names, tuple) else (names,))
-        if "None" not in str(bound.signature.parameters[argument].annotation)
-    ]
-
-
-def _check_images(parameters: Parameters, stages: Set[str], made: Set[str]) -> int | None:
-    """Refuse images, and classifiers that do not suit them; returns the number of their classes, if there are any."""
-    images, network, num_classes = parameters.images, parameters.classify.network, None
+def _check_images(parameters: Parameters, stages: Set[str], made: Set[str]) -> tuple[str, ...]:
+    """Refuse images, and classifiers that do not suit them; returns their classes, none where there are no images."""
+    images, network = parameters.images, parameters.classify.network
+    names: tuple[str, ...] = ()
     if "biased_images" in made or ("teacher" in made and parameters.teacher.name in MADE_BY_RUN):
         cut_out = "teacher" in made and parameters.teacher.name == CUTOUTS
         cut_out |= "accuracy" in made and CUTOUTS in parameters.classify.trained_on
         source = images, parameters.prepare, parameters.variant, parameters.assets, parameters.seed
-        num_classes = check_images(*source, needs_masks=cut_out)
-    if num_classes is not None and made & CLASSIFYING:
+        names = check_images(*source, needs_masks=cut_out)
+    if names and made & CLASSIFYING:
         # Builds the architecture and reads its weights, the cheapest way to find out whether they fit.
-        initial_classifier(network, num_classes, parameters.seed)
+        initial_classifier(network, len(names), parameters.seed)
     if stages & COLOURED and not images.are_coloured:
         raise SettingError(
             "images.source",
@@ -173,7 +181,7 @@ def _check_images(parameters: Parameters, stages: Set[str], made: Set[str]) -> i
             f"'{images.source}' with {', '.join(sorted(stages & COLOURED))}",
             "Choose another stage.",
         )
-    return num_classes
+    return names
 
 
 def _check_sample(parameters: Parameters, num_classes: int, pipeline: Pipeline) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skdcgn_pipeline.parameters import Parameters
+from skdcgn_pipeline.parameters import NO_IMAGES, Parameters
 from skdcgn_pipeline.vocabulary import CUTOUTS
 
 
@@ -19,6 +19,7 @@ class Variants:
         random_networks: Whether the benchmark needs no run's networks.
         released: Whether students that come with the package are exported.
         given_features: Whether a network is given instead of one that is trained on images.
+        images: Whether there are real images.
     """
 
     teacher: str = "digits_cgn"
@@ -27,6 +28,7 @@ class Variants:
     random_networks: bool = False
     released: bool = False
     given_features: bool = False
+    images: bool = True
 
     @classmethod
     def of(cls, settings: Parameters) -> Variants:
@@ -38,4 +40,5 @@ class Variants:
             random_networks=settings.benchmark.networks == "random",
             released=settings.export.students != "run",
             given_features=settings.prepare.given_features is not None,
+            images=settings.images.source != NO_IMAGES,
         )

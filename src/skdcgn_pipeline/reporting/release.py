@@ -25,13 +25,6 @@ from skdcgn_pipeline.students.released import RELEASE_PREFIX
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 
-def release_name(parameters: Parameters) -> str:
-    """Return what the students of a run are called: `wildlife_mnist`; `digits` for the default variant."""
-    if parameters.images.source == "digits":
-        return "digits" if parameters.variant == "double_colored" else f"{parameters.variant}_digits"
-    return f"{parameters.variant}_{parameters.images.source}"
-
-
 def release_command(parameters: Parameters) -> str:
     """Return the command that makes this release again."""
     source, variant = parameters.images.source, parameters.variant
@@ -82,7 +75,7 @@ def release_card(
     throughput = benchmark[(benchmark["group"] == "throughput") & benchmark["what"].str.endswith(BEST)]
     return {
         **config,
-        "name": release_name(parameters),
+        "name": parameters.run_name,
         "sha256": sha256_of_file(folder / WEIGHTS_FILE),
         "teacher": dict(teacher_identity),
         "training": training_of(parameters),

@@ -260,6 +260,23 @@ def check_teacher(teacher: Any) -> None:
                 f"the same noise and labels rendered again, beside another image, with a difference of {difference:.3g}"
             )
             raise SettingError("teacher.render", expected, got, "Draw nothing at random but from the noise given.")
+    _check_influence(teacher, remedy)
+
+
+def _check_influence(teacher: Any, remedy: str) -> None:
+    """Refuse a teacher that cannot render its last class, or whose noise or labels change nothing."""
+    last = teacher.num_classes - 1
+    noise, labels = _probe(teacher, 2)[0][[0, 1, 0]], torch.tensor([last, last, 0])
+    try:
+        images = teacher.render(noise, labels)
+    except Exception as error:
+        got = f"{type(error).__name__} for class {last}: {first_line(error)}"
+        raise SettingError("teacher.render", f"images of the classes 0 to {last}", got, remedy) from error
+    check_images(images, len(noise), teacher.image_size)
+    for what, row in {"noise": 1, "labels": 2 if last else 1}.items():
+        if all(torch.equal(images.of(mechanism)[0], images.of(mechanism)[row]) for mechanism in MECHANISMS):
+            got = f"the same mask, foreground and background for other {what}"
+            raise SettingError("teacher.render", f"images that follow their {what}", got, remedy)
 
 
 def _probe(teacher: CounterfactualGenerator, num_images: int) -> tuple[Tensor, Tensor]:

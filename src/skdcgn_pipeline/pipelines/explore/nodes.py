@@ -20,16 +20,17 @@ def write_explorer(
     teacher: IdentifiedTeacher,
     students: StudentsArtifact,
     student_samples: SampleShards,
-    biased_images: StoredImages,
+    biased_images: StoredImages | None,
     student_comparison: pd.DataFrame,
     parameters: dict[str, Any],
 ) -> Artifact:
-    """Put teacher, students and the first classifier of originals and of counterfactuals into one folder."""
-    settings = check_parameters(parameters)
-    classification = Classification(run, biased_images, settings.classify)
-    composition = settings.compose.resolved(student_samples.num_classes, settings.class_lists)
-    classifiers = {
-        name: classification.take(name, student_samples, settings.compose, composition, CLASSIFIER_NUMBER)
-        for name in TRAINED_ON
-    }
+    """Put teacher, students and the first classifier of originals and of counterfactuals, if any, into one folder."""
+    settings, classifiers = check_parameters(parameters), {}
+    if biased_images is not None:
+        classification = Classification(run, biased_images, settings.classify)
+        composition = settings.compose.resolved(student_samples.num_classes, settings.class_lists)
+        classifiers = {
+            name: classification.take(name, student_samples, settings.compose, composition, CLASSIFIER_NUMBER)
+            for name in TRAINED_ON
+        }
     return run.make(explorer_of_run(teacher, students, classifiers, student_comparison, settings))

@@ -99,9 +99,10 @@ def tell_facts(teacher: dict[str, Any], this_run: dict[str, Any], parameters: Pa
     """Say what was run: command, teacher, data, seeds and how long each stage took."""
     sha256 = str(teacher.get("sha256", ""))
     facts = {
+        "name": parameters.run_name,
         "command": command_of(this_run),
         "teacher": f"{teacher['name']}" + (f", SHA-256 {sha256}" if sha256 else ""),
-        "images": f"{parameters.images.source}, {parameters.variant}",
+        "images": _tell_images(parameters),
         "seed": f"{parameters.seed}",
     }
     if this_run.get("commit"):
@@ -112,3 +113,10 @@ def tell_facts(teacher: dict[str, Any], this_run: dict[str, Any], parameters: Pa
         told = ", ".join(f"{stage} {durations[stage]:,.1f} s" for stage in order)
         facts["stages of this run"] = f"{told} (what was there already is reused)"
     return facts
+
+
+def _tell_images(parameters: Parameters) -> str:
+    images = parameters.images
+    if images.are_coloured:
+        return f"{images.source}, {parameters.variant}"
+    return f"{images.source}, {images.folder}" if images.folder else images.source

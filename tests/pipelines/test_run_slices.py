@@ -44,7 +44,7 @@ def small_study(opacity: float = 0.75) -> dict[str, Any]:
 
 
 TRANSFORMED = ["reference", "shape opacity 0.75"]
-NUM_CELLS = len(TRANSFORMED) + 8
+NUM_CELLS = len(TRANSFORMED) + 10
 # The reference of both studies is the same.
 NUM_CLASSIFIERS = 2 * (NUM_CELLS - 1)
 
@@ -181,7 +181,7 @@ def test_ablation_writes_a_tidy_table_with_every_seed_beside_its_reference(
     place, _, before = studied
     table, summary = (read_tables(place)[name] for name in ("ablation", "ablation_summary"))
 
-    assert table.groupby("study")["cell"].nunique().to_dict() == {"transformations": 2, "mechanisms": 8}
+    assert table.groupby("study")["cell"].nunique().to_dict() == {"transformations": 2, "mechanisms": 10}
     assert list(table.loc[table["study"] == "transformations", "cell"].unique()) == TRANSFORMED
     assert set(table["seed"]) == {0, 1}
     assert set(table["split"]) == {"validation", "test"}
@@ -243,7 +243,7 @@ def test_ablation_draws_and_tells_the_studies_that_were_run(studied: tuple[Place
     assert "opacity 0.75" in findings
     assert chapter.count("<img") == 4
     assert chapter in page
-    assert "2 studies, 10 cells, 2 seeds each." in page
+    assert "2 studies, 12 cells, 2 seeds each." in page
 
 
 def test_ablation_logs_a_nested_run_per_classifier_and_its_tables(studied: tuple[Place, Finished, set[str]]) -> None:

@@ -121,7 +121,7 @@ def tell_findings(
     headline = f"{len(done)} studies, {finished['cell'].nunique()} cells, {finished['seed'].nunique()} seeds each."
     for title, sentences in findings:
         log_note(title, "\n".join(f"- {sentence}" for sentence in sentences))
-    return findings_as_markdown(findings, summary), chapter, render_report(parameters, {}, {}, headline, chapter)
+    return findings_as_markdown(findings, summary), chapter, render_report(parameters, {}, {}, [headline], chapter)
 
 
 def check_failures(failures: pd.DataFrame, page: str) -> None:

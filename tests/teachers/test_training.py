@@ -29,6 +29,7 @@ from skdcgn_pipeline.pipelines.teacher import nodes
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.runtime.recording import listening
+from skdcgn_pipeline.teachers import tasks
 from skdcgn_pipeline.teachers import training as module
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.teacher import TRAINED_WEIGHTS, IdentifiedTeacher, load_teacher
@@ -64,7 +65,7 @@ def pooled_pixels(images: torch.Tensor) -> list[torch.Tensor]:
 
 @pytest.fixture(autouse=True)
 def record_every_step(monkeypatch):
-    monkeypatch.setattr(module, "LOG_EVERY_STEPS", 1)
+    monkeypatch.setattr(tasks, "LOG_EVERY_STEPS", 1)
 
 
 def fit(own: TeacherFit | None = None, seed: int = 0, path: Path | None = None, stop_at: int = 0, **options: Any):

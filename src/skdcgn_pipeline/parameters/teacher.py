@@ -35,6 +35,13 @@ class TeacherFit(Settings):
         init: `orthogonal` or `normal`.
         init_gain: Gain of the orthogonal, or standard deviation of the normal initialisation.
         ema_decay: The shipped weights are an exponential moving average; 0 keeps the last.
+        patch_shift: Shift foregrounds and backgrounds at random before composing, as published: right for textures that
+            look the same everywhere, wrong for photographs.
+        latent_weight: Of images with true masks: how near the noise that an encoder finds of them is kept to N(0, I).
+        composite_weight: Of images with true masks: the adversarial and the style loss of composites of fresh noise,
+            beside the losses of the mechanisms; 0 leaves the discriminator out.
+        num_measures: How often likeness, diversity and masks are measured on the training side; the weights with the
+            lowest Frechet distance are kept. 0 keeps the last, as published.
         checkpoint_every_steps: A killed training repeats at most this many steps.
     """
 
@@ -56,6 +63,10 @@ class TeacherFit(Settings):
     init: Literal["orthogonal", "normal"] = "orthogonal"
     init_gain: Positive = 0.2
     ema_decay: Decay = 0.999
+    patch_shift: bool = True
+    latent_weight: Weight = 0.002
+    composite_weight: Weight = 0.0
+    num_measures: Annotated[int, Field(ge=0, le=1000)] = 0
     checkpoint_every_steps: Count = 500
 
     @property

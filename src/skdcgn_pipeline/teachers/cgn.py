@@ -1,52 +1,76 @@
-"""The CGN of the MNIST variants, with the published names of its tensors (660 k parameters).
+"""The CGN of the MNIST variants, with the published names of its tensors (660 k parameters), at 32 px and larger.
 
 Architecture: CGN (arXiv 2101.06046), appendix on the MNIST experiments.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 from skdcgn_pipeline.networks.interface import MechanismGenerator, look_up
+from skdcgn_pipeline.runtime.errors import SettingError
 
 MASK_MIN, MASK_MAX = 1e-4, 0.9999
+NARROWEST = 16  # channels of the highest resolutions
 
 
-def _shape_network(input_dim: int, width: int, start: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(input_dim, 2 * width * start**2),
-        nn.Unflatten(1, (2 * width, start, start)),
-        nn.InstanceNorm2d(2 * width),
-        nn.Upsample(scale_factor=2),
-        nn.Conv2d(2 * width, width, 3, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.LeakyReLU(0.2),
-        nn.InstanceNorm2d(width),
-        nn.Upsample(scale_factor=2),
-        nn.Conv2d(width, 1, 3, padding=1, bias=False),
-        nn.BatchNorm2d(1),
-        nn.LeakyReLU(0.2),
-        nn.InstanceNorm2d(1),
-    )
+def levels_of(image_size: int) -> tuple[int, int]:
+    """Return the side of the first feature map and how often it is doubled: 8 and 2 at 32 px, 6 and 3 at 48.
+
+    Raises:
+        SettingError: If the size cannot be reached by doubling.
+    """
+    num_doublings = max(2, int(math.log2(max(1, image_size / 6))))
+    start, rest = divmod(image_size, 2**num_doublings)
+    if rest:
+        expected = f"a multiple of {2**num_doublings}, such as 32, 48, 64, 96 or 128"
+        raise SettingError("images.image_size", expected, image_size, "A CGN is trained at such a size; choose one.")
+    return start, num_doublings
 
 
-def _texture_network(input_dim: int, width: int, start: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(input_dim, 2 * width * start**2),
-        nn.Unflatten(1, (2 * width, start, start)),
-        nn.Upsample(scale_factor=2),
-        nn.Conv2d(2 * width, 2 * width, 3, padding=1, bias=False),
-        nn.BatchNorm2d(2 * width),
-        nn.LeakyReLU(0.2),
-        nn.Upsample(scale_factor=2),
-        nn.Conv2d(2 * width, width, 3, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(width, 3, 3, padding=1),
-        nn.BatchNorm2d(3),
-        nn.Tanh(),
-    )
+def _widths(width: int, num_doublings: int) -> list[int]:
+    """Return the channels at first and after each doubling: [64, 64, 32, 16] for three at width 32."""
+    return [2 * width, *(max(min(width, NARROWEST), 2 * width >> level) for level in range(num_doublings))]
+
+
+def _shape_network(input_dim: int, width: int, start: int, num_doublings: int) -> nn.Sequential:
+    widths = _widths(width, num_doublings)[1:]
+    layers: list[nn.Module] = [
+        nn.Linear(input_dim, widths[0] * start**2),
+        nn.Unflatten(1, (widths[0], start, start)),
+        nn.InstanceNorm2d(widths[0]),
+    ]
+    for before, after in pairwise([*widths, 1]):
+        layers += [
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(before, after, 3, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.LeakyReLU(0.2),
+            nn.InstanceNorm2d(after),
+        ]
+    return nn.Sequential(*layers)
+
+
+def _image_network(input_dim: int, width: int, start: int, num_doublings: int, last: list[nn.Module]) -> nn.Sequential:
+    """Return a network whose `last` layers take the channels of its highest resolution."""
+    widths = _widths(width, num_doublings)
+    layers: list[nn.Module] = [
+        nn.Linear(input_dim, widths[0] * start**2),
+        nn.Unflatten(1, (widths[0], start, start)),
+    ]
+    for before, after in pairwise(widths):
+        layers += [
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(before, after, 3, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.LeakyReLU(0.2),
+        ]
+    return nn.Sequential(*layers, *last)
 
 
 class MnistCGN(MechanismGenerator):
@@ -55,18 +79,50 @@ class MnistCGN(MechanismGenerator):
     Args:
         noise_dim: Length of the noise.
         num_classes: Number of classes; the class embedding is square.
-        image_size: Height and width, a multiple of 4.
-        width: Channels before the last layer.
+        image_size: Height and width, see `levels_of`.
+        width: Channels before the last layer at 32 px; higher resolutions have fewer.
+        learnt_masks: Masks are a sigmoid, which can be any mask, as those learnt from true masks are; else a
+            normalised image that is clamped, as published, whose area is nearly fixed.
     """
 
-    def __init__(self, noise_dim: int = 32, num_classes: int = 10, image_size: int = 32, width: int = 32) -> None:
+    def __init__(
+        self,
+        noise_dim: int = 32,
+        num_classes: int = 10,
+        image_size: int = 32,
+        width: int = 32,
+        learnt_masks: bool = False,
+    ) -> None:
         super().__init__()
         self.noise_dim, self.num_classes, self.image_size = noise_dim, num_classes, image_size
-        input_dim, start = noise_dim + num_classes, image_size // 4
+        levels = (noise_dim + num_classes, width, *levels_of(image_size))
+        narrow = _widths(width, levels[-1])[-1]
         self.label_emb = nn.Embedding(num_classes, num_classes)
-        self.f_shape = _shape_network(input_dim, width, start)
-        self.f_text1 = _texture_network(input_dim, width, start)
-        self.f_text2 = _texture_network(input_dim, width, start)
+        self.f_shape = (
+            _image_network(*levels, last=[nn.Conv2d(narrow, 1, 3, padding=1), nn.Sigmoid()])
+            if learnt_masks
+            else _shape_network(*levels)
+        )
+        self.f_text1, self.f_text2 = (
+            _image_network(*levels, last=[nn.Conv2d(narrow, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Tanh()])
+            for _ in range(2)
+        )
+
+    @classmethod
+    def like(cls, state: Mapping[str, Tensor]) -> MnistCGN:
+        """Return an untrained one of the sizes that a state tells; the published ones where it tells none."""
+        learnt_masks = "f_shape.3.weight" in state
+        try:
+            num_classes, embedding_dim = state["label_emb.weight"].shape
+            num_values, input_dim = state["f_text1.0.weight"].shape
+            twice_width = state["f_text1.3.weight"].shape[1]
+            convolutions = [
+                tensor for name, tensor in state.items() if name.startswith("f_text1.") and tensor.ndim == 4
+            ]
+            image_size = math.isqrt(num_values // twice_width) << (len(convolutions) - 1)
+            return cls(input_dim - embedding_dim, num_classes, image_size, twice_width // 2, learnt_masks)
+        except (KeyError, IndexError, ValueError, ZeroDivisionError, RuntimeError, SettingError):
+            return cls()
 
     def network_of(self, mechanism: str) -> nn.Module:
         """Return the network of one mechanism, without the class embedding that all share."""

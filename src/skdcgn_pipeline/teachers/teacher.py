@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import inspect
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,6 @@ from skdcgn_pipeline.mechanisms import (
     MechanismLabels,
     check_images,
 )
-from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.networks.onnx_program import OnnxProgram
 from skdcgn_pipeline.networks.weights_file import check_tensors, first_line, read_state
 from skdcgn_pipeline.parameters import Teacher
@@ -80,7 +78,7 @@ def _load_cgn(path: Path, variant: str | None) -> MnistCGN:
             f"{path}, a teacher of '{trained_on}'",
             f"Give the file of '{variant}', or set variant={trained_on}.",
         )
-    model = MnistCGN(*_size_of(path, state))
+    model = MnistCGN.like(state)
     # Older files lack the counters of batch-norm, which nothing reads.
     counters = [n for n in model.state_dict() if n.endswith("num_batches_tracked") and n not in state]
     expected = {name: tensor for name, tensor in model.state_dict().items() if name not in counters}
@@ -89,18 +87,6 @@ def _load_cgn(path: Path, variant: str | None) -> MnistCGN:
     model.load_state_dict(state, strict=not counters)
     # Channels last is the faster layout of these convolutions on a CPU.
     return model.to(memory_format=torch.channels_last).requires_grad_(False).eval()
-
-
-def _size_of(path: Path, state: Mapping[str, Tensor]) -> GeneratorSize:
-    """Return the sizes of a CGN, as the shapes of its tensors tell them."""
-    published = GeneratorSize(32, 10, 32)
-    try:
-        num_classes, embedding_dim = state["label_emb.weight"].shape
-        num_values, input_dim = state["f_shape.0.weight"].shape
-        start = math.isqrt(num_values // state["f_shape.4.weight"].shape[1])
-    except (KeyError, IndexError, ValueError):
-        return published  # what is wrong is told by comparison
-    return GeneratorSize(input_dim - embedding_dim, num_classes, 4 * start)
 
 
 def _load_factory(factory: str) -> CounterfactualGenerator:

@@ -1,60 +1,40 @@
-"""Train a CGN of the MNIST architecture on any biased dataset (CGN, arXiv 2101.06046, section 4.1)."""
+"""Train a CGN on any images (CGN, arXiv 2101.06046, section 4.1); with true masks see `masked_training`."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.training import fit_classifier
 from skdcgn_pipeline.images.batches import draw_from_split
-from skdcgn_pipeline.images.epochs import EpochSampler
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.losses import weighted_sum
-from skdcgn_pipeline.losses.adversarial import least_squares_discriminator_loss, least_squares_generator_loss
+from skdcgn_pipeline.losses.adversarial import least_squares_generator_loss
 from skdcgn_pipeline.losses.mechanism import mask_bounds_loss, mask_entropy_loss, mode_seeking_loss, style_loss
-from skdcgn_pipeline.mechanisms import MechanismImages, compose
-from skdcgn_pipeline.networks.discriminator import CGN_DISCRIMINATORS
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features, require_vgg16
 from skdcgn_pipeline.networks.weights_file import write_state
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, TeacherFit, Transformations
-from skdcgn_pipeline.runtime.compute import autocast, choose_device, place
-from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
-from skdcgn_pipeline.samples.pixels import from_bytes
+from skdcgn_pipeline.runtime.compute import autocast
 from skdcgn_pipeline.teachers.cgn import MnistCGN
+from skdcgn_pipeline.teachers.masked_training import MaskedTeacherTask
+from skdcgn_pipeline.teachers.measures import TeacherMeasures, describe_faults, faults_of
+from skdcgn_pipeline.teachers.tasks import CGNTask, TeacherBatch
 from skdcgn_pipeline.teachers.teacher import TRAINED_WEIGHTS, IdentifiedTeacher
-from skdcgn_pipeline.training.averaging import WeightAverage
-from skdcgn_pipeline.training.checkpointing import Stateful
-from skdcgn_pipeline.training.schedules import Rates, linear_decay
 from skdcgn_pipeline.training.task import fit
-from skdcgn_pipeline.transformations import transform_mechanism
-from skdcgn_pipeline.vocabulary import MECHANISMS
+
+logger = logging.getLogger(__name__)
 
 HISTORY_FILE = "history.json"
 CARD_FILE = "teacher.json"
-LOG_EVERY_STEPS = 50
 STYLE_SETTING = "teacher.fit.style_network"
-ADAM_BETAS = (0.5, 0.999)
 PLAIN = Transformations()
-
-
-def _initialise(network: nn.Module, settings: TeacherFit) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            if settings.init == "orthogonal":
-                nn.init.orthogonal_(module.weight, settings.init_gain)
-            else:
-                nn.init.normal_(module.weight, 0.0, settings.init_gain)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 def untrained_teacher(num_classes: int, image_size: int) -> IdentifiedTeacher:
@@ -69,16 +49,7 @@ def style_features_of(network: DigitClassifier) -> ImageFeatures:
     return lambda images: network.to(images.device).layer_features(images)
 
 
-def _start_from(cgn: MnistCGN, initial: Any) -> None:
-    """Give a network the weights of another one of the same sizes."""
-    expected, got = (f"a CGN for {n.num_classes} classes and images of {n.image_size} pixels" for n in (cgn, initial))
-    if expected != got:
-        remedy = "Start from a teacher of the same kind of images, or from the beginning."
-        raise SettingError("initial teacher", expected, got, remedy)
-    cgn.load_state_dict(initial.state_dict())
-
-
-class TeacherTask:
+class TeacherTask(CGNTask):
     """Train a CGN adversarially on biased images, with factual labels; a `training.task.Task`.
 
     Each step draws noise and a class per image, composes the three mechanisms with random patch
@@ -88,99 +59,19 @@ class TeacherTask:
 
     Args:
         recipe: What is trained; only the CGN starts from an initial teacher, the discriminator always anew.
-        style_features: Four layers of features for the style loss.
-
-    Attributes:
-        result: The averaged CGN.
+        style_features: Four layers of features for the style loss and for measures.
 
     Raises:
         SettingError: If the initial teacher is of another size.
     """
 
-    name = title = "teacher"
-
-    def __init__(self, recipe: TeacherRecipe, style_features: ImageFeatures) -> None:
-        split, settings = recipe.images.split("train"), recipe.settings
-        self.images, self.labels = split.images, split.labels
-        self.style_features, self.settings = style_features, settings
-        self.seed, self.compute = recipe.seed, recipe.compute
-        self.num_classes, self.transformations = recipe.images.num_classes, recipe.transformations
-        self.num_steps, self.log_every_steps = settings.num_steps, LOG_EVERY_STEPS
-        self.checkpoint_every_steps = settings.checkpoint_every_steps
-        self.device = choose_device(self.compute.device)
-        self.image_size: int = self.images.shape[-1]
-        with seeded(self.seed, "teacher-init"):
-            cgn = MnistCGN(num_classes=self.num_classes, image_size=self.image_size)
-            discriminator: nn.Module = CGN_DISCRIMINATORS[settings.discriminator](
-                self.num_classes, self.image_size, settings.discriminator_width
-            )
-            if settings.spectral_norm:
-                for module in list(discriminator.modules()):
-                    if isinstance(module, nn.Linear | nn.Conv2d):
-                        spectral_norm(module)
-            _initialise(cgn, settings)
-            _initialise(discriminator, settings)
-        if recipe.initial is not None:
-            _start_from(cgn, recipe.initial.generator)
-        # Channels last is the faster layout of these convolutions on a CPU, in either precision.
-        self.cgn = place(cgn, self.device, torch.channels_last).train()
-        self.discriminator = discriminator.to(self.device).train()
-        self.averaging = WeightAverage(self.cgn, settings.ema_decay)
-        self.result = self.averaging.average
-        self.generator_optimiser, self.discriminator_optimiser = (
-            torch.optim.Adam(network.parameters(), settings.learning_rate, ADAM_BETAS)
-            for network in (self.cgn, self.discriminator)
-        )
-        optimisers = [self.generator_optimiser, self.discriminator_optimiser]
-        self._rates = Rates(linear_decay(self.num_steps, settings.decay_share), optimisers)
-        self.weights = {
-            "adversarial": 1.0,
-            "mask_entropy": settings.mask_entropy_weight,
-            "mask_bounds": settings.mask_bounds_weight,
-            "mode_seeking": settings.mode_seeking_weight,
-            "style": 1.0,  # the layers have weights of their own
-        }
-        self.objects: dict[str, Stateful] = {
-            "cgn": self.cgn,
-            "discriminator": self.discriminator,
-            "average": self.result,
-            "generator_optimiser": self.generator_optimiser,
-            "discriminator_optimiser": self.discriminator_optimiser,
-        }
-        self._sampler = EpochSampler(len(split), self.seed, "teacher-rows")
-
-    def batch(self, step: int) -> TeacherBatch:
-        """Draw the real images of a step, and what the generated ones are made from."""
-        generator = torch_generator(self.seed, "teacher-step", step)
-        batch_size = self.settings.batch_size
-        noise = torch.randn(batch_size, self.cgn.noise_dim, generator=generator)
-        # Each class twice, so that masks of one class can be compared.
-        labels = torch.randint(self.num_classes, (batch_size // 2,), generator=generator).repeat(2)
-        offsets = [torch.randint(self.image_size, (batch_size, 2), generator=generator) for _ in range(2)]
-        rows = self._sampler.rows(step, batch_size)
-        parts = (noise, labels, *offsets, from_bytes(self.images[rows]), self.labels[rows])
-        return TeacherBatch(*(part.to(self.device) for part in parts))
-
     def update(self, step: int, batch: TeacherBatch, noted: bool) -> dict[str, float]:
         """Update the generators and then the discriminator; see `Task.update`."""
         settings = self.settings
         self._rates.set(step)
-
-        # Generators.
         with autocast(self.compute, self.device):
             images = self.cgn(batch.noise, batch.labels)
-        # Outside of autocast, which would round the coordinates that masks are resampled at.
-        generator = torch_generator(self.seed, "teacher-transformations", step)
-        transformed = MechanismImages(
-            *(transform_mechanism(images.of(m), m, self.transformations.of(m), generator) for m in MECHANISMS)
-        )
-        # The discriminator's dropout is the step's, whatever ran before.
-        with seeded(self.seed, "teacher-dropout", step), autocast(self.compute, self.device):
-            composite = compose(transformed, batch.foreground_offset, batch.background_offset)
-            scores = self.discriminator(composite, batch.labels).float()
-            generated_style, real_style = (
-                [layer.float() for layer in self.style_features(x)] for x in (composite, batch.real)
-            )
+        composite, scores, generated_style, real_style = self.judge(step, self.transform(images, step), batch)
         # The terms on masks judge what the generator makes: what a transformation adds (opacity its entropy,
         # a rotation the difference of two masks) is not the generator's to mend or to be praised for.
         half = len(batch.noise) // 2
@@ -191,40 +82,28 @@ class TeacherTask:
             "mode_seeking": mode_seeking_loss(images.mask[:half], images.mask[half:], settings.mode_seeking_floor),
             "style": style_loss(generated_style, real_style, settings.style_weights),
         }
-        loss = weighted_sum(terms, self.weights)
+        weights = {
+            "adversarial": 1.0,
+            "mask_entropy": settings.mask_entropy_weight,
+            "mask_bounds": settings.mask_bounds_weight,
+            "mode_seeking": settings.mode_seeking_weight,
+            "style": 1.0,  # the layers have weights of their own
+        }
+        loss = weighted_sum(terms, weights)
         self.generator_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.generator_optimiser.step()
         self.averaging.update(step)
-
-        # Discriminator, on the same composites.
-        with seeded(self.seed, "teacher-dropout-discriminator", step), autocast(self.compute, self.device):
-            generated_scores = self.discriminator(composite.detach(), batch.labels).float()
-            real_scores = self.discriminator(batch.real, batch.real_labels).float()
-        discriminator_loss = least_squares_discriminator_loss(generated_scores, real_scores)
-        self.discriminator_optimiser.zero_grad(set_to_none=True)
-        discriminator_loss.backward()
-        self.discriminator_optimiser.step()
-
+        discriminator_loss = self.update_discriminator(step, composite, batch)
+        measures = self.measure(step)
         if not noted:
-            return {}
-        losses = {name: term.item() for name, term in terms.items()}
+            return measures
+        losses = {name: term.item() for name, term in terms.items()} | measures
         return losses | {
             "total": loss.item(),
             "discriminator": discriminator_loss.item(),
-            "mean_mask": images.mask.mean().item(),
+            "mean_mask": measures.get("mean_mask", images.mask.mean().item()),
         }
-
-
-class TeacherBatch(NamedTuple):
-    """What a step trains on: drawn noise, classes and patch shifts [B, 2], and real images with their classes."""
-
-    noise: Tensor
-    labels: Tensor
-    foreground_offset: Tensor
-    background_offset: Tensor
-    real: Tensor
-    real_labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -243,7 +122,7 @@ class TeacherRecipe(Recipe[Artifact]):
     """
 
     kind: ClassVar[str] = "teacher"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     images: StoredImages
     settings: TeacherFit
@@ -283,6 +162,7 @@ class TeacherRecipe(Recipe[Artifact]):
             self.style_settings,
             self.seed,
             self.compute,
+            num_classes=self.images.num_classes,
             title="style network",
             initialisation=self.settings.style_initialisation,
         )
@@ -290,7 +170,12 @@ class TeacherRecipe(Recipe[Artifact]):
 
     def build(self, writer: ArtifactWriter) -> None:
         """Train, or continue; the file of weights says of which images it is, so that others refuse it later."""
-        cgn, history = fit(TeacherTask(self, self.open_style()), writer.scratch("checkpoint.pt"))
+        style, split = self.open_style(), self.images.split("train")
+        task_of: type[TeacherTask | MaskedTeacherTask] = TeacherTask if split.masks is None else MaskedTeacherTask
+        cgn, history = fit(task_of(self, style), writer.scratch("checkpoint.pt"))
+        measures = TeacherMeasures(split, self.images.num_classes, style, self.seed)(cgn, torch.device("cpu"))
+        if faults := faults_of(measures):
+            logger.warning("%s", describe_faults(faults))
         made_of = self.images.artifact.inputs
         metadata = {"source": self.images.name}
         if "variant" in made_of:
@@ -301,6 +186,8 @@ class TeacherRecipe(Recipe[Artifact]):
             "architecture": "MnistCGN",
             "data": {key: made_of[key] for key in ("settings", "variant", "seed", "name") if key in made_of},
             "training": self._training(),
+            "measures": measures,
+            "faults": faults,
             "sha256": writer.files[TRAINED_WEIGHTS],
             "torch": torch.__version__,
         }

@@ -1,9 +1,9 @@
-"""Exponential moving average of a network's weights and buffers."""
+"""Averages of a network's weights and buffers, and the best of them."""
 
 from __future__ import annotations
 
 import copy
-from typing import Generic
+from typing import Any, Generic
 
 import torch
 
@@ -37,3 +37,30 @@ class WeightAverage(Generic[ModuleT]):
         torch._foreach_lerp_(averages, values, 1 - decay)
         for average, value in self._counts:
             average.copy_(value)
+
+
+class BestWeights(Generic[ModuleT]):
+    """Keep `network`, a copy of another one as it was when a distance was lowest.
+
+    Args:
+        network: The other one.
+    """
+
+    def __init__(self, network: ModuleT) -> None:
+        self.network: ModuleT = copy.deepcopy(network)
+        self.distance = float("inf")
+
+    def offer(self, network: ModuleT, distance: float) -> None:
+        """Take the weights of a network if its distance is the lowest so far."""
+        if distance < self.distance:
+            self.distance = distance
+            self.network.load_state_dict(network.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+        return {"network": self.network.state_dict(), "distance": self.distance}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a state back."""
+        self.network.load_state_dict(state["network"])
+        self.distance = state["distance"]

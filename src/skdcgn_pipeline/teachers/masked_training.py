@@ -1,0 +1,152 @@
+"""Train a CGN on images with true masks: each mechanism learns what the mask tells of it.
+
+The shape learns the masks, the texture what they show, continued beyond them, and the background what they hide,
+filled in. An encoder finds the noise of each image (a variational autoencoder, arXiv 1312.6114), so that no image is
+lost and the mechanisms of one noise belong together; images of fresh noise learn CGN's losses beside it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skdcgn_pipeline.images.inpainting import erode, fill_unknown
+from skdcgn_pipeline.losses import weighted_sum
+from skdcgn_pipeline.losses.adversarial import least_squares_generator_loss
+from skdcgn_pipeline.losses.mechanism import mask_entropy_loss, style_loss
+from skdcgn_pipeline.mechanisms import MechanismImages
+from skdcgn_pipeline.networks.vgg16 import ImageFeatures
+from skdcgn_pipeline.runtime.compute import autocast, place
+from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
+from skdcgn_pipeline.samples.pixels import decode_images, encode_images, from_bytes
+from skdcgn_pipeline.teachers.tasks import CGNTask, TeacherBatch
+
+if TYPE_CHECKING:
+    from skdcgn_pipeline.teachers.training import TeacherRecipe
+
+ROWS_PER_PASS = 64
+EDGE = 1  # pixels at the edge of an object that are a mixture of both sides
+UNSEEN = 0.3  # what a made-up pixel counts beside a true one
+
+
+class NoiseEncoder(nn.Module):
+    """Mean and log variance of the noise that an image is made of, given its mechanisms and its class.
+
+    Args:
+        noise_dim, num_classes, image_size: Of the generator.
+        width: Channels of the first layer; each layer halves the image, down to 4 to 7 pixels.
+    """
+
+    def __init__(self, noise_dim: int, num_classes: int, image_size: int, width: int = 32) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels, size = 7, image_size
+        while size >= 8:
+            wide = min(64, width if not layers else 2 * channels)
+            layers += [nn.Conv2d(channels, wide, 3, stride=2, padding=1), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
+            channels, size = wide, (size + 1) // 2
+        self.trunk = nn.Sequential(*layers, nn.Flatten())
+        self.embedding = nn.Embedding(num_classes, num_classes)
+        self.head = nn.Linear(channels * size**2 + num_classes, 2 * noise_dim)
+
+    def forward(self, images: MechanismImages, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log variance, [N, noise_dim] each."""
+        features = self.trunk(torch.cat([images.mask, images.foreground, images.background], 1))
+        mean, log_variance = self.head(torch.cat([features, self.embedding(labels)], 1)).float().chunk(2, 1)
+        return mean, log_variance.clamp(-8, 4)
+
+
+def split_by_masks(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return foregrounds and backgrounds without holes, uint8 [N, 3, S, S], of images and masks, uint8."""
+    parts: list[list[Tensor]] = [[], []]
+    for image, mask in zip(images.split(ROWS_PER_PASS), masks.split(ROWS_PER_PASS), strict=True):
+        inside = decode_images("shape", mask) > 0.5
+        for part, known, mechanism in zip(parts, (inside, ~inside), ("texture", "background"), strict=True):
+            filled = fill_unknown(from_bytes(image), erode(known, EDGE))
+            part.append(torch.from_numpy(encode_images(mechanism, filled)))
+    return torch.cat(parts[0]), torch.cat(parts[1])
+
+
+class MaskedTeacherTask(CGNTask):
+    """Train a CGN on images with true masks, with factual labels; a `training.task.Task`.
+
+    Each step renders a batch of real images from the noise that the encoder finds, and as many of fresh noise. The
+    former learn the three mechanisms (binary cross-entropy of masks, L1 of the others, in which made-up pixels count
+    less), the latter to look real when composed (least-squares adversarial loss, style).
+
+    Args:
+        recipe: What is trained.
+        style_features: Four layers of features for the style loss and for measures.
+
+    Raises:
+        SettingError: As `CGNTask`.
+    """
+
+    def __init__(self, recipe: TeacherRecipe, style_features: ImageFeatures) -> None:
+        super().__init__(recipe, style_features, learnt_masks=True)
+        split = recipe.images.split("train")
+        assert split.masks is not None
+        self.masks = split.masks.take(torch.arange(len(split)))
+        self.foregrounds, self.backgrounds = split_by_masks(self.images, self.masks)
+        with seeded(self.seed, "teacher-encoder-init"):
+            encoder = NoiseEncoder(self.cgn.noise_dim, self.num_classes, self.image_size)
+        self.encoder = self.objects["encoder"] = place(encoder, self.device, torch.channels_last).train()
+        parameters = [*self.encoder.parameters()]
+        self.generator_optimiser.add_param_group({"params": parameters, "lr": self.settings.learning_rate})
+
+    def real_mechanisms(self, step: int) -> MechanismImages:
+        """Return the mechanisms of the real images of a step."""
+        rows = self._sampler.rows(step, self.settings.batch_size)
+        mask = decode_images("shape", self.masks[rows])
+        parts = mask, from_bytes(self.foregrounds[rows]), from_bytes(self.backgrounds[rows])
+        return MechanismImages(*parts).to(self.device)
+
+    def update(self, step: int, batch: TeacherBatch, noted: bool) -> dict[str, float]:
+        """Update generators and encoder, and then the discriminator; see `Task.update`."""
+        settings, real = self.settings, self.real_mechanisms(step)
+        self._rates.set(step)
+        spread = torch.randn(batch.noise.shape, generator=torch_generator(self.seed, "teacher-encoder", step))
+        with autocast(self.compute, self.device):
+            mean, log_variance = self.encoder(real, batch.real_labels)
+            found = mean + spread.to(mean) * (0.5 * log_variance).exp()
+            images = self.cgn(torch.cat([found, batch.noise]), torch.cat([batch.real_labels, batch.labels]))
+        learnt, fresh = images[: len(real)], images[len(real) :]
+        inside = (real.mask > 0.5).float()
+        terms = {
+            "mask": F.binary_cross_entropy(learnt.mask, real.mask),
+            "foreground": _known_difference(learnt.foreground, real.foreground, inside),
+            "background": _known_difference(learnt.background, real.background, 1 - inside),
+            "latent": 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean(),
+            "mask_entropy": mask_entropy_loss(fresh.mask),
+        }
+        weights = {
+            **dict.fromkeys(("mask", "foreground", "background"), 1.0),
+            "latent": settings.latent_weight,
+            "mask_entropy": settings.mask_entropy_weight,
+        }
+        composite = None
+        if settings.composite_weight:
+            composite, scores, generated, style = self.judge(step, self.transform(fresh, step), batch)
+            terms["adversarial"] = least_squares_generator_loss(scores)
+            terms["style"] = style_loss(generated, style, settings.style_weights)
+            weights |= dict.fromkeys(("adversarial", "style"), settings.composite_weight)
+        loss = weighted_sum(terms, weights)
+        self.generator_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.generator_optimiser.step()
+        self.averaging.update(step)
+        judged = {} if composite is None else {"discriminator": self.update_discriminator(step, composite, batch)}
+        measures = self.measure(step)
+        if not noted:
+            return measures
+        losses = {name: term.item() for name, term in (terms | judged | {"total": loss}).items()}
+        return losses | {"mean_mask": fresh.mask.mean().item()} | measures
+
+
+def _known_difference(images: Tensor, targets: Tensor, known: Tensor) -> Tensor:
+    """Mean absolute difference in which pixels count by whether they are known, [N, 1, H, W] in {0, 1}."""
+    weight = UNSEEN + (1 - UNSEEN) * known
+    return ((images - targets).abs() * weight).mean() / weight.mean()

@@ -59,4 +59,4 @@ from skdcgn_pipeline.parameters.project import Parameters, check_parameters
 from skdcgn_pipeline.parameters.prune import Prune
 from skdcgn_pipeline.parameters.report import GenerationMetrics, Report
 from skdcgn_pipeline.parameters.sample import ImageEncoding, Sample
-from skdcgn_pipeline.parameters.teacher import MADE_BY_RUN, CutoutSettings, Teacher, TeacherFit
+from skdcgn_pipeline.parameters.teacher import MADE_BY_RUN, CutoutSettings, MaskedFit, Teacher, TeacherFit

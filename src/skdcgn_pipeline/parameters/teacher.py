@@ -11,6 +11,21 @@ from skdcgn_pipeline.parameters.base import Bounds, Count, Decay, Fraction, Posi
 IMAGENET_CGN = "imagenet_cgn"  # the teacher that may come in several files
 
 
+class MaskedFit(Settings):
+    """How a CGN learns from images with true masks: as a variational autoencoder of the three mechanisms.
+
+    Attributes:
+        learning_rate: Of Adam, for generator and encoder.
+        latent_weight: How near the noise that the encoder finds of images is kept to N(0, I), in nats.
+        composite_weight: Of the adversarial and the style loss of composites of fresh noise, beside the losses of the
+            mechanisms; 0 leaves the discriminator out, in half the time.
+    """
+
+    learning_rate: Positive = 1e-3
+    latent_weight: Weight = 0.002
+    composite_weight: Weight = 0.0
+
+
 class TeacherFit(Settings):
     """How the `teacher` pipeline trains a CGN of the MNIST architecture (method of CGN, section 4.1).
 
@@ -37,9 +52,7 @@ class TeacherFit(Settings):
         ema_decay: The shipped weights are an exponential moving average; 0 keeps the last.
         patch_shift: Shift foregrounds and backgrounds at random before composing, as published: right for textures that
             look the same everywhere, wrong for photographs.
-        latent_weight: Of images with true masks: how near the noise that an encoder finds of them is kept to N(0, I).
-        composite_weight: Of images with true masks: the adversarial and the style loss of composites of fresh noise,
-            beside the losses of the mechanisms; 0 leaves the discriminator out.
+        masked: What differs where the images have true masks.
         num_measures: How often likeness, diversity and masks are measured on the training side; the weights with the
             lowest Frechet distance are kept. 0 keeps the last, as published.
         checkpoint_every_steps: A killed training repeats at most this many steps.
@@ -64,8 +77,7 @@ class TeacherFit(Settings):
     init_gain: Positive = 0.2
     ema_decay: Decay = 0.999
     patch_shift: bool = True
-    latent_weight: Weight = 0.002
-    composite_weight: Weight = 0.0
+    masked: MaskedFit = MaskedFit()
     num_measures: Annotated[int, Field(ge=0, le=1000)] = 0
     checkpoint_every_steps: Count = 500
 

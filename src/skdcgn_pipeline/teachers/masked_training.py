@@ -73,9 +73,9 @@ def split_by_masks(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 class MaskedTeacherTask(CGNTask):
     """Train a CGN on images with true masks, with factual labels; a `training.task.Task`.
 
-    Each step renders a batch of real images from the noise that the encoder finds, and as many of fresh noise. The
-    former learn the three mechanisms (binary cross-entropy of masks, L1 of the others, in which made-up pixels count
-    less), the latter to look real when composed (least-squares adversarial loss, style).
+    Each step renders a batch of real images from the noise that the encoder finds, which learn the three mechanisms:
+    binary cross-entropy of masks, L1 of the others, in which made-up pixels count less. With `composite_weight`, as many
+    of fresh noise learn to look real when composed (least-squares adversarial loss, style).
 
     Args:
         recipe: What is trained.
@@ -94,8 +94,10 @@ class MaskedTeacherTask(CGNTask):
         with seeded(self.seed, "teacher-encoder-init"):
             encoder = NoiseEncoder(self.cgn.noise_dim, self.num_classes, self.image_size)
         self.encoder = self.objects["encoder"] = place(encoder, self.device, torch.channels_last).train()
-        parameters = [*self.encoder.parameters()]
-        self.generator_optimiser.add_param_group({"params": parameters, "lr": self.settings.learning_rate})
+        self.generator_optimiser.add_param_group({"params": [*self.encoder.parameters()]})
+        for group in self.generator_optimiser.param_groups:
+            group["lr"] = self.settings.masked.learning_rate
+        self._rates = self._make_rates()
 
     def real_mechanisms(self, step: int) -> MechanismImages:
         """Return the mechanisms of the real images of a step."""
@@ -106,13 +108,15 @@ class MaskedTeacherTask(CGNTask):
 
     def update(self, step: int, batch: TeacherBatch, noted: bool) -> dict[str, float]:
         """Update generators and encoder, and then the discriminator; see `Task.update`."""
-        settings, real = self.settings, self.real_mechanisms(step)
+        settings, masked, real = self.settings, self.settings.masked, self.real_mechanisms(step)
         self._rates.set(step)
         spread = torch.randn(batch.noise.shape, generator=torch_generator(self.seed, "teacher-encoder", step))
         with autocast(self.compute, self.device):
             mean, log_variance = self.encoder(real, batch.real_labels)
             found = mean + spread.to(mean) * (0.5 * log_variance).exp()
-            images = self.cgn(torch.cat([found, batch.noise]), torch.cat([batch.real_labels, batch.labels]))
+            noise, labels = (found, batch.noise), (batch.real_labels, batch.labels)
+            number = 2 if masked.composite_weight else 1
+            images = self.cgn(torch.cat(noise[:number]), torch.cat(labels[:number]))
         learnt, fresh = images[: len(real)], images[len(real) :]
         inside = (real.mask > 0.5).float()
         terms = {
@@ -120,19 +124,19 @@ class MaskedTeacherTask(CGNTask):
             "foreground": _known_difference(learnt.foreground, real.foreground, inside),
             "background": _known_difference(learnt.background, real.background, 1 - inside),
             "latent": 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean(),
-            "mask_entropy": mask_entropy_loss(fresh.mask),
+            "mask_entropy": mask_entropy_loss(images.mask),
         }
         weights = {
             **dict.fromkeys(("mask", "foreground", "background"), 1.0),
-            "latent": settings.latent_weight,
+            "latent": masked.latent_weight,
             "mask_entropy": settings.mask_entropy_weight,
         }
         composite = None
-        if settings.composite_weight:
+        if masked.composite_weight:
             composite, scores, generated, style = self.judge(step, self.transform(fresh, step), batch)
             terms["adversarial"] = least_squares_generator_loss(scores)
             terms["style"] = style_loss(generated, style, settings.style_weights)
-            weights |= dict.fromkeys(("adversarial", "style"), settings.composite_weight)
+            weights |= dict.fromkeys(("adversarial", "style"), masked.composite_weight)
         loss = weighted_sum(terms, weights)
         self.generator_optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -143,7 +147,7 @@ class MaskedTeacherTask(CGNTask):
         if not noted:
             return measures
         losses = {name: term.item() for name, term in (terms | judged | {"total": loss}).items()}
-        return losses | {"mean_mask": fresh.mask.mean().item()} | measures
+        return losses | {"mean_mask": images.mask.mean().item()} | measures
 
 
 def _known_difference(images: Tensor, targets: Tensor, known: Tensor) -> Tensor:

@@ -119,12 +119,16 @@ class CGNTask:
             "generator_optimiser": self.generator_optimiser,
             "discriminator_optimiser": self.discriminator_optimiser,
         }
-        optimisers = [self.generator_optimiser, self.discriminator_optimiser]
-        self._rates = Rates(linear_decay(self.num_steps, settings.decay_share), optimisers)
+        self._rates = self._make_rates()
         self._sampler = EpochSampler(len(split), self.seed, "teacher-rows")
         if settings.num_measures:
             self._measures = TeacherMeasures(split, self.num_classes, style_features, self.seed)
             self.best = self.objects["best"] = BestWeights(self.averaging.average)
+
+    def _make_rates(self) -> Rates:
+        """Return the learning rates by step of all that the optimisers have by now."""
+        optimisers = [self.generator_optimiser, self.discriminator_optimiser]
+        return Rates(linear_decay(self.num_steps, self.settings.decay_share), optimisers)
 
     @property
     def result(self) -> MnistCGN:

@@ -74,8 +74,8 @@ class MaskedTeacherTask(CGNTask):
     """Train a CGN on images with true masks, with factual labels; a `training.task.Task`.
 
     Each step renders a batch of real images from the noise that the encoder finds, which learn the three mechanisms:
-    binary cross-entropy of masks, L1 of the others, in which made-up pixels count less. With `composite_weight`, as many
-    of fresh noise learn to look real when composed (least-squares adversarial loss, style).
+    binary cross-entropy of masks, L1 of the others, in which made-up pixels count less. With `composite_weight`, as
+    many of fresh noise learn to look real when composed (least-squares adversarial loss, style).
 
     Args:
         recipe: What is trained.

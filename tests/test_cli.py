@@ -60,6 +60,7 @@ def test_params_may_be_given_several_times() -> None:
         (["--runner", "Nope"], "'Nope' is not one of 'SequentialRunner', 'ThreadRunner'"),
         (["--runner", "ParallelRunner"], "is not one of"),
         (["--runner-params", "workers=1"], "unexpected keyword argument 'workers'"),
+        (["--load-versions", "2026"], "'load_versions'"),
         (["--conf-source", "nowhere"], "does not exist"),
         (["--config", __file__], "test_cli.py"),
     ],

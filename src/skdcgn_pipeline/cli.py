@@ -82,9 +82,9 @@ def refusing(option: click.Parameter) -> Any:
             raise click.BadParameter("expected a name, got nothing. Leave out the option, or name something.")
         try:
             return read(context, parameter, value) if read else value
-        except click.ClickException:
+        except click.UsageError:
             raise
-        except Exception as error:
+        except Exception as error:  # Kedro's own kind would be shown with its traceback
             raise click.BadParameter(f"{value}: {told_in_one_line(error)}") from error
 
     checked.callback = callback

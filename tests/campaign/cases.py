@@ -166,7 +166,15 @@ HUGE = {
     "report.num_examples=1000000": "report.num_examples",
     "compose.num_pool_images_per_class=1000000000000": "num_pool_images_per_class",
 }
-NUMBERS = [Case("numbers", text, (*RUN, "--params", text), says=(says,)) for text, says in HUGE.items()]
+NUMBERS = [
+    Case(
+        "numbers",
+        text,
+        (*RUN, *(("--pipelines", "ablation") if says.startswith("ablation") else ()), "--params", text),
+        (says,),
+    )
+    for text, says in HUGE.items()
+]
 
 # --- what is to be run ---
 
@@ -189,7 +197,7 @@ SELECTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "a start in the middle of nothing": ((*RUN, "--from-nodes", "assemble_students"), "shape_student"),
     "versions of unknown data": ((*SAMPLE, "--load-versions", "no_data:2026-01-01T00.00.00.000Z"), "no_data"),
     "an unknown version": ((*RUN, "--from-nodes", "shape.distil_student", "--load-versions", "teacher_samples:1"), ""),
-    "a version without a name": ((*SAMPLE, "--load-versions", "2026"), "--load-versions"),
+    "a version without a name": ((*SAMPLE, "--load-versions", "2026"), "load_versions"),
     "an unknown runner": ((*SAMPLE, "--runner", "FastRunner"), "--runner"),
     "a parallel runner": ((*SAMPLE, "--runner", "ParallelRunner"), "--runner"),
     "an unknown option": ((*SAMPLE, "--colour"), "--colour"),

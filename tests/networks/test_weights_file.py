@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 from skdcgn_pipeline.networks.weights_file import read_state, write_state
+from skdcgn_pipeline.runtime.errors import SettingError
 
 METADATA = {f'{letter}é"\n': f"\u2028 {letter}" for letter in "zyxwvutsrqponmlkjihgfedcba"}
 
@@ -35,3 +37,8 @@ write_state(torch.nn.LayerNorm(4), Path(sys.argv[1]), {METADATA!r})
         subprocess.run([sys.executable, "-c", program, str(path)], check=True, timeout=100)
         contents.add(path.read_bytes())
     assert len(contents) == 1
+
+
+def test_a_device_is_refused_unread() -> None:
+    with pytest.raises(SettingError, match=r"expected a file, got the device or pipe /dev/zero"):
+        read_state(Path("/dev/zero"))

@@ -59,6 +59,10 @@ def test_a_sheet_grows_with_its_rows_and_images():
     assert_is_a_picture(one)
 
 
+def test_a_row_of_fewer_images_ends_white():
+    assert_is_a_picture(draw_sheet([("a", torch.zeros(3, 1, 8, 8)), ("b", torch.zeros(1, 3, 8, 8))]))
+
+
 def test_a_sheet_shows_its_images_without_blending():
     picture = draw_sheet([("", torch.full((4, 3, 16, 16), 0.2))])
     grey = (picture == round(1.2 * 127.5)).all(2).sum()

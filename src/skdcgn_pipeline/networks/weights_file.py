@@ -34,6 +34,8 @@ def read_state(
         SettingError: If the file is missing, damaged, holds code or no state dict.
     """
     remedy = "Download it again, or give a file of plain tensors (safetensors or a state dict)."
+    if path.is_fifo() or path.is_char_device():
+        raise SettingError(setting, "a file", f"the device or pipe {path}, which may never end", "Correct the path.")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:

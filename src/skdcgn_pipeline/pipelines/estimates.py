@@ -58,10 +58,20 @@ def check_estimates(parameters: Parameters, size: GeneratorSize, made: Set[str],
                 expected = f"what fits into the {there / 2**30:,.0f} GiB of this machine's {kind}"
                 got = f"{need.value}, which takes at least {need.amount / 2**30:,.0f} GiB"
                 raise SettingError(need.setting, expected, got, "Lower it.")
-    trainings = parameters.classify.num_classifiers
-    if "accuracy" in made and trainings > MOST_TRAININGS:
-        got = f"{parameters.classify.num_seeds}, which is {trainings:,} trainings"
-        raise SettingError("classify.num_seeds", f"at most {MOST_TRAININGS:,} trainings in all", got, "Lower it.")
+    if "accuracy" in made:
+        seeds = parameters.classify.num_seeds
+        check_number("classify.num_seeds", seeds, parameters.classify.num_classifiers // seeds)
+
+
+def check_number(setting: str, num_seeds: int, num_each: int) -> None:
+    """Refuse more trainings than anybody waits for.
+
+    Raises:
+        SettingError: Naming the setting with their number.
+    """
+    if (trainings := num_seeds * num_each) > MOST_TRAININGS:
+        got = f"{num_seeds}, which is {trainings:,} trainings"
+        raise SettingError(setting, f"at most {MOST_TRAININGS:,} trainings in all", got, "Lower it.")
 
 
 def _memory() -> float:

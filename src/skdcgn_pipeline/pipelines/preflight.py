@@ -21,7 +21,7 @@ from skdcgn_pipeline.metrics.features import inception_path
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import BIASED_SOURCES, MADE_BY_RUN, Parameters, choose_classes
 from skdcgn_pipeline.pipelines.binding import needed_by
-from skdcgn_pipeline.pipelines.estimates import check_estimates
+from skdcgn_pipeline.pipelines.estimates import check_estimates, check_number
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.samples.drawing import count_shards
@@ -59,6 +59,9 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
     if "student_export" in made:
         check_libraries()
         check_choice("export.students", parameters.export.students, ["run", *released_students()])
+    if "ablation_plan" in made:
+        num_cells = len(expand_cells(parameters.ablation, parameters.students))
+        check_number("ablation.num_seeds", parameters.ablation.num_seeds, num_cells)
     measuring = any(name.endswith(("comparison", "generation_metrics")) for name in made)
     if measuring and parameters.report.generation_metrics.network == "inception":
         inception_path(assets)

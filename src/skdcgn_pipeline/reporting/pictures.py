@@ -58,9 +58,10 @@ def tile(images: Tensor) -> np.ndarray:
 
 
 def draw_sheet(rows: Sequence[tuple[str, Tensor]], title: str = "") -> Picture:
-    """Draw labelled rows of images [N, 1 or 3, H, W] in [-1, 1], all with the same N."""
+    """Draw labelled rows of images [N, 1 or 3, H, W] in [-1, 1]; where one has fewer, the rest of its row is white."""
     tiles = [tile(images) for _, images in rows]
-    height, width = tiles[0].shape[:2]
+    height, width = tiles[0].shape[0], max(row.shape[1] for row in tiles)
+    tiles = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in tiles]
     margin = 150
     figure = Figure(figsize=((width + margin) / DOTS_PER_INCH, (height * len(rows) + 30) / DOTS_PER_INCH))
     sheet_height = height * len(rows)

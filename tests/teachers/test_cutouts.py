@@ -15,7 +15,7 @@ from skdcgn_pipeline.parameters import CutoutSettings
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.samples.pixels import from_bytes
-from skdcgn_pipeline.teachers.cutouts import Cutouts, CutoutsRecipe, open_cutouts, order_rows
+from skdcgn_pipeline.teachers.cutouts import DIRECTIONS, Cutouts, CutoutsRecipe, open_cutouts, order_rows
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 PER_CLASS = 6
@@ -104,12 +104,12 @@ def test_rows_of_two_classes_are_independent():
 
 
 def test_rows_that_lie_together_are_chosen_by_noise_that_does():
-    codes = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
+    codes = torch.randn(200, DIRECTIONS, generator=torch.Generator().manual_seed(0))
     order = order_rows(codes)
     generator = many([200])
     noise = noise_for(generator, 500)
     chosen = codes[order[generator.rows(noise, torch.zeros(500, dtype=torch.long))]]
-    for direction in range(6):
+    for direction in range(DIRECTIONS):
         together = torch.corrcoef(torch.stack([chosen[:, direction], noise[:, direction]]))[0, 1]
         assert together > 0.45
     assert order.sort().values.tolist() == list(range(200))

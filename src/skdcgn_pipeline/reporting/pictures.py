@@ -124,7 +124,7 @@ def draw_counterfactual_sheet(sets: dict[str, CounterfactualShards], num_example
         columns = shards.take(np.arange(min(2 * num_examples, shards.num_rows)), "images")
         images = from_bytes(torch.from_numpy(columns["images"]))
         rows += [(name, part) for part in images.split(num_examples)]
-    return draw_sheet(rows, "Counterfactuals: shape, texture and background of independent classes")
+    return draw_sheet(rows, "Counterfactuals: shape, texture and background as composed")
 
 
 def draw_biased_sheet(splits: dict[str, Tensor], num_examples: int) -> Picture:

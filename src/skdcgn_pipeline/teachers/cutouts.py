@@ -31,7 +31,9 @@ from skdcgn_pipeline.samples.pixels import decode_images, encode_images, from_by
 from skdcgn_pipeline.vocabulary import CUTOUTS, IMAGE_OF_MECHANISM, MECHANISMS
 
 FILE, COLUMNS = "class_{}.parquet", tuple(IMAGE_OF_MECHANISM.values())
-DIRECTIONS = 6  # of the noise, for the rows of one class
+# Of the noise, for the rows of one class. The fewer, the more alike are rows that noise nearby chooses: of photographs,
+# the mask by the nearest of 800 other noise vectors has an IoU of 0.67 with 3, of 0.53 with 6.
+DIRECTIONS = 3
 PLACEMENT = 4  # of the noise: mirrored or not, scale, shift along rows and columns
 THUMBNAIL = 8  # pixels of what rows are told apart by
 ROWS_PER_PASS = 64
@@ -153,6 +155,7 @@ class CutoutsRecipe(Recipe[Artifact]):
 
     kind: ClassVar[str] = CUTOUTS
     folder: ClassVar[str] = "teacher"
+    version: ClassVar[int] = 2
 
     images: StoredImages
     settings: CutoutSettings

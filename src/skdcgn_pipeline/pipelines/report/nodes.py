@@ -23,7 +23,7 @@ PICTURES = {
     "Students next to their teacher": (
         "distill", "student_sheet", "The same held-out noise and classes through both, mechanism by mechanism."),
     "Counterfactuals": (
-        "compose", "counterfactual_sheet", "Shape, texture and background of independent classes."),
+        "compose", "counterfactual_sheet", "Shape, texture and background as the settings compose them."),
     "Interpolations": (
         "compose", "interpolation_sheet",
         "Teacher and students on the same noise from one class to another, then from one noise vector to another."),

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
-from skdcgn_pipeline import StudentCGN
+from skdcgn_pipeline import StudentCGN, load_teacher
 
 
 def code_of(page: Path, heading: str) -> list[str]:
@@ -48,3 +49,14 @@ def test_the_example_of_the_reference_runs(project: Path, workplace: Path) -> No
     for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(block, names)
     assert names["images"].shape == (16, 3, 32, 32)
+
+
+def test_the_teacher_of_the_guide_keeps_the_interface(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(project / "docs")
+    teacher = load_teacher("custom", factory="shapes_teacher:make_teacher")
+    assert (teacher.noise_dim, teacher.num_classes, teacher.image_size) == (16, 7, 48)
+    # Each shape covers something, and no two cover the same.
+    masks = teacher.render(torch.zeros(7, 16), torch.arange(7)).mask > 0.5
+    shares = masks.float().mean((1, 2, 3))
+    assert shares.min() > 0.05
+    assert len(shares.unique()) == 7

@@ -10,7 +10,13 @@ from types import ModuleType
 
 import pytest
 
-NOTEBOOKS = ("01_first_counterfactuals", "02_your_own_teacher", "03_train_your_classifier", "04_read_the_ablation")
+NOTEBOOKS = (
+    "01_first_counterfactuals",
+    "02_your_own_teacher",
+    "03_train_your_classifier",
+    "04_read_the_ablation",
+    "05_your_own_images",
+)
 MAX_BYTES = 300 * 1000
 
 
@@ -85,6 +91,10 @@ def test_it_runs_and_shows_what_it_says(
     elif path.stem.startswith("03"):
         biased, unbiased = (float(own) for own in re.findall(r"([\d.]+)% of all", told))
         assert unbiased > biased + 20
+    elif path.stem.startswith("05"):
+        (originals,) = re.findall(r"originals +([\d.]+)", told)
+        (cutouts,) = re.findall(r"cut-outs +([\d.]+)", told)
+        assert float(cutouts) > float(originals) + 0.15
     else:
         (difference,) = re.findall(r"factual shape and background \(([+−][\d.]+)\)", told)
         assert float(difference.replace("−", "-")) < -20

@@ -44,8 +44,8 @@ def test_a_folder_goes_from_its_images_to_a_classifier_that_is_taken_away(place:
     page = place.saved("08_reporting/folder/report.html").read_text(encoding="utf-8")
     first_lines = page.partition("<h2>")[0].partition("<h1>")[2]
     assert first_lines.startswith("Distilled counterfactual generative network: shapes_on_grounds</h1>")
-    assert "What it bought against training on originals" in first_lines
-    assert first_lines.index("What it bought") < first_lines.index("Accuracy on test: ")
+    assert "What counterfactuals bought against training on originals" in first_lines
+    assert first_lines.index("What counterfactuals bought") < first_lines.index("Accuracy on test: ")
     assert "in the worst group" in first_lines
     assert "on test_other" in first_lines
     assert "digit" not in first_lines

@@ -162,7 +162,7 @@ def accuracy_of_seeds(**of_sets: tuple[float, ...]) -> pd.DataFrame:
 def test_what_counterfactuals_bought_is_told_by_split_with_paired_intervals():
     told = tell_gains(accuracy_of_seeds(originals=(0.2, 0.3, 0.4), students=(0.5, 0.6, 0.7)))
     assert told.startswith(
-        "What it bought against training on originals (mean and 95 % interval over 3 seeds): on test"
+        "What counterfactuals bought against training on originals (mean and 95 % interval over 3 seeds): on test"
     )
     assert "students' counterfactuals +30.0 ± 0.0 points of accuracy (30.0 to 60.0 %)" in told
     assert "+30.0 ± 0.0 points of accuracy in the worst group (20.0 to 50.0 %). on sketches" in told

@@ -100,7 +100,7 @@ def _check_what_is_painted(
     size, painted = _image_size(parameters), generator.image_size
     if parameters.classify.network.augments and not trains_features:
         size = painted  # counterfactuals are cropped to the images' size
-    names = tuple(getattr(generator, "class_names", class_names))
+    names = tuple(getattr(generator, "class_names", None) or class_names)
     if (len(class_names), size) == (generator.num_classes, painted) and names == tuple(class_names):
         return
     expected = f"the {generator.num_classes} classes of the teacher at {painted} pixels"

@@ -209,7 +209,7 @@ def tell_gains(accuracy: pd.DataFrame) -> str:
     if not sentences:
         return ""
     number = accuracy["seed"].nunique()
-    return f"What it bought against training on originals ({_over(number)}): {'. '.join(sentences)}."
+    return f"What counterfactuals bought against training on originals ({_over(number)}): {'. '.join(sentences)}."
 
 
 def tell_likeness(comparison: pd.DataFrame) -> str:

@@ -110,7 +110,6 @@ SETTINGS = {
     "seed=yes": "seed",
     "seed=1.5": "seed",
     "seed=-1": "seed",
-    "seed=123456789012345678901234567890": "seed",
     "seed=": "seed",
     "seed=[1]": "seed",
     "prepare.copies=true": "prepare.copies",

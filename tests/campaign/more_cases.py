@@ -135,6 +135,7 @@ TAKEN = {
     "ablation.plan=true,seed=010": "a number with a zero before it",
     "ablation.plan=true,seed=1_000": "a number with an underscore",
     "ablation.plan=true,ablation.study=[mixing,mixing]": "a study twice",
+    "ablation.plan=true,seed=123456789012345678901234567890": "a seed of thirty digits",
     "ablation.plan=true,seed=-0.0": "a zero below zero",
     "ablation.plan=true,,": "commas behind",
     "ablation.plan=true , seed = 3": "spaces",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +75,20 @@ def tiny_teacher() -> TinyTeacher:
 def tiny_samples(tiny_teacher: TinyTeacher, tmp_path: Path, cpu: Compute) -> SampleShards:
     """Thirty samples of the tiny teacher, in shards of eleven rows."""
     return draw_samples(tmp_path / "tiny_samples", tiny_teacher, {"name": "tiny"}, 10, 11, 0, cpu)
+
+
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working folder, with the modules of the page."""
+    names, page = [], Path(__file__).parents[1] / "docs" / "extending.md"
+    for title, text in re.findall(r'```python title="(\w+)\.py"\n(.*?)```', page.read_text(), re.DOTALL):
+        code = [line for line in text.splitlines() if line.strip()]
+        assert len(code) <= 10, title  # as the page promises
+        (tmp_path / f"{title}.py").write_text(text)
+        names.append(title)
+    assert len(names) == 6
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    for name in [name for name, module in sys.modules.items() if str(tmp_path) in str(getattr(module, "__file__", ""))]:
+        del sys.modules[name]

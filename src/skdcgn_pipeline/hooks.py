@@ -19,6 +19,7 @@ from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.pipeline_registry import left_out, register_pipelines
 from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.runtime.errors import print_messages
+from skdcgn_pipeline.runtime.extensions import look_in
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -55,6 +56,7 @@ class ProjectHooks:
         for name, pipeline in register_pipelines(Variants.of(self._parameters)).items():
             pipelines[name] = pipeline
         self._project_path = Path(context.project_path)
+        look_in(self._project_path)
         self._data_root = Path(str(context.config_loader["globals"]["data"]))
         from skdcgn_pipeline.io.mlflow_hook import TolerantMlflowHook
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
+from skdcgn_pipeline.runtime.extensions import is_extension, resolve
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     # One generator, or one per image: then no image depends on the others.
     Randomness = Generator | Sequence[Generator]
+
+# What the function of a transformation is called with.
+TAKEN = ("images", "strength", "generator", "value_range")
 
 # Standard deviations of the random affine map at strength 1.
 AFFINE_ROTATION_SD = 0.12  # radians
@@ -55,7 +59,7 @@ def transform_mechanism(
     Args:
         images: [N, 1, H, W] in [0, 1] for shape, [N, 3, H, W] in [-1, 1] otherwise.
         mechanism: Whose images these are.
-        transformations: (kind, strength) pairs, see `TRANSFORMATIONS`.
+        transformations: (kind, strength) pairs, see `TRANSFORMATIONS`; a kind may be `module:function`.
         generator: CPU generator for what is random, or one per image: then no image depends on the others.
 
     Returns:
@@ -63,16 +67,27 @@ def transform_mechanism(
     """
     value_range = (0.0, 1.0) if mechanism == "shape" else (-1.0, 1.0)
     for kind, strength in transformations:
-        images = TRANSFORMATIONS[kind].function(images, strength, generator, value_range)
+        images = _transformation(kind)(images, strength, generator, value_range)
     return images
+
+
+def _transformation(kind: str) -> Callable[..., Tensor]:
+    """Return the function of a name of the table, or of `module:function`."""
+    if is_extension(kind):
+        return resolve("transformations.kind", kind, *TAKEN)
+    return TRANSFORMATIONS[kind].function
 
 
 def check_transformation(setting: str, mechanism: str, kind: str, strength: float) -> None:
     """Refuse a transformation that is unknown, does not fit the mechanism or is out of range.
 
+    Of code of the user's own, `module:function`, nothing is known; it is imported when a run starts.
+
     Raises:
         SettingError: Naming the setting, the valid values and what came.
     """
+    if is_extension(kind):
+        return
     known = TRANSFORMATIONS[check_choice(f"{setting}.kind", kind, TRANSFORMATIONS)]
     if mechanism not in known.mechanisms:
         fitting = ", ".join(name for name, other in TRANSFORMATIONS.items() if mechanism in other.mechanisms)

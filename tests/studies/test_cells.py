@@ -190,13 +190,13 @@ def test_losses_leave_out_each_term_and_leave_each_alone_and_change_the_temperat
         "only kl",
         "T = 1",  # 8 is the reference's
     ]
-    none = dict.fromkeys(LossWeights.model_fields, 0.0)
+    none = dict.fromkeys(LossWeights().by_term(), 0.0)
 
     def weights(name: str, mechanism: str) -> dict[str, float]:
-        return trio_of(cells[name])[mechanism].weights.model_dump()
+        return trio_of(cells[name])[mechanism].weights.by_term()
 
     for mechanism in MECHANISMS:
-        whole = STUDENTS[mechanism].weights.model_dump()
+        whole = STUDENTS[mechanism].weights.by_term()
         assert weights("all terms", mechanism) == weights("T = 1", mechanism) == whole
         for term in ("pixel", "binary_cross_entropy", "kl"):
             assert weights(f"without {term}", mechanism) == whole | {term: 0.0}

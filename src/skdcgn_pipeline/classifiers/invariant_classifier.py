@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from skdcgn_pipeline.images.reading import read_pictures
 from skdcgn_pipeline.networks.pretrained import PretrainedModel
 from skdcgn_pipeline.parameters import ClassifierNetwork, Compute, Images
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.extensions import UntrustedCodeError, is_extension
 from skdcgn_pipeline.runtime.libraries import import_library
 
 if TYPE_CHECKING:
@@ -31,17 +32,27 @@ class InvariantClassifier(PretrainedModel):
         labels: Name of each class, in the order of the network's outputs.
         image_size: Height and width of the images.
         architecture: What of `ClassifierNetwork` says which network it is.
+        trust_code: Import a network that is named by `module:function`.
+
+    Raises:
+        SettingError: If the network is code that nobody trusts.
     """
 
     KIND = "classifier"
     CONFIG_KEYS = ("labels", "image_size", "architecture")
 
     def __init__(
-        self, labels: Sequence[str], image_size: int = 32, architecture: Mapping[str, Any] | None = None
+        self,
+        labels: Sequence[str],
+        image_size: int = 32,
+        architecture: Mapping[str, Any] | None = None,
+        trust_code: bool = False,
     ) -> None:
         super().__init__()
         self.labels, self.image_size = list(labels), image_size
         settings = ClassifierNetwork(**(architecture or {}))
+        if is_extension(settings.architecture) and not trust_code:
+            raise UntrustedCodeError("classifier", "a network that the package knows", settings.architecture)
         self.architecture = {"architecture": settings.architecture, "heads": settings.heads}
         self.network: Classifier = make_classifier(settings, len(self.labels))
 
@@ -49,9 +60,15 @@ class InvariantClassifier(PretrainedModel):
     def of(cls, classifier: Classifier, labels: Sequence[str], image_size: int = 32) -> InvariantClassifier:
         """Wrap a copy of a trained classifier; frozen and in eval mode."""
         settings = classifier.settings
-        model = cls(labels, image_size, {"architecture": settings.architecture, "heads": settings.heads})
+        architecture = {"architecture": settings.architecture, "heads": settings.heads}
+        model = cls(labels, image_size, architecture, trust_code=True)
         model.network.load_state_dict(classifier.state_dict())
         return model.requires_grad_(False).eval()
+
+    @classmethod
+    def from_pretrained(cls, name: Path | str, *, trust_code: bool = False, **hub_options: Any) -> Self:
+        """Load a classifier; `trust_code` imports a network of your own, see `PretrainedModel.from_pretrained`."""
+        return super().from_pretrained(name, arguments={"trust_code": trust_code}, **hub_options)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return probabilities [N, classes] for images [N, 3, H, W], uint8 or floating point in [0, 1]."""

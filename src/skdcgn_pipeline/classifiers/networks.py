@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
 from skdcgn_pipeline.classifiers.torchvision_classifier import TorchvisionClassifier
 from skdcgn_pipeline.parameters import DIGIT_NETWORK, SMALL_NETWORK, ClassifierNetwork
+from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.extensions import call, is_extension
 
 WIDTHS = (32, 64, 96, 128)
 
@@ -56,7 +58,32 @@ class SmallClassifier(nn.Module):
         return self.head(self.features(images))
 
 
-Classifier = DigitClassifier | SmallClassifier | TorchvisionClassifier
+class ForeignClassifier(nn.Module):
+    """A network of the user's own with one head, which `module:function` makes of a number of classes.
+
+    Args:
+        settings: Its `architecture` names the function; it is imported and called.
+        num_classes: Number of classes.
+
+    Raises:
+        SettingError: If it cannot be imported, or makes no network.
+    """
+
+    def __init__(self, settings: ClassifierNetwork, num_classes: int) -> None:
+        super().__init__()
+        self.settings, setting = settings, "classify.network.architecture"
+        network = call(setting, settings.architecture, num_classes=num_classes)
+        if not isinstance(network, nn.Module):
+            got, remedy = f"a {type(network).__name__} from '{settings.architecture}'", "Let the function return one."
+            raise SettingError(setting, "a function that returns a torch.nn.Module", got, remedy)
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [N, num_classes] of images [N, 3, H, W] in [-1, 1]."""
+        return self.network(images)
+
+
+Classifier = DigitClassifier | SmallClassifier | TorchvisionClassifier | ForeignClassifier
 
 
 def make_classifier(settings: ClassifierNetwork, num_classes: int, initialisation: str = INITIALISATION) -> Classifier:
@@ -74,4 +101,6 @@ def make_classifier(settings: ClassifierNetwork, num_classes: int, initialisatio
         return DigitClassifier(num_classes, initialisation)
     if settings.architecture == SMALL_NETWORK:
         return SmallClassifier(num_classes)
+    if is_extension(settings.architecture):
+        return ForeignClassifier(settings, num_classes)
     return TorchvisionClassifier(settings, num_classes)

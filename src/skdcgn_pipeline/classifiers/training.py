@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
-from skdcgn_pipeline.classifiers.networks import Classifier, make_classifier
+from skdcgn_pipeline.classifiers.networks import Classifier, ForeignClassifier, make_classifier
 from skdcgn_pipeline.classifiers.torchvision_classifier import MechanismLogits, TorchvisionClassifier
 from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.networks.weights_file import write_state
@@ -141,7 +141,7 @@ class ClassifierTask:
         self.rates = make_rates(settings, self.compute.precision == "bf16", self.result)
         self.objects: dict[str, Stateful] = {"network": self.result, **self.rates.objects}
         # Only what draws while it computes needs the step's own numbers: `seeded` lets threads wait for each other.
-        self._draws = isinstance(network, TorchvisionClassifier)
+        self._draws = isinstance(network, TorchvisionClassifier | ForeignClassifier)
         self._layout = torch.channels_last if self._draws else torch.preserve_format
 
     def batch(self, step: int) -> list[tuple[Tensor, Tensor]]:
@@ -278,7 +278,10 @@ class ClassifierRecipe(Recipe[tuple[Artifact, Classifier]]):
 
 def open_classifier(artifact: Artifact) -> Classifier:
     """Load a classifier that a recipe made, frozen and in eval mode."""
-    settings = ClassifierNetwork(**artifact.inputs["network"] | {"weights": None, "heads_from_weights": False})
+    named = {
+        name: value for name, value in artifact.inputs["network"].items() if name in ClassifierNetwork.model_fields
+    }
+    settings = ClassifierNetwork(**named | {"weights": None, "heads_from_weights": False})
     network = initial_classifier(settings, artifact.inputs["num_classes"], 0)
     network.load_state_dict(load_file(artifact.path(WEIGHTS_FILE)))
     return network.requires_grad_(False).eval()
@@ -290,7 +293,7 @@ def identity_of_network(settings: ClassifierNetwork, setting: str = "classify.ne
     Raises:
         SettingError: If there is no such file.
     """
-    identity = settings.model_dump()
+    identity = settings.identity()
     if settings.weights is not None:
         path = Path(settings.weights)
         if not path.is_file():

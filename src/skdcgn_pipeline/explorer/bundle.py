@@ -23,9 +23,10 @@ from skdcgn_pipeline.networks.weights_file import first_line
 from skdcgn_pipeline.parameters import Parameters, Teacher, choose_classes
 from skdcgn_pipeline.reporting.release import records_of
 from skdcgn_pipeline.runtime.errors import DamagedFileError, SettingError
+from skdcgn_pipeline.runtime.extensions import UntrustedCodeError
 from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.students.trio import StudentCGN
-from skdcgn_pipeline.teachers.teacher import UNTRUSTED, IdentifiedTeacher, open_identified_teacher, teacher_file
+from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, open_identified_teacher, teacher_file
 from skdcgn_pipeline.vocabulary import STUDENTS
 
 CARD_FILE = "explorer.json"
@@ -180,7 +181,7 @@ def open_explorer(folder: Path | str, trust: bool = False) -> Explorer:
     Args:
         folder: The folder.
         trust: Run the teacher that it brings or names where that can be any code: a factory, or a program that is no
-            ONNX. Everything else in the folder is read as data.
+            ONNX; and classifiers that are code of somebody's. Everything else in the folder is read as data.
 
     Raises:
         SettingError: If the folder is none, is damaged or does not fit together; if its teacher is code that is not
@@ -196,14 +197,13 @@ def open_explorer(folder: Path | str, trust: bool = False) -> Explorer:
         got = f"{folder} ({_in_one_line(error)})"
         raise SettingError("explorer", "the folder of a finished explorer", got, remedy) from error
     if settings.factory is not None and not trust:
-        got = f"{settings.factory}, code that would be imported; nothing of it was"
-        raise SettingError("explorer", "a teacher in a file of tensors or in ONNX", got, UNTRUSTED)
+        raise UntrustedCodeError("explorer", "a teacher in a file of tensors or in ONNX", settings.factory)
     teacher = open_identified_teacher(settings, card["variant"], DEFAULT_ASSETS)
     if teacher.identity != card["teacher"]["identity"]:
         got = f"another source of {settings.factory}" if settings.factory else "another one"
         raise SettingError("teacher", "the one that the explorer was made with", got, "Run `kedro explore` again.")
     classifiers = {
-        name: InvariantClassifier.from_pretrained(artifact.path(CLASSIFIER_FOLDER.format(name)))
+        name: InvariantClassifier.from_pretrained(artifact.path(CLASSIFIER_FOLDER.format(name)), trust_code=trust)
         for name in card["classifiers"]
     }
     num_classes, image_size = teacher.generator.num_classes, teacher.generator.image_size

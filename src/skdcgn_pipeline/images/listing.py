@@ -204,7 +204,7 @@ def list_folder(
     if class_names:
         splits = [replace(split, role="test") for split in splits]
     elif not any(split.role == "validation" for split in splits):
-        splits = _with_validation(splits, validation_fraction, seed)
+        splits = with_validation(splits, validation_fraction, seed)
     order = {"train": 0, "auxiliary": 1, "validation": 2, "test": 3}
     splits.sort(key=lambda split: order[split.role])
     return ListedImages(folder.resolve().name, tuple(classes), tuple(splits))
@@ -237,7 +237,7 @@ def _list_split(
     return replace(split, name=VALIDATION, role="validation") if name in VALIDATION_NAMES else split
 
 
-def _with_validation(splits: Sequence[FileSplit], fraction: float, seed: int) -> list[FileSplit]:
+def with_validation(splits: Sequence[Split], fraction: float, seed: int) -> list[Split]:
     """Return splits with a seeded part of `train` for choices, which leaves an image of every class."""
     (train,) = [split for split in splits if split.role == "train"]
     order = torch.from_numpy(numpy_generator(seed, "validation-split").permutation(len(train)))
@@ -247,7 +247,10 @@ def _with_validation(splits: Sequence[FileSplit], fraction: float, seed: int) ->
     chosen = order[free].flip(0)[: max(1, round(fraction * len(order)))].sort().values
     others = torch.ones(len(order), dtype=torch.bool).index_fill(0, chosen, False)
     if not len(chosen):
-        logger.warning("%s: no class has a second image for choices; they are made on the first", train.rows.root)
+        logger.warning(
+            "%s: no class has a second image for choices; they are made on the first",
+            getattr(train.rows, "root", train.name),
+        )
         chosen = order.sort().values
     validation = replace(train[chosen], name=VALIDATION, role="validation")
     rest = [split for split in splits if split.role != "train"]

@@ -15,6 +15,7 @@ from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import ArtifactWriter, sha256_of_file
 from skdcgn_pipeline.images.assets import names_below, require_assets
 from skdcgn_pipeline.images.bias import apply_bias, group_names
+from skdcgn_pipeline.images.function_source import FunctionImagesRecipe
 from skdcgn_pipeline.images.grey import (
     BINARISE_THRESHOLD,
     CLASS_NAMES,
@@ -31,6 +32,7 @@ from skdcgn_pipeline.images.reading import PICTURE_ERRORS, as_mask, crop_centre,
 from skdcgn_pipeline.images.stored import StoredImages, has_split, write_card, write_split
 from skdcgn_pipeline.parameters import Images, Prepare
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.extensions import is_extension
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 from skdcgn_pipeline.runtime.seeding import numpy_generator
 from skdcgn_pipeline.samples.encoding import decoding_threads
@@ -255,7 +257,7 @@ class FolderImagesRecipe(Recipe[StoredImages]):
 
 def image_set_recipe(
     images: Images, prepare: Prepare, variant: str, assets: str, seed: int
-) -> BiasedImagesRecipe | FolderImagesRecipe:
+) -> BiasedImagesRecipe | FolderImagesRecipe | FunctionImagesRecipe:
     """Return how the image set of the settings is made; folders are listed now.
 
     Raises:
@@ -272,6 +274,8 @@ def image_set_recipe(
             seed=seed,
             bias_share=images.bias_share,
         )
+    if is_extension(images.source):
+        return FunctionImagesRecipe(images.source, prepare.validation_fraction, seed)
     if images.folder is not None:
         listing = list_folder(images.folder, prepare.validation_fraction, seed)
     else:
@@ -303,6 +307,8 @@ def check_images(
         check_imagenet(images.folders, tables)
         return tuple(tables.wnids)
     recipe = image_set_recipe(images, prepare, variant, assets, seed)
+    if isinstance(recipe, FunctionImagesRecipe):
+        return recipe.class_names
     if isinstance(recipe, FolderImagesRecipe):
         if needs_masks:
             check_masks(recipe.listing.splits[0])

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skdcgn_pipeline.losses.adversarial import hinge_generator_loss
-from skdcgn_pipeline.parameters import Distill
+from skdcgn_pipeline.parameters import Distill, LossWeights
+from skdcgn_pipeline.runtime.extensions import resolve
 
 
 def _check_same_shape(student: Tensor, teacher: Tensor) -> None:
@@ -110,11 +111,20 @@ TERMS = {
 }
 
 
+def term_of(name: str) -> Term:
+    """Return a term by its name in `TERMS`, or of code of the user's own by `module:function`."""
+    if name in TERMS:
+        return TERMS[name]
+    loss = resolve("distill.weights.further", name, *LossWeights.EXTENSIONS["further"])
+    return Term("images", lambda student, teacher, _: loss(student, teacher))
+
+
 def weights_of(mechanism: str, settings: Distill) -> dict[str, float]:
     """Return the weights of the terms that a student of a mechanism has.
 
     A term without a weight is computed and told, but for those of `layers`, which cost as much as all of the rest.
     """
-    weights = settings.weights.model_dump()
-    terms = {name: term for name, term in TERMS.items() if mechanism == "shape" or not term.of_masks}
+    weights = settings.weights.by_term()
+    terms = {name: term_of(name) for name in (*TERMS, *settings.weights.further)}
+    terms = {name: term for name, term in terms.items() if mechanism == "shape" or not term.of_masks}
     return {name: weights[name] for name, term in terms.items() if weights[name] or term.compares != "layers"}

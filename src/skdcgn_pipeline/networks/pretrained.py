@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,6 +17,7 @@ from skdcgn_pipeline.artifacts.store import ArtifactWriter, write_aside, write_j
 from skdcgn_pipeline.networks.weights_file import first_line, write_state
 from skdcgn_pipeline.runtime.compute import place, sizes_alone
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.extensions import UntrustedCodeError
 from skdcgn_pipeline.runtime.libraries import import_library
 
 HUB = "huggingface_hub"
@@ -58,12 +60,15 @@ class PretrainedModel(nn.Module):
         return {key: getattr(self, key) for key in self.CONFIG_KEYS}
 
     @classmethod
-    def from_pretrained(cls, name: Path | str, **hub_options: Any) -> Self:
+    def from_pretrained(
+        cls, name: Path | str, *, arguments: Mapping[str, Any] | None = None, **hub_options: Any
+    ) -> Self:
         """Load what `save_pretrained` or `push_to_hub` wrote; frozen and in eval mode.
 
         Args:
             name: A folder, or the id of a repository on the Hub, such as `owner/name`, where there is no such
                 folder.
+            arguments: Of the constructor, beside those of the file.
             hub_options: For the Hub: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
 
         Raises:
@@ -74,7 +79,8 @@ class PretrainedModel(nn.Module):
         if not folder.exists() and isinstance(name, str) and _HUB_ID.fullmatch(name):
             folder = _download(cls.KIND, name, hub_options)
         remedy = "Give a folder with config.json and model.safetensors, as `save_pretrained` writes it."
-        return cls._load(folder / CONFIG_FILE, folder / WEIGHTS_FILE, f"pretrained {cls.KIND} in {folder}", remedy)
+        what = f"pretrained {cls.KIND} in {folder}"
+        return cls._load(folder / CONFIG_FILE, folder / WEIGHTS_FILE, what, remedy, **(arguments or {}))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload to a repository on the Hugging Face Hub, which is made where there is none.
@@ -107,15 +113,18 @@ class PretrainedModel(nn.Module):
         return Pushed().push_to_hub(repo_id, model_card_kwargs=names, **options)
 
     @classmethod
-    def _load(cls, config_path: Path, weights_path: Path, what: str, remedy: str) -> Self:
+    def _load(cls, config_path: Path, weights_path: Path, what: str, remedy: str, **given: Any) -> Self:
         try:
             config = json.loads(config_path.read_text(encoding="utf-8"))
             arguments = {key: config[key] for key in cls.CONFIG_KEYS if key in config}  # a later one may be absent
+            arguments |= given
             state = load_file(weights_path)
             with sizes_alone():  # sizes that the weights do not have are found before memory is taken for them
                 cls(**arguments).load_state_dict(state, assign=True)
             model = cls(**arguments)
             model.load_state_dict(state)
+        except UntrustedCodeError:
+            raise
         except Exception as error:  # of many kinds, for sizes and options that make no network
             raise SettingError(cls.KIND, what, first_line(error), remedy) from error
         # Channels last is the faster layout of these convolutions on a CPU.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import Field, FiniteFloat, field_validator, model_validator
 
-from skdcgn_pipeline.parameters.base import Count, Positive, Settings
+from skdcgn_pipeline.parameters.base import EXTENSIBLE, Count, Positive, Settings
 from skdcgn_pipeline.parameters.classify import ClassifierFit
 from skdcgn_pipeline.parameters.compose import Composition, Transformation
 from skdcgn_pipeline.parameters.distill import LossTerm, Student
 from skdcgn_pipeline.runtime.errors import check_choice
-from skdcgn_pipeline.transformations import check_transformation
+from skdcgn_pipeline.runtime.extensions import is_extension
+from skdcgn_pipeline.transformations import TAKEN, check_transformation
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 StudyName = Literal[
@@ -32,9 +33,11 @@ class TransformationStrengths(Settings):
     """One kind of transformation at several strengths, see `transformations.TRANSFORMATIONS`.
 
     Attributes:
-        kind: Name of the transformation.
+        kind: Name of the transformation, or `module:function`.
         strengths: One cell each.
     """
+
+    EXTENSIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": TAKEN}
 
     kind: str
     strengths: Several[FiniteFloat]
@@ -174,7 +177,7 @@ class Ablation(Settings):
     """The composition study: nine named grids of cells, each of which trains classifiers.
 
     Attributes:
-        study: `all`, one name or several.
+        study: `all`, one name or several; one may be `module:class`, a study of yours.
         plan: Only say which cells there are, which are done, and how long the others will take.
         workers: Processes that run cells side by side; each computes on one thread, so the result does
             not depend on their number.
@@ -188,7 +191,9 @@ class Ablation(Settings):
         fit: How each classifier, a network as `classify.network` says, is trained.
     """
 
-    study: Several[StudyName] = STUDIES
+    EXTENSIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"study": ()}
+
+    study: Several[Annotated[StudyName, *EXTENSIBLE]] = STUDIES
     plan: bool = False
     workers: Annotated[int, Field(gt=0, le=256)] = 1
     max_cells: Count = 250
@@ -213,10 +218,18 @@ class Ablation(Settings):
                 raise ValueError(f"classes are numbers or ranges here, got the name '{classes}'")
         return value
 
+    @field_validator("study")
+    @classmethod
+    def _one_of_their_own(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if sum(map(is_extension, value)) > 1:
+            raise ValueError(f"expected one study of your own at a time, got {', '.join(value)}")
+        return value
+
     @field_validator("study", mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
         names = list(STUDIES) if value == "all" else [value] if isinstance(value, str) else value
         for name in names if isinstance(names, list | tuple) else ():
-            check_choice("study", name, ("all", *STUDIES))
+            if not is_extension(name):
+                check_choice("study", name, ("all", *STUDIES))
         return names

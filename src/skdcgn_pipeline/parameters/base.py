@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -12,10 +12,12 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationInfo,
+    WrapValidator,
     field_validator,
 )
 
 from skdcgn_pipeline.runtime.errors import without_credentials
+from skdcgn_pipeline.runtime.extensions import is_extension, sha256_of_source
 
 MOST = 10**12  # of anything that is counted; what a machine can hold is estimated where it is known
 
@@ -34,6 +36,8 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 # Written down without user and password.
 Address = Annotated[str, PlainSerializer(without_credentials)]
+# Of a choice that may also be code of the user's own, `module:function`.
+EXTENSIBLE = WrapValidator(lambda value, known: value if is_extension(value) else known(value)), PlainSerializer(str)
 Precision = Literal["fp32", "bf16"]
 
 
@@ -52,10 +56,12 @@ class Settings(BaseModel):
     Attributes:
         ADDED_LATER: Names of settings that came when there were results already.
         WITHOUT_INFLUENCE: Names of settings that no result depends on.
+        EXTENSIONS: Settings that may name code of the user's own, `module:function`, and what that is called with.
     """
 
     ADDED_LATER: ClassVar[frozenset[str]] = frozenset()
     WITHOUT_INFLUENCE: ClassVar[frozenset[str]] = frozenset()
+    EXTENSIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -74,7 +80,7 @@ class Settings(BaseModel):
         """Return what results depend on, JSON-able.
 
         A setting that came later is left out where it has its default, so that results from before keep
-        their identity.
+        their identity. Of code of the user's own its source counts.
         """
         own = self.model_dump(mode="json", exclude=set(self.WITHOUT_INFLUENCE))
         for name in list(own):
@@ -83,7 +89,28 @@ class Settings(BaseModel):
                 del own[name]
             elif isinstance(value, Settings):
                 own[name] = value.identity()
+            elif isinstance(value, tuple) and value and isinstance(value[0], Settings):
+                own[name] = [each.identity() for each in value]
+        if sources := {name: sha256_of_source(setting, name, *takes) for setting, name, takes in self._extensions()}:
+            own["sources"] = sources
         return own
+
+    def _extensions(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Yield setting, `module:function` and arguments of every extension that these settings themselves name."""
+        for setting, arguments in self.EXTENSIONS.items():
+            value = getattr(self, setting)
+            for name in [value] if isinstance(value, str) else value or ():
+                if is_extension(name):
+                    yield setting, name, arguments
+
+    def extensions(self, prefix: str = "") -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Yield the same of these settings and of all within, with dotted names of the settings."""
+        yield from ((f"{prefix}{setting}", name, arguments) for setting, name, arguments in self._extensions())
+        for name, value in self:
+            parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
+            for key, part in [("", value), *parts]:
+                if isinstance(part, Settings):
+                    yield from part.extensions(f"{prefix}{name}{f'.{key}' if key != '' else ''}.")
 
     def __str__(self) -> str:
         return self.model_dump_json()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from skdcgn_pipeline.parameters.base import Count, Decay, Positive, Precision, Settings, Weight
 from skdcgn_pipeline.parameters.compute import Compute
+from skdcgn_pipeline.runtime.extensions import is_extension
 
 TrainingSetName = Literal["originals", "cutouts", "teacher", "students"]
 DIGIT_NETWORK, SMALL_NETWORK = "digit_cnn", "small_cnn"
@@ -21,7 +23,8 @@ class ClassifierNetwork(Settings):
 
     Attributes:
         architecture: `digit_cnn`, the small network of CGN's digits; `small_cnn`, one for images of 32 to 96 pixels;
-            the name of a torchvision classifier; or `timm:` and a name of timm's (extra `timm`).
+            the name of a torchvision classifier; `timm:` and a name of timm's (extra `timm`); or `module:function`,
+            code of yours: number of classes -> a network of images [N, 3, H, W] in [-1, 1] that gives logits.
         heads: `class`, one head; or `mechanisms`, of torchvision's and timm's, one for each of shape, texture and
             background (CGN, arXiv 2101.06046, section 4.2): real images train their mean, counterfactuals each for
             itself.
@@ -31,6 +34,8 @@ class ClassifierNetwork(Settings):
         frozen_norm: What of batch norm stays as it is in torchvision's and timm's: `statistics`, `all` (scale and
             shift too) or `none`; null freezes the statistics of given `weights`.
     """
+
+    EXTENSIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"architecture": ("num_classes",)}
 
     architecture: str = DIGIT_NETWORK
     heads: Literal["class", "mechanisms"] = "class"
@@ -55,7 +60,7 @@ class ClassifierNetwork(Settings):
     @property
     def augments(self) -> bool:
         """Whether training images are cropped at random and mirrored, real ones and counterfactuals alike."""
-        return self.architecture not in OWN_NETWORKS
+        return self.architecture not in OWN_NETWORKS and not is_extension(self.architecture)
 
     @property
     def by_mechanism(self) -> bool:

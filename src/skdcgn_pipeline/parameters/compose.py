@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from skdcgn_pipeline.parameters.base import Count, Settings
 from skdcgn_pipeline.parameters.classes import Classes, choose_classes
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.transformations import check_transformation
+from skdcgn_pipeline.transformations import TAKEN, check_transformation
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 
@@ -18,9 +18,12 @@ class Transformation(Settings):
     """One transformation of a mechanism's image, see `transformations.TRANSFORMATIONS`.
 
     Attributes:
-        kind: Name of the transformation.
+        kind: Name of the transformation, or `module:function`, code of yours: (images, strength, generator, value
+            range) -> images of the same shape and range.
         strength: Its meaning and range depend on the kind.
     """
+
+    EXTENSIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"kind": TAKEN}
 
     kind: str
     strength: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from skdcgn_pipeline.parameters.base import Count, Decay, Positive, Settings, Weight
+from skdcgn_pipeline.runtime.extensions import check_extension
 
 
 class Student(Settings):
@@ -52,9 +54,11 @@ class LossWeights(Settings):
         adversarial: Hinge loss against the discriminator.
         binary_cross_entropy: Of masks only, each pixel of the teacher's as a probability.
         perceptual: Difference in the layers of torchvision's VGG16, whose weights must be in the asset folder.
+        further: Weights by `module:function`, code of yours: (student's images, teacher's images) -> one number.
     """
 
-    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"perceptual"})
+    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"perceptual", "further"})
+    EXTENSIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"further": ("student_images", "teacher_images")}
 
     pixel: Weight = 1.0
     feature: Weight = 0.0
@@ -62,6 +66,11 @@ class LossWeights(Settings):
     adversarial: Weight = 0.0
     binary_cross_entropy: Weight = 0.0
     perceptual: Weight = 0.0
+    further: dict[Annotated[str, AfterValidator(check_extension)], Weight] = Field(default={})
+
+    def by_term(self) -> dict[str, float]:
+        """Return the weight of every term."""
+        return self.model_dump(exclude={"further"}) | self.further
 
 
 class Distill(Settings):
@@ -120,7 +129,7 @@ class Distill(Settings):
 
     @model_validator(mode="after")
     def _some_term(self) -> Distill:
-        if not any(self.weights.model_dump().values()):
+        if not any(self.weights.by_term().values()):
             raise ValueError("at least one weight of the loss must be above 0")
         return self
 

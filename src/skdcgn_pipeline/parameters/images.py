@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from skdcgn_pipeline.parameters.base import Count, Settings, Share
+from skdcgn_pipeline.parameters.base import EXTENSIBLE, Count, Settings, Share
 
 IMAGENET, NO_IMAGES = "imagenet", "none"
 BIASES = ("colored", "double_colored", "wildlife")
@@ -18,8 +19,9 @@ class Images(Settings):
 
     Attributes:
         source: `digits` (scikit-learn), `mnist` or `fashion_mnist`, which the bias protocol `variant` colours;
-            `folder`, any folder of images; `imagenet`, folders of ImageNet's classes and their test sets; or `none`:
-            what needs real images is left out, and students imitate a teacher all the same.
+            `folder`, any folder of images; `imagenet`, folders of ImageNet's classes and their test sets; `none`: what
+            needs real images is left out, and students imitate a teacher all the same; or `module:function`, code of
+            yours that returns images and labels by split.
         bias_share: Of the coloured sources: share of the training images whose colours or textures follow their class;
             all others have those of other classes.
         folder: Of the source `folder`: `<folder>/<split>/<class>/<image>`, and perhaps `<split>/metadata.csv`.
@@ -33,7 +35,9 @@ class Images(Settings):
         skip_unreadable: Leave out files that cannot be read, rather than refuse the folder.
     """
 
-    source: Literal["digits", "mnist", "fashion_mnist", "folder", "imagenet", "none"] = "digits"
+    EXTENSIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"source": ()}
+
+    source: Annotated[Literal["digits", "mnist", "fashion_mnist", "folder", "imagenet", "none"], *EXTENSIBLE] = "digits"
     bias_share: Share = 1.0
     folder: str | None = None
     folders: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], str | None] = Field(default={})

@@ -81,7 +81,7 @@ class Parameters(Settings):
         """What runs, cards and registered models are called: `name`, or what follows from images and teacher."""
         if self.name is not None:
             return self.name
-        source, variant, teacher = self.images.source, self.variant, self.teacher
+        source, variant, teacher = self.images.source.replace(":", "_"), self.variant, self.teacher
         if self.images.folder is not None:
             return _as_name(Path(self.images.folder).expanduser().resolve().name)
         if source == NO_IMAGES:

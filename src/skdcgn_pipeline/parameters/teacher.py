@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from skdcgn_pipeline.parameters.base import Bounds, Count, Decay, Fraction, Positive, Settings, Weight
+from skdcgn_pipeline.runtime.extensions import is_extension
 
 IMAGENET_CGN = "imagenet_cgn"  # the teacher that may come in several files
 
@@ -129,6 +131,8 @@ class Teacher(Settings):
         fit: How one is trained.
     """
 
+    EXTENSIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"factory": ()}
+
     name: Literal["trained", "cutouts", "cgn", "mnist_cgn", "digits_cgn", "imagenet_cgn", "custom"]
     weights: str | dict[str, str] | None = None
     trust_program: bool = False
@@ -151,7 +155,7 @@ class Teacher(Settings):
         if self.name == "custom":
             if (self.factory is None) == (self.weights is None):
                 raise ValueError("name 'custom' needs either 'factory' (module:function) or 'weights' (a file)")
-            if self.factory is not None and self.factory.count(":") != 1:
+            if self.factory is not None and not is_extension(self.factory):
                 raise ValueError(f"'factory' must look like module:function, got {self.factory!r}")
             if self.weights is not None and len(given) < len(sizes):
                 raise ValueError("a custom file needs 'noise_dim', 'num_classes' and 'image_size'")

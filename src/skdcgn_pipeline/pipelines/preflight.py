@@ -24,6 +24,7 @@ from skdcgn_pipeline.pipelines.binding import needed_by
 from skdcgn_pipeline.pipelines.estimates import check_estimates, check_number
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
+from skdcgn_pipeline.runtime.extensions import resolve
 from skdcgn_pipeline.samples.drawing import count_shards
 from skdcgn_pipeline.students.baseline import check_baseline
 from skdcgn_pipeline.students.distillation import check_distillation
@@ -54,6 +55,8 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
     """
     stages, made = {tag for node in pipeline.nodes for tag in node.tags}, pipeline.all_outputs()
     prepare, assets = parameters.prepare, parameters.assets
+    for setting, name, arguments in parameters.extensions():
+        resolve(setting, name, *arguments)
     choose_device(parameters.compute.device)
     check_writable(data_root, 0 if "prune" in stages else MINIMUM_FREE_BYTES)  # what makes space must not need it
     if "student_export" in made:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.adversarial import hinge_discriminator_loss
-from skdcgn_pipeline.losses.distillation import TERMS, weights_of
+from skdcgn_pipeline.losses.distillation import term_of, weights_of
 from skdcgn_pipeline.networks.discriminator import Judgement, ProjectionDiscriminator
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, require_vgg16
@@ -84,8 +84,11 @@ class Distillation:
         self._load, self._perceive, self._processes = load, perceive, processes
         check_equal_parts(settings.batch_size, settings.accumulate_steps, processes.size)
         self._weights = weights_of(mechanism, settings)
+        self._term_of = {name: term_of(name) for name in self._weights}
         # Without a weight on one of its terms the discriminator would learn for nothing.
-        self._is_judged = any(weight for name, weight in self._weights.items() if TERMS[name].compares == "judgement")
+        self._is_judged = any(
+            weight for name, weight in self._weights.items() if self._term_of[name].compares == "judgement"
+        )
         with seeded(seed, f"student-init-{mechanism}"):
             student = make_student(mechanism, settings.student.model_dump(), size)
             discriminator = ProjectionDiscriminator(
@@ -186,7 +189,7 @@ class Distillation:
         weights = {
             name: weight
             for name, weight in self._weights.items()
-            if judgement is not None or TERMS[name].compares != "judgement"
+            if judgement is not None or self._term_of[name].compares != "judgement"
         }
         weights["pixel"] *= 1 - self.settings.pixel_decay * step / self.settings.num_steps
         if judgement is not None and judgement % self.settings.adversarial_every_judgements:
@@ -204,12 +207,12 @@ class Distillation:
         }
         terms: dict[str, Tensor] = {}
         for compares, see in sights.items():
-            wanted = [name for name in weights if TERMS[name].compares == compares]
+            wanted = [name for name in weights if self._term_of[name].compares == compares]
             if wanted:
                 of_student = see(student_images)
                 with torch.no_grad():
                     of_teacher = see(teacher_images)
-                terms |= {name: TERMS[name].loss(of_student, of_teacher, self.settings) for name in wanted}
+                terms |= {name: self._term_of[name].loss(of_student, of_teacher, self.settings) for name in wanted}
         return terms
 
     def _rendered(self, noise: Tensor, labels: Tensor) -> Tensor:

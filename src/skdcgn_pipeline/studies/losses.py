@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
-from skdcgn_pipeline.parameters import Ablation, Distill, LossWeights
+from skdcgn_pipeline.parameters import Ablation, Distill, LossTerm, LossWeights
 from skdcgn_pipeline.studies.contract import OWN, Cell, LossChange, Sources, Students, Study, trio
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
@@ -48,4 +48,4 @@ def _without(term: str, mechanism: str, distill: Distill) -> dict[str, Any]:
 def _only(term: str, mechanism: str, distill: Distill) -> dict[str, Any]:
     # Images have no cross-entropy; their pixel term stands in for it.
     left = "pixel" if term == "binary_cross_entropy" and mechanism != "shape" else term
-    return {"weights": LossWeights(**{name: float(name == left) for name in LossWeights.model_fields})}
+    return {"weights": LossWeights.model_validate({name: float(name == left) for name in get_args(LossTerm)})}

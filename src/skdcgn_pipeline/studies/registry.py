@@ -7,6 +7,7 @@ from typing import Any
 
 from skdcgn_pipeline.parameters import Ablation
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.extensions import call, is_extension
 from skdcgn_pipeline.studies.contract import Cell, Students, Study
 from skdcgn_pipeline.studies.counts import CountsStudy
 from skdcgn_pipeline.studies.losses import LossesStudy
@@ -19,6 +20,7 @@ from skdcgn_pipeline.studies.stage import StageStudy
 from skdcgn_pipeline.studies.transformations import TransformationsStudy
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 
+FURTHER = "further"  # what the graph calls a study of the user's own
 STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
@@ -35,8 +37,24 @@ STUDIES: dict[str, Study] = {
 }
 
 
+def place_of(place: str, names: Sequence[str]) -> str:
+    """Return which of the studies asked for a place of the graph is for: that of its name, or the user's own."""
+    return next(filter(is_extension, names), FURTHER) if place == FURTHER else place
+
+
 def study_of(name: str) -> Study:
-    """Return a study by name; one that was made by hand has the defaults of figure and claims."""
+    """Return a study by name; one that was made by hand has the defaults of figure and claims.
+
+    Raises:
+        SettingError: If it is `module:class` and cannot be imported, or is no study.
+    """
+    if is_extension(name):
+        study = call("ablation.study", name)
+        if not isinstance(study, Study):
+            got, remedy = f"a {type(study).__name__} from {name}", "See 'How to add' in CONTRIBUTING.md."
+            raise SettingError("ablation.study", "a studies.contract.Study", got, remedy)
+        study.name = name  # type: ignore[misc]  # what tables call it
+        return study
     by_hand = {"name": name, "title": name, "cells": lambda *_: []}
     return STUDIES[name] if name in STUDIES else type("StudyByHand", (Study,), by_hand)()
 
@@ -47,7 +65,7 @@ def expand_cells(settings: Ablation, students: Students) -> list[Cell]:
     Raises:
         SettingError: If they are more than `max_cells`.
     """
-    by_study = [STUDIES[study].cells(settings, students) for study in settings.study]
+    by_study = [study_of(study).cells(settings, students) for study in settings.study]
     assert all(len({cell.name for cell in cells}) == len(cells) for cells in by_study)
     cells = [cell for cells in by_study for cell in cells]
     if len(cells) > settings.max_cells:
@@ -73,7 +91,7 @@ def check_possible(cells: Sequence[Cell], teacher: Any, by_mechanism: bool = Fal
             learnt by heads of mechanisms.
     """
     asked = {cell.study for cell in cells}
-    unfit = sorted(name for name in asked if STUDIES[name].single_label) if by_mechanism else []
+    unfit = sorted(name for name in asked if study_of(name).single_label) if by_mechanism else []
     if unfit:
         raise SettingError(
             "ablation.study",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from skdcgn_pipeline.networks.weights_file import check_tensors, first_line, rea
 from skdcgn_pipeline.parameters import Teacher
 from skdcgn_pipeline.parameters.teacher import IMAGENET_CGN
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
+from skdcgn_pipeline.runtime.extensions import call, sha256_of_source
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.cutouts import CutoutsRecipe, open_cutouts
@@ -87,22 +86,6 @@ def _load_cgn(path: Path, variant: str | None) -> MnistCGN:
     model.load_state_dict(state, strict=not counters)
     # Channels last is the faster layout of these convolutions on a CPU.
     return model.to(memory_format=torch.channels_last).requires_grad_(False).eval()
-
-
-def _load_factory(factory: str) -> CounterfactualGenerator:
-    module_name, _, function_name = factory.partition(":")
-    remedy = "Give module:function of an importable module; the function takes no arguments and returns a teacher."
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-        inspect.signature(function).bind()
-        return function()
-    except SettingError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever the module does; an exit would look like a finished run
-        got = f"{factory!r} ({type(error).__name__}: {first_line(error)})"
-        raise SettingError("teacher.factory", "an importable module:function that makes a teacher", got, remedy) from (
-            error
-        )
 
 
 def _load_program(path: Path, interface: Mapping[str, int], trust_program: bool) -> FunctionTeacher:
@@ -173,7 +156,7 @@ def load_teacher(
     teacher: CounterfactualGenerator
     if name == "custom":
         if factory:
-            teacher = _load_factory(factory)
+            teacher = call("teacher.factory", factory)
         elif isinstance(weights, (Path, str)) and noise_dim and num_classes and image_size:
             interface = {"noise_dim": noise_dim, "num_classes": num_classes, "image_size": image_size}
             teacher = _load_program(Path(weights), interface, trust_program)
@@ -307,14 +290,9 @@ def identify_teacher(
     renders are, for it may read files and call other modules; `loaded` is what it has made, where that is there.
     """
     if factory:
-        source = inspect.getsource(importlib.import_module(factory.partition(":")[0]))
-        of_source = hashlib.sha256(source.encode()).hexdigest()
-        return {
-            "name": name,
-            "factory": factory,
-            "sha256": of_source,
-            **_content_of(_load_factory(factory) if loaded is None else loaded),
-        }
+        made = call("teacher.factory", factory) if loaded is None else loaded
+        of_source = sha256_of_source("teacher.factory", factory)
+        return {"name": name, "factory": factory, "sha256": of_source, **_content_of(made)}
     if name == IMAGENET_CGN:
         files = files_of_parts(weights)
         digests = {path: sha256_of_file(path) for path in set(files.values())}

@@ -17,7 +17,7 @@ from skdcgn_pipeline.reporting.report import render_chapter, render_report
 from skdcgn_pipeline.runtime.errors import StudyFailedError
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.studies.contract import Unit
-from skdcgn_pipeline.studies.registry import STUDIES, expand_cells
+from skdcgn_pipeline.studies.registry import FURTHER, STUDIES, expand_cells, place_of, study_of
 from skdcgn_pipeline.studies.report import draw_examples, draw_study, findings_as_markdown, write_findings
 from skdcgn_pipeline.studies.run import (
     CELL_COLUMNS,
@@ -61,8 +61,8 @@ def run_study(study: str) -> Callable[..., pd.DataFrame]:
 
     def run_cells(surroundings: Surroundings, plan: pd.DataFrame) -> pd.DataFrame:
         ablation, units = surroundings.ablation, list[Unit]()
-        if study in ablation.study:
-            units = units_of(STUDIES[study].cells(ablation, surroundings.parameters.students), ablation.num_seeds)
+        if (name := place_of(study, ablation.study)) in ablation.study:
+            units = units_of(study_of(name).cells(ablation, surroundings.parameters.students), ablation.num_seeds)
         results = run_units(units, surroundings, choose_engine(ablation.workers), log_unit, f"study {study}")
         return tabulate(results, ablation.fit)
 
@@ -74,13 +74,14 @@ def show_study(study: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
 
     def show_cells(surroundings: Surroundings, cells: pd.DataFrame, report: Report) -> tuple[np.ndarray, np.ndarray]:
         finished = cells[cells["error"] == ""]
-        picture = draw_study(study, summarise_cells(finished))
+        name = place_of(study, surroundings.ablation.study)
+        picture = draw_study(name, summarise_cells(finished))
         if finished.empty:
             return picture, picture  # which says that there is nothing
         workplace, names = Workplace(surroundings), set(finished["cell"])
         images = {
             cell.name: workplace.draw_examples(Unit(cell, 0), report.num_examples)
-            for cell in STUDIES[study].cells(surroundings.ablation, surroundings.parameters.students)
+            for cell in study_of(name).cells(surroundings.ablation, surroundings.parameters.students)
             if cell.name in names
         }
         examples = draw_examples(images, f"What the classifiers of the study '{study}' are trained on")
@@ -116,8 +117,9 @@ def tell_findings(
     finished = cells[cells["error"] == ""]
     findings = write_findings(summary, finished, failures)
     done = set(finished["study"])
-    of_study = zip(STUDIES, pictures[::2], pictures[1::2], strict=True)
-    chapter = render_chapter(findings, {STUDIES[study].title: pair for study, *pair in of_study if study in done})
+    names = [*STUDIES, place_of(FURTHER, [*done])]
+    of_study = zip(names, pictures[::2], pictures[1::2], strict=True)
+    chapter = render_chapter(findings, {study_of(study).title: pair for study, *pair in of_study if study in done})
     headline = f"{len(done)} studies, {finished['cell'].nunique()} cells, {finished['seed'].nunique()} seeds each."
     for title, sentences in findings:
         log_note(title, "\n".join(f"- {sentence}" for sentence in sentences))

@@ -5,7 +5,7 @@ from kedro.pipeline import Pipeline, node, pipeline
 from skdcgn_pipeline.parameters import MADE_BY_RUN
 from skdcgn_pipeline.pipelines.ablation import nodes
 from skdcgn_pipeline.pipelines.binding import given
-from skdcgn_pipeline.studies.registry import STUDIES
+from skdcgn_pipeline.studies.registry import FURTHER, STUDIES
 
 TABLES = [
     "ablation_cells", "ablation_summary", "ablation", "ablation_csv", "ablation_confusion", "ablation_failures"
@@ -32,7 +32,7 @@ def create_pipeline(teacher: str) -> Pipeline:
         teacher: `teacher.name`; one that this run makes is part of the surroundings.
     """
     places = (*nodes.SAMPLES, *(("trained_teacher",) if teacher in MADE_BY_RUN else ()))
-    pictures = [name for study in STUDIES for name in (f"{study}_study", f"{study}_examples")]
+    pictures = [name for study in (*STUDIES, FURTHER) for name in (f"{study}_study", f"{study}_examples")]
     shared = [
         # A run of nothing but the nodes of a plan is not kept in MLflow.
         node(
@@ -43,7 +43,7 @@ def create_pipeline(teacher: str) -> Pipeline:
             tags="plan",
         ),
         node(nodes.plan_ablation, "surroundings", "ablation_plan", name="plan_ablation", tags="plan"),
-        node(nodes.gather_cells, [f"{study}_cells" for study in STUDIES], TABLES, name="gather_cells"),
+        node(nodes.gather_cells, [f"{study}_cells" for study in (*STUDIES, FURTHER)], TABLES, name="gather_cells"),
         node(
             nodes.tell_findings,
             ["ablation_cells", "ablation_summary", "ablation_failures", "parameters", *pictures],
@@ -52,4 +52,4 @@ def create_pipeline(teacher: str) -> Pipeline:
         ),
         node(nodes.check_failures, ["ablation_failures", "ablation_page"], None, name="check_failures"),
     ]
-    return pipeline([*shared, *(part for study in STUDIES for part in _study(study))], tags="ablation")
+    return pipeline([*shared, *(part for study in (*STUDIES, FURTHER) for part in _study(study))], tags="ablation")

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from campaign.run import Case
+from skdcgn_pipeline.artifacts.store import ArtifactWriter, build_artifact
 from skdcgn_pipeline.explorer.bundle import CARD_FILE
 
 RUN = ("run", "--env", "test")
@@ -493,10 +494,14 @@ OWN_IMAGES = [Case("images", name, FOLDER, (says,), prepare=make) for name, (mak
 
 
 def bundle(folder: Path, card: object) -> None:
-    """Make a folder for the explorer with a card."""
-    (folder / "bundle").mkdir()
+    """Make a folder for the explorer with a card, whole as an artifact."""
     text = card if isinstance(card, str) else json.dumps(card)
-    (folder / "bundle" / CARD_FILE).write_text(text, encoding="utf-8")
+
+    def write_card(writer: ArtifactWriter) -> None:
+        writer.write(CARD_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+
+    made = build_artifact(folder / "store", {"kind": "explorer"}, write_card)
+    made.directory.rename(folder / "bundle")
 
 
 CARDS = {

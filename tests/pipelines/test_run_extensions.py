@@ -20,6 +20,7 @@ CODE: dict[str, Any] = {
     "classify": {"network": {"architecture": "my_network:make_network"}},
     "ablation": {"study": ["my_study:ShareStudy"]},
     "teacher": {"name": "custom", "factory": "my_teacher:make_teacher"},
+    "images": {"source": "digits"},
 }
 
 

@@ -92,7 +92,7 @@ def test_the_settings_of_a_folder_need_nothing_but_its_place(project, raw):
     raw["variant"] = "folder"
     assert "images: 'folder' names the images of the source 'folder'" in message_of(raw)
     raw["images"]["folder"] = "photos"
-    assert check_parameters(raw).default_pipeline is not None
+    assert check_parameters(raw).teacher.name == "trained"
     raw["images"]["source"] = "digits"
     assert "got source 'digits' with folder 'photos'" in message_of(raw)
 

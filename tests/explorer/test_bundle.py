@@ -116,7 +116,6 @@ CUSTOM = {"name": "custom", "noise_dim": 32, "num_classes": 10, "image_size": 32
                 ({"classes": [0, True]}, "classes.1: "),
                 ({"classes": [0, 10]}, "classes: expected classes 0 to 9, got 10"),
                 ({"classes": [-1]}, "classes: expected classes 0 to 9, got -1"),
-                ({"classifiers": {}}, "classifiers: "),
                 ({"classifiers": {"../../elsewhere": {"accuracy": []}}}, "classifiers"),
                 ({"classifiers": {"students": {"accuracy": "high"}}}, "classifiers.students.accuracy: "),
                 ({"fidelity_and_costs": [{}]}, "fidelity_and_costs.0.mechanism: "),

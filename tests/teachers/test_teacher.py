@@ -20,7 +20,7 @@ from configuration import read_folder
 from skdcgn_pipeline.artifacts.store import sha256_of_file
 from skdcgn_pipeline.export.programs import save_onnx
 from skdcgn_pipeline.images.assets import published_teacher_name
-from skdcgn_pipeline.mechanisms import MechanismImages
+from skdcgn_pipeline.mechanisms import MechanismImages, MechanismLabels
 from skdcgn_pipeline.parameters import Teacher, TeacherFit
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.teachers.cgn import MnistCGN
@@ -146,13 +146,20 @@ def test_a_truncated_file_is_refused(tmp_path, state_of_a_cgn, suffix, keep):
     assert str(path) in str(caught.value)
 
 
-def test_weights_of_another_architecture_are_refused_with_the_first_difference(tmp_path):
-    torch.save(MnistCGN(width=16).state_dict(), tmp_path / "teacher.pth")
+def test_weights_of_another_architecture_are_refused_with_the_first_difference(tmp_path, state_of_a_cgn):
+    wider = state_of_a_cgn | {"f_shape.0.weight": torch.zeros(7, 42)}
+    torch.save(wider, tmp_path / "teacher.pth")
     with pytest.raises(
         SettingError,
-        match=r"the 57 tensors of the MNIST CGN.*of another shape, first \'f_shape\.0\.weight\' \(\d+, 42\) instead of",
+        match=r"the 57 tensors of the MNIST CGN.*1 of another shape, first \'f_shape\.0\.weight\' \(7, 42\) instead of",
     ):
         load_teacher("mnist_cgn", tmp_path / "teacher.pth")
+
+
+def test_weights_tell_their_sizes(tmp_path):
+    torch.save(MnistCGN(5, 3, 48, width=16).state_dict(), tmp_path / "teacher.pth")
+    teacher = load_teacher("mnist_cgn", tmp_path / "teacher.pth")
+    assert (teacher.noise_dim, teacher.num_classes, teacher.image_size) == (5, 3, 48)
 
 
 @pytest.mark.parametrize("change", ["missing", "unexpected"])
@@ -440,7 +447,7 @@ class Make(torch.nn.Module):
         self.eval()
     def render(self, noise, labels):
         with torch.no_grad():
-            z = (self.gain * noise[:, :1]).tanh()[:, :, None, None]
+            z = (self.gain * noise[:, :1] + labels[:, None] / 10).tanh()[:, :, None, None]
         return MechanismImages((z.expand(-1, 1, 8, 8) + 1) / 2, z.expand(-1, 3, 8, 8), -z.expand(-1, 3, 8, 8))
 """)
     monkeypatch.syspath_prepend(tmp_path)
@@ -464,7 +471,8 @@ class Wrong(torch.nn.Module):
 
     def render(self, noise, labels):
         with torch.no_grad():
-            out = torch.tanh(self.layer(noise))[:, :1, None, None]
+            classes = MechanismLabels.of(labels).shape
+            out = torch.tanh(self.layer(noise) + classes[:, None] / 10)[:, :1, None, None]
         return MechanismImages((out.expand(-1, 1, 8, 8) + 1) / 2, out.expand(-1, 3, 8, 8), out.expand(-1, 3, 8, 8))
 
 
@@ -527,4 +535,4 @@ def test_the_shipped_teacher_is_the_one_on_its_card():
 def test_the_card_of_the_shipped_teacher_has_the_settings_of_the_teacher_stage(project):
     stage = read_folder(project / "conf" / "base")["teacher"]["fit"]
     card = json.loads(SHIPPED_DIGITS_TEACHER.with_suffix(".json").read_text())["training"]["settings"]
-    assert {name: stage[name] for name in card} == card
+    assert TeacherFit(**stage).model_dump(mode="json", include=card.keys()) == card

@@ -46,8 +46,9 @@ def test_every_stage_leaves_its_work(chain: tuple[Place, Finished]) -> None:
         "baseline": 1,
         "cell": 4,  # the reference and one cell, two seeds each
         "classifier": 1 + 2 + 4,  # the given feature network, the classifiers, and the cells'
-        "confusion": 1,
+        "confusion": 5,  # on every test split
         "counterfactual": 3,  # of the teacher, the students and the baseline
+        "export": 1,  # the classifier that is kept to be taken away
         "images": 1,
         "mapped": 1,
         "measure": 2,  # students and baseline against their teacher

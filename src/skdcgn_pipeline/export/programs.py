@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -48,6 +49,8 @@ def trace(network: nn.Module, example: Callable[[int], Sequence[Tensor]]) -> tor
         network: In eval mode.
         example: Number of images -> arguments of the network, each with that many rows.
     """
+    # Of weights that lie in memory in another layout, a program would keep what is around them, with a warning.
+    network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     rows = torch.export.Dim("num_images", min=1)
     arguments = tuple(example(EXAMPLE_NUMBER))
     program = torch.export.export(network, arguments, dynamic_shapes=tuple({0: rows} for _ in arguments))

@@ -319,7 +319,7 @@ def test_plan_says_what_is_done_and_runs_nothing(
     told = capsys.readouterr().out.splitlines()
     assert len(done.runs()) == runs, "a plan is no run to keep"
     assert ["transformations", "shape", "opacity", "0.75", "2", "2", "0.0"] in [line.split() for line in told]
-    assert any(line.startswith("In all, 10 cells: 20 of 20 classifiers done, about 0 min") for line in told)
+    assert any(line.startswith("In all, 12 cells: 24 of 24 classifiers done, about 0 min") for line in told)
     assert state_of(done.data / "stores") == before
     assert list(done.data.glob("07_tables/*/ablation.parquet/*")) == tables
     plan = done.saved("07_tables/*/ablation_plan.csv").read_bytes()
@@ -328,7 +328,7 @@ def test_plan_says_what_is_done_and_runs_nothing(
     place.run(params=params, pipeline_name="ablation")
 
     told = capsys.readouterr().out
-    assert "In all, 10 cells: 0 of 20 classifiers done, about" in told
+    assert "In all, 12 cells: 0 of 24 classifiers done, about" in told
     assert "Teacher samples and students are not there yet" in told
     assert not (place.data / "stores").exists()
     files = [path for path in place.data.rglob("*") if path.is_file() and path.name != ".runs.lock"]

@@ -203,12 +203,10 @@ def test_folders_of_other_classes_are_refused(place: Place, assets: Path, tmp_pa
 
 
 def test_stages_that_need_coloured_digits_are_refused(place: Place, assets: Path) -> None:
-    for stage in ("teacher", "results"):
+    for stage in ("release", "results"):
         told = refusal(place, assets, stage)
         assert told.startswith("images.source: expected one of digits, mnist, fashion_mnist"), told
         assert "'imagenet'" in told
-    told = refusal(place, assets, "export")
-    assert told.startswith("classify.network.architecture: expected 'digit_cnn'")
     told = refusal(place, assets, "ablation", ablation={"study": "counts"})
     assert told.startswith("ablation.study: expected studies whose training images have a class for every mechanism")
 

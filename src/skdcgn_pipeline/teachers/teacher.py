@@ -30,9 +30,8 @@ from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.runtime.extensions import call, sha256_of_source
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.teachers.cgn import MnistCGN
-from skdcgn_pipeline.teachers.cutouts import CutoutsRecipe, open_cutouts
 from skdcgn_pipeline.teachers.imagenet_cgn import DEFAULT_TRUNCATION, Weights, files_of_parts, load_imagenet_cgn
-from skdcgn_pipeline.vocabulary import MECHANISMS
+from skdcgn_pipeline.vocabulary import CUTOUTS, MECHANISMS
 
 TEACHERS = ("cgn", "mnist_cgn", "digits_cgn", "imagenet_cgn", "custom")
 RENDERED_AGAIN = 1e-3  # by how much a pixel in [-1, 1] may differ in another batch
@@ -340,7 +339,9 @@ def open_identified_teacher(settings: Teacher, variant: str, assets: str) -> Ide
 
 def open_trained_teacher(trained_teacher: Artifact) -> IdentifiedTeacher:
     """Load the teacher that the teacher stage has trained, or cut out."""
-    if trained_teacher.inputs["kind"] == CutoutsRecipe.kind:
+    if trained_teacher.inputs["kind"] == CUTOUTS:
+        from skdcgn_pipeline.teachers.cutouts import CutoutsRecipe, open_cutouts  # which reads tables
+
         cutouts = open_cutouts(trained_teacher)
         check_teacher(cutouts)
         return IdentifiedTeacher(cutouts, {"name": CutoutsRecipe.kind, "cutouts": trained_teacher.identity})

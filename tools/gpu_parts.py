@@ -129,9 +129,9 @@ def read_settings(env: str, variant: str) -> Parameters:
             found = found.get(key) if isinstance(found, dict) else None
         return resolved(yaml.safe_load(chosen[2]) if found is None else found)
 
-    # Both follow the source of the images, which is not chosen here.
-    merged["teacher"]["name"] = "mnist_cgn"
-    merged.pop("fetch", None)
+    merged.pop("fetch", None)  # follows the source of the images, as MNIST's teacher does; neither is chosen here
+    if env == "mnist":
+        merged["teacher"]["name"] = "mnist_cgn"
     return check_parameters(resolved(merged))
 
 

@@ -340,7 +340,10 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "data").write_text("")
-    with pytest.raises(SettingError, match="output directory: expected a directory"):
+    with pytest.raises(
+        SettingError,
+        match="output directory: expected a writable directory with free space, got a file in place of a folder",
+    ):
         check_writable(tmp_path / "data")
 
 

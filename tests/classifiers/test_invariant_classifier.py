@@ -109,7 +109,7 @@ def test_a_folder_names_no_code(classifier, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     config["architecture"] = {"architecture": "os:getcwd"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(SettingError, match="classifier: expected pretrained classifier"):
+    with pytest.raises(SettingError, match="classifier: expected a network that the package knows, got os:getcwd"):
         InvariantClassifier.from_pretrained(tmp_path)
 
 

@@ -71,7 +71,7 @@ def test_what_a_bundle_names_is_escaped():
     strip = page.tell("strip", {"teacher": [view, view]}, "composite")
     assert strip.count("&lt;b&gt;") == 2
     assert "<b>" not in strip
-    assert "&lt;i&gt;" in page.tell("introduction", {"source": "<i>", "variant": ""}, True)
+    assert "&lt;i&gt;" in page.tell("introduction", {"name": "<i>", "classifiers": {}}, True)
     assert "shape of &lt;u&gt;" in page.tell("view", "teacher", view, Choice(0, 0, 0, 0), {0: "<u>"})
 
 

@@ -25,7 +25,7 @@ class Says(nn.Module):
 
     def __init__(self, number: int) -> None:
         super().__init__()
-        self.labels, self.number = ["0", "1", "2"], number
+        self.labels, self.number, self.image_size = ["0", "1", "2"], number, 8
         self.seen: list[Tensor] = []
 
     def forward(self, images: Tensor) -> Tensor:

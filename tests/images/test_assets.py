@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from kedro.config import OmegaConfigLoader
 
 from skdcgn_pipeline.artifacts.store import sha256_of_file
 from skdcgn_pipeline.images import assets as module
@@ -32,6 +33,7 @@ from skdcgn_pipeline.images.assets import (
 )
 from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.settings import CONFIG_LOADER_ARGS
 
 VARIANTS = ("colored", "double_colored", "wildlife")
 CONTENT = bytes(range(256)) * 2048  # half a MiB
@@ -87,14 +89,14 @@ def test_the_list_of_checksums_beside_the_assets_is_the_same(assets):
 
 
 def test_the_groups_that_the_environments_ask_for_are_in_the_table(project):
-    import yaml
-
-    known = {asset.group for asset in read_table().values()}
     asked = set()
-    for path in (project / "conf").glob("*/parameters_fetch.yml"):
-        asked |= set(yaml.safe_load(path.read_text().replace("${globals:mirror}", "null"))["fetch"]["groups"])
-    # Fashion-MNIST is a source of no environment: `--groups fashion_mnist` brings it.
-    assert asked == known - {"fashion_mnist"}
+    for environment, source in (("imagenet", None), ("mnist", "mnist"), ("mnist", "fashion_mnist")):
+        params = {} if source is None else {"images": {"source": source}}
+        loader = OmegaConfigLoader(
+            str(project / "conf"), env=environment, runtime_params=params, **(CONFIG_LOADER_ARGS | {"base_env": "base"})
+        )
+        asked |= set(loader["parameters"]["fetch"]["groups"])
+    assert asked == {asset.group for asset in read_table().values()}
 
 
 def test_every_class_has_one_texture_of_each_part():

@@ -71,9 +71,10 @@ def test_a_teacher_without_images_goes_from_students_to_page_export_and_explorer
     assert explorer.scene.draw(Choice(0, 6, 0, 3))["students"].opinions == {}
     with untouched_mlflow():
         mlflow.set_tracking_uri(place.tracking_uri)
-        assert [model.name for model in mlflow.MlflowClient().search_registered_models()] == [
+        exported = f"run_id = '{place.run_of(run).info.run_id}'"
+        assert {version.name for version in mlflow.MlflowClient().search_model_versions(exported)} == {
             "skdcgn_students_test_own_teacher"
-        ]
+        }
     assert place.run_of(run).info.run_name.startswith("test_own_teacher: report + export + explore")
 
 

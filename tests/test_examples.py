@@ -34,13 +34,23 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_examples_in_python_run(project: Path, workplace: Path) -> None:
     names: dict[str, Any] = {}
-    blocks = code_of(project / "README.md", "In Python, without Kedro")
+    page = project / "docs" / "python.md"
+    blocks = [*code_of(page, "Students and teachers"), *code_of(page, "In your own training")]
     assert len(blocks) == 2
     for block in blocks:
         exec(block, names)
     assert names["composite"].shape == (8, 3, 32, 32)
     assert names["batch"].shape[1:] == (3, 32, 32)
     assert len(names["images"]) == 20
+
+
+def test_the_examples_of_the_readme_run(project: Path, workplace: Path) -> None:
+    for heading, written in (("Try it in 60 seconds", "threes.png"), ("Use it", None)):
+        names: dict[str, Any] = {}
+        (block,) = code_of(project / "README.md", heading)
+        exec(block, names)
+        assert written is None or (workplace / written).stat().st_size > 1000
+    assert names["batch"].shape[1:] == (3, 32, 32)
 
 
 def test_the_example_of_the_reference_runs(project: Path, workplace: Path) -> None:

@@ -109,7 +109,7 @@ def _load_program(path: Path, interface: Mapping[str, int], trust_program: bool)
     if isinstance(function, OnnxProgram) and (len(function.inputs), len(function.outputs)) != (4, 3):
         expected = "4 inputs (noise, three labels) and 3 outputs (mask, foreground, background)"
         got = f"{path} with {len(function.inputs)} and {len(function.outputs)}"
-        raise SettingError("teacher.weights", expected, got, "See 'Bring your own teacher' in the README.")
+        raise SettingError("teacher.weights", expected, got, "See docs/own_teacher.md.")
     return FunctionTeacher(function, **interface)
 
 
@@ -164,7 +164,7 @@ def load_teacher(
                 "teacher",
                 "'factory', or 'weights' with 'noise_dim', 'num_classes' and 'image_size'",
                 "neither",
-                "See 'Bring your own teacher' in the README.",
+                "See docs/own_teacher.md.",
             )
     elif name == IMAGENET_CGN:
         teacher = load_imagenet_cgn(weights, DEFAULT_TRUNCATION if truncation is None else truncation)
@@ -199,7 +199,7 @@ def check_teacher(teacher: Any) -> None:
         SettingError: Naming the attribute or image that is wrong, or that an image depends on more than its noise
             and labels: on the images beside it, on what was rendered before, on chance.
     """
-    remedy = "See 'Bring your own teacher' in the README."
+    remedy = "See docs/own_teacher.md."
     for attribute in ("noise_dim", "num_classes", "image_size"):
         value = getattr(teacher, attribute, None)
         if not isinstance(value, int) or value < 1:

@@ -45,7 +45,7 @@ viz: $(INSTALLED)  ## the chain in the browser, on localhost
 	$(BIN)/kedro viz run --host 127.0.0.1
 
 ui: $(INSTALLED)  ## the MLflow UI, on localhost
-	PATH="$(abspath $(BIN)):$$PATH" kedro mlflow ui  # which calls mlflow by name
+	$(BIN)/kedro ui
 
 explore: $(INSTALLED)  ## teacher, students and classifiers side by side in the browser, on localhost
 	$(BIN)/kedro explore

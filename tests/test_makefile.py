@@ -12,12 +12,10 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 
 def test_the_mlflow_ui_is_found_without_an_activated_environment(project: Path, tmp_path: Path) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    # As kedro-mlflow does: MLflow is called by name.
-    for name, content in (("kedro", "exec mlflow $2"), ("mlflow", 'echo "mlflow was found: $1"')):
-        (programs / name).write_text(f"#!/bin/sh\n{content}\n")
-        (programs / name).chmod(0o755)
+    program = tmp_path / "bin" / "kedro"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "kedro was found: $1"\n')
+    program.chmod(0o755)
     installed = tmp_path / ".installed"
     installed.touch()
 
@@ -29,4 +27,4 @@ def test_the_mlflow_ui_is_found_without_an_activated_environment(project: Path, 
         text=True,
     )
 
-    assert "mlflow was found: ui" in done.stdout, done.stderr
+    assert "kedro was found: ui" in done.stdout, done.stderr

@@ -1,8 +1,13 @@
-"""The project's command line: Kedro's own, whose `run --params` also takes lists, and `explore`."""
+"""The project's command line: Kedro's own, whose `run --params` also takes lists, `explore` and `ui`."""
 
 from __future__ import annotations
 
 import copy
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,8 +17,9 @@ from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.project import settings
 from omegaconf import OmegaConf
 
+from skdcgn_pipeline import pipelines
 from skdcgn_pipeline.explorer import DEFAULT_PORT
-from skdcgn_pipeline.io.terminal import errors_in_one_line
+from skdcgn_pipeline.io.terminal import INTERRUPTED, errors_in_one_line
 from skdcgn_pipeline.runtime.errors import told_in_one_line
 from skdcgn_pipeline.vocabulary import RUNNERS
 
@@ -97,7 +103,25 @@ def run_checked(**chosen: Any) -> Any:
         getattr(runner, chosen["runner"] or RUNNERS[0])(**chosen["runner_params"])
     except (TypeError, ValueError) as error:
         raise click.BadParameter(told_in_one_line(error), param_hint="--runner-params") from error
-    return RUN(**chosen)
+    try:
+        return RUN(**chosen)
+    except KeyboardInterrupt:  # before a run listens for it
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def list_choices(context: click.Context, formatter: click.HelpFormatter) -> None:
+    """Write a line for each pipeline, as its package says what it is for, and environment, as its settings do."""
+    chain = [("__default__", "The whole chain, which ends in the report.")]
+    packages = [module.name for module in pkgutil.iter_modules(pipelines.__path__) if module.ispkg]
+    told = {name: str(importlib.import_module(f"{pipelines.__name__}.{name}").__doc__) for name in packages}
+    with formatter.section("Pipelines"):
+        formatter.write_dl([*chain, *told.items()])
+    files = sorted(Path(settings.CONF_SOURCE).glob("*/parameters.yml"))
+    first = {file.parent.name: file.read_text(encoding="utf-8").partition("\n")[0] for file in files}
+    first["base"] = "# scikit-learn's digits"
+    with formatter.section("Environments"):
+        lines = [(name, f"{line.lstrip('# ').partition(':')[0]}.") for name, line in first.items()]
+        formatter.write_dl([("local" if name == "base" else name, line) for name, line in lines])
 
 
 run = copy.copy(kedro_run)
@@ -107,6 +131,19 @@ options = {option.name: option for option in run.params}
 options["params"].callback = read_params
 options["params"].multiple, options["params"].default = True, ()
 options["runner"].type = click.Choice(RUNNERS)
+# Where Kedro's own words say what is otherwise here.
+HELP = {
+    "runner": "What runs the nodes, which use several cores themselves.",
+    "params": "Settings: name=value, separated by commas, parts of a name by dots, lists in brackets; may be repeated. "
+    "Example: --params classify.num_seeds=5,sample.classes=[0,1]",
+    "env": "The environment, one of those below.  [default: local]",
+    "pipeline": "The pipeline, one of those below.  [default: __default__]",
+    "pipelines": "The same; several are separated by commas.",
+    "namespaces": "A mechanism (shape, texture, background) or baseline, with all that it needs.",
+}
+for name, words in HELP.items():
+    options[name].help = words
+run.format_epilog = list_choices  # type: ignore[method-assign,assignment]
 
 
 @click.command()
@@ -135,6 +172,26 @@ def explore(env: str | None, params: dict[str, Any], port: int, browser: bool) -
 explore.params = [options["env"], options["params"], *explore.params]
 
 
+@click.command()
+def ui(env: str | None) -> None:
+    """Open MLflow's UI on localhost, and tell where the training runs are: its first page does not show them."""
+    with errors_in_one_line(), settings.SESSION_CLASS.create(env=env) as session:
+        context = session.load_context()
+        from skdcgn_pipeline.io.mlflow_hook import server_of
+        from skdcgn_pipeline.io.tracking import address_of
+
+        mlflow = context.mlflow
+        experiment = mlflow.tracking.experiment._experiment.experiment_id
+        click.echo(f"Training runs: {address_of(server_of(context), experiment)}")
+        store = mlflow.server.mlflow_tracking_uri
+        if not store.startswith("http"):
+            where = ["--backend-store-uri", store, "--host", mlflow.ui.host, "--port", mlflow.ui.port]
+            sys.exit(subprocess.call([sys.executable, "-m", "mlflow", "ui", *where]))  # noqa: S603
+
+
+ui.params = [options["env"]]
+
+
 @click.group()
 def cli() -> None:
     """Commands of the project."""
@@ -142,3 +199,4 @@ def cli() -> None:
 
 cli.add_command(run)
 cli.add_command(explore)
+cli.add_command(ui)

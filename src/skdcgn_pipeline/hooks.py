@@ -15,6 +15,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.io import MemoryDataset
 
+from skdcgn_pipeline.io.terminal import prepare_logs, tell_run
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.pipeline_registry import left_out, register_pipelines
 from skdcgn_pipeline.pipelines.variants import Variants
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHOWN_AT_THE_END = {"student_comparison", "accuracy_summary"}
+PAGES = {"report": "Report", "ablation_page": "Study"}
+CHAIN = {"fetch", "prepare", "teacher", "sample", "distill", "compose", "classify"}
 
 
 class ProjectHooks:
@@ -42,6 +45,9 @@ class ProjectHooks:
         self._node_starts: dict[str, float] = {}
         self._results: dict[str, Any] = {}
         self._catalog: Any = None
+        self._this_run: dict[str, Any] = {}
+        self._server = ""  # where MLflow's UI is
+        self._places: dict[str, str] = {}  # of what a run makes for people, for its end
         self._losses: Any = None  # the listener of the current run
         self._until_the_end = ExitStack()
 
@@ -51,6 +57,7 @@ class ProjectHooks:
 
         Its import takes seconds. Names of files steer no terminal.
         """
+        prepare_logs()
         print_messages()
         self._parameters = check_parameters(context.config_loader["parameters"])
         for name, pipeline in register_pipelines(Variants.of(self._parameters)).items():
@@ -58,11 +65,12 @@ class ProjectHooks:
         self._project_path = Path(context.project_path)
         look_in(self._project_path)
         self._data_root = Path(str(context.config_loader["globals"]["data"]))
-        from skdcgn_pipeline.io.mlflow_hook import TolerantMlflowHook
+        from skdcgn_pipeline.io.mlflow_hook import TolerantMlflowHook, server_of
 
         mlflow_hook = TolerantMlflowHook()
         mlflow_hook.after_context_created(context)
         context._hook_manager.register(mlflow_hook)
+        self._server = server_of(context)
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Any) -> None:
@@ -77,18 +85,17 @@ class ProjectHooks:
         settings = self._parameters
         check_surroundings(settings, self._data_root, pipeline)
         read_as_of(catalog, pipeline.datasets(), run_params["run_id"])
-        self._catalog, self._seconds, self._results = catalog, {}, {}
+        self._catalog, self._seconds, self._results, self._places = catalog, {}, {}, {}
         self._commit = get_git_commit(str(self._project_path))
         store = Store(self._data_root / "stores")
-        shared = {
-            "run": Run(store, settings.seed, settings.compute, settings.assets),
-            "this_run": {
-                "env": run_params.get("env"),
-                "params": run_params.get("runtime_params") or {},
-                "commit": self._commit,
-                "seconds": self._seconds,  # added as stages end
-            },
+        self._this_run = {
+            "env": run_params.get("env"),
+            "params": run_params.get("runtime_params") or {},
+            "commit": self._commit,
+            "seconds": self._seconds,  # added as stages end
         }
+        run = Run(store, settings.seed, settings.compute, settings.assets)
+        shared = {"run": run, "this_run": self._this_run}
         for name in pipeline.inputs() & shared.keys():
             catalog.get(name).save(shared[name])
         foreign = left_out(Variants.of(settings))
@@ -105,7 +112,14 @@ class ProjectHooks:
         """Log all settings and what tells runs apart; the run itself was started by kedro-mlflow."""
         from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
-        from skdcgn_pipeline.io.tracking import log_origin, log_parameters, log_tags, recorded_losses
+        from skdcgn_pipeline.io.tracking import (
+            active_run,
+            address_of,
+            log_origin,
+            log_parameters,
+            log_tags,
+            recorded_losses,
+        )
 
         assert self._parameters is not None
         settings = self._parameters.model_dump(mode="json")
@@ -116,6 +130,8 @@ class ProjectHooks:
         called = f"{source} {variant}" if of_protocol else self._parameters.run_name
         name = f"{called}: {asked_for}, seed {self._parameters.seed}"
         log_origin(settings, asked_for)
+        if run := active_run():
+            self._places["MLflow"] = address_of(self._server, run.info.experiment_id, run.info.run_id)
         tags = {MLFLOW_RUN_NAME: name, "variant": variant, "source": source}
         log_tags(tags | ({"git_commit": self._commit} if self._commit else {}))
         self._losses = self._until_the_end.enter_context(recorded_losses())
@@ -152,14 +168,23 @@ class ProjectHooks:
             click.echo(data)
         if dataset_name in SHOWN_AT_THE_END:
             self._results[dataset_name] = data
+        if dataset_name in PAGES:
+            self._places = {PAGES[dataset_name]: self._catalog.get(dataset_name)._get_load_path(), **self._places}
 
     @hook_impl
     def after_pipeline_run(self) -> None:
-        """Stop listening, and tell a person at a terminal what was run."""
-        from skdcgn_pipeline.io.terminal import show_summary
-
+        """Stop listening, and tell what was run, what came out, where it is and what is next."""
         self._until_the_end.close()
-        show_summary(self._seconds, self._results)
+        click.echo(tell_run(self._seconds, self._results, self._places | self._next_steps()))
+
+    def _next_steps(self) -> dict[str, str]:
+        """Return the commands that go on from a run of the chain or a part of it."""
+        from skdcgn_pipeline.reporting.report import command_of
+
+        if PAGES["report"] in self._places:
+            look = command_of(self._this_run).replace("kedro run", "kedro explore", 1)
+            return {"Look closer": look, "Take it away": command_of(self._this_run, "export")}
+        return {"Next": command_of(self._this_run, "report")} if self._seconds.keys() <= CHAIN else {}
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
@@ -169,7 +194,8 @@ class ProjectHooks:
 
 @contextmanager
 def stopping_by_signals() -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM ask for a stop at the next step; a second one ends the process as usual."""
+    """Let the first SIGINT or SIGTERM ask for a stop at the next step; a second one stops at once."""
+    from skdcgn_pipeline.runtime.errors import InterruptedRunError
     from skdcgn_pipeline.runtime.progress import clear_stop, request_stop
 
     handlers: dict[signal.Signals, Any] = {}
@@ -180,8 +206,13 @@ def stopping_by_signals() -> Iterator[None]:
 
     def ask(number: int, frame: Any) -> None:
         restore()
+        if number == signal.SIGINT:
+            handlers[signal.SIGINT] = signal.signal(number, stop_at_once)
         logger.warning("%s: saving the state, then stopping. Once more to stop at once.", signal.Signals(number).name)
         request_stop()
+
+    def stop_at_once(number: int, frame: Any) -> None:
+        raise InterruptedRunError("Stopped at once. Repeat the same command to go on from what was saved before.")
 
     clear_stop()
     with suppress(ValueError):  # not in the main thread, where signals belong to somebody else

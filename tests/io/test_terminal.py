@@ -1,61 +1,89 @@
-"""The table at the end of a run: complete on a terminal, silent elsewhere."""
+"""What terminals and logs show: a record a line, and at the end of a run what was run and what came out."""
 
 from __future__ import annotations
 
 import io
-import sys
+import logging
 
+import click
 import pandas as pd
 import pytest
+from kedro.logging import RichHandler
 from rich.console import Console
 
-from skdcgn_pipeline.io.terminal import headlines, show_summary, summarise_run
+from skdcgn_pipeline.io.terminal import INTERRUPTED, errors_in_one_line, headlines, prepare_logs, tell_run
+from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 
 COMPARISON = pd.DataFrame(
-    {"mechanism": ["shape", "all"], "student_parameters": [20_000, 59_116], "mask_iou": [0.9123, None]}
+    {
+        "mechanism": ["shape", "all"],
+        "student_parameters": [20_000, 59_116],
+        "teacher_parameters": [200_000, 591_160],
+        "mask_iou": [0.9123, None],
+    }
 )
 ACCURACY = pd.DataFrame(
     {
-        "trained_on": ["students", "students"],
-        "split": ["test", "validation"],
-        "subset": ["all", "all"],
-        "mean_accuracy": [0.795, 0.7],
-        "interval_high": [0.856, 0.8],
-        "num_seeds": [3, 3],
+        "trained_on": "students",
+        "split": ["test", "test", "test", "validation"],
+        "subset": ["all", "worst group", "without collisions", "all"],
+        "mean_accuracy": [0.795, 0.5, 0.8, 0.7],
+        "interval_high": [0.856, 0.6, 0.9, 0.8],
+        "num_seeds": 3,
     }
 )
 
 
-def shown(seconds, results) -> str:
-    console = Console(file=io.StringIO(), width=100)
-    console.print(summarise_run(seconds, results))
-    return console.file.getvalue()  # type: ignore[attr-defined]
-
-
-def test_the_table_tells_the_time_of_every_stage_and_in_all():
-    text = shown({"sample": 12.34, "distill": 90.0}, {})
-    assert [line.split()[1:] for line in text.splitlines() if "s │" in line or "min" in line] == [
-        ["sample", "│", "12.3", "s", "│"],
-        ["distill", "│", "1.5", "min", "│"],
-        ["in", "all", "│", "1.7", "min", "│"],
+def test_the_time_of_every_stage_and_in_all_is_told_then_where_things_are():
+    told = tell_run({"sample": 12.34, "distill": 90.0}, {}, {"Report": "/data/report.html", "MLflow": ""})
+    assert told.splitlines() == [
+        "What was run",
+        "  sample   12.3 s",
+        "  distill  1.5 min",
+        "  in all   1.7 min",
+        "Report: /data/report.html",
     ]
 
 
-def test_headlines_are_likeness_and_test_accuracy():
+def test_headlines_are_the_students_size_and_likeness_and_test_accuracy():
     assert headlines({"student_comparison": COMPARISON, "accuracy_summary": ACCURACY, "report": "<html>"}) == [
-        ("parameters of the students", "59,116"),
-        ("mask IoU with the teacher", "0.912"),
-        ("test accuracy, trained on students, all", "79.5 ± 6.1 %"),
+        ("parameters of the students", "59,116 (10.0 % of the teacher)"),
+        ("mask IoU with the teacher", "91.2 %"),
+        ("accuracy on test, trained on students", "79.5 ± 6.1 %"),
+        ("accuracy on test, trained on students, worst group", "50.0 ± 10.0 %"),
     ]
 
 
 def test_one_seed_has_no_spread():
-    (row,) = headlines({"accuracy_summary": ACCURACY.assign(num_seeds=1)})
+    row, *_ = headlines({"accuracy_summary": ACCURACY.assign(num_seeds=1)})
     assert row[1] == "79.5 %"
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_nothing_is_printed_where_nobody_looks(monkeypatch, capsys, terminal):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    show_summary({"sample": 1.0}, {})
-    assert ("What was run" in capsys.readouterr().out) == terminal
+@pytest.fixture
+def handlers(monkeypatch: pytest.MonkeyPatch) -> list[logging.Handler]:
+    """The handlers of all logs, one of Kedro's alone."""
+    monkeypatch.setattr(logging.root, "handlers", [RichHandler(show_path=False)])
+    return logging.root.handlers
+
+
+def test_records_are_lines_of_any_length_in_a_log(handlers, capsys):
+    prepare_logs()
+    logging.getLogger("kedro.runner").warning("There are 3 nodes.\nYou can resume the pipeline run from the nearest")
+    logging.getLogger("kedro.runner").warning("%s is long", "x" * 300)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith(f"WARNING {'x' * 300} is long")
+
+
+def test_terminals_keep_what_kedro_shows_them(handlers):
+    handlers[0].console = Console(file=io.StringIO(), force_terminal=True)  # type: ignore[attr-defined]
+    prepare_logs()
+    assert isinstance(handlers[0], RichHandler)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(InterruptedRunError("stopped"), INTERRUPTED), (SettingError("a", "b", "c", "d"), 1)]
+)
+def test_what_was_asked_to_stop_has_a_status_of_its_own(error, status):
+    with click.Context(click.Command("run")), pytest.raises(click.ClickException) as told, errors_in_one_line():
+        raise RuntimeError("a node failed") from error
+    assert told.value.exit_code == status

@@ -9,9 +9,16 @@ import mlflow
 from kedro.framework.hooks import hook_impl
 from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
+from skdcgn_pipeline.io.terminal import is_interruption
 from skdcgn_pipeline.runtime.errors import without_credentials
 
 PLAN_TAG = "plan"
+
+
+def server_of(context: Any) -> str:
+    """Return where MLflow's UI is: on the server itself, or where `kedro ui` opens it for a local database."""
+    uri, ui = context.mlflow.server.mlflow_tracking_uri, context.mlflow.ui
+    return str(uri) if uri.startswith("http") else f"http://{ui.host}:{ui.port}"
 
 
 class TolerantMlflowHook(MlflowHook):
@@ -68,9 +75,15 @@ class TolerantMlflowHook(MlflowHook):
 
     @hook_impl
     def on_pipeline_error(self, error: Exception, run_params: Any, pipeline: Any, catalog: Any) -> None:
-        """Close the run as failed."""
-        close = super().on_pipeline_error
-        self._close(lambda: close(error, run_params, pipeline, catalog))
+        """Close the run as failed, or as killed where it was asked to stop."""
+        close_as_failed = super().on_pipeline_error
+
+        def close() -> None:
+            close_as_failed(error, run_params, pipeline, catalog)
+            if self.run_id and not self._already_active_mlflow and is_interruption(error):
+                mlflow.MlflowClient().set_terminated(self.run_id, "KILLED")
+
+        self._close(close)
 
     def _close(self, close: Callable[[], None]) -> None:
         from skdcgn_pipeline.io.tracking import answers, forget_runs, never_fatal

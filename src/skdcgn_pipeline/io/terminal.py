@@ -1,21 +1,47 @@
-"""What a person at a terminal sees: errors in one line; at the end, where the time went and what came out."""
+"""What terminals and logs show: a record a line; errors in one line; at the end, what was run and what came out."""
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
+from kedro.logging import RichHandler
 
-from skdcgn_pipeline.runtime.errors import UserError
+from skdcgn_pipeline.runtime.errors import InterruptedRunError, UserError
 
 PERCENT = 100.0
+INTERRUPTED = 130  # the exit status that shells give what Ctrl-C ended
 SECONDS_PER_MINUTE = 60
+# What Kedro says of every run, and how it would go on: by other means than the same command once more.
+LEFT_OUT = ("Using synchronous mode", "No nodes ran. Repeat", "You can resume the pipeline run from")
+
+
+class InterruptedRun(click.ClickException):
+    """Ends a command that was asked to stop."""
+
+    exit_code = INTERRUPTED
+
+
+class PlainHandler(logging.Handler):
+    """Writes a record a line, as long as it is, to where prints go."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        click.echo(self.format(record))
+
+
+def prepare_logs() -> None:
+    """Leave out what Kedro says of every run; where no terminal shows them, let records be lines of any length."""
+    handlers = logging.root.handlers
+    for number, handler in enumerate(handlers):
+        if isinstance(handler, RichHandler) and not handler.console.is_terminal:
+            handlers[number] = PlainHandler()
+            handlers[number].setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+        handlers[number].addFilter(lambda record: not any(text in record.getMessage() for text in LEFT_OUT))
 
 
 def written_for_users(error: BaseException | None) -> BaseException | None:
@@ -25,12 +51,18 @@ def written_for_users(error: BaseException | None) -> BaseException | None:
     return error
 
 
+def is_interruption(error: BaseException) -> bool:
+    """Tell whether a run ends because it was asked to."""
+    return isinstance(written_for_users(error), InterruptedRunError)
+
+
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """On the command line, tell errors that were written for the user in one line instead of a traceback.
 
     Raises:
-        click.ClickException: With the message of the first such error in the chain of causes.
+        click.ClickException: With the message of the first such error in the chain of causes; the exit status is 130
+            where the run was asked to stop, else 1.
     """
     try:
         yield
@@ -38,25 +70,29 @@ def errors_in_one_line() -> Iterator[None]:
         cause = written_for_users(error)
         if cause is None or click.get_current_context(silent=True) is None or os.environ.get("SKDCGN_TRACEBACK"):
             raise
-        raise click.ClickException(str(cause)) from error
+        kind = InterruptedRun if is_interruption(error) else click.ClickException
+        raise kind(str(cause)) from error
 
 
-def summarise_run(seconds: Mapping[str, float], results: Mapping[str, Any]) -> Table:
-    """Put a run into one table.
+def tell_run(seconds: Mapping[str, float], results: Mapping[str, Any], places: Mapping[str, str]) -> str:
+    """Say where the time went, what came out, where it is, and what to do next.
 
     Args:
         seconds: By stage, in the order in which they ran.
         results: What datasets hold, by name; of these, `student_comparison` and `accuracy_summary` are told.
+        places: Paths, addresses and commands by what they are.
+
+    Returns:
+        A line for each.
     """
-    table = Table(title="What was run", title_justify="left", show_header=False)
-    table.add_column(overflow="fold")
-    table.add_column(justify="right")
-    for stage, own in seconds.items():
-        table.add_row(stage, _told(own))
-    table.add_row("in all", _told(sum(seconds.values())), style="bold", end_section=True)
-    for what, value in headlines(results):
-        table.add_row(what, value)
-    return table
+    told = [("in all", _told(sum(seconds.values())))] if len(seconds) > 1 else []
+    parts = {"What was run": [(stage, _told(own)) for stage, own in seconds.items()] + told}
+    parts["What came out"] = headlines(results)
+    lines = []
+    for title, rows in parts.items():
+        width = max((len(what) for what, _ in rows), default=0)
+        lines += [title, *(f"  {what:<{width}}  {value}" for what, value in rows)] if rows else []
+    return "\n".join([*lines, *(f"{what}: {place}" for what, place in places.items() if place)])
 
 
 def headlines(results: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -65,21 +101,21 @@ def headlines(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     comparison = results.get("student_comparison")
     if comparison is not None:
         by_mechanism = comparison.set_index("mechanism")
-        rows.append(("parameters of the students", f"{by_mechanism['student_parameters']['all']:,.0f}"))
-        rows.append(("mask IoU with the teacher", f"{by_mechanism['mask_iou']['shape']:.3f}"))
+        students, teacher = (by_mechanism[f"{whose}_parameters"]["all"] for whose in ("student", "teacher"))
+        share = f"{PERCENT * students / teacher:.1f} % of the teacher"
+        rows.append(("parameters of the students", f"{students:,.0f} ({share})"))
+        rows.append(("mask IoU with the teacher", f"{PERCENT * by_mechanism['mask_iou']['shape']:.1f} %"))
     accuracy = results.get("accuracy_summary")
     if accuracy is not None:
-        for row in accuracy[accuracy["split"] == "test"].to_dict("records"):
+        splits = [*accuracy["split"]]
+        split = "test" if "test" in splits else splits[0]
+        shown = accuracy[(accuracy["split"] == split) & accuracy["subset"].isin(["all", "worst group"])]
+        for row in shown.to_dict("records"):
             mean, high = PERCENT * row["mean_accuracy"], PERCENT * row["interval_high"]
             spread = f" ± {high - mean:.1f}" if row["num_seeds"] > 1 else ""
-            rows.append((f"test accuracy, trained on {row['trained_on']}, {row['subset']}", f"{mean:.1f}{spread} %"))
+            subset = "" if row["subset"] == "all" else f", {row['subset']}"
+            rows.append((f"accuracy on {split}, trained on {row['trained_on']}{subset}", f"{mean:.1f}{spread} %"))
     return rows
-
-
-def show_summary(seconds: Mapping[str, float], results: Mapping[str, Any]) -> None:
-    """Print the table where somebody looks: on a terminal, and nowhere else."""
-    if seconds and sys.stdout.isatty():
-        Console().print(summarise_run(seconds, results))
 
 
 def _told(seconds: float) -> str:

@@ -141,6 +141,12 @@ def part_from_credentials(uri: str) -> str:
     return without_credentials(uri)
 
 
+def address_of(server: str, experiment: str, run: str = "") -> str:
+    """Return where the UI of a server shows a run, or an experiment's runs; its own first page shows none."""
+    page = f"runs/{run}" if run else "runs?workflowType=machine_learning"
+    return f"{server.rstrip('/')}/#/experiments/{experiment}/{page}"
+
+
 @for_active_run("the parameters")
 def log_parameters(run: mlflow.ActiveRun, parameters: Mapping[str, Any]) -> None:
     """Log nested settings under dotted names, in batches."""

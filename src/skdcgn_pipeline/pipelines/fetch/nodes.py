@@ -18,3 +18,8 @@ def fetch_assets(run: Run, fetch: Fetch) -> pd.DataFrame:
     table = core.fetch_assets(run.assets, fetch.groups, fetch.mirror)
     logger.info("assets in %s: %s", run.assets, core.count_states(table))
     return table
+
+
+def refuse_missing(assets: pd.DataFrame) -> None:
+    """Refuse, once the table is saved, when something must be got by hand and is not there."""
+    core.refuse_missing(assets)

@@ -36,16 +36,7 @@ def run_method(folder: Path, effort: int = 1000, seed: int = 0) -> float:
     store, compute = Store(folder), Compute(device="cpu")
 
     # Images with a bias: in training, the colours of a digit and of what is behind it give it away.
-    recipe = BiasedImagesRecipe(
-        source="digits",
-        variant="double_colored",
-        assets="",
-        copies=1,
-        validation_fraction=0.1,
-        binarise_threshold=0.5,
-        seed=seed,
-    )
-    images = store.make(recipe)
+    images = store.make(BiasedImagesRecipe("digits", "double_colored", seed=seed, binarise_threshold=0.5))
 
     # The teacher: a counterfactual generative network with a generator for each mechanism.
     style = ClassifierFit(num_images=8 * effort)

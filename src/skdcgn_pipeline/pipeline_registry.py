@@ -96,6 +96,8 @@ def without(pipeline: Pipeline, datasets: set[str]) -> Pipeline:
 
 def left_out(variants: Variants) -> set[str]:
     """Return the datasets that no pipeline makes where there are no real images."""
-    forms = (register_pipelines(replace(variants, images=images)) for images in (True, variants.images))
+    if variants.images:
+        return set()
+    forms = map(register_pipelines, (replace(variants, images=True), variants))
     whole, made = ({name for pipeline in form.values() for name in pipeline.all_outputs()} for form in forms)
     return whole - made

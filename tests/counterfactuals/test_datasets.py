@@ -153,7 +153,7 @@ def test_the_composition_is_followed(tiny_teacher):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_images": 0}, "num_images: expected a positive whole number"),
+        ({"num_images": 0}, "num_images: expected a whole number from 1 on"),
         ({"seed": -1}, "seed: expected a whole number from 0 on"),
         ({"seed": 1.5}, "seed: expected a whole number from 0 on"),
         ({"seed": [1, 2]}, "seed: expected one seed, or 3, got 2 seeds"),

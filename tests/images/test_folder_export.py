@@ -18,16 +18,7 @@ from skdcgn_pipeline.runtime.errors import SettingError
 
 NUM_IMAGES = 100
 NAMES = CLASS_NAMES["fashion_mnist"]  # whose alphabet is not their order
-RECIPE = BiasedImagesRecipe(
-    source="digits",
-    variant="double_colored",
-    assets="",
-    copies=1,
-    validation_fraction=0.1,
-    binarise_threshold=0.4,
-    seed=0,
-    bias_share=0.9,
-)
+RECIPE = BiasedImagesRecipe("digits", "double_colored", bias_share=0.9)
 
 
 @pytest.fixture(scope="module")

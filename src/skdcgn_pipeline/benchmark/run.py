@@ -28,7 +28,7 @@ from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.training import fit_classifier
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, compose_in_memory
 from skdcgn_pipeline.images.bias import apply_bias
-from skdcgn_pipeline.images.grey import BINARISE_THRESHOLD, read_grey_images
+from skdcgn_pipeline.images.grey import read_grey_images, threshold_of
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.parameters import ClassifierFit, Composition, Parameters
 from skdcgn_pipeline.runtime.engine import num_side_by_side, run_side_by_side
@@ -149,7 +149,7 @@ def measure_bias(workload: Workload) -> list[Row]:
             variant,
             bias_share=1.0,
             generator=numpy_generator(workload.seed, "benchmark-bias"),
-            binarise_threshold=parameters.prepare.binarise_threshold or BINARISE_THRESHOLD[source],
+            binarise_threshold=threshold_of(source, parameters.prepare.binarise_threshold),
             assets=parameters.assets,
         )
 

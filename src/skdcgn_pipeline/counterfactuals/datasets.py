@@ -20,7 +20,7 @@ from skdcgn_pipeline.images.epochs import SharedEpoch
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, MechanismLabels, compose
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import Composition
-from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.errors import SettingError, check_whole
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK, draw_records
 from skdcgn_pipeline.transformations import transform_mechanism
@@ -119,14 +119,11 @@ def _known_classes(composition: Composition | None, generator: CounterfactualGen
 
 
 def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SettingError(name, "a positive whole number", repr(value), "Ask for at least one image.")
+    check_whole(name, value, 1, "Ask for at least one image.")
 
 
 def _check_seed(seed: object) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise SettingError("seed", "a whole number from 0 on", repr(seed), "Give an int, or one per image.")
-    return seed
+    return check_whole("seed", seed, 0, "Give an int, or one per image.")
 
 
 def sample_counterfactuals(

@@ -32,7 +32,7 @@ def _is_bytes(value_range: Any) -> bool:
 
 
 def _scale_and_shift(value_range: Any) -> tuple[Tensor, Tensor]:
-    """Return what images [3, H, W] in [-1, 1] are multiplied with and added to."""
+    """Return scale and shift; raises KeyError, ValueError, TypeError or ZeroDivisionError for what is no range."""
     first, second = NAMED[value_range] if isinstance(value_range, str) else value_range
     if isinstance(first, (int, float)):
         lowest, highest = _numbers((first, second), 2)
@@ -46,15 +46,14 @@ def _scale_and_shift(value_range: Any) -> tuple[Tensor, Tensor]:
     return torch.tensor(scale).view(-1, 1, 1), torch.tensor(shift).view(-1, 1, 1)
 
 
-def check_value_range(value_range: ValueRange) -> None:
-    """Refuse what is no value range.
+def check_value_range(value_range: ValueRange) -> tuple[Tensor, Tensor]:
+    """Return what images [3, H, W] in [-1, 1] are multiplied with and added to for a value range; 1 and 0 for bytes.
 
     Raises:
         SettingError: Naming the possible ones.
     """
     try:
-        if not _is_bytes(value_range):
-            _scale_and_shift(value_range)
+        return _scale_and_shift((-1, 1) if _is_bytes(value_range) else value_range)
     except (KeyError, ValueError, TypeError, ZeroDivisionError) as error:
         expected = "(lowest, highest), 'uint8', 'imagenet', or (mean, deviation) of three channels"
         remedy = "Give what the network takes: (-1, 1), (0, 1), 'uint8', 'imagenet', or its own mean and deviation."
@@ -73,10 +72,9 @@ def to_value_range(images: Tensor, value_range: ValueRange) -> Tensor:
     Raises:
         SettingError: If it is none of these.
     """
-    check_value_range(value_range)
     if _is_bytes(value_range):
         return torch.from_numpy(encode_images("texture", images)).to(images.device)
-    scale, shift = _scale_and_shift(value_range)
+    scale, shift = check_value_range(value_range)
     if scale.eq(1).all() and shift.eq(0).all():
         return images
     return images * scale.to(images) + shift.to(images)

@@ -11,7 +11,7 @@ from pathlib import Path
 from skdcgn_pipeline.explorer import DEFAULT_PORT
 from skdcgn_pipeline.explorer.bundle import open_explorer
 from skdcgn_pipeline.explorer.page import check_port, import_gradio, launch
-from skdcgn_pipeline.runtime.errors import SettingError, print_messages
+from skdcgn_pipeline.runtime.errors import exit_status, print_messages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,14 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     print_messages(logging.WARNING)
     logging.getLogger("skdcgn_pipeline").setLevel(logging.INFO)
-    try:
+
+    def explore() -> None:
         import_gradio()
         check_port(options.port)
         launch(open_explorer(options.folder, options.trust), options.port, not options.no_browser)
-    except SettingError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+
+    return exit_status(explore)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from skdcgn_pipeline.metrics.cost import measure_rates, render_call
 from skdcgn_pipeline.networks.interface import MixesClasses, check_same_interface
 from skdcgn_pipeline.parameters import choose_classes
 from skdcgn_pipeline.reporting.interpolation import turned
-from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.errors import SettingError, check_whole
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS, STUDENTS
@@ -264,10 +264,7 @@ def check_seed(seed: Any) -> int:
     Raises:
         SettingError: If it is none.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        got = "nothing" if seed is None else repr(seed)
-        raise SettingError("noise", "a whole number from 0 on", got, "Type one, or draw new noise.")
-    return seed
+    return check_whole("noise", seed, 0, "Type one, or draw new noise.")
 
 
 def _composed(render: Callable[[], MechanismImages]) -> Tensor:

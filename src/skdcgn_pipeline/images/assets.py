@@ -25,8 +25,8 @@ from skdcgn_pipeline.artifacts.store import check_writable, readable_disk_errors
 from skdcgn_pipeline.images.download import AbsentError, DownloadError, download
 from skdcgn_pipeline.runtime.errors import (
     SettingError,
-    UserError,
     check_choice,
+    exit_status,
     print_messages,
     without_credentials,
 )
@@ -341,14 +341,13 @@ def main() -> int:
     parser.add_argument("--mirror", help=f"a folder or address that is looked into first (or {MIRROR_VARIABLE})")
     options = parser.parse_args()
     print_messages(logging.INFO)
-    try:
+
+    def fetch() -> None:
         assets = fetch_assets(options.folder, options.groups, options.mirror)
         sys.stdout.write(f"{count_states(assets)}, in {options.folder}\n")
         refuse_missing(assets)
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+
+    return exit_status(fetch)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.errors import check_whole
 from skdcgn_pipeline.runtime.seeding import torch_generator
 
 # (step, batch size) -> images [B, 3, H, W] in [-1, 1] and labels [B], the same for the same step.
@@ -84,9 +84,7 @@ class SharedEpoch:
         Raises:
             SettingError: If it is no whole number from 0 on.
         """
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
-            raise SettingError("epoch", "a whole number from 0 on", repr(epoch), "Count the epochs from 0.")
-        self._number.fill_(epoch)
+        self._number.fill_(check_whole("epoch", epoch, 0, "Count the epochs from 0."))
 
     def get(self) -> int:
         """Return the epoch, from 0 on."""

@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skdcgn_pipeline.images.assets import ASSETS_VARIABLE, DEFAULT_ASSETS
-from skdcgn_pipeline.images.grey import BINARISE_THRESHOLD, CLASS_NAMES
+from skdcgn_pipeline.images.grey import CLASS_NAMES
 from skdcgn_pipeline.images.image_set import ImageFiles, ImagesInMemory, Split
 from skdcgn_pipeline.images.listing import FILE_NAME, MASK_FILE_NAME, MASK_SUFFIX, METADATA
 from skdcgn_pipeline.images.recipes import BiasedImagesRecipe
 from skdcgn_pipeline.parameters.images import BIASED_SOURCES, BIASES
-from skdcgn_pipeline.runtime.errors import SettingError, UserError
+from skdcgn_pipeline.runtime.errors import SettingError, exit_status
 from skdcgn_pipeline.runtime.progress import Progress
 from skdcgn_pipeline.samples.encoding import decoding_threads
 
@@ -114,23 +114,15 @@ def main() -> int:
     if not 0 <= options.bias_share <= 1 or min(options.image_size or 1, options.num_images or 1) < 1:
         parser.error("--bias-share must be from 0 to 1, --image-size and --num-images at least 1")
     recipe = BiasedImagesRecipe(
-        source=options.source,
-        variant=options.variant,
-        assets=options.assets,
-        copies=1,
-        validation_fraction=0.1,
-        binarise_threshold=BINARISE_THRESHOLD[options.source],
-        seed=options.seed,
-        bias_share=options.bias_share,
+        options.source, options.variant, options.assets, options.seed, bias_share=options.bias_share
     )
-    try:
+
+    def export() -> None:
         shapes = recipe.shapes()
         splits = (recipe.colour(name, part[: options.num_images]) for name, part in shapes.items())
         export_folder(splits, CLASS_NAMES[options.source], options.folder, options.image_size)
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+
+    return exit_status(export)
 
 
 if __name__ == "__main__":

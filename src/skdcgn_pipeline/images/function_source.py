@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -23,15 +23,31 @@ SETTING = "images.source"
 REMEDY = "Return {'train': (images, labels), 'test': (images, labels)}."
 
 
+@dataclass(frozen=True)
+class GivenImages:
+    """What a function gave.
+
+    Attributes:
+        splits: Its splits.
+        class_names: Name of each class.
+    """
+
+    splits: list[Split]
+    class_names: tuple[str, ...]
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of all images, labels and attributes."""
+        content = {split.name: _digests_of(split) for split in self.splits}
+        return identity_of({"splits": content, "class_names": self.class_names})
+
+
 @cache
-def read_splits(function: str) -> tuple[list[Split], tuple[str, ...]]:
+def read_splits(function: str) -> GivenImages:
     """Call the function `module:function` once, whoever asks.
 
     It returns by name of the split images, uint8 [N, 3, S, S], with their labels, words or whole numbers, or `Split`s,
     which have attributes and masks too.
-
-    Returns:
-        The splits, and the name of each class.
 
     Raises:
         SettingError: If it cannot be imported, or returns something else.
@@ -51,7 +67,7 @@ def read_splits(function: str) -> tuple[list[Split], tuple[str, ...]]:
         if unknown := {*labels} - {*classes}:
             raise SettingError(SETTING, f"labels of '{TRAIN}'", f"{unknown.pop()!r} in '{name}'", REMEDY)
         splits.append(replace(split, labels=torch.tensor([numbers[label] for label in labels])))
-    return splits, tuple(map(str, classes))
+    return GivenImages(splits, tuple(map(str, classes)))
 
 
 def _split(name: str, part: Any) -> tuple[Split, list[Any]]:
@@ -98,27 +114,26 @@ class FunctionImagesRecipe(Recipe[StoredImages]):
     @property
     def class_names(self) -> tuple[str, ...]:
         """Name of each class."""
-        return read_splits(self.function)[1]
+        return read_splits(self.function).class_names
 
     def inputs(self) -> dict[str, Any]:
         """Return the source of the function and what it gives: it may read files."""
-        splits = read_splits(self.function)[0]
-        content = {split.name: _digests_of(split) for split in splits}
         return {
             "function": self.function,
             "sha256": sha256_of_source(SETTING, self.function),
-            "content": identity_of({"splits": content, "class_names": self.class_names}),
+            "content": read_splits(self.function).identity,
             "validation_fraction": self.validation_fraction,
             "seed": self.seed,
         }
 
     def build(self, writer: ArtifactWriter) -> None:
         """Write every split."""
-        splits, class_names = read_splits(self.function)
+        given = read_splits(self.function)
+        splits = given.splits
         if VALIDATION not in {split.name for split in splits}:
             splits = with_validation(splits, self.validation_fraction, self.seed)
         for split in splits:
             if not has_split(writer, split.name):
                 write_split(writer, split)
         size = splits[0].images.shape[-1]
-        write_card(writer, self.function, size, class_names, {split.name: split.role for split in splits}, {})
+        write_card(writer, self.function, size, given.class_names, {split.name: split.role for split in splits}, {})

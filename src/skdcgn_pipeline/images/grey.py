@@ -42,6 +42,11 @@ FASHION_NAMES = (
 )
 
 
+def threshold_of(source: str, chosen: float | None = None) -> float:
+    """Return the grey value above which a pixel belongs to the shape: the chosen one, or that of the source."""
+    return chosen or BINARISE_THRESHOLD[source]
+
+
 @dataclass(frozen=True)
 class GreyImages:
     """Grey shapes of one split.

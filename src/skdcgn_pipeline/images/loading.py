@@ -6,7 +6,6 @@ from pathlib import Path
 
 from skdcgn_pipeline.artifacts.recipe import Recipe, Store
 from skdcgn_pipeline.images.assets import DEFAULT_ASSETS
-from skdcgn_pipeline.images.grey import BINARISE_THRESHOLD
 from skdcgn_pipeline.images.listing import list_folder
 from skdcgn_pipeline.images.recipes import BiasedImagesRecipe, FolderImagesRecipe
 from skdcgn_pipeline.images.stored import StoredImages
@@ -42,16 +41,7 @@ def load_biased(
     """
     check_choice("source", source, BIASED_SOURCES)
     check_choice("variant", variant, BIASES)
-    recipe = BiasedImagesRecipe(
-        source=source,
-        variant=variant,
-        assets=str(assets),
-        copies=copies,
-        validation_fraction=0.1,
-        binarise_threshold=BINARISE_THRESHOLD[source],
-        seed=seed,
-        bias_share=bias_share,
-    )
+    recipe = BiasedImagesRecipe(source, variant, str(assets), seed, copies=copies, bias_share=bias_share)
     return _make(recipe, store)
 
 

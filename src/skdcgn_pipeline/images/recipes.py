@@ -17,13 +17,13 @@ from skdcgn_pipeline.images.assets import names_below, require_assets
 from skdcgn_pipeline.images.bias import apply_bias, group_names
 from skdcgn_pipeline.images.function_source import FunctionImagesRecipe
 from skdcgn_pipeline.images.grey import (
-    BINARISE_THRESHOLD,
     CLASS_NAMES,
     IMAGE_SIZE,
     SOURCES,
     GreyImages,
     read_grey_images,
     source_files,
+    threshold_of,
 )
 from skdcgn_pipeline.images.image_set import FileSplit, ImagesInMemory, Role, Split, check_masks
 from skdcgn_pipeline.images.imagenet import check_imagenet, list_imagenet, read_tables
@@ -53,10 +53,10 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
         source: A name in `grey.SOURCES`.
         variant: The bias protocol.
         assets: The asset folder.
+        seed: Base seed.
         copies: How often each shape is coloured anew.
         validation_fraction: Share of the training shapes held out for every choice.
-        binarise_threshold: A grey value above it belongs to the shape.
-        seed: Base seed.
+        binarise_threshold: A grey value above it belongs to the shape; None takes the source's.
         bias_share: Share of the training images whose colours follow their class.
     """
 
@@ -66,11 +66,11 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
 
     source: str
     variant: str
-    assets: str
-    copies: int
-    validation_fraction: float
-    binarise_threshold: float
-    seed: int
+    assets: str = ""
+    seed: int = 0
+    copies: int = 1
+    validation_fraction: float = 0.1
+    binarise_threshold: float | None = None
     bias_share: float = 1.0
 
     def asset_files(self) -> list[Path]:
@@ -92,7 +92,7 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
             "source": self.source,
             "copies": self.copies,
             "validation_fraction": self.validation_fraction,
-            "binarise_threshold": self.binarise_threshold,
+            "binarise_threshold": threshold_of(self.source, self.binarise_threshold),
             "bias_share": self.bias_share,
         }
         sha256 = [sha256_of_file(path) for path in self.asset_files()]
@@ -132,7 +132,7 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
             self.variant,
             bias_share=self.bias_share if name == "train" else None,
             generator=numpy_generator(self.seed, f"colours-{name}"),
-            binarise_threshold=self.binarise_threshold,
+            binarise_threshold=threshold_of(self.source, self.binarise_threshold),
             assets=self.assets,
         )
         names = {"group": group_names(CLASS_NAMES[self.source])}
@@ -268,10 +268,10 @@ def image_set_recipe(
             source=images.source,
             variant=variant,
             assets=assets,
+            seed=seed,
             copies=prepare.copies,
             validation_fraction=prepare.validation_fraction,
-            binarise_threshold=prepare.binarise_threshold or BINARISE_THRESHOLD[images.source],
-            seed=seed,
+            binarise_threshold=prepare.binarise_threshold,
             bias_share=images.bias_share,
         )
     if is_extension(images.source):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from skdcgn_pipeline.parameters.base import Bounds, Count, Decay, Fraction, Positive, Settings, Weight
-from skdcgn_pipeline.runtime.extensions import is_extension
+from skdcgn_pipeline.runtime.extensions import check_extension
 
 IMAGENET_CGN = "imagenet_cgn"  # the teacher that may come in several files
 
@@ -137,7 +137,7 @@ class Teacher(Settings):
     weights: str | dict[str, str] | None = None
     trust_program: bool = False
     truncation: Annotated[float, Field(gt=0, le=1)] | None = None
-    factory: str | None = None
+    factory: Annotated[str, AfterValidator(check_extension)] | None = None
     noise_dim: Count | None = None
     num_classes: Count | None = None
     image_size: Count | None = None
@@ -155,8 +155,6 @@ class Teacher(Settings):
         if self.name == "custom":
             if (self.factory is None) == (self.weights is None):
                 raise ValueError("name 'custom' needs either 'factory' (module:function) or 'weights' (a file)")
-            if self.factory is not None and not is_extension(self.factory):
-                raise ValueError(f"'factory' must look like module:function, got {self.factory!r}")
             if self.weights is not None and len(given) < len(sizes):
                 raise ValueError("a custom file needs 'noise_dim', 'num_classes' and 'image_size'")
         elif self.factory is not None:

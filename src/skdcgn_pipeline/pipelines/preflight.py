@@ -63,8 +63,8 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
         check_libraries()
         check_choice("export.students", parameters.export.students, ["run", *released_students()])
     if "ablation_plan" in made:
-        num_cells = len(expand_cells(parameters.ablation, parameters.students))
-        check_number("ablation.num_seeds", parameters.ablation.num_seeds, num_cells)
+        cells = expand_cells(parameters.ablation, parameters.students)
+        check_number("ablation.num_seeds", parameters.ablation.num_seeds, len(cells))
     measuring = any(name.endswith(("comparison", "generation_metrics")) for name in made)
     if measuring and parameters.report.generation_metrics.network == "inception":
         inception_path(assets)
@@ -89,7 +89,6 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
         if made & CLASSIFYING:
             _check_names(parameters)
         if "ablation_plan" in made:
-            cells = expand_cells(parameters.ablation, students)
             check_possible(cells, generator, parameters.classify.network.by_mechanism)
 
 

@@ -149,9 +149,14 @@ def render_report(
     )
 
 
-def _percent(row: Mapping[Any, Any]) -> str:
-    half_width = 100 * (row["interval_high"] - row["mean_accuracy"])
-    return f"{100 * row['mean_accuracy']:.1f}" + (f" ± {half_width:.1f}" if half_width >= 0 else "")
+def _percent(value: float, high: float, sign: str = "") -> str:
+    """Write a share and half the width of its interval, if it has one, in percent."""
+    half_width = 100 * (high - value)
+    return f"{100 * value:{sign}.1f}" + (f" ± {half_width:.1f}" if half_width >= 0 else "")
+
+
+def _accuracy(row: Mapping[Any, Any]) -> str:
+    return _percent(row["mean_accuracy"], row["interval_high"])
 
 
 def _over(num_seeds: int) -> str:
@@ -166,10 +171,10 @@ def summarise_in_a_sentence(summary: pd.DataFrame) -> str:
     split = "test" if "test" in splits else splits[0]
 
     def of_set(name: str) -> str:
-        said = f"{_percent(rows[name, split, 'all'])} % trained on {LEARNT.get(name, name)}"
+        said = f"{_accuracy(rows[name, split, 'all'])} % trained on {LEARNT.get(name, name)}"
         for at, subset, words in INVARIANCE:
             if (row := rows.get((name, at, subset))) and pd.notna(row["mean_accuracy"]):
-                said += f", {words.format(_percent(row))}"
+                said += f", {words.format(_accuracy(row))}"
         return said
 
     names = [*dict.fromkeys(summary["trained_on"])]
@@ -200,8 +205,7 @@ def tell_gains(accuracy: pd.DataFrame) -> str:
             of_seeds = by_set.loc[(split, subset)]
             for name in others:
                 gain = compare_pairs(of_seeds[name], of_seeds[ORIGINALS])
-                half_width = 100 * (gain["difference_high"] - gain["difference"])
-                points = f"{100 * gain['difference']:+.1f}" + (f" ± {half_width:.1f}" if half_width >= 0 else "")
+                points = _percent(gain["difference"], gain["difference_high"], "+")
                 ends = f"{100 * of_seeds[ORIGINALS].mean():.1f} to {100 * of_seeds[name].mean():.1f} %"
                 told.append(f"{LEARNT.get(name, name)} {points} points of {words} ({ends})")
         if told:

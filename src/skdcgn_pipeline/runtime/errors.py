@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -46,6 +47,16 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message, "\n"))
+
+
+def exit_status(command: Callable[[], None]) -> int:
+    """Run a command without Kedro; an error that a user can act on is told on stderr. Returns its exit status."""
+    try:
+        command()
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
 
 
 class SettingError(UserError, ValueError):
@@ -100,4 +111,16 @@ def check_choice(setting: str, value: str, choices: Iterable[str]) -> str:
     if value not in known:
         expected = f"one of {', '.join(known)}" if len(known) <= MOST_CHOICES else "a name that is known"
         raise SettingError(setting, expected, repr(value), nearest(str(value), known))
+    return value
+
+
+def check_whole(setting: str, value: object, least: int, remedy: str) -> int:
+    """Return `value` if it is a whole number from `least` on.
+
+    Raises:
+        SettingError: With this remedy.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        got = "nothing" if value is None else repr(value)
+        raise SettingError(setting, f"a whole number from {least} on", got, remedy)
     return value

@@ -129,8 +129,14 @@ def test_runs_are_called_by_their_name_or_their_images(raw, changes, name):
 
 
 def test_images_are_not_cut_larger_than_they_are_brought_to(raw):
-    raw["images"]["resize"] = 32
+    raw |= {"images": {"source": "folder", "folder": "some/images", "resize": 32}, "variant": "folder"}
     assert "'resize' must be at least 'image_size' (64), got 32" in message_of(raw)
+
+
+@pytest.mark.parametrize("given", [{"image_size": 32}, {"resize": 80}, {"skip_unreadable": True}])
+def test_what_is_of_folders_is_refused_for_other_images(raw, given):
+    raw["images"] |= given
+    assert f"'{next(iter(given))}' is of folders of images, not of the source 'digits'" in message_of(raw)
 
 
 @pytest.fixture

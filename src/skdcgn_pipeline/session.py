@@ -103,8 +103,7 @@ class ProjectSession(KedroSession):
     def _checked(self, namespaces: Iterable[str], pipeline_names: list[str], options: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of Kedro's own session, every name of which is known."""
         settings = check_parameters(self._get_config_loader()["parameters"])
-        wanted = [*pipeline_names, options.pop("pipeline_name", None)]
-        names = [name for name in wanted if name] or [*filter(None, [settings.default_pipeline])]
+        names = [name for name in [*pipeline_names, options.pop("pipeline_name", None)] if name]
         pipelines = register_pipelines(Variants.of(settings))
         for name in names:
             check_choice("--pipeline", name, pipelines)

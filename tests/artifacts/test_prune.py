@@ -64,7 +64,10 @@ class Root:
 
     def plan(self, keep_last: int = 2, days: float = 7, **given: Any) -> list[Entry]:
         given = {"registered": [], "settings": {}} | given
-        return plan_pruning(self.path, keep_last, days, given["registered"], given["settings"], time.time())
+        registered, settings = given["registered"], given["settings"]
+        return plan_pruning(
+            self.path, keep_last, unfinished_days=days, registered=registered, settings=settings, now=time.time()
+        )
 
     def reasons(self, kind: str | None = None, *, keep: bool, **given: Any) -> dict[str, str]:
         """Return the reasons of what stays, or of what goes, by path below the root."""

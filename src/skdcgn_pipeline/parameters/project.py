@@ -36,7 +36,6 @@ class Parameters(Settings):
         seed: Everything random follows from it.
         name: What runs, cards and registered models are called; null takes the name of the images' folder, of a custom
             teacher's module or file where there are no images, or of source and variant.
-        default_pipeline: What is run where no pipeline is named; null takes the whole chain.
         images: What the real images are; with a custom teacher none, unless they are named.
         variant: The bias protocol of digits, MNIST and Fashion-MNIST, and the published teacher of MNIST; of other
             images, a word that results are filed under.
@@ -47,7 +46,6 @@ class Parameters(Settings):
 
     seed: Annotated[int, Field(ge=0)]
     name: Annotated[str, Field(pattern=r"^\w[\w-]*$")] | None = None
-    default_pipeline: str | None = None
     images: Images = Images()
     variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]  # checked against `images`
     assets: str

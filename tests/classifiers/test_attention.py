@@ -1,15 +1,16 @@
-"""Grad-CAM: its closed form for a linear head on averaged maps, its range, and that it changes nothing."""
+"""What answers follow; Grad-CAM: its closed form for a linear head, its range, and that it changes nothing."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from skdcgn_pipeline.classifiers.attention import grad_cam
+from skdcgn_pipeline.classifiers.attention import count_followed, grad_cam
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.torchvision_classifier import TorchvisionClassifier
-from skdcgn_pipeline.parameters import ClassifierNetwork
+from skdcgn_pipeline.parameters import ClassifierNetwork, Compute
 
 
 def test_heat_is_the_weighted_sum_of_the_last_maps() -> None:
@@ -54,3 +55,21 @@ def test_any_network_is_looked_into_by_what_it_predicts(heads: str) -> None:
     assert heat.shape == (3, 64, 64)
     assert heat.max() <= 1
     assert heat.min() >= 0
+
+
+class FirstPixel(nn.Module):
+    """Answers with the class that the first pixel is."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return F.one_hot(images[:, 0, 0, 0].long(), 5).float()
+
+
+def test_answers_are_counted_by_the_mechanism_whose_class_they_name() -> None:
+    answers = torch.tensor([0.0, 1.0, 2.0, 2.0, 4.0, 0.0])
+    labels = torch.tensor([3 * [0, 1, 2], 3 * [0, 1, 2]]).view(6, 3)
+    labels[5] = torch.tensor([0, 0, 1])  # says nothing of shape and texture
+    batches = [(answers[:4].view(4, 1, 1, 1), labels[:4]), (answers[4:].view(2, 1, 1, 1), labels[4:])]
+
+    counts = count_followed(FirstPixel(), batches, Compute(device="cpu"))
+
+    assert counts == {"shape": 1, "texture": 1, "background": 2, "none": 1}

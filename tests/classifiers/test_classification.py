@@ -167,3 +167,17 @@ def test_an_interrupted_comparison_continues_with_the_classifier_it_was_at(tmp_p
         measure(tmp_path / "killed", images)
     progress.clear_stop()
     assert measure(tmp_path / "killed", images).equals(whole)
+
+
+def test_what_answers_follow_is_told_of_samples_that_nothing_was_trained_on(
+    tmp_path, images, samples, validation_alone
+):
+    compared = classification(tmp_path, images)
+    sets = [compared.originals()]
+    table = compared.followed(sets, samples)
+    assert table["trained_on"].tolist() == ["originals"]
+    assert table[["shape", "texture", "background", "none"]].sum(axis=1).tolist() == pytest.approx([1])
+    # Three classes of ten differ in 72 % of the images.
+    assert 1350 < table["num_images"].item() < 1530
+    assert compared.followed(sets, None).empty
+    assert classification(tmp_path, images, num_counterfactuals=0).followed(sets, samples).empty

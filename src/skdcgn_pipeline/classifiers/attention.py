@@ -1,14 +1,46 @@
-"""Where a classifier looks: Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391)."""
+"""What a classifier goes by: the mechanism that its answers follow, and where it looks.
+
+Where it looks is Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skdcgn_pipeline.classifiers.accuracy import predict_logits
 from skdcgn_pipeline.classifiers.torchvision_classifier import MechanismLogits
+from skdcgn_pipeline.parameters import Compute
+from skdcgn_pipeline.vocabulary import MECHANISMS
+
+NEITHER = "none"
+
+
+def count_followed(classifier: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], compute: Compute) -> dict[str, int]:
+    """Count whose class a classifier names in counterfactuals: that of shape, texture, background, or of none.
+
+    Images count whose three classes differ; an answer at random follows each mechanism in one of K of them.
+
+    Args:
+        classifier: Gives logits [B, K]; several heads speak by their mean.
+        batches: Counterfactuals [B, 3, H, W] and labels [B, 3] of shape, texture and background.
+        compute: Device and precision.
+
+    Returns:
+        Images by mechanism and by `none`.
+    """
+    counts = torch.zeros(len(MECHANISMS) + 1, dtype=torch.long)
+    for logits, labels in predict_logits(classifier, batches, compute):
+        shape, texture, background = labels.unbind(1)
+        differ = (shape != texture) & (shape != background) & (texture != background)
+        answers = (logits.mean if isinstance(logits, MechanismLogits) else logits).argmax(1)
+        follows = (answers[:, None] == labels)[differ]
+        counts += torch.stack([*follows.sum(0), (~follows.any(1)).sum()])
+    return dict(zip((*MECHANISMS, NEITHER), counts.tolist(), strict=True))
 
 
 def grad_cam(classifier: nn.Module, images: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:

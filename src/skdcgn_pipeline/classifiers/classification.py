@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,6 +23,7 @@ from skdcgn_pipeline.classifiers.accuracy import (
     measure_heads,
     predict_split,
 )
+from skdcgn_pipeline.classifiers.attention import NEITHER, count_followed
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.classifiers.training import (
     Classifier,
@@ -51,13 +53,14 @@ from skdcgn_pipeline.runtime.engine import run_side_by_side
 from skdcgn_pipeline.runtime.seeding import derive_seed
 from skdcgn_pipeline.runtime.threads import on_one_thread, once
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.vocabulary import STUDENTS
+from skdcgn_pipeline.vocabulary import MECHANISMS, STUDENTS
 
 ORIGINALS, COUNTERFACTUALS = "originals", "counterfactuals"
 COLUMNS = ["trained_on", "seed", "split", "subset", "accuracy", "num_images", "group", "calibration_error"]
 # Of ImageNet-9: objects on backgrounds of their own class, and of any.
 BACKGROUND_SPLITS = "imagenet9/mixed_same", "imagenet9/mixed_rand"
 MEASURED_BATCH = 256
+FOLLOWED_IMAGES = 2000  # a share of them is known to about two points
 
 
 @dataclass(frozen=True)
@@ -269,26 +272,65 @@ class Classification:
         number = self.settings.num_counterfactuals
         if not (self.settings.network.by_mechanism and number):
             return []
+        compute = self.settings.fit.computing(self.run.compute)
+        inputs, batches = self._composed(heldout, composition, number, "classifier-measured")
+        inputs = {"split": COUNTERFACTUALS} | inputs
+        rows = self._kept("accuracy", artifact, inputs, lambda: measure_heads(classifier, batches(), compute))
+        return [{"split": COUNTERFACTUALS} | row for row in rows]
+
+    def _composed(
+        self, samples: SampleShards, composition: Composition, number: int, purpose: str
+    ) -> tuple[dict[str, Any], Callable[[], Iterator[tuple[Tensor, Tensor]]]]:
+        """Return what counterfactuals to measure on depend on, and a function that composes batches of them."""
         size, seed = self.images.image_size, self.run.seed
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            pool = open_pool(self.run.store.folder("mapped"), heldout)
-            draw = pool.draw_labelled_batch(composition, seed, "classifier-measured")
+            pool = open_pool(self.run.store.folder("mapped"), samples)
+            draw = pool.draw_labelled_batch(composition, seed, purpose)
             for step, first in enumerate(range(0, number, MEASURED_BATCH)):
                 images, labels = draw(step, min(MEASURED_BATCH, number - first))
                 yield crop_centre(images, size, None), labels
 
-        compute = self.settings.fit.computing(self.run.compute)
         inputs = {
-            "split": COUNTERFACTUALS,
-            "samples": heldout.artifact.identity,
+            "samples": samples.artifact.identity,
             "composition": composition.identity(),
             "num_images": number,
             "image_size": size,
             "seed": seed,
         }
-        rows = self._kept("accuracy", artifact, inputs, lambda: measure_heads(classifier, batches(), compute))
-        return [{"split": COUNTERFACTUALS} | row for row in rows]
+        return inputs, batches
+
+    def followed(self, sets: Sequence[TrainingSet], heldout: SampleShards | None) -> pd.DataFrame:
+        """Tell whose class classifiers name in counterfactuals of samples that nothing was trained on.
+
+        Shape, texture and background are of classes drawn independently, whatever is trained on.
+
+        Args:
+            sets: What classifiers are trained on; `compare` has trained them.
+            heldout: The samples, if there are any.
+
+        Returns:
+            A row per training set: `trained_on`, the share of answers, in [0, 1], that follow `shape`, `texture`,
+            `background` or `none`, over all seeds, and `num_images` whose three classes differ. There are no rows
+            without samples, where `num_counterfactuals` is 0, or with fewer than three classes.
+        """
+        columns, rows = ["trained_on", *MECHANISMS, NEITHER, "num_images"], list[Row]()
+        number = min(self.settings.num_counterfactuals, FOLLOWED_IMAGES)
+        if heldout is None or not number:
+            return pd.DataFrame(rows, columns=columns)
+        compute = self.settings.fit.computing(self.run.compute)
+        inputs, batches = self._composed(heldout, Composition(), number, "followed-mechanisms")
+        for training_set in sets:
+            counts = Counter[str]()
+            for seed in range(self.settings.num_seeds):
+                artifact, classifier = self.train(training_set, seed)
+                count = partial(lambda network: count_followed(network, batches(), compute), classifier)
+                counts.update(self._kept("followed", artifact, inputs, count))
+            if total := counts.total():
+                shares = {name: count / total for name, count in counts.items()}
+                images = total // self.settings.num_seeds
+                rows.append({"trained_on": training_set.name} | shares | {"num_images": images})
+        return pd.DataFrame(rows, columns=columns)
 
     def confusions(self, sets: Sequence[TrainingSet], split: str) -> pd.DataFrame:
         """Count what the classifiers of training sets take the images of a split for.

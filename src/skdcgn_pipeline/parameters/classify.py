@@ -127,8 +127,8 @@ class Classify(Settings):
             real images anyway.
         num_seeds: Classifiers per training set; one has no interval.
         counterfactuals: `on_the_fly` composes fresh ones while training; `stored` uses the dataset.
-        num_counterfactuals: Counterfactuals of held-out samples that the heads of mechanisms are measured on; 0
-            leaves them out.
+        num_counterfactuals: Counterfactuals of held-out samples that the heads of mechanisms are measured on; 2,000
+            at most tell what the answers of all classifiers follow; 0 leaves them out.
         network: What classifies.
         fit: How each is trained.
     """

@@ -46,12 +46,13 @@ def look_into_classifiers(
     teacher: Teacher,
     report: Report,
     accuracy: pd.DataFrame,
+    heldout_samples: SampleShards | None = None,
     *pools: SampleShards,
-) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, Artifact]:
-    """Count what the trained classifiers confuse, draw where they look, and keep one to be taken away.
+) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame, np.ndarray, Artifact]:
+    """Tell what trained classifiers confuse, what their answers follow and where they look; keep one to take away.
 
     Confusions are counted on all test splits and drawn of the first; what is kept is the first classifier of the last
-    training set.
+    training set. What answers follow is told by counterfactuals of held-out samples; without, the table is empty.
     """
     classification = Classification(run, images, classify)
     sets, _ = compared_sets(classification, compose, class_lists, teacher.cutouts, STUDENTS, *pools)
@@ -66,7 +67,9 @@ def look_into_classifiers(
     examples, labels = pick_examples(classification.splits[splits[0]](), report.num_examples)
     maps = {each.name: grad_cam(classification.train(each, 0)[1], examples) for each in sets}
     kept = run.make(KeptClassifier(*classification.labelled(sets[-1], 0)))
-    return confusion, draw_confusions(matrices, names, title), draw_attention(examples, maps, labels, names), kept
+    followed = classification.followed(sets, heldout_samples)
+    attention = draw_attention(examples, maps, labels, names)
+    return confusion, draw_confusions(matrices, names, title), followed, attention, kept
 
 
 def compared_sets(

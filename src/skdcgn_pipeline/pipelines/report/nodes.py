@@ -18,6 +18,9 @@ from skdcgn_pipeline.samples.drawing import SampleShards
 
 # Title of each picture -> the stage and the dataset that show it, and what is seen; a scale shows its own.
 PICTURES = {
+    "Images": (
+        "prepare", "biased_images_sheet",
+        "Training and test images; those of a bias protocol give their class away in training alone."),
     "Invariant classifiers": (
         "classify", "accuracy_chart", "Mean accuracy over seeds, 95 % interval."),
     "Students next to their teacher": (
@@ -35,14 +38,14 @@ PICTURES = {
     "Where the classifiers look": (
         "classify", "attention_sheet",
         "Grad-CAM of the class that each says, on the same test images; wrong answers in red."),
-    "Images": (
-        "prepare", "biased_images_sheet",
-        "Training and test images; those of a bias protocol give their class away in training alone."),
     "Losses": ("distill", "loss_curves", "Every term of the distillation loss, before weighting."),
 }  # fmt: skip
 TABLES = {
     "Accuracy": ("classify", "accuracy_summary", "Accuracy in [0, 1]; the calibration error is the mean over seeds."),
     "Accuracy by class": ("classify", "confusion", "Share of each class's images that are recognised, all seeds."),
+    "What answers follow": (
+        "classify", "followed_mechanisms",
+        "Counterfactuals of three classes: share of answers, in [0, 1], that name the class of each mechanism."),
     "Students": (
         "distill", "student_comparison",
         "Held-out noise; L1 in units of the image range; both timed in one process."),

@@ -13,6 +13,7 @@ from skdcgn_pipeline.parameters import (
     Counterfactual,
     Distill,
     LossWeights,
+    MechanismClasses,
     Student,
     Transformation,
     Transformations,
@@ -150,6 +151,14 @@ def test_mechanisms_are_counterfactual_or_factual_in_all_ways():
         assert data.sources == STUDENT
         assert cells[name].reference == "counterfactual shape + texture + background"
         assert changed(cells[name]) == NOTHING
+
+
+def test_mechanisms_that_draw_no_class_choose_none():
+    cells = cells_of("mechanisms", composition={"classes": {"shape": [0, 1], "texture": [2]}})
+    chosen = {name: cell.data.composition.classes for name, cell in cells.items()}
+    assert chosen["all factual"] == MechanismClasses()
+    assert chosen["texture of the shape"] == MechanismClasses(shape=(0, 1))
+    assert chosen["counterfactual texture"] == MechanismClasses(texture=(2,))
 
 
 def test_counts_cross_sizes_with_counterfactuals_of_each_shape():

@@ -106,6 +106,13 @@ class Composition(Settings):
                 raise ValueError(f"classes.{mechanism} belongs to counterfactual.{mechanism} 'class', got '{origin}'")
         return self
 
+    def drawing(self, **origins: str) -> Composition:
+        """Return the same with classes from elsewhere, by mechanism; one that draws none any more chooses none."""
+        counterfactual = Counterfactual.model_validate(self.counterfactual.model_dump() | origins)
+        chosen = {name: None for name in MECHANISMS if getattr(counterfactual, name) != "class"}
+        classes = self.classes.model_copy(update=chosen)
+        return self.model_copy(update={"counterfactual": counterfactual, "classes": classes})
+
     def resolved(self, num_classes: int, lists: Mapping[str, Sequence[int]], setting: str) -> Composition:
         """Return the same with class numbers in place of the names of lists; raises like `choose_classes`.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from skdcgn_pipeline.parameters import Ablation, Counterfactual
+from skdcgn_pipeline.parameters import Ablation
 from skdcgn_pipeline.studies.contract import Cell, Students, Study
 from skdcgn_pipeline.studies.words import tell_effects
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -27,15 +27,10 @@ class MechanismsStudy(Study):
             free = " + ".join(name for name, origin in by_name.items() if origin == "class")
             origins_of[f"counterfactual {free}" if free else "all factual"] = by_name
         for mechanism in ("texture", "background"):
-            origins_of[f"{mechanism} of the shape"] = {mechanism: "same"}
+            origins_of[f"{mechanism} of the shape"] = dict.fromkeys(MECHANISMS, "class") | {mechanism: "same"}
         reference = next(iter(origins_of))
         return [
-            self.cell(
-                settings,
-                name,
-                reference,
-                composition=settings.composition.model_copy(update={"counterfactual": Counterfactual(**by_name)}),
-            )
+            self.cell(settings, name, reference, composition=settings.composition.drawing(**by_name))
             for name, by_name in origins_of.items()
         ]
 

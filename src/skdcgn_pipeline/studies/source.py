@@ -25,8 +25,7 @@ class SourceStudy(Study):
         names: tuple[SourceName, SourceName] = ("teacher", "students")
         mixtures = [Sources(*mixture) for mixture in product(names, repeat=3)]
         composition = settings.composition
-        origins = composition.counterfactual.model_copy(update=dict.fromkeys(composition.needs_rows, "class"))
-        composition = composition.model_copy(update={"counterfactual": origins})
+        composition = composition.drawing(**dict.fromkeys(composition.needs_rows, "class"))
         return [
             self.cell(settings, str(sources), "teacher", sources=sources, composition=composition)
             for sources in mixtures

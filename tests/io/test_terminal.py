@@ -54,6 +54,12 @@ def test_headlines_are_the_students_size_and_likeness_and_test_accuracy():
     ]
 
 
+@pytest.mark.parametrize("none", [None, float("nan")])
+def test_a_teacher_without_parameters_is_compared_with_in_nothing(none):
+    row, *_ = headlines({"student_comparison": COMPARISON.assign(teacher_parameters=none)})
+    assert row == ("parameters of the students", "59,116")
+
+
 def test_one_seed_has_no_spread():
     row, *_ = headlines({"accuracy_summary": ACCURACY.assign(num_seeds=1)})
     assert row[1] == "79.5 %"

@@ -561,7 +561,7 @@ def test_teacher_that_keeps_the_interface_is_taken(place: Place, factories: str)
     ("teacher", "told_about"),
     [
         ({"name": "custom", "factory": "no_such_module:make"}, "teacher.factory: expected an importable"),
-        ({"name": "custom", "factory": "no_colon"}, "'factory' must look like module:function, got 'no_colon'"),
+        ({"name": "custom", "factory": "no_colon"}, "teacher.factory: must look like module:function, got 'no_colon'"),
         ({"name": "custom"}, "name 'custom' needs either 'factory' (module:function) or 'weights' (a file)"),
         ({"name": "custom", "weights": "x.pt2"}, "a custom file needs 'noise_dim', 'num_classes' and 'image_size'"),
         ({"name": "digits_cgn", "factory": "a:b"}, "'factory' belongs to name 'custom', got name 'digits_cgn'"),

@@ -49,6 +49,7 @@ def test_every_stage_leaves_its_work(chain: tuple[Place, Finished]) -> None:
         "confusion": 5,  # on every test split
         "counterfactual": 3,  # of the teacher, the students and the baseline
         "export": 1,  # the classifier that is kept to be taken away
+        "followed": 1,
         "images": 1,
         "mapped": 1,
         "measure": 2,  # students and baseline against their teacher

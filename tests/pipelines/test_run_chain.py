@@ -292,7 +292,7 @@ def test_pictures_tables_and_report_are_artifacts(finished: tuple[Place, Finishe
         return {entry.path for entry in client.list_artifacts(first_run.info.run_id, folder)}
 
     assert listed("pictures") == {f"pictures/{name}.png" for name in PICTURES}
-    tables = ("accuracy", "accuracy_summary", "confusion", "generation", "images", "students")
+    tables = ["accuracy", "accuracy_summary", "confusion", "followed_mechanisms", "generation", "images", "students"]
     assert listed("tables") == {f"tables/{name}.csv" for name in tables}
     assert "report.html" in listed("")
 
@@ -311,6 +311,7 @@ def test_every_store_holds_finished_artifacts_alone(finished: tuple[Place, Finis
         "confusion": 6,
         "counterfactual": 2,
         "export": 1,  # the classifier to take away
+        "followed": 6,
         "measure": 1,  # students against their teacher and generated images, in one pass
         "sample": 3,
         "student": 4,  # three, and the three together

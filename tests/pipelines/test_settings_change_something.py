@@ -25,6 +25,7 @@ from pipelines.running import Place
 from skdcgn_pipeline.artifacts import store
 from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.parameters import Parameters, Settings, check_parameters
+from skdcgn_pipeline.pipelines.distill import nodes
 from skdcgn_pipeline.runtime.errors import SettingError
 
 pytestmark = pytest.mark.slow
@@ -59,6 +60,7 @@ ELSEWHERE = {
     "tests/benchmark/test_networks.py": r"benchmark\.random_size",
 }
 # One node distils all three: the settings of the shape's show what it reads.
+TIMED = r"report\.benchmark_(batch_size|seconds)"
 ALIKE = r"(texture|background)\.distill\.(?!num_steps$).*"
 
 COMPOSITIONS = ("compose.composition", "ablation.composition")
@@ -235,10 +237,20 @@ def does_something(finished: Chain, name: str, annotation: Any) -> bool:
 
 
 def test_every_setting_changes_something_or_is_refused(finished_chain: Chain) -> None:
-    skipped = re.compile("|".join([*ELSEWHERE.values(), ALIKE]))
+    skipped = re.compile("|".join([*ELSEWHERE.values(), TIMED, ALIKE]))
     asked = [(name, annotation) for name, annotation in leaves(Parameters) if not skipped.fullmatch(name)]
     assert len(asked) > 150
     assert [name for name, annotation in asked if not does_something(finished_chain, name, annotation)] == []
+
+
+def test_rates_are_taken_as_the_report_asks(finished_chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(nodes, "measure_costs", lambda _teacher, _students, *timing: asked.append(timing))
+    node, inputs = next(given for given in finished_chain.given if given[0].name == "compare_students")
+    report = inputs["params:report"].model_copy(update={"benchmark_batch_size": 5, "benchmark_seconds": 0.25})
+    with pytest.raises(TypeError):  # nothing was measured
+        node.run({**inputs, "params:report": report})
+    assert [(timing[0], timing[2]) for timing in asked] == [(5, 0.25)]
 
 
 @pytest.mark.parametrize("page", ELSEWHERE)

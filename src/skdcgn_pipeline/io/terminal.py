@@ -102,8 +102,9 @@ def headlines(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     if comparison is not None:
         by_mechanism = comparison.set_index("mechanism")
         students, teacher = (by_mechanism[f"{whose}_parameters"]["all"] for whose in ("student", "teacher"))
-        share = f"{PERCENT * students / teacher:.1f} % of the teacher"
-        rows.append(("parameters of the students", f"{students:,.0f} ({share})"))
+        known = teacher is not None and teacher > 0  # one that is no network has none
+        share = f" ({PERCENT * students / teacher:.1f} % of the teacher)" if known else ""
+        rows.append(("parameters of the students", f"{students:,.0f}{share}"))
         rows.append(("mask IoU with the teacher", f"{PERCENT * by_mechanism['mask_iou']['shape']:.1f} %"))
     accuracy = results.get("accuracy_summary")
     if accuracy is not None:

@@ -40,6 +40,7 @@ UNTRUSTED = (
     "If you trust whoever made it, say so: teacher.trust_program=true (in Python trust_program=True, to the explorer "
     "--trust). Otherwise ask for it in ONNX."
 )
+REMEDY = "See docs/own_teacher.md."
 TRAINED_WEIGHTS = "teacher.safetensors"  # of the artifact of a training
 SHIPPED_DIGITS_TEACHER = Path(__file__).parents[1] / "released" / "cgn_digits_double_colored.safetensors"
 
@@ -109,7 +110,7 @@ def _load_program(path: Path, interface: Mapping[str, int], trust_program: bool)
     if isinstance(function, OnnxProgram) and (len(function.inputs), len(function.outputs)) != (4, 3):
         expected = "4 inputs (noise, three labels) and 3 outputs (mask, foreground, background)"
         got = f"{path} with {len(function.inputs)} and {len(function.outputs)}"
-        raise SettingError("teacher.weights", expected, got, "See docs/own_teacher.md.")
+        raise SettingError("teacher.weights", expected, got, REMEDY)
     return FunctionTeacher(function, **interface)
 
 
@@ -164,7 +165,7 @@ def load_teacher(
                 "teacher",
                 "'factory', or 'weights' with 'noise_dim', 'num_classes' and 'image_size'",
                 "neither",
-                "See docs/own_teacher.md.",
+                REMEDY,
             )
     elif name == IMAGENET_CGN:
         teacher = load_imagenet_cgn(weights, DEFAULT_TRUNCATION if truncation is None else truncation)
@@ -199,13 +200,12 @@ def check_teacher(teacher: Any) -> None:
         SettingError: Naming the attribute or image that is wrong, or that an image depends on more than its noise
             and labels: on the images beside it, on what was rendered before, on chance.
     """
-    remedy = "See docs/own_teacher.md."
     for attribute in ("noise_dim", "num_classes", "image_size"):
         value = getattr(teacher, attribute, None)
         if not isinstance(value, int) or value < 1:
-            raise SettingError(f"teacher.{attribute}", "a positive integer attribute", repr(value), remedy)
+            raise SettingError(f"teacher.{attribute}", "a positive integer attribute", repr(value), REMEDY)
     if not callable(getattr(teacher, "render", None)):
-        raise SettingError("teacher.render", "a method render(noise, labels)", type(teacher).__name__, remedy)
+        raise SettingError("teacher.render", "a method render(noise, labels)", type(teacher).__name__, REMEDY)
     if isinstance(teacher, nn.Module) and any(part.training for part in teacher.modules()):
         got = "a network in training mode, which looking at it would change"
         raise SettingError("teacher", "a network in eval mode", got, "Call its eval() before it is returned.")
@@ -216,7 +216,7 @@ def check_teacher(teacher: Any) -> None:
             images = teacher.render(noise[:num_images], labels[:num_images])
         except Exception as error:
             got = f"{type(error).__name__} for {num_images} images: {first_line(error)}"
-            raise SettingError("teacher.render", "images for any batch size", got, remedy) from error
+            raise SettingError("teacher.render", "images for any batch size", got, REMEDY) from error
         check_images(images, num_images, teacher.image_size)
         rendered.append(images)
     for mechanism in MECHANISMS:
@@ -228,10 +228,10 @@ def check_teacher(teacher: Any) -> None:
                 f"the same noise and labels rendered again, beside another image, with a difference of {difference:.3g}"
             )
             raise SettingError("teacher.render", expected, got, "Draw nothing at random but from the noise given.")
-    _check_influence(teacher, remedy)
+    _check_influence(teacher)
 
 
-def _check_influence(teacher: Any, remedy: str) -> None:
+def _check_influence(teacher: Any) -> None:
     """Refuse a teacher that cannot render its last class, or whose noise or labels change nothing."""
     last = teacher.num_classes - 1
     noise, labels = _probe(teacher, 2)[0][[0, 1, 0]], torch.tensor([last, last, 0])
@@ -239,12 +239,12 @@ def _check_influence(teacher: Any, remedy: str) -> None:
         images = teacher.render(noise, labels)
     except Exception as error:
         got = f"{type(error).__name__} for class {last}: {first_line(error)}"
-        raise SettingError("teacher.render", f"images of the classes 0 to {last}", got, remedy) from error
+        raise SettingError("teacher.render", f"images of the classes 0 to {last}", got, REMEDY) from error
     check_images(images, len(noise), teacher.image_size)
     for what, row in {"noise": 1, "labels": 2 if last else 1}.items():
         if all(torch.equal(images.of(mechanism)[0], images.of(mechanism)[row]) for mechanism in MECHANISMS):
             got = f"the same mask, foreground and background for other {what}"
-            raise SettingError("teacher.render", f"images that follow their {what}", got, remedy)
+            raise SettingError("teacher.render", f"images that follow their {what}", got, REMEDY)
 
 
 def _probe(teacher: CounterfactualGenerator, num_images: int) -> tuple[Tensor, Tensor]:

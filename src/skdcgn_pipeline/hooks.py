@@ -40,7 +40,6 @@ class ProjectHooks:
         self._parameters: Parameters | None = None
         self._project_path = Path.cwd()
         self._data_root = Path("data")
-        self._commit: str | None = None
         self._seconds: dict[str, float] = {}  # by stage, of the current run
         self._node_starts: dict[str, float] = {}
         self._results: dict[str, Any] = {}
@@ -86,12 +85,11 @@ class ProjectHooks:
         check_surroundings(settings, self._data_root, pipeline)
         read_as_of(catalog, pipeline.datasets(), run_params["run_id"])
         self._catalog, self._seconds, self._results, self._places = catalog, {}, {}, {}
-        self._commit = get_git_commit(str(self._project_path))
         store = Store(self._data_root / "stores")
         self._this_run = {
             "env": run_params.get("env"),
             "params": run_params.get("runtime_params") or {},
-            "commit": self._commit,
+            "commit": get_git_commit(str(self._project_path)),
             "seconds": self._seconds,  # added as stages end
         }
         run = Run(store, settings.seed, settings.compute, settings.assets)
@@ -133,7 +131,8 @@ class ProjectHooks:
         if run := active_run():
             self._places["MLflow"] = address_of(self._server, run.info.experiment_id, run.info.run_id)
         tags = {MLFLOW_RUN_NAME: name, "variant": variant, "source": source}
-        log_tags(tags | ({"git_commit": self._commit} if self._commit else {}))
+        commit = self._this_run["commit"]
+        log_tags(tags | ({"git_commit": commit} if commit else {}))
         self._losses = self._until_the_end.enter_context(recorded_losses())
 
     @hook_impl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,10 @@ class PlainHandler(logging.Handler):
         click.echo(self.format(record))
 
 
+def _is_told(record: logging.LogRecord) -> bool:
+    return not any(text in record.getMessage() for text in LEFT_OUT)
+
+
 def prepare_logs() -> None:
     """Leave out what Kedro says of every run; where no terminal shows them, let records be lines of any length."""
     handlers = logging.root.handlers
@@ -41,7 +46,7 @@ def prepare_logs() -> None:
         if isinstance(handler, RichHandler) and not handler.console.is_terminal:
             handlers[number] = PlainHandler()
             handlers[number].setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
-        handlers[number].addFilter(lambda record: not any(text in record.getMessage() for text in LEFT_OUT))
+        handlers[number].addFilter(_is_told)  # once, however often this is called
 
 
 def written_for_users(error: BaseException | None) -> BaseException | None:
@@ -108,14 +113,14 @@ def headlines(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("mask IoU with the teacher", f"{PERCENT * by_mechanism['mask_iou']['shape']:.1f} %"))
     accuracy = results.get("accuracy_summary")
     if accuracy is not None:
-        splits = [*accuracy["split"]]
-        split = "test" if "test" in splits else splits[0]
+        from skdcgn_pipeline.reporting.report import headline_split, percent
+
+        split = headline_split(accuracy)
         shown = accuracy[(accuracy["split"] == split) & accuracy["subset"].isin(["all", "worst group"])]
         for row in shown.to_dict("records"):
-            mean, high = PERCENT * row["mean_accuracy"], PERCENT * row["interval_high"]
-            spread = f" ± {high - mean:.1f}" if row["num_seeds"] > 1 else ""
+            told = percent(row["mean_accuracy"], row["interval_high"] if row["num_seeds"] > 1 else math.nan)
             subset = "" if row["subset"] == "all" else f", {row['subset']}"
-            rows.append((f"accuracy on {split}, trained on {row['trained_on']}{subset}", f"{mean:.1f}{spread} %"))
+            rows.append((f"accuracy on {split}, trained on {row['trained_on']}{subset}", f"{told} %"))
     return rows
 
 

@@ -149,26 +149,31 @@ def render_report(
     )
 
 
-def _percent(value: float, high: float, sign: str = "") -> str:
-    """Write a share and half the width of its interval, if it has one, in percent."""
+def percent(value: float, high: float, sign: str = "") -> str:
+    """Write a share and half the width of its interval, if it has one (`high` is a number), in percent."""
     half_width = 100 * (high - value)
     return f"{100 * value:{sign}.1f}" + (f" ± {half_width:.1f}" if half_width >= 0 else "")
 
 
 def _accuracy(row: Mapping[Any, Any]) -> str:
-    return _percent(row["mean_accuracy"], row["interval_high"])
+    return percent(row["mean_accuracy"], row["interval_high"])
 
 
 def _over(num_seeds: int) -> str:
     return f"mean and 95 % interval over {num_seeds} seeds" if num_seeds > 1 else "one seed"
 
 
+def headline_split(summary: pd.DataFrame) -> str:
+    """Return the split that headlines tell of a table of accuracies: the test, or the first one."""
+    splits = [*summary.loc[summary["subset"] == "all", "split"]]
+    return "test" if "test" in splits else splits[0]
+
+
 def summarise_in_a_sentence(summary: pd.DataFrame) -> str:
     """Say what the classifiers reached on all images of the first test split, and how invariant they are."""
     keys = zip(summary["trained_on"], summary["split"], summary["subset"], strict=True)
     rows = dict(zip(keys, summary.to_dict("records"), strict=True))
-    splits = [*summary.loc[summary["subset"] == "all", "split"]]
-    split = "test" if "test" in splits else splits[0]
+    split = headline_split(summary)
 
     def of_set(name: str) -> str:
         said = f"{_accuracy(rows[name, split, 'all'])} % trained on {LEARNT.get(name, name)}"
@@ -205,7 +210,7 @@ def tell_gains(accuracy: pd.DataFrame) -> str:
             of_seeds = by_set.loc[(split, subset)]
             for name in others:
                 gain = compare_pairs(of_seeds[name], of_seeds[ORIGINALS])
-                points = _percent(gain["difference"], gain["difference_high"], "+")
+                points = percent(gain["difference"], gain["difference_high"], "+")
                 ends = f"{100 * of_seeds[ORIGINALS].mean():.1f} to {100 * of_seeds[name].mean():.1f} %"
                 told.append(f"{LEARNT.get(name, name)} {points} points of {words} ({ends})")
         if told:

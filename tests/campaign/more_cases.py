@@ -45,7 +45,6 @@ REFUSED = {
     "seed=2026-01-01": "seed",
     "seed={}": "seed",
     "seed=[]": "seed",
-    "seed='1'": "seed",
     "seed=null": "seed",
     "Seed=1": "seed",
     "seed.value=1": "seed",
@@ -137,6 +136,7 @@ TAKEN = {
     "ablation.plan=true,ablation.study=[mixing,mixing]": "a study twice",
     "ablation.plan=true,seed=123456789012345678901234567890": "a seed of thirty digits",
     "ablation.plan=true,seed=-0.0": "a zero below zero",
+    "ablation.plan=true,seed='1'": "a number in quotes",
     "ablation.plan=true,,": "commas behind",
     "ablation.plan=true , seed = 3": "spaces",
     "ablation.plan=true,class_lists.few=[1,2],sample.classes=few": "a list by name",
@@ -478,7 +478,8 @@ def masked(mask: Callable[[Path], object]) -> Callable[[Path], object]:
     """Return what gives one training image a mask."""
 
     def add(images: Path) -> None:
-        (images / "train" / "metadata.csv").write_text("file_name,mask\nant/0.png,m.png\n", encoding="utf-8")
+        table = "file_name,mask_file_name\nant/0.png,m.png\n"
+        (images / "train" / "metadata.csv").write_text(table, encoding="utf-8")
         mask(images / "train" / "m.png")
 
     return changed(add)
@@ -514,9 +515,9 @@ IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a mask that is not there": (masked(lambda p: None), "m.png"),
     "a mask that is text": (masked(lambda p: p.write_text("no image")), "m.png"),
     "a mask of another size": (masked(lambda p: Image.new("L", (7, 9), 255).save(p)), "m.png"),
-    "a mask of the folder above": (
-        changed(lambda i: (i / "train" / "metadata.csv").write_text("file_name,mask\nant/0.png,../../../mlflow.db\n")),
-        "metadata.csv",
+    "a mask that is a link to a database": (
+        masked(lambda p: p.symlink_to("../../mlflow.db")),
+        "m.png",
     ),
 }
 PICTURES = [Case("pictures", name, FOLDER, (says,), prepare=make) for name, (make, says) in IMAGES.items()]
@@ -563,6 +564,83 @@ SHOWN = [
     )
 ]
 
+# --- what a served model is asked ---
+
+SERVED = ("campaign.served", "{folder}/..")
+
+
+def rows(count: int = 1, **values: object) -> str:
+    """Return a request for images of the students."""
+    row = {"seed": 1, "shape": 3, "texture": 1, "background": 5} | values
+    return json.dumps({"dataframe_split": {"columns": list(row), "data": [list(row.values())] * count}})
+
+
+def pixels(*shape: int, value: float | str | None = 0) -> str:
+    """Return a request for the labels of pixels."""
+    array: object = value
+    for size in reversed(shape):
+        array = [array] * size
+    return json.dumps({"inputs": array})
+
+
+ASKED: dict[str, tuple[str, str, str]] = {
+    "a fraction as a class": ("students", rows(shape=0.5), "whole numbers"),
+    "a class that there is not": ("students", rows(texture=10), "texture"),
+    "a class below zero": ("students", rows(background=-1), "background"),
+    "a class that is text": ("students", rows(shape="three"), "shape"),
+    "a class that is true": ("students", rows(shape=True), "shape"),
+    "a class that is null": ("students", rows(shape=None), "shape"),
+    "a class that is a list": ("students", rows(shape=[3]), "shape"),
+    "a seed beyond 64 bits": ("students", rows(seed=2**70), "seed"),
+    "a seed without end": ("students", rows(seed=float("inf")), "seed"),
+    "more images than the limit": ("students", rows(501), "at most 500"),
+    "no image at all": ("students", rows(0), "num_images"),
+    "a column too few": ("students", json.dumps({"dataframe_split": {"columns": ["seed"], "data": [[1]]}}), "shape"),
+    "a column too many of one name": (
+        "students",
+        json.dumps({"dataframe_split": {"columns": ["seed", "shape", "shape"], "data": [[1, 2, 3]]}}),
+        "shape",
+    ),
+    "rows of other lengths": (
+        "students",
+        json.dumps({"dataframe_split": {"columns": ["seed", "shape"], "data": [[1], [1, 2]]}}),
+        "",
+    ),
+    "a limit of text": ("students", rows()[:-1] + ', "params": {"max_images": "many"}}', "max_images"),
+    "no JSON": ("students", "{", "JSON"),
+    "a list": ("students", "[1]", "list"),
+    "nothing": ("students", "", ""),
+    "bytes that are no text": ("students", "@{folder}/body", ""),
+    "JSON of 5,000 brackets": ("students", "@{folder}/deep", "nested"),
+    "an object of 5,000 objects": ("classifier", "@{folder}/deeper", "nested"),
+    "pixels in fractions": ("classifier", pixels(1, 32, 32, 3, value=0.5), "whole numbers"),
+    "pixels beyond 255": ("classifier", pixels(1, 32, 32, 3, value=256), "pixels"),
+    "pixels that are text": ("classifier", pixels(1, 32, 32, 3, value="a"), "pixels"),
+    "pixels that are null": ("classifier", pixels(1, 32, 32, 3, value=None), "pixels"),
+    "one image without a number": ("classifier", pixels(32, 32, 3), "shape"),
+    "images of another size": ("classifier", pixels(1, 16, 32, 3), "32"),
+    "images of four channels": ("classifier", pixels(1, 32, 32, 4), ""),
+    "images without pixels": ("classifier", pixels(1, 0, 0, 3), ""),
+    "more pixels than the limit": ("classifier", pixels(501, 32, 32, 3), "at most 500"),
+    "a table in place of pixels": ("classifier", rows(), "images"),
+}
+
+
+def bodies(folder: Path) -> None:
+    """Write the requests that no command line can hold."""
+    (folder / "body").write_bytes(b"\xff\xfe{")
+    (folder / "deep").write_text('{"dataframe_split": ' + "[" * 5000 + "]" * 5000 + "}", encoding="utf-8")
+    (folder / "deeper").write_text('{"a":' * 5000 + "1" + "}" * 5000, encoding="utf-8")
+
+
+SERVING = [
+    Case("served", name, (*SERVED, kind, body), (says,), prepare=bodies) for name, (kind, body, says) in ASKED.items()
+] + [
+    Case("served", "images", (*SERVED, "students", rows()), accepted=True),
+    Case("served", "labels", (*SERVED, "classifier", pixels(2, 32, 32, 3)), accepted=True),
+    Case("served", "a picture in place of JSON", (*SERVED, "students", "GIF89a", "image/gif"), ("content type",)),
+]
+
 MORE = [
     *VALUES,
     *CONFIGURATION,
@@ -573,4 +651,5 @@ MORE = [
     *FILES_OF_WEIGHTS,
     *PICTURES,
     *SHOWN,
+    *SERVING,
 ]

@@ -270,10 +270,12 @@ def _read_metadata(path: Path) -> pd.DataFrame:
 
     Columns are apart by commas, semicolons or tabulators, as spreadsheets write them.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return pd.DataFrame()
     try:
         text = path.read_text(encoding="utf-8-sig")
+        if "\0" in text:
+            raise ValueError("a NUL, which is no text")
         first = text.partition("\n")[0]
         delimiter = next((sign for sign in ",;\t" if FILE_NAME in _cells(first, sign)[0]), ",")
         header, *rows = _cells(text, delimiter)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from mlflow.models import ModelSignature
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc import PythonModel, scoring_server
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from packaging.requirements import Requirement
 
@@ -33,10 +33,8 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "export"  # what the served model calls the files that it reads
 COLUMNS = ("seed", *MECHANISMS)
-LIMIT, MAX_IMAGES = (
-    "max_images",
-    500,
-)  # that MLflow's server has read and written long before it gives a request up, after a minute
+# Images that MLflow's server has read and written long before it gives a request up, after a minute.
+LIMIT, MAX_IMAGES = "max_images", 500
 CHUNK = 128  # images worked on at a time
 
 
@@ -70,16 +68,41 @@ def whole_numbers(name: str, values: Any, dtype: type[np.integer]) -> np.ndarray
     last = int(np.iinfo(dtype).max)
     try:
         numbers = np.asarray(values)
+        if not numbers.size:
+            return numbers.astype(dtype)
         if numbers.dtype.kind not in "iuf":
-            raise ValueError(f"the type {numbers.dtype}")
-        if numbers.size and not (numbers.min() >= 0 and numbers.max() < last + 1):
-            raise ValueError(f"{numbers.min():g} to {numbers.max():g}")
+            cells: list[Any] = numbers.ravel().tolist()
+            strange = next(
+                (cell for cell in cells if isinstance(cell, bool) or not isinstance(cell, int | float)), cells[0]
+            )
+            raise ValueError(repr(strange)[:80])
+        if (beyond := numbers[~((numbers >= 0) & (numbers < last + 1))]).size:
+            raise ValueError(f"{beyond[0]:g}")
         if numbers.dtype.kind == "f" and (fractions := numbers[numbers != np.floor(numbers)]).size:
             raise ValueError(f"{fractions[0]:g}")
     except (TypeError, ValueError) as error:
         remedy = "Nothing is rounded; send what is meant."
         raise SettingError(name, f"whole numbers from 0 to {last}", first_line(error), remedy) from error
     return numbers.astype(dtype, copy=False)
+
+
+def refuse_deep_json() -> None:
+    """Let MLflow's server answer JSON that is nested too deeply with status 400, as what is no JSON.
+
+    Its own reader, which comes before any model, lets the parser's RecursionError through as a 500.
+    """
+    decode = getattr(scoring_server, "_decode_json_input", None)
+    if decode is None:
+        return
+
+    def decode_shallow(text: Any) -> dict[str, Any]:
+        try:
+            result: dict[str, Any] = decode(text)
+        except RecursionError as error:
+            raise mlflow.MlflowException.invalid_parameter_value("The JSON is nested too deeply.") from error
+        return result
+
+    scoring_server._decode_json_input = decode_shallow
 
 
 class ServedStudents(PythonModel):
@@ -90,6 +113,7 @@ class ServedStudents(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load the students."""
+        refuse_deep_json()
         self.students = StudentCGN.from_pretrained(context.artifacts[FOLDER])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
@@ -112,6 +136,7 @@ class ServedClassifier(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load the classifier."""
+        refuse_deep_json()
         self.classifier = InvariantClassifier.from_pretrained(context.artifacts[FOLDER])
 
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> pd.DataFrame:

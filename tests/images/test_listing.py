@@ -169,11 +169,19 @@ def test_a_class_that_train_lacks_is_refused_with_the_nearest(folder):
         ("file_name\ncircle/000.jpg\ncircle/000.jpg\n", "'circle/000.jpg' twice"),
         ("file_name\ncircle/x.jpg\n", "got 1 that are not there: circle/x.jpg"),
         ("file_name,mask_file_name\ncircle/000.jpg,x.png\n", "masks that are there, got no 'x.png'"),
+        ("file_name,group\ncircle/000.jpg,\0\n", "a table in UTF-8, got a NUL"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused_by_name(folder, table, told):
     (folder / "test" / "metadata.csv").write_text(table)
     with pytest.raises(SettingError, match=f"test/metadata.csv: .*{told}"):
+        listed(folder)
+
+
+def test_a_folder_in_the_place_of_a_table_is_refused(folder):
+    (folder / "test" / "metadata.csv").unlink(missing_ok=True)
+    (folder / "test" / "metadata.csv").mkdir()
+    with pytest.raises(SettingError, match=r"test/metadata\.csv: expected a table in UTF-8"):
         listed(folder)
 
 

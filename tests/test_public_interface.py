@@ -151,21 +151,27 @@ print(sorted({"sympy", "torch._dynamo", "torch._inductor"} & set(sys.modules)))
     assert run.stdout.strip() == "[]"
 
 
-def test_settings_are_refused_before_torch_is_imported():
+def test_settings_are_refused_before_anything_heavy_is_imported():
     code = """
-import sys
-from kedro.framework.project import configure_project
-configure_project("skdcgn_pipeline")
-from kedro.framework.project import settings
-try:
-    with settings.SESSION_CLASS.create(runtime_params={"seed": -1}) as session:
-        session.run()
-except ValueError as error:
-    print(str(error).splitlines()[1].strip(), "torch" in sys.modules)
+import atexit, sys
+from kedro.framework.cli.cli import main
+heavy = {"torch", "mlflow", "numpy", "pandas", "scipy", "matplotlib", "sqlalchemy"}
+atexit.register(lambda: print(sorted(heavy & set(sys.modules))))
+sys.argv = ["kedro", "run", "--params", "seed=-1"]
+main()
 """
     run = run_python(code)
+    assert run.returncode == 1
+    assert run.stderr.strip().endswith("- seed: Input should be greater than or equal to 0 (got -1)")
+    assert run.stdout.strip() == "[]"
+
+
+def test_pipelines_are_made_without_what_single_nodes_need():
+    rare = '{"torch._dynamo", "torchvision", "sklearn", "scipy.special", "scipy.stats", "triton", "IPython", "numba"}'
+    made = "from skdcgn_pipeline.pipeline_registry import register_pipelines; register_pipelines()"
+    run = run_python(f"{made}; import sys; print(sorted({rare} & set(sys.modules)))")
     assert run.returncode == 0, run.stderr
-    assert run.stdout.strip().splitlines()[-1] == "- seed: Input should be greater than or equal to 0 (got -1) False"
+    assert run.stdout.strip() == "[]"
 
 
 def test_without_kedro_the_command_says_how_to_get_it():

@@ -36,6 +36,10 @@ CHAIN = {"fetch", "prepare", "teacher", "sample", "distill", "compose", "classif
 class ProjectHooks:
     """The project's hooks; torch and MLflow are imported only when a run starts."""
 
+    # The name of kedro-mlflow's own, which is then neither imported, for seconds, nor registered: `io.mlflow_hook`
+    # stands for it.
+    __name__ = "mlflow_hook"
+
     def __init__(self) -> None:
         self._parameters: Parameters | None = None
         self._project_path = Path.cwd()

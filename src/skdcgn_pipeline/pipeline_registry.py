@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from kedro.pipeline import Pipeline
 
@@ -14,12 +15,17 @@ PUBLISHED = Variants()
 
 
 def register_pipelines(variants: Variants = PUBLISHED) -> dict[str, Pipeline]:
-    """Return all pipelines by name; `__default__` is the whole chain that ends in the report.
+    """Return all pipelines by name, in a table of its own; `__default__` is the whole chain that ends in the report.
 
     Args:
         variants: Which form they take. Kedro, where it lists them before settings are read, asks for the published
             one; whatever has settings, a run and Kedro-Viz, gets the one that they name (`hooks`).
     """
+    return dict(_make_pipelines(variants))
+
+
+@cache
+def _make_pipelines(variants: Variants) -> dict[str, Pipeline]:
     from skdcgn_pipeline.pipelines.ablation import pipeline as ablation
     from skdcgn_pipeline.pipelines.baseline import pipeline as baseline
     from skdcgn_pipeline.pipelines.benchmark import pipeline as benchmark

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import cast
 
+import click
 from kedro.config import OmegaConfigLoader
 from kedro.utils import find_kedro_project
 
@@ -20,6 +24,10 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # A server that stops answering must not hold up a training for minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+# Kedro imports the commands of all plugins at each start. Those of kedro-mlflow (`init`, `ui`, `modelify`) would bring
+# MLflow, seconds before a typing error is told; `kedro ui` is the project's own.
+NO_COMMANDS = cast("ModuleType", SimpleNamespace(commands=click.Group("cli")))
+sys.modules.setdefault("kedro_mlflow.framework.cli.cli", NO_COMMANDS)
 
 
 def project_path(path: str) -> str:
@@ -42,7 +50,6 @@ def artifacts_beside(tracking_uri: str) -> str | None:
 CONF_SOURCE = "conf" if Path(project_path("conf")).is_dir() else str(Path(__file__).parent / "conf")
 SESSION_CLASS = ProjectSession
 HOOKS = (ProjectHooks(),)
-DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")  # replaced by `io.mlflow_hook`
 CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from skdcgn_pipeline.classifiers.torchvision_classifier import ALL_HEADS, HEADS, WITHOUT_BACKGROUND, MechanismLogits
@@ -287,6 +286,8 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return float(values.mean()), math.nan, math.nan
+    from scipy.special import stdtrit  # slow to import
+
     deviation = float(values.std(ddof=1))
     half_width = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * deviation / math.sqrt(len(values))
     return float(values.mean()), deviation, float(half_width)

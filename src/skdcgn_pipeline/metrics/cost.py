@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.runtime.compute import choose_device, on_device
@@ -33,6 +32,8 @@ def count_macs(render: Callable[[], Any]) -> int | None:
 
     None where nothing could be counted, as inside a compiled program.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # brings Triton
+
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         render()

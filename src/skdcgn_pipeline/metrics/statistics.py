@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import gammaln
 
 from skdcgn_pipeline.classifiers.accuracy import mean_interval, summarise_accuracy
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -83,12 +82,12 @@ def compare_pairs(values: pd.Series, reference: pd.Series | float) -> dict[str, 
     mean, deviation, half_width = mean_interval(differences)
     described |= {"difference": mean, "difference_low": mean - half_width, "difference_high": mean + half_width}
     if deviation > NO_SPREAD:  # False for NaN, that is for one pair
-        from scipy import stats  # takes a second to import
+        from scipy import special, stats  # takes a second to import
 
         described["p_value"] = float(stats.ttest_1samp(differences, 0).pvalue)
         if count > 2:
             freedom = count - 1
-            log_gammas = gammaln(freedom / 2) - gammaln((freedom - 1) / 2)
+            log_gammas = special.gammaln(freedom / 2) - special.gammaln((freedom - 1) / 2)
             described["effect_size"] = float(np.exp(log_gammas) / math.sqrt(freedom / 2) * mean / deviation)
     return described
 

@@ -475,10 +475,11 @@ def bomb(path: Path) -> None:
 
 
 def masked(mask: Callable[[Path], object]) -> Callable[[Path], object]:
-    """Return what gives one training image a mask."""
+    """Return what gives all training images one mask: with fewer, none is used."""
 
     def add(images: Path) -> None:
-        table = "file_name,mask_file_name\nant/0.png,m.png\n"
+        names = [f"{label}/{number}.png,m.png" for label in ("ant", "bee") for number in range(4)]
+        table = "\n".join(["file_name,mask_file_name", *names])
         (images / "train" / "metadata.csv").write_text(table, encoding="utf-8")
         mask(images / "train" / "m.png")
 
@@ -490,7 +491,6 @@ IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a picture that says it is huge": (picture("x.png", bomb), "x.png"),
     "an archive called a picture": (picture("x.png", lambda p: zipfile.ZipFile(p, "w").close()), "x.png"),
     "a drawing called a picture": (picture("x.png", lambda p: p.write_text(SVG)), "x.png"),
-    "a folder called a picture": (picture("x.png", Path.mkdir), ""),
     "a pipe called a picture": (picture("x.png", os.mkfifo), "x.png"),
     "a name that moves the cursor": (picture("x\x1b[2J.png", lambda p: p.write_text("")), "x"),
     "a name in two lines": (picture("x\ny.png", lambda p: p.write_text("")), "x"),
@@ -520,7 +520,15 @@ IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "m.png",
     ),
 }
-PICTURES = [Case("pictures", name, FOLDER, (says,), prepare=make) for name, (make, says) in IMAGES.items()]
+PICTURES = [Case("pictures", name, FOLDER, (says,), prepare=make) for name, (make, says) in IMAGES.items()] + [
+    Case(
+        "pictures",
+        "a folder called a picture",
+        (*FOLDER[:3], "--pipelines", "prepare", "--params", f"{FOLDER[-1]},prepare.feature_network.num_images=64"),
+        prepare=picture("x.png", Path.mkdir),
+        accepted=True,
+    )
+]
 
 # --- a folder for the explorer ---
 

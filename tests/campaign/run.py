@@ -102,21 +102,29 @@ def try_case(case: Case, root: Path) -> Outcome:
     start = time.monotonic()
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
         _become(case, folder)
-    hung = False
-    while True:
-        pid, state, used = os.wait4(child, os.WNOHANG)
-        if pid:
-            break
-        if time.monotonic() - start > SECONDS and not hung:
-            hung = True
+    hung = left = False
+    try:
+        while True:
+            pid, state, used = os.wait4(child, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() - start > SECONDS and not hung:
+                hung = True
+                os.killpg(child, signal.SIGKILL)
+            time.sleep(0.02)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
-        time.sleep(0.02)
+            left = not hung
     seconds = time.monotonic() - start
     output = (folder / "output.txt").read_text(encoding="utf-8", errors="replace")
     status = os.waitstatus_to_exitcode(state)
     faults = [f"no end after {SECONDS} s"] if hung else []
+    if left:
+        faults.append("leaves processes behind")
     if TRACEBACK in output:
         faults.append("a traceback")
     if not hung and status not in ((0,) if case.accepted else (1, 2)):
@@ -165,6 +173,7 @@ def main() -> int:
     cases = [
         c for c in (*CASES, *MORE) if not chosen.parts or any(part in f"{c.kind}: {c.name}" for part in chosen.parts)
     ]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # no case outlives the campaign
     import_everything()
     rows, bad = ["| kind | case | s | | what it says |", "|---|---|---:|---|---|"], 0
     with tempfile.TemporaryDirectory() as root:

@@ -1,14 +1,17 @@
-"""What `kedro run --params` understands."""
+"""What `kedro run --params` understands, and what is recorded of a command."""
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
+from kedro.pipeline import node, pipeline
 
 from skdcgn_pipeline.cli import cli, read_params, run
+from skdcgn_pipeline.hooks import command_again, settings_read
 
 
 @pytest.mark.parametrize(
@@ -47,6 +50,36 @@ def test_params_may_be_given_several_times() -> None:
     parsed = run.make_context("run", ["--params", "seed=1,prepare.copies=3", "--params", "prepare.copies=2"])
 
     assert parsed.params["params"] == {"seed": 1, "prepare": {"copies": 2}}
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"seed": 3, "images": {"folder": "/data/my shoes, #1", "source": None}},
+        {"sample": {"classes": [0, 1], "shard_range": None}, "teacher": {"factory": "module:make"}},
+        {"name": "010", "variant": "null", "assets": "it's $HOME", "distill": {"rate": 1e-05, "on": False}},
+    ],
+)
+def test_the_recorded_command_does_the_same_run_again(params: dict[str, Any]) -> None:
+    asked = {"pipeline_names": ["sample", "distill"], "to_nodes": ["shape.distil_student"], "tags": None}
+    asked |= {"load_versions": {"students": "2026-01-01T00.00.00.000Z"}, "only_missing_outputs": True}
+    command = command_again({"env": "test", "params": params}, asked)
+
+    again = run.make_context("run", shlex.split(command)[2:]).params
+    assert command.startswith("kedro run --env test --pipelines sample,distill ")
+    assert (again["env"], again["params"], again["load_versions"]) == ("test", params, asked["load_versions"])
+    assert (again["to_nodes"], again["only_missing_outputs"]) == (asked["to_nodes"], True)
+
+
+def test_settings_that_a_run_reads() -> None:
+    settings = {"seed": 0, "sample": {"classes": [1]}, "shape": {"distill": {"a": 1}}, "ablation": {"plan": True}}
+    nodes = [node(repr, "params:sample", "a", name="a"), node(repr, "params:shape.distill", "b", name="b")]
+    whole = node(repr, "parameters", "c", name="c", tags="report")
+
+    named = {"seed": 0, "sample.classes": [1], "shape.distill.a": 1}
+    assert settings_read(settings, pipeline(nodes[:1])) == {"seed": 0, "sample.classes": [1]}
+    assert settings_read(settings, pipeline([*nodes, whole])) == named
+    assert settings_read(settings, pipeline([whole], tags="ablation")) == named | {"ablation.plan": True}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -15,8 +16,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.io import MemoryDataset
 
-from skdcgn_pipeline.io.terminal import prepare_logs, tell_run
-from skdcgn_pipeline.parameters import Parameters, check_parameters
+from skdcgn_pipeline.io.terminal import headline_metrics, prepare_logs, tell_run
+from skdcgn_pipeline.parameters import Parameters, check_parameters, flatten
 from skdcgn_pipeline.pipeline_registry import left_out, register_pipelines
 from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.runtime.errors import print_messages
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Settings that every node is told, by the run itself or through what tells it apart.
+OF_EVERY_RUN = {"seed", "name", "images", "variant", "assets", "compute"}
+# Sections that no other stage reads than the one that they are named after.
+OF_ONE_STAGE = {"ablation", "baseline", "benchmark", "evaluate", "export", "fetch", "prune", "keep_last"}
 SHOWN_AT_THE_END = {"student_comparison", "accuracy_summary"}
 PAGES = {"report": "Report", "ablation_page": "Study"}
 CHAIN = {"fetch", "prepare", "teacher", "sample", "distill", "compose", "classify"}
@@ -111,7 +116,7 @@ class ProjectHooks:
 
     @hook_impl(trylast=True, specname="before_pipeline_run")
     def label_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
-        """Log all settings and what tells runs apart; the run itself was started by kedro-mlflow."""
+        """Log the settings that the run reads and what tells runs apart; the run was started by kedro-mlflow."""
         from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
         from skdcgn_pipeline.io.tracking import (
@@ -125,7 +130,7 @@ class ProjectHooks:
 
         assert self._parameters is not None
         settings = self._parameters.model_dump(mode="json")
-        log_parameters(settings)
+        log_parameters(settings_read(settings, pipeline), self._project_path)
         asked_for = describe_run(run_params)
         source, variant = self._parameters.images.source, self._parameters.variant
         of_protocol = self._parameters.images.are_coloured and self._parameters.name is None
@@ -135,6 +140,9 @@ class ProjectHooks:
         if run := active_run():
             self._places["MLflow"] = address_of(self._server, run.info.experiment_id, run.info.run_id)
         tags = {MLFLOW_RUN_NAME: name, "variant": variant, "source": source}
+        tags["kedro_command"] = command_again(self._this_run, run_params)  # kedro-mlflow's own leaves most of it out
+        changed = flatten(run_params.get("runtime_params") or {})
+        tags["settings.changed"] = ", ".join(f"{key}={value}" for key, value in changed.items()) or "nothing"
         commit = self._this_run["commit"]
         log_tags(tags | ({"git_commit": commit} if commit else {}))
         self._losses = self._until_the_end.enter_context(recorded_losses())
@@ -162,7 +170,7 @@ class ProjectHooks:
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
         """Link, log and print what the run makes as the catalog's metadata say, and keep what is shown at its end."""
-        from skdcgn_pipeline.io.tracking import log_saved, log_use
+        from skdcgn_pipeline.io.tracking import log_metrics, log_saved, log_use
 
         metadata = _metadata_of(self._catalog, dataset_name)
         log_use(dataset_name, data)
@@ -171,6 +179,7 @@ class ProjectHooks:
             click.echo(data)
         if dataset_name in SHOWN_AT_THE_END:
             self._results[dataset_name] = data
+            log_metrics(headline_metrics({dataset_name: data}))
         if dataset_name in PAGES:
             self._places = {PAGES[dataset_name]: self._catalog.get(dataset_name)._get_load_path(), **self._places}
 
@@ -239,6 +248,34 @@ def describe_run(run_params: Mapping[str, Any]) -> str:
         if run_params.get(key):
             parts.append(f"{word} {' + '.join(run_params[key])}")
     return ", ".join(parts)
+
+
+def command_again(this_run: Mapping[str, Any], run_params: Mapping[str, Any]) -> str:
+    """Return the command that does a run again, for a shell, from what Kedro tells its hooks."""
+    from skdcgn_pipeline.reporting.report import command_of
+
+    command = command_of(this_run, ",".join(run_params.get("pipeline_names") or ()))
+    versions = [f"{name}:{version}" for name, version in (run_params.get("load_versions") or {}).items()]
+    chosen = ("from_nodes", "to_nodes", "from_inputs", "to_outputs", "tags")
+    options = {"nodes": run_params.get("node_names"), "load-versions": versions}
+    options |= {name.replace("_", "-"): run_params.get(name) for name in chosen}
+    told = [f"--{option} {shlex.quote(','.join(values))}" for option, values in options.items() if values]
+    return " ".join([command, *told, *(["--only-missing-outputs"] if run_params.get("only_missing_outputs") else [])])
+
+
+def settings_read(settings: Mapping[str, Any], pipeline: Pipeline) -> dict[str, Any]:
+    """Return the settings, by dotted names, that the nodes of a pipeline read.
+
+    Of nodes that are given all, everything but what only stages read that are not among them.
+    """
+    read = OF_EVERY_RUN | {name.removeprefix("params:") for name in pipeline.inputs() if name.startswith("params:")}
+    if "parameters" in pipeline.inputs():
+        read |= settings.keys() - (OF_ONE_STAGE - {tag for node in pipeline.nodes for tag in node.tags})
+    return {
+        name: value
+        for name, value in flatten(settings).items()
+        if any(name == section or name.startswith(f"{section}.") for section in read)
+    }
 
 
 def _metadata_of(catalog: Any, name: str) -> dict[str, Any]:

@@ -11,7 +11,14 @@ import pytest
 from kedro.logging import RichHandler
 from rich.console import Console
 
-from skdcgn_pipeline.io.terminal import INTERRUPTED, errors_in_one_line, headlines, prepare_logs, tell_run
+from skdcgn_pipeline.io.terminal import (
+    INTERRUPTED,
+    errors_in_one_line,
+    headline_metrics,
+    headlines,
+    prepare_logs,
+    tell_run,
+)
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 
 COMPARISON = pd.DataFrame(
@@ -58,6 +65,15 @@ def test_headlines_are_the_students_size_and_likeness_and_test_accuracy():
 def test_a_teacher_without_parameters_is_compared_with_in_nothing(none):
     row, *_ = headlines({"student_comparison": COMPARISON.assign(teacher_parameters=none)})
     assert row == ("parameters of the students", "59,116")
+
+
+def test_headlines_are_metrics_too():
+    assert headline_metrics({"student_comparison": COMPARISON, "accuracy_summary": ACCURACY}) == {
+        "headline/parameters of the students": 59_116,
+        "headline/mask IoU with the teacher": 0.9123,
+        "headline/accuracy on test, trained on students": 0.795,
+        "headline/accuracy on test, trained on students, worst group": 0.5,
+    }
 
 
 def test_one_seed_has_no_spread():

@@ -157,6 +157,19 @@ def test_nested_parameters_are_logged_flat_and_in_batches(run: str) -> None:
     assert len([name for name in params if name.startswith("many.")]) == len(many)
 
 
+def test_paths_in_the_project_are_relative(run: str, tmp_path: Path) -> None:
+    tracking.log_parameters({"assets": f"{tmp_path}/data", "folders": [f"{tmp_path}/a", "/b"]}, tmp_path)
+
+    assert stored(run).data.params == {"assets": "data", "folders": "['a', '/b']"}
+
+
+def test_numbers_of_images_are_tags(run: str) -> None:
+    tracking.log_metrics({"students/all/num_images": 40.0, "students/all/l1": 0.5})
+
+    assert stored(run).data.metrics == {"students/all/l1": 0.5}
+    assert stored(run).data.tags["count/students/all/num_images"] == "40"
+
+
 def test_long_parameters_are_cut(run: str) -> None:
     tracking.log_parameters({"long": "x" * 20_000})
 
@@ -175,7 +188,7 @@ def test_a_name_that_mlflow_refuses_is_written_as_it_takes_it(run: str, caplog: 
     tracking.log_metrics({"25 % originals": 1.0})
     tracking.log_parameters({"bird (é)": 3})
 
-    assert stored(run).data.metrics == {"classifier/shape   texture/seed_0/loss/loss": 0.5, "25   originals": 1.0}
+    assert stored(run).data.metrics == {"classifier/shape_texture/seed_0/loss/loss": 0.5, "25_originals": 1.0}
     assert stored(run).data.params == {"bird    ": "3"}
     assert "did not take" not in caplog.text
 
@@ -264,7 +277,7 @@ def test_prefixes_in_use_are_told_by_names_that_mlflow_takes(
     with tracking.recorded_losses():
         recording.record(name, 1, {"loss": 1.0})
 
-    assert stored(run).data.metrics == {f"{name.replace('+', ' ')}/loss/loss": 1.0}
+    assert stored(run).data.metrics == {f"{name.replace(' + ', ' ').replace(' ', '_')}/loss/loss": 1.0}
     assert "did not take" not in caplog.text
 
 

@@ -16,7 +16,7 @@ import pytest
 from mlflow.entities import Run
 from PIL import Image
 
-from pipelines.running import Finished, Place, artifacts_in, content_of, state_of
+from pipelines.running import PROJECT, Finished, Place, artifacts_in, content_of, state_of
 from skdcgn_pipeline.mechanisms import MECHANISMS
 
 pytestmark = pytest.mark.slow
@@ -207,7 +207,7 @@ def test_comparison_table_has_a_row_per_mechanism(finished: tuple[Place, Finishe
 # --- MLflow ---
 
 
-def test_all_settings_are_logged_under_dotted_names(first_run: Run) -> None:
+def test_settings_that_are_read_are_logged_under_dotted_names(first_run: Run) -> None:
     params = first_run.data.params
 
     assert params["sample.num_images_per_class"] == "16"
@@ -217,6 +217,9 @@ def test_all_settings_are_logged_under_dotted_names(first_run: Run) -> None:
     assert params["compose.composition.counterfactual.shape"] == "class"
     assert params["seed"] == "0"
     assert params["compute.device"] == "cpu"
+    unread = ("ablation.", "baseline.", "benchmark.", "export.", "fetch.")
+    assert not [name for name in params if name.startswith(unread)]
+    assert not [name for name, value in params.items() if str(PROJECT) in value]
 
 
 def test_what_tells_runs_apart_is_a_tag(first_run: Run) -> None:
@@ -275,8 +278,13 @@ def test_results_are_metrics(finished: tuple[Place, Finished], first_run: Run) -
         assert metrics[name] == pytest.approx(row.mean_accuracy)
     assert "accuracy/students/test/all" in metrics
     for mechanism in (*MECHANISMS, "all"):
-        assert {f"{mechanism}/l1", f"{mechanism}/frechet", f"{mechanism}/student_parameters"} <= set(metrics)
-    assert 0 <= metrics["shape/mask_iou"] <= 1
+        assert {f"students/{mechanism}/{name}" for name in ("l1", "frechet", "student_parameters")} <= set(metrics)
+        assert f"count/students/{mechanism}/num_images" in first_run.data.tags
+    assert 0 <= metrics["students/shape/mask_iou"] <= 1
+    assert metrics["headline/mask_iou_with_the_teacher"] == metrics["students/shape/mask_iou"]
+    headline = metrics["headline/accuracy_on_test_trained_on_students"]
+    assert headline == metrics["accuracy/students/test/all"]
+    assert all(re.fullmatch(r"[a-z0-9_./-]+", name) for name in metrics)
 
 
 def test_losses_of_classifiers_are_metrics(first_run: Run) -> None:

@@ -102,15 +102,26 @@ def tell_run(seconds: Mapping[str, float], results: Mapping[str, Any], places: M
 
 def headlines(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the figures that people look at first: the students' likeness, then test accuracy in %."""
-    rows = []
+    return [(what, told) for what, _, told in _figures(results)]
+
+
+def headline_metrics(results: Mapping[str, Any]) -> dict[str, float]:
+    """Return the same as the metrics `headline/<what>`: numbers of parameters, and shares from 0 to 1."""
+    return {f"headline/{what}": value for what, value, _ in _figures(results)}
+
+
+def _figures(results: Mapping[str, Any]) -> list[tuple[str, float, str]]:
+    """Return what each headline is about, its value, and how it is written."""
+    rows: list[tuple[str, float, str]] = []
     comparison = results.get("student_comparison")
     if comparison is not None:
         by_mechanism = comparison.set_index("mechanism")
         students, teacher = (by_mechanism[f"{whose}_parameters"]["all"] for whose in ("student", "teacher"))
         known = teacher is not None and teacher > 0  # one that is no network has none
         share = f" ({PERCENT * students / teacher:.1f} % of the teacher)" if known else ""
-        rows.append(("parameters of the students", f"{students:,.0f}{share}"))
-        rows.append(("mask IoU with the teacher", f"{PERCENT * by_mechanism['mask_iou']['shape']:.1f} %"))
+        rows.append(("parameters of the students", students, f"{students:,.0f}{share}"))
+        likeness = by_mechanism["mask_iou"]["shape"]
+        rows.append(("mask IoU with the teacher", likeness, f"{PERCENT * likeness:.1f} %"))
     accuracy = results.get("accuracy_summary")
     if accuracy is not None:
         from skdcgn_pipeline.reporting.report import headline_split, percent
@@ -120,7 +131,8 @@ def headlines(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         for row in shown.to_dict("records"):
             told = percent(row["mean_accuracy"], row["interval_high"] if row["num_seeds"] > 1 else math.nan)
             subset = "" if row["subset"] == "all" else f", {row['subset']}"
-            rows.append((f"accuracy on {split}, trained on {row['trained_on']}{subset}", f"{told} %"))
+            what = f"accuracy on {split}, trained on {row['trained_on']}{subset}"
+            rows.append((what, row["mean_accuracy"], f"{told} %"))
     return rows
 
 

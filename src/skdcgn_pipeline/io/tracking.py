@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from threading import Lock
 from typing import Any, Concatenate, ParamSpec
 from urllib.parse import unquote, urlsplit
@@ -72,8 +73,14 @@ def forget_runs() -> None:
 
 
 def _allowed(name: str) -> str:
-    """Return a name as MLflow takes it: one that it refuses would end the logging of the run."""
+    """Return a setting's name as MLflow takes it: one that it refuses would end the logging of the run."""
     return re.sub(r"[^\w/. :-]", " ", name, flags=re.ASCII)
+
+
+def metric_slug(name: str) -> str:
+    """Return a metric's name as all are written: words of `a-z0-9_.-` without blanks, groups apart by slashes."""
+    parts = [re.sub(r"[^a-z0-9_.-]+", "_", part.lower()).strip("_") for part in name.split("/")]
+    return "/".join(filter(None, parts)) or "unnamed"
 
 
 @contextmanager
@@ -148,11 +155,11 @@ def address_of(server: str, experiment: str, run: str = "") -> str:
 
 
 @for_active_run("the parameters")
-def log_parameters(run: mlflow.ActiveRun, parameters: Mapping[str, Any]) -> None:
-    """Log nested settings under dotted names, in batches."""
-    params = [
-        Param(_allowed(name), str(value)[:MAX_PARAM_LENGTH]) for name, value in sorted(flatten(parameters).items())
-    ]
+def log_parameters(run: mlflow.ActiveRun, parameters: Mapping[str, Any], root: Path | None = None) -> None:
+    """Log settings, nested or under dotted names, in batches; paths below a root as relative to it."""
+    above = f"{root}{os.sep}" if root else ""
+    told = {name: str(value).replace(above, "") if above else str(value) for name, value in flatten(parameters).items()}
+    params = [Param(_allowed(name), value[:MAX_PARAM_LENGTH]) for name, value in sorted(told.items())]
     for first in range(0, len(params), PARAMS_PER_BATCH):
         mlflow.MlflowClient().log_batch(run.info.run_id, params=params[first : first + PARAMS_PER_BATCH])
 
@@ -255,12 +262,16 @@ def _tags_of(teacher: IdentifiedTeacher) -> dict[str, str]:
 
 @for_active_run("metrics")
 def log_metrics(run: mlflow.ActiveRun, metrics: Mapping[str, float]) -> None:
-    """Log result metrics to the active run; values that are not finite are left out."""
-    now = int(time.time() * 1000)
-    entries = [
-        Metric(_allowed(key), float(v), now, 0) for key, v in metrics.items() if v is not None and math.isfinite(v)
-    ]
-    mlflow.MlflowClient().log_batch(run.info.run_id, metrics=entries)
+    """Log result metrics to the active run; values that are not finite are left out.
+
+    How many images, seeds or other things were measured (`.../num_<things>`) is no result, but a tag `count/...`.
+    """
+    now, told = int(time.time() * 1000), {metric_slug(key): value for key, value in metrics.items()}
+    finite = {key: float(value) for key, value in told.items() if value is not None and math.isfinite(value)}
+    counts = {key for key in finite if key.rpartition("/")[2].startswith("num_")}
+    entries = [Metric(key, value, now, 0) for key, value in finite.items() if key not in counts]
+    tags = [RunTag(f"count/{key}", f"{finite[key]:.0f}") for key in sorted(counts)]
+    mlflow.MlflowClient().log_batch(run.info.run_id, metrics=entries, tags=tags)
 
 
 class LossLog:
@@ -279,7 +290,7 @@ class LossLog:
         now = int(time.time() * 1000)
         with self._lock:
             self._pending.extend(
-                Metric(_allowed(f"{training}/loss/{name}"), v, now, step) for name, v in losses.items()
+                Metric(metric_slug(f"{training}/loss/{name}"), v, now, step) for name, v in losses.items()
             )
             full = len(self._pending) >= FLUSH_EVERY_METRICS
         if full:
@@ -382,7 +393,7 @@ def log_unit(parent: mlflow.ActiveRun, result: UnitResult) -> None:
     run = client.create_run(parent.info.experiment_id, start, tags, f"{cell.study}: {cell.name}, seed {number}")
     client.log_batch(
         run.info.run_id,
-        metrics=[Metric(_allowed(key), float(value), end, 0) for key, value in metrics.items()],
+        metrics=[Metric(metric_slug(key), float(value), end, 0) for key, value in metrics.items()],
         params=[Param(_allowed(key), str(value)[:MAX_PARAM_LENGTH]) for key, value in described.items()],
     )
     client.set_terminated(run.info.run_id, "FAILED" if result.error else "FINISHED", end)

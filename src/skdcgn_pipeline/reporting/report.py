@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import platform
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -36,6 +38,8 @@ INVARIANCE = (
     ("cue_conflict", subset_of(SHAPE_BIAS, HEADS[0]), "shape bias of the shape head {} %"),
     ("imagenet9", subset_of(BACKGROUND_GAP, WITHOUT_BACKGROUND), "background gap {} points"),
 )
+# What YAML reads as something else than the word.
+NO_WORDS = {"null", "none", "true", "false", "yes", "no", "on", "off", "y", "n", "nan", "inf"}
 PACKAGES = ("skdcgn_pipeline", "torch", "numpy", "kedro", "mlflow")
 
 
@@ -104,10 +108,16 @@ def command_of(this_run: Mapping[str, Any], pipeline: str = "", outputs: Sequenc
         pipeline: The pipeline; empty for the whole chain.
         outputs: Datasets to stop at.
     """
-    params = ",".join(f"{name}={value}" for name, value in flatten(this_run.get("params") or {}).items())
+    params = ",".join(f"{name}={_written(value)}" for name, value in flatten(this_run.get("params") or {}).items())
     options = {"env": this_run.get("env"), "pipelines": pipeline, "to-outputs": ",".join(outputs)}
     options["params"] = params and shlex.quote(params)
     return " ".join(["kedro run", *(f"--{name} {value}" for name, value in options.items() if value)])
+
+
+def _written(value: Any) -> str:
+    """Return a setting as `--params` reads it back: a word as it stands, everything else in JSON, which is YAML."""
+    is_word = isinstance(value, str) and re.fullmatch(r"[A-Za-z/][\w./:*@%+-]*", value)
+    return value if is_word and value.lower() not in NO_WORDS else json.dumps(value)
 
 
 def render_report(

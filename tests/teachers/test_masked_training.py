@@ -20,7 +20,7 @@ from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.teachers import measures, tasks
 from skdcgn_pipeline.teachers.cgn import MnistCGN, levels_of
-from skdcgn_pipeline.teachers.masked_training import MaskedTeacherTask, split_by_masks
+from skdcgn_pipeline.teachers.masked_training import MaskedTeacherTask
 from skdcgn_pipeline.teachers.measures import TeacherMeasures, diversity, faults_of
 from skdcgn_pipeline.teachers.teacher import open_trained_teacher
 from skdcgn_pipeline.teachers.training import TeacherRecipe
@@ -93,14 +93,14 @@ def test_each_mechanism_learns_what_the_mask_tells_of_it(images: StoredImages) -
 
 
 def test_foregrounds_fill_the_frame_and_backgrounds_have_no_hole(images: StoredImages) -> None:
-    split = images.split("train")
-    masks = split.masks.take(torch.arange(len(split)))
-    foregrounds, backgrounds = split_by_masks(split.images, masks)
+    task = MaskedTeacherTask(TeacherRecipe(images, settings(1), STYLE, 0, CPU), pooled_pixels)
+    batch = task.batch(0)
+    real = task.real_mechanisms(0, batch.real)
 
-    inside = (masks > 127).expand_as(split.images)
-    assert (foregrounds[inside].float() - split.images[inside].float()).abs().mean() < 6
-    assert (backgrounds[~inside].float() - split.images[~inside].float()).abs().mean() < 6
-    assert (foregrounds[~inside].float() - split.images[~inside].float()).abs().mean() > 20
+    inside = (real.mask > 0.5).expand_as(batch.real)
+    assert (real.foreground[inside] - batch.real[inside]).abs().mean() < 0.05
+    assert (real.background[~inside] - batch.real[~inside]).abs().mean() < 0.05
+    assert (real.foreground[~inside] - batch.real[~inside]).abs().mean() > 0.15
 
 
 def test_the_weights_that_were_best_are_kept(images: StoredImages) -> None:

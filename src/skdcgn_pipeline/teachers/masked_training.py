@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skdcgn_pipeline.images.inpainting import erode, fill_unknown
+from skdcgn_pipeline.images.inpainting import erode, fill_smoothly
 from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.adversarial import least_squares_generator_loss
 from skdcgn_pipeline.losses.mechanism import mask_entropy_loss, style_loss
@@ -21,13 +21,12 @@ from skdcgn_pipeline.mechanisms import MechanismImages
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures
 from skdcgn_pipeline.runtime.compute import autocast, place
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
-from skdcgn_pipeline.samples.pixels import decode_images, encode_images, from_bytes
+from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.teachers.tasks import CGNTask, TeacherBatch
 
 if TYPE_CHECKING:
     from skdcgn_pipeline.teachers.training import TeacherRecipe
 
-ROWS_PER_PASS = 64
 EDGE = 1  # pixels at the edge of an object that are a mixture of both sides
 UNSEEN = 0.3  # what a made-up pixel counts beside a true one
 
@@ -59,17 +58,6 @@ class NoiseEncoder(nn.Module):
         return mean, log_variance.clamp(-8, 4)
 
 
-def split_by_masks(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return foregrounds and backgrounds without holes, uint8 [N, 3, S, S], of images and masks, uint8."""
-    parts: list[list[Tensor]] = [[], []]
-    for image, mask in zip(images.split(ROWS_PER_PASS), masks.split(ROWS_PER_PASS), strict=True):
-        inside = decode_images("shape", mask) > 0.5
-        for part, known, mechanism in zip(parts, (inside, ~inside), ("texture", "background"), strict=True):
-            filled = fill_unknown(from_bytes(image), erode(known, EDGE))
-            part.append(torch.from_numpy(encode_images(mechanism, filled)))
-    return torch.cat(parts[0]), torch.cat(parts[1])
-
-
 class MaskedTeacherTask(CGNTask):
     """Train a CGN on images with true masks, with factual labels; a `training.task.Task`.
 
@@ -90,7 +78,6 @@ class MaskedTeacherTask(CGNTask):
         split = recipe.images.split("train")
         assert split.masks is not None
         self.masks = split.masks.take(torch.arange(len(split)))
-        self.foregrounds, self.backgrounds = split_by_masks(self.images, self.masks)
         with seeded(self.seed, "teacher-encoder-init"):
             encoder = NoiseEncoder(self.cgn.noise_dim, self.num_classes, self.image_size)
         self.encoder = self.objects["encoder"] = place(encoder, self.device, torch.channels_last).train()
@@ -99,16 +86,16 @@ class MaskedTeacherTask(CGNTask):
             group["lr"] = self.settings.masked.learning_rate
         self._rates = self._make_rates()
 
-    def real_mechanisms(self, step: int) -> MechanismImages:
-        """Return the mechanisms of the real images of a step."""
-        rows = self._sampler.rows(step, self.settings.batch_size)
-        mask = decode_images("shape", self.masks[rows])
-        parts = mask, from_bytes(self.foregrounds[rows]), from_bytes(self.backgrounds[rows])
-        return MechanismImages(*parts).to(self.device)
+    def real_mechanisms(self, step: int, images: Tensor) -> MechanismImages:
+        """Return the mechanisms of the real images [N, 3, S, S] of a step; what cannot be seen is made up smoothly."""
+        rows = self._sampler.rows(step, len(images))
+        mask = decode_images("shape", self.masks[rows]).to(self.device)
+        seen = (erode(side, EDGE) for side in (mask > 0.5, mask <= 0.5))
+        return MechanismImages(mask, *(fill_smoothly(images, known) for known in seen))
 
     def update(self, step: int, batch: TeacherBatch, noted: bool) -> dict[str, float]:
         """Update generators and encoder, and then the discriminator; see `Task.update`."""
-        settings, masked, real = self.settings, self.settings.masked, self.real_mechanisms(step)
+        settings, masked, real = self.settings, self.settings.masked, self.real_mechanisms(step, batch.real)
         self._rates.set(step)
         spread = torch.randn(batch.noise.shape, generator=torch_generator(self.seed, "teacher-encoder", step))
         with autocast(self.compute, self.device):

@@ -122,7 +122,7 @@ class TeacherRecipe(Recipe[Artifact]):
     """
 
     kind: ClassVar[str] = "teacher"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     images: StoredImages
     settings: TeacherFit

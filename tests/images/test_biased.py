@@ -54,6 +54,22 @@ def test_a_weaker_bias_changes_the_training_split_alone(tmp_path, biased_images)
     assert train.group_name(int(train.groups[conflicting]), weaker.class_names) == name
 
 
+def test_true_masks_are_kept_where_asked_for_and_change_nothing_else(tmp_path, biased_images):
+    masked = build_in(tmp_path, image_set_recipe(Images(masks=True), SETTINGS, "double_colored", "absent", 0))
+    assert masked.fingerprint != biased_images.fingerprint
+    for name in masked.roles:
+        ours, theirs = masked.split(name), biased_images.split(name)
+        assert torch.equal(ours.images, theirs.images)
+        assert theirs.masks is None
+        inside = (ours.masks.take(torch.arange(len(ours))) > 127).expand_as(ours.images)
+        for split_by, side in (("foreground_index", inside), ("background_index", ~inside)):
+            row = int((ours.attributes[split_by] == 3).nonzero()[0])
+            pixels = ours.images[row][:, side[row, 0]].float()
+            assert pixels.std(1).max() < 30  # one colour and its noise
+    with pytest.raises(ValueError, match="'masks' is of digits, mnist, fashion_mnist, not of the source 'folder'"):
+        Images(source="folder", folder=str(tmp_path), masks=True)
+
+
 def test_the_strength_of_the_bias_is_of_coloured_images(tmp_path):
     with pytest.raises(ValueError, match="'bias_share' is of digits, mnist, fashion_mnist, not of the source 'folder'"):
         Images(source="folder", folder=str(tmp_path), bias_share=0.95)

@@ -66,6 +66,9 @@ def test_cutouts_need_masks_of_the_training_images(make, tmp_path, changes):
         pipeline = register_pipelines(Variants.of(parameters))["classify"]
         with pytest.raises(SettingError, match="cutouts: expected a mask for every training image, got images without"):
             preflight.check_surroundings(parameters, tmp_path / "data", pipeline)
+    parameters = make(images={"masks": True}, **changed)
+    pipeline = register_pipelines(Variants.of(parameters))["classify"]
+    assert preflight.check_surroundings(parameters, tmp_path / "data", pipeline) is None
 
 
 def test_cutouts_are_checked_by_their_sizes(make, tmp_path):

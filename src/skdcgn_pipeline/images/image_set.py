@@ -188,7 +188,10 @@ def check_masks(split: Split | None) -> None:
         SettingError: If there are none.
     """
     if split is None or split.masks is None:
-        remedy = "Give masks (`mask_file_name` in train/metadata.csv), or leave out 'cutouts' (teacher, training set)."
+        remedy = (
+            "Give masks (`mask_file_name` in train/metadata.csv; of coloured images `images.masks=true`), or leave out "
+            "'cutouts' (teacher, training set)."
+        )
         raise SettingError("cutouts", "a mask for every training image", "images without", remedy)
 
 

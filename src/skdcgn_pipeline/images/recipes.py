@@ -58,6 +58,7 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
         validation_fraction: Share of the training shapes held out for every choice.
         binarise_threshold: A grey value above it belongs to the shape; None takes the source's.
         bias_share: Share of the training images whose colours follow their class.
+        masks: Keep the true masks. Generators of coloured images find theirs by themselves, as published.
     """
 
     kind: ClassVar[str] = "images"
@@ -72,6 +73,7 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
     validation_fraction: float = 0.1
     binarise_threshold: float | None = None
     bias_share: float = 1.0
+    masks: bool = False
 
     def asset_files(self) -> list[Path]:
         """Return the files that are read.
@@ -94,6 +96,7 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
             "validation_fraction": self.validation_fraction,
             "binarise_threshold": threshold_of(self.source, self.binarise_threshold),
             "bias_share": self.bias_share,
+            **({"masks": True} if self.masks else {}),
         }
         sha256 = [sha256_of_file(path) for path in self.asset_files()]
         return {"settings": settings, "variant": self.variant, "seed": self.seed, "assets": sha256}
@@ -107,8 +110,8 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
         shapes = self.shapes()
         for name, part in shapes.items():
             if not has_split(writer, name):
-                # Generators of coloured images learn their masks by themselves, as published.
-                write_split(writer, replace(self.colour(name, part), masks=None))
+                split = self.colour(name, part)
+                write_split(writer, split if self.masks else replace(split, masks=None))
         roles = {name: _role_of(name) for name in shapes}
         write_card(writer, self.source, IMAGE_SIZE, CLASS_NAMES[self.source], roles, {})
 
@@ -273,6 +276,7 @@ def image_set_recipe(
             validation_fraction=prepare.validation_fraction,
             binarise_threshold=prepare.binarise_threshold,
             bias_share=images.bias_share,
+            masks=images.masks,
         )
     if is_extension(images.source):
         return FunctionImagesRecipe(images.source, prepare.validation_fraction, seed)
@@ -300,7 +304,7 @@ def check_images(
     Raises:
         SettingError: Naming what is missing or wrong.
     """
-    if needs_masks and images.folder is None:
+    if needs_masks and images.folder is None and not images.masks:
         check_masks(None)
     if images.folders:  # far too many to list twice
         tables = read_tables(assets)

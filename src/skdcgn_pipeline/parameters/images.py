@@ -24,6 +24,8 @@ class Images(Settings):
             yours that returns images and labels by split.
         bias_share: Of the coloured sources: share of the training images whose colours or textures follow their class;
             all others have those of other classes.
+        masks: Of the coloured sources: keep the true masks, from which a teacher that is trained learns its shapes, and
+            by which objects are cut out (`cutouts`). As published, generators find masks without.
         folder: Of the source `folder`: `<folder>/<split>/<class>/<image>`, and perhaps `<split>/metadata.csv`.
         folders: Of the source `imagenet`: `train` and `validation`, a folder per class named by its WordNet id;
             `cue_conflict` for the shape bias; `imagenet9` with `mixed_same`, `mixed_rand` and perhaps `original` for
@@ -39,6 +41,7 @@ class Images(Settings):
 
     source: Annotated[Literal["digits", "mnist", "fashion_mnist", "folder", "imagenet", "none"], *EXTENSIBLE] = "digits"
     bias_share: Share = 1.0
+    masks: bool = False
     folder: str | None = None
     folders: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], str | None] = Field(default={})
     image_size: Count = 64
@@ -54,8 +57,9 @@ class Images(Settings):
             raise ValueError(f"'folders' names those of the source 'imagenet', and of no other; got '{self.source}'")
         if self.folders and not (self.folders.get("train") and self.folders.get("validation")):
             raise ValueError("'folders' needs 'train' and 'validation'")
-        if self.bias_share < 1 and not self.are_coloured:
-            raise ValueError(f"'bias_share' is of {', '.join(BIASED_SOURCES)}, not of the source '{self.source}'")
+        if (self.bias_share < 1 or self.masks) and not self.are_coloured:
+            name = "masks" if self.masks else "bias_share"
+            raise ValueError(f"'{name}' is of {', '.join(BIASED_SOURCES)}, not of the source '{self.source}'")
         of_folders = {name: getattr(self, name) for name in ("image_size", "resize", "skip_unreadable")}
         given = [name for name, value in of_folders.items() if value != type(self).model_fields[name].default]
         if given and not self.reads_files:

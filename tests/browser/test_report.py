@@ -36,8 +36,41 @@ def test_a_phone_scrolls_down_alone(address: str, visit: Callable[..., Visit]) -
 
     shown, needed = seen.page.evaluate("[window.innerWidth, document.documentElement.scrollWidth]")
     assert (shown, needed) == (390, 390)
-    # Wide tables scroll inside their own frame.
-    assert seen.page.evaluate("[...document.querySelectorAll('.table')].some(t => t.scrollWidth > t.clientWidth)")
+    # Wide tables scroll inside their own frame, and their first column stays.
+    wide = "[...document.querySelectorAll('.table')].find(table => table.scrollWidth > table.clientWidth)"
+    places = "[...table.querySelector('tbody tr').children].map(cell => cell.getBoundingClientRect().left)"
+    before = seen.page.evaluate(f"() => {{ const table = {wide}; return {places} }}")
+    after = seen.page.evaluate(f"() => {{ const table = {wide}; table.scrollLeft = 40; return {places} }}")
+    assert after[0] == before[0]
+    assert after[1] == before[1] - 40
+
+
+def test_headlines_are_whole_on_a_phone(address: str, visit: Callable[..., Visit]) -> None:
+    seen = visit(address, **PHONE)
+    figures = seen.page.locator(".headlines li")
+    assert figures.count() == 3
+    for figure in figures.all():
+        box = figure.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+        assert figure.evaluate("one => one.scrollWidth <= one.clientWidth")
+
+
+def test_a_picture_opens_in_full_size_and_closes_by_keyboard(address: str, visit: Callable[..., Visit]) -> None:
+    seen = visit(address, **PHONE)
+    picture = seen.page.get_by_role("img", name="Invariant classifiers")
+    small = picture.bounding_box()
+    picture.click()
+    large = picture.bounding_box()
+    assert small is not None
+    assert large is not None
+    assert large["width"] == picture.evaluate("image => image.naturalWidth") > small["width"]
+    close = seen.page.get_by_role("link", name="Close")
+    seen.page.keyboard.press("Tab")
+    assert close.evaluate("link => getComputedStyle(link).outlineStyle") == "solid"
+    seen.page.keyboard.press("Enter")
+    assert picture.evaluate("image => image.clientWidth") == small["width"]
 
 
 def test_settings_are_folded_until_they_are_asked_for(address: str, visit: Callable[..., Visit]) -> None:

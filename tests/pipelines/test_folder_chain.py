@@ -42,13 +42,16 @@ def test_a_folder_goes_from_its_images_to_a_classifier_that_is_taken_away(place:
     run = place.run(env="folder", params=params, pipeline_names=["report", "export", "explore", "evaluate"])
 
     page = place.saved("08_reporting/folder/report.html").read_text(encoding="utf-8")
-    first_lines = page.partition("<h2>")[0].partition("<h1>")[2]
+    first_lines = page.partition("<nav")[0].partition("<h1>")[2]
     assert first_lines.startswith("Distilled counterfactual generative network: shapes_on_grounds</h1>")
-    assert "What counterfactuals bought against training on originals" in first_lines
-    assert first_lines.index("What counterfactuals bought") < first_lines.index("Accuracy on test: ")
-    assert "in the worst group" in first_lines
-    assert "on test_other" in first_lines
-    assert "digit" not in first_lines
+    for told in ("accuracy on test, originals to students", "parameters, teacher to students", "images/s, teacher to"):
+        assert told in first_lines
+    results = page.partition("What came out</h2>")[2].partition("<h3>")[0]
+    assert "What counterfactuals bought against training on originals" in results
+    assert results.index("What counterfactuals bought") < results.index("Accuracy on test: ")
+    assert "in the worst group" in results
+    assert "on test_other" in results
+    assert "digit" not in first_lines + results
     accuracy = pd.read_parquet(place.saved("07_tables/folder/accuracy.parquet"))
     worst = accuracy[(accuracy["subset"] == "worst group") & (accuracy["split"] == "test_other")]
     assert set(worst["trained_on"]) == {"originals", "teacher", "students"}

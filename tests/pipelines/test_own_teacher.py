@@ -61,7 +61,9 @@ def test_a_teacher_without_images_goes_from_students_to_page_export_and_explorer
     ]
     page = place.saved("08_reporting/*/report.html").read_text(encoding="utf-8")
     assert "<h1>Distilled counterfactual generative network: test_own_teacher</h1>" in page
-    assert "masks agree with their teacher" in page.partition("<h2>")[0]
+    assert "accuracy on" not in page.partition("<nav")[0], "nothing is classified"
+    assert "The problem</h2>" not in page
+    assert "masks agree with their teacher" in page.partition("What came out</h2>")[2].partition("<h3>")[0]
     comparison = pd.read_parquet(place.saved("07_tables/*/student_comparison.parquet"))
     assert comparison["frechet"].isna().all()
     assert comparison.set_index("mechanism").loc["shape", "mask_iou"] >= 0

@@ -86,7 +86,8 @@ def test_report_is_one_file_that_loads_nothing(finished: tuple[Place, Finished])
     assert page.lower().startswith("<!doctype html>")
     references = [a[key] for _, a in elements for key in ("src", "href", "srcset", "data", "action") if key in a]
     assert references
-    assert not [reference[:60] for reference in references if not reference.startswith("data:")]
+    assert not [reference[:60] for reference in references if not reference.startswith(("data:", "#"))]
+    assert {reference for reference in references if reference[0] == "#"} <= {f"#{a.get('id')}" for _, a in elements}
     assert not {tag for tag, _ in elements} & {"script", "link", "iframe", "object"}
     assert not re.search(r"@import|url\(", page)
 
@@ -121,8 +122,9 @@ def test_report_tells_what_was_run_and_how_to_make_each_part_again(finished: tup
     assert "digits_cgn, SHA-256 " in page
     assert re.search(r"prepare [\d.]+ s, sample [\d.]+ s, .*classify [\d.]+ s", page)
     assert re.search(r"Python 3\.\d+\.\d+, .*torch \d", page)
-    assert "<td>shape.distill.weights.pixel</td>" in page
-    assert "<td>inception_score</td>" in page
+    assert '<th scope="row">shape.distill.weights.pixel</th>' in page
+    assert '<th scope="row">inception score, by the classes of this network</th>' in page
+    assert '<th scope="row">Frechet distance to training images</th>' in page
 
 
 # --- the tables ---

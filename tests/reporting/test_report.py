@@ -5,22 +5,18 @@ from __future__ import annotations
 import base64
 import io
 import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from skdcgn_pipeline.reporting.report import (
-    _format,
-    by_class,
-    command_of,
-    render_chapter,
-    render_report,
-    summarise_in_a_sentence,
-    tell_gains,
-    tell_likeness,
-)
+from skdcgn_pipeline.pipelines.report.nodes import WORDS
+from skdcgn_pipeline.reporting.headlines import Headline
+from skdcgn_pipeline.reporting.report import Page, Part, Section, command_of, render_chapter, render_report
 
 
 @pytest.fixture
@@ -28,11 +24,16 @@ def page() -> str:
     picture = np.zeros((4, 6, 3), np.uint8)
     picture[1, 2] = 200, 100, 50
     table = pd.DataFrame({"trained_on": ["students <x>"], "mean_accuracy": [0.8567], "num_images": [12345]})
+    parts = [Part("Students", "What they render", picture, "kedro run"), Part("Accuracy", "On unbiased digits", table)]
     return render_report(
-        {"variant": "double_colored", "seed": 3},
-        {"Students": ("What they render", picture)},
-        {"Accuracy": ("On unbiased digits", table)},
-        ["Students reach 85.7 %."],
+        Page(
+            {"variant": "double_colored", "seed": 3},
+            [Headline("accuracy <all>", "10.0 %", "85.7 %", "better, +75.7 points"), Headline("size", "", "12", "")],
+            ["Students reach 85.7 %."],
+            [Section("What <b> came out", ["Led & told."], {"collision": "a <test> image"}, parts)],
+            facts={"name": "digits"},
+            next_steps={"Look closer": "kedro explore"},
+        )
     )
 
 
@@ -57,8 +58,9 @@ def test_pictures_are_embedded_pixel_by_pixel(page):
 
 
 def test_text_is_escaped(page):
-    assert "students &lt;x&gt;" in page
-    assert "<x>" not in page
+    for text in ("students &lt;x&gt;", "accuracy &lt;all&gt;", "What &lt;b&gt; came out", "a &lt;test&gt; image"):
+        assert text in page
+    assert not re.search("<(x|all|b|test)>", page)
 
 
 def picture_of(colour: tuple[int, int, int]) -> np.ndarray:
@@ -75,7 +77,7 @@ FINDINGS = [("Sources <1>", ["students & teacher, p < 0.05", "a second sentence"
 
 def test_passwords_in_addresses_are_not_told():
     mirror = "https://user:secret@host/assets"
-    page = render_report({"fetch": {"mirror": mirror}}, {}, {}, [])
+    page = render_report(Page({"fetch": {"mirror": mirror}}))
     assert "https://host/assets" in page
     assert "secret" not in page + command_of({"params": {"fetch": {"mirror": mirror}}})
 
@@ -94,103 +96,92 @@ def test_a_chapter_escapes_what_it_tells():
     chapter = render_chapter(FINDINGS, {"Sources <1>": [picture_of((1, 2, 3))]})
     for text in ("Sources &lt;1&gt;", "students &amp; teacher, p &lt; 0.05", "nothing &lt;b&gt;bold&lt;/b&gt;"):
         assert text in chapter
-    assert 'alt="Sources &lt;1&gt;"' in chapter
+    assert 'alt="Sources &lt;1&gt;, in full size"' in chapter
     assert "<b>" not in chapter
     assert "<1>" not in chapter
 
 
 def test_a_report_holds_the_chapter_as_it_is():
     chapter = render_chapter(FINDINGS, {"Stage": [picture_of((9, 8, 7))]})
-    page = render_report({"seed": 3}, {}, {}, ["The <headline>."], chapter)
+    page = render_report(Page({"seed": 3}, sentences=["The <headline>."], chapter=chapter))
     assert chapter in page
     assert "The &lt;headline&gt;." in page
     assert embedded_in(page)[0].getpixel((0, 0)) == (9, 8, 7)
-    without = render_report({"seed": 3}, {}, {}, ["The <headline>."])
+    without = render_report(Page({"seed": 3}, sentences=["The <headline>."]))
     assert "composition study" not in without
     assert len(without) < len(page)
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "–"),
-        (float("nan"), "–"),
-        (1234567, "1,234,567"),
-        (20092.0, "20,092"),
-        (0.123456, "0.1235"),
-        (1234.5, "1,234"),
-        ("shape", "shape"),
-        (True, "True"),
-    ],
-)
-def test_values_are_told_in_a_readable_way(value, text):
-    assert _format(value) == text
+# --- for every reader ---
 
 
-def test_the_result_is_told_in_one_sentence():
-    rows = [
-        {
-            "trained_on": source,
-            "split": split,
-            "subset": subset,
-            "mean_accuracy": mean,
-            "interval_high": mean + 0.012,
-            "num_seeds": 3,
-            "num_images": 1790,
-        }
-        for source, mean in (("originals", 0.105), ("teacher", 0.86), ("students", 0.855))
-        for split, subset in (("validation", "all"), ("test", "all"), ("test", "without collisions"))
-    ]
-    sentence = summarise_in_a_sentence(pd.DataFrame(rows))
-    assert "10.5 ± 1.2 % trained on originals" in sentence
-    assert "86.0 ± 1.2 % trained on teacher's" in sentence
-    assert "85.5 ± 1.2 % trained on students'" in sentence
-    assert "3 seeds, 1,790 images" in sentence
+class Outline(HTMLParser):
+    """What a screen reader is told of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
 
 
-def accuracy_of_seeds(**of_sets: tuple[float, ...]) -> pd.DataFrame:
-    """Accuracy by what was trained on: all, then the worst group a tenth lower, on two splits."""
-    return pd.DataFrame(
-        {"trained_on": name, "seed": seed, "split": split, "subset": subset, "accuracy": value - lower}
-        for name, values in of_sets.items()
-        for seed, value in enumerate(values)
-        for split in ("validation", "test", "sketches")
-        for subset, lower in (("all", 0.0), ("worst group", 0.1))
-    )
+@pytest.fixture
+def outline(page: str) -> Outline:
+    return Outline(page)
 
 
-def test_what_counterfactuals_bought_is_told_by_split_with_paired_intervals():
-    told = tell_gains(accuracy_of_seeds(originals=(0.2, 0.3, 0.4), students=(0.5, 0.6, 0.7)))
-    assert told.startswith(
-        "What counterfactuals bought against training on originals (mean and 95 % interval over 3 seeds): on test"
-    )
-    assert "students' counterfactuals +30.0 ± 0.0 points of accuracy (30.0 to 60.0 %)" in told
-    assert "+30.0 ± 0.0 points of accuracy in the worst group (20.0 to 50.0 %). on sketches" in told
-    assert "validation" not in told
-    assert "+30.0 points" in tell_gains(accuracy_of_seeds(originals=(0.2,), students=(0.5,)))
+def test_headings_are_nested_and_landmarks_are_there(outline: Outline) -> None:
+    levels = [int(tag[1]) for tag, _ in outline.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert max(after - before for before, after in pairwise(levels)) == 1
+    assert {"header", "nav", "main"} <= {tag for tag, _ in outline.tags}
+    assert all("aria-labelledby" in attributes for tag, attributes in outline.tags if tag == "section")
 
 
-def test_nothing_was_bought_where_nothing_is_compared():
-    assert tell_gains(accuracy_of_seeds(originals=(0.2, 0.3))) == ""
-    assert tell_gains(accuracy_of_seeds(teacher=(0.2, 0.3), students=(0.5, 0.5))) == ""
+def test_links_and_labels_lead_to_what_is_there(outline: Outline) -> None:
+    ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
+    assert len(ids) == len({*ids})
+    leads = [value for _, attributes in outline.tags if (value := attributes.get("aria-labelledby"))]
+    leads += [(attributes["href"] or "").removeprefix("#") for tag, attributes in outline.tags if tag == "a"]
+    assert leads
+    assert {*leads} <= {*ids}
 
 
-def test_without_images_the_students_likeness_is_the_result():
-    table = pd.DataFrame(
-        {
-            "mechanism": ["shape", "texture", "background", "all"],
-            "l1": [0.1, 0.02, 0.03, 0.1],
-            "mask_iou": [0.9] + 3 * [np.nan],
-        }
-    )
-    told = tell_likeness(table)
-    assert "IoU of 0.900; mean L1 of texture 0.020 and background 0.030" in told
-    assert "Without real images nothing is classified" in told
+def test_pictures_have_words_and_tables_scroll_by_keyboard(page: str, outline: Outline) -> None:
+    assert all(attributes["alt"] for tag, attributes in outline.tags if tag == "img")
+    frames = [attributes for tag, attributes in outline.tags if attributes.get("class") == "table"]
+    assert frames
+    assert all(frame["tabindex"] == "0" and frame["role"] == "region" for frame in frames)
+    headers = [attributes.get("scope") for tag, attributes in outline.tags if tag == "th"]
+    assert {*headers} == {"col", "row"}
+    assert page.count("<figcaption") == 2
+    assert ":focus-visible { outline: 3px" in page
 
 
-def test_accuracy_by_class_has_a_column_for_each_training_set():
-    rows = [("originals", "test", "cat", 0.1), ("originals", "test", "dog", 0.2), ("students", "test", "cat", 0.5)]
-    table = by_class(pd.DataFrame(rows, columns=["trained_on", "split", "label", "accuracy"]))
-    assert list(table.columns) == ["split", "class", "originals", "students"]
-    assert table["class"].tolist() == ["cat", "dog"]
-    assert table["students"].fillna(-1).tolist() == [0.5, -1]
+def luminance(colour: str) -> float:
+    """Return that of `#rrggbb` as WCAG 2.2 defines it."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return float(np.dot((0.2126, 0.7152, 0.0722), linear))
+
+
+def test_writing_stands_out_in_light_and_dark(page: str) -> None:
+    palettes = [dict(re.findall(r"--(\w+): (#\w{6})", line)) for line in page.splitlines() if "--ground: #" in line]
+    assert len(palettes) == 2
+    for palette in palettes:
+        for writing in ("ink", "quiet", "accent"):
+            for ground in ("ground", "soft"):
+                low, high = sorted(luminance(palette[name]) for name in (writing, ground))
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (writing, ground)
+
+
+def test_words_mean_what_the_glossary_says() -> None:
+    glossary = (Path(__file__).parents[2] / "docs" / "glossary.md").read_text(encoding="utf-8")
+    meanings = dict(re.findall(r"^\| ([^|]+) \| (.+) \|$", glossary, re.MULTILINE))
+    told = {word: meaning for words in WORDS.values() for word, meaning in words.items()}
+    assert {"collision", "held-out noise", "teacher", "unbiased test"} <= told.keys()
+    for word, meaning in told.items():
+        assert meanings[word].startswith(meaning), word

@@ -124,7 +124,7 @@ def _figures(results: Mapping[str, Any]) -> list[tuple[str, float, str]]:
         rows.append(("mask IoU with the teacher", likeness, f"{PERCENT * likeness:.1f} %"))
     accuracy = results.get("accuracy_summary")
     if accuracy is not None:
-        from skdcgn_pipeline.reporting.report import headline_split, percent
+        from skdcgn_pipeline.reporting.headlines import headline_split, percent
 
         split = headline_split(accuracy)
         shown = accuracy[(accuracy["split"] == split) & accuracy["subset"].isin(["all", "worst group"])]

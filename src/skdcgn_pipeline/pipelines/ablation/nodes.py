@@ -13,7 +13,7 @@ from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.io.tracking import log_note, log_picture, log_unit
 from skdcgn_pipeline.metrics.statistics import summarise_cells, tidy_cells
 from skdcgn_pipeline.parameters import Report, check_parameters
-from skdcgn_pipeline.reporting.report import render_chapter, render_report
+from skdcgn_pipeline.reporting.report import Page, render_chapter, render_report
 from skdcgn_pipeline.runtime.errors import StudyFailedError
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.studies.contract import Unit
@@ -123,7 +123,8 @@ def tell_findings(
     headline = f"{len(done)} studies, {finished['cell'].nunique()} cells, {finished['seed'].nunique()} seeds each."
     for title, sentences in findings:
         log_note(title, "\n".join(f"- {sentence}" for sentence in sentences))
-    return findings_as_markdown(findings, summary), chapter, render_report(parameters, {}, {}, [headline], chapter)
+    page = Page(parameters, sentences=[headline], chapter=chapter)
+    return findings_as_markdown(findings, summary), chapter, render_report(page)
 
 
 def check_failures(failures: pd.DataFrame, page: str) -> None:

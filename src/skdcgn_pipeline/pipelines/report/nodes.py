@@ -1,59 +1,106 @@
 """Nodes of the report stage."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from skdcgn_pipeline.classifiers.accuracy import WORST_GROUP
 from skdcgn_pipeline.parameters import Parameters, check_parameters
-from skdcgn_pipeline.reporting.report import (
-    by_class,
-    command_of,
-    render_report,
+from skdcgn_pipeline.reporting.headlines import (
+    Headline,
     summarise_in_a_sentence,
+    tell_change,
+    tell_costs,
     tell_gains,
     tell_likeness,
+    tell_problem,
+)
+from skdcgn_pipeline.reporting.report import Page, Part, Section, command_of, render_report
+from skdcgn_pipeline.reporting.tables import (
+    accuracy_table,
+    class_table,
+    followed_table,
+    generation_table,
+    likeness_table,
 )
 from skdcgn_pipeline.samples.drawing import SampleShards
 
-# Title of each picture -> the stage and the dataset that show it, and what is seen; a scale shows its own.
-PICTURES = {
-    "Images": (
-        "prepare", "biased_images_sheet",
+Told = Callable[[pd.DataFrame], pd.DataFrame]
+THE_PROBLEM, WHAT_WAS_DONE, WHAT_CAME_OUT = "The problem", "What was done", "What came out"
+
+# In reading order: title, the stage and the dataset of each picture and table, and what is seen; the bias comes first.
+SECTIONS: dict[str, list[tuple[str, str, str, str]]] = {
+    THE_PROBLEM: [(
+        "Images", "prepare", "biased_images_sheet",
         "Training and test images; those of a bias protocol give their class away in training alone."),
-    "Invariant classifiers": (
-        "classify", "accuracy_chart", "Mean accuracy over seeds, 95 % interval."),
-    "Students next to their teacher": (
-        "distill", "student_sheet", "The same held-out noise and classes through both, mechanism by mechanism."),
-    "Counterfactuals": (
-        "compose", "counterfactual_sheet", "Shape, texture and background as the settings compose them."),
-    "Interpolations": (
-        "compose", "interpolation_sheet",
-        "Teacher and students on the same noise from one class to another, then from one noise vector to another."),
-    "Interpolations, moving": (
-        "compose", "interpolation_animation",
-        "Composites of several noise vectors, there and back; the teacher above, the students below."),
-    "What the classifiers confuse": (
-        "classify", "confusion_chart", "Test images, all seeds together; rows are the true classes."),
-    "Where the classifiers look": (
-        "classify", "attention_sheet",
-        "Grad-CAM of the class that each says, on the same test images; wrong answers in red."),
-    "Losses": ("distill", "loss_curves", "Every term of the distillation loss, before weighting."),
+    ],
+    WHAT_WAS_DONE: [
+        ("Students next to their teacher", "distill", "student_sheet",
+         "The same held-out noise and classes through both, mechanism by mechanism."),
+        ("Counterfactuals", "compose", "counterfactual_sheet",
+         "Shape, texture and background as the settings compose them."),
+        ("Interpolations", "compose", "interpolation_sheet",
+         "Teacher and students on the same noise from one class to another, then from one noise vector to another."),
+        ("Interpolations, moving", "compose", "interpolation_animation",
+         "Composites of several noise vectors, there and back; the teacher above, the students below."),
+        ("Losses", "distill", "loss_curves", "Every term of the distillation loss, before weighting."),
+    ],
+    WHAT_CAME_OUT: [
+        ("Invariant classifiers", "classify", "accuracy_chart", "Mean accuracy over seeds, 95 % interval."),
+        ("Accuracy", "classify", "accuracy_summary",
+         "Mean ± half the 95 % interval over seeds; the calibration error is the mean over seeds."),
+        ("What answers follow", "classify", "followed_mechanisms",
+         "Counterfactuals of three classes: share of the answers that name the class of each mechanism, or none."),
+        ("Where the classifiers look", "classify", "attention_sheet",
+         "Grad-CAM of the class that each says; wrong answers in red. {saliency}"),
+        ("What the classifiers confuse", "classify", "confusion_chart",
+         "Test images, all seeds together; rows are the true classes."),
+        ("Accuracy by class", "classify", "confusion", "Share of each class's images that are recognised, all seeds."),
+        ("Students", "distill", "student_comparison",
+         "Teacher and students on held-out noise; both timed in one process. Distances are {features}."),
+        ("Generated images", "distill", "generation_metrics",
+         "Held-out composites, ± sd over subsets, splits or masks. Distances are {features}."),
+    ],
 }  # fmt: skip
-TABLES = {
-    "Accuracy": ("classify", "accuracy_summary", "Accuracy in [0, 1]; the calibration error is the mean over seeds."),
-    "Accuracy by class": ("classify", "confusion", "Share of each class's images that are recognised, all seeds."),
-    "What answers follow": (
-        "classify", "followed_mechanisms",
-        "Counterfactuals of three classes: share of answers, in [0, 1], that name the class of each mechanism."),
-    "Students": (
-        "distill", "student_comparison",
-        "Held-out noise; L1 in units of the image range; both timed in one process."),
-    "Generated images": (
-        "distill", "generation_metrics",
-        "Held-out composites, in the features of a fixed network; sd over subsets, splits or masks."),
-}  # fmt: skip
-INPUTS = [*dict.fromkeys(["accuracy", *(dataset for _, dataset, _ in (*PICTURES.values(), *TABLES.values()))])]
+TABLES: dict[str, Told] = {
+    "accuracy_summary": accuracy_table,
+    "confusion": class_table,
+    "followed_mechanisms": followed_table,
+    "student_comparison": likeness_table,
+    "generation_metrics": generation_table,
+}
+# Words of docs/glossary.md by the section that needs them; those of a subset are told where it is measured.
+WORDS = {
+    THE_PROBLEM: {
+        "bias": "what goes along with the class in training and not in the test",
+        "unbiased test": "a test whose colours or backgrounds say nothing about the class",
+    },
+    WHAT_WAS_DONE: {
+        "teacher": "the generator that is imitated",
+        "student": "the small generator of one mechanism",
+        "held-out noise": "noise vectors that no student was trained on",
+    },
+    WHAT_CAME_OUT: {
+        "invariant classifier": "one that was trained on counterfactuals, so that what is not the shape does not count",
+        "collision": "a test image whose shape has the colour of its background, and is hardly visible",
+        "group, worst group": (
+            "images of one class and one value of an attribute, such as the background; the group with the lowest "
+            "accuracy"
+        ),
+    },
+}
+OF_SUBSET = {"collision": "without collisions", "group, worst group": WORST_GROUP}
+SALIENCY = (
+    "A map shows where features speak for the answer, not which mechanism decides it: a classifier that goes by shape "
+    "may light the surroundings of an outline. The shares above tell what is followed."
+)
+FEATURES = {
+    "feature_network": "in the features of a network that the run trained itself: no paper's FID compares with them",
+    "inception": "in the features of Inception",
+}
+INPUTS = [*dict.fromkeys(["accuracy", *(dataset for parts in SECTIONS.values() for _, _, dataset, _ in parts)])]
 MAX_ROWS = 100
 # As data flows; stages that are run by name alone follow.
 READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify")
@@ -68,29 +115,49 @@ def write_report(
 ) -> str:
     """Put pictures, tables and settings of the run, and the last composition study if any, into one HTML page."""
     data: dict[str, Any] = {name: one for name, one in zip(INPUTS, shown, strict=True) if one is not None}
-    this_run = this_run or {}
-    sections = PICTURES | TABLES
-    headlines = headlines_of(data)
-    if "confusion" in data:
-        data["confusion"] = by_class(data["confusion"])
-    teacher = heldout_samples.artifact.inputs["generator"]
-    facts = tell_facts(teacher, this_run, check_parameters(parameters))
-    return render_report(
-        parameters,
-        {title: (caption, data[name]) for title, (_, name, caption) in PICTURES.items() if name in data},
-        {
-            title: (caption, data[name])
-            for title, (_, name, caption) in TABLES.items()
-            if name in data and 0 < len(data[name]) <= MAX_ROWS
-        },
-        headlines,
-        ablation_chapter or "",
-        facts,
-        {title: command_of(this_run, stage, [name]) for title, (stage, name, _) in sections.items()},
+    this_run, settings = this_run or {}, check_parameters(parameters)
+    page = Page(
+        settings=parameters,
+        figures=figures_of(data),
+        sections=arrange(data, this_run, settings),
+        chapter=ablation_chapter or "",
+        facts=tell_facts(heldout_samples.artifact.inputs["generator"], this_run, settings),
     )
+    return render_report(page)
 
 
-def headlines_of(data: dict[str, Any]) -> list[str]:
+def arrange(data: Mapping[str, Any], this_run: Mapping[str, Any], settings: Parameters) -> list[Section]:
+    """Return the sections of a report, of the pictures and tables that are there; long tables are left out."""
+    features = FEATURES[settings.report.generation_metrics.network]
+    summary, leads, subsets = data.get("accuracy_summary"), {WHAT_CAME_OUT: headlines_of(data)}, set[str]()
+    if summary is not None:
+        leads[THE_PROBLEM] = [*filter(None, [tell_problem(summary, data.get("followed_mechanisms"))])]
+        subsets = {*summary["subset"]}
+    sections = []
+    for title, rows in SECTIONS.items():
+        parts = [
+            Part(
+                what,
+                caption.format(features=features, saliency=SALIENCY),
+                TABLES[name](data[name]) if name in TABLES else data[name],
+                command_of(this_run, stage, [name]),
+            )
+            for what, stage, name, caption in rows
+            if name in data and (name not in TABLES or 0 < len(data[name]) <= MAX_ROWS)
+        ]
+        words = {word: text for word, text in WORDS[title].items() if OF_SUBSET.get(word) in {None, *subsets}}
+        if parts:
+            sections.append(Section(title, leads.get(title, []), words, parts))
+    return sections
+
+
+def figures_of(data: Mapping[str, Any]) -> list[Headline]:
+    """Return accuracy before and after, and size and speed of the students, as far as they are known."""
+    change = tell_change(data["accuracy"]) if "accuracy" in data else []
+    return change + (tell_costs(data["student_comparison"]) if "student_comparison" in data else [])
+
+
+def headlines_of(data: Mapping[str, Any]) -> list[str]:
     """Say what counterfactuals bought and what the classifiers reached, or how like their teacher students are."""
     if "accuracy_summary" in data:
         gains = [tell_gains(data["accuracy"])] if "accuracy" in data else []

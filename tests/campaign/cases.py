@@ -130,7 +130,6 @@ SETTINGS = {
     "compute.precision=int4": "compute.precision",
     "classify.trained_on=[student,student]": "classify.trained_on",
     "classify.num_seeds=true": "classify.num_seeds",
-    "classify.network.architecture=resnet1800": "architecture",
     "ablation.study=[everything]": "ablation.study",
     "teacher.name=mine": "teacher.name",
     "teacher.factory=no_such_module:make": "teacher",
@@ -142,8 +141,8 @@ SETTINGS = {
     "assets=": "assets",
     "a": "--params",
     "=3": "--params",
-    "a=...": "'a'",
-    "a.b.c=1": "'a'",
+    "a=...": "- a: unknown setting",
+    "a.b.c=1": "- a: unknown setting",
     "sample.classes=[1": "--params",
     "seed={a:1": "--params",
     "seed=${oc.env:NO_SUCH_VARIABLE}": "seed",
@@ -198,6 +197,10 @@ SELECTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "versions of unknown data": ((*SAMPLE, "--load-versions", "no_data:2026-01-01T00.00.00.000Z"), "no_data"),
     "an unknown version": ((*RUN, "--from-nodes", "shape.distil_student", "--load-versions", "teacher_samples:1"), ""),
     "a version without a name": ((*SAMPLE, "--load-versions", "2026"), "load_versions"),
+    "a network that nobody has": (
+        (*RUN, "--pipelines", "classify", "--params", "classify.network.architecture=resnet1800"),
+        "architecture",
+    ),
     "an unknown runner": ((*SAMPLE, "--runner", "FastRunner"), "--runner"),
     "a parallel runner": ((*SAMPLE, "--runner", "ParallelRunner"), "--runner"),
     "an unknown option": ((*SAMPLE, "--colour"), "--colour"),
@@ -308,6 +311,9 @@ server.serve_forever()
 """
 
 
+QUIET = {"start_new_session": True, "stderr": subprocess.DEVNULL}
+
+
 def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.socket() as asked:
@@ -320,7 +326,7 @@ def ill(name: str, status: int, body: str, drip: str = "") -> Case:
     port = free_port()
 
     def serve(folder: Path) -> None:
-        subprocess.Popen([sys.executable, "-c", SERVER, str(port), str(status), body, drip], start_new_session=True)
+        subprocess.Popen([sys.executable, "-c", SERVER, str(port), str(status), body, drip], **QUIET)
         for _ in range(200):
             with socket.socket() as asked:
                 if asked.connect_ex(("127.0.0.1", port)) == 0:

@@ -117,6 +117,9 @@ def try_case(case: Case, root: Path) -> Outcome:
             time.sleep(0.02)
     finally:
         with contextlib.suppress(ProcessLookupError):
+            for _ in range(50):  # those of Python end a moment after it
+                os.killpg(child, 0)
+                time.sleep(0.04)
             os.killpg(child, signal.SIGKILL)
             left = not hung
     seconds = time.monotonic() - start

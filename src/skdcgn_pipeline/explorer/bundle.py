@@ -187,14 +187,16 @@ def open_explorer(folder: Path | str, trust: bool = False) -> Explorer:
         SettingError: If the folder is none, is damaged or does not fit together; if its teacher is code that is not
             trusted, has changed or cannot be imported.
     """
-    folder, remedy = Path(folder), "Give the folder that `kedro explore` names, or run it again."
+    where = folder = Path(folder)
+    remedy = "Give the folder that `kedro explore` names, or run it again."
     try:
         artifact = Artifact.open(folder)
+        where = folder / CARD_FILE
         card = artifact.read_json(CARD_FILE)
         Card.model_validate(card)
         settings = _teacher_of(artifact, card["teacher"], trust)
     except (DamagedFileError, OSError, RecursionError, ValueError) as error:
-        got = f"{folder} ({_in_one_line(error)})"
+        got = f"{where} ({_in_one_line(error)})"
         raise SettingError("explorer", "the folder of a finished explorer", got, remedy) from error
     if settings.factory is not None and not trust:
         raise UntrustedCodeError("explorer", "a teacher in a file of tensors or in ONNX", settings.factory)

@@ -23,7 +23,7 @@ import torch
 from pipelines.running import untouched_mlflow
 from skdcgn_pipeline import InvariantClassifier, StudentCGN
 from skdcgn_pipeline.artifacts.store import Artifact, build_artifact
-from skdcgn_pipeline.io import tracking
+from skdcgn_pipeline.io import serving, tracking
 from skdcgn_pipeline.io.serving import log_classifier, log_students, pinned_requirements, to_pixels
 from skdcgn_pipeline.networks.pretrained import PretrainedModel
 
@@ -60,7 +60,8 @@ def students() -> StudentCGN:
 @pytest.fixture(scope="module")
 def registered(tracking_uri: str, students: StudentCGN, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Students that are logged and registered."""
-    card = {"interface": {"num_classes": 10, "image_size": 32}}
+    figures = [{"mechanism": "all", "l1": 0.1, "mask_iou": None}]
+    card = {"interface": {"num_classes": 10, "image_size": 32}, "origin": {"fidelity_and_costs": figures}}
     export = exported(tmp_path_factory.mktemp("students"), students, card)
     with mlflow.start_run():
         return log_students(export, "test_students", "champion")
@@ -102,6 +103,8 @@ def test_a_registered_version_has_the_alias_and_pinned_requirements(registered, 
     assert registered["model_uri"] == "models:/test_students@champion"
     assert str(version.version) == registered["version"] == "1"
     info = mlflow.models.get_model_info(registered["model_uri"])
+    linked = mlflow.get_logged_model(info.model_id).metrics
+    assert [(one.key, one.value) for one in linked] == [("students/all/l1", 0.1)]
     assert [(one.name, one.default) for one in info.signature.params] == [("max_images", 500)]
     assert info.signature.outputs.inputs[0].shape == (-1, 32, 32, 3)
     lines = mlflow.pyfunc.get_model_dependencies(registered["model_uri"])
@@ -252,6 +255,27 @@ def test_a_store_that_fails_leaves_the_export_alone(tracking_uri, students, tmp_
 
 
 # --- classifier ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "better", "worse"), [("students/all/l1", 0.1, 0.2), ("accuracy/validation/all", 2, 1)]
+)
+def test_the_alias_moves_to_a_version_that_is_as_good_on_what_was_held_out(tracking_uri, name, better, worse):
+    client, model = mlflow.MlflowClient(tracking_uri), f"chosen by {name.replace('/', ' ')}"
+    client.create_registered_model(model)
+
+    def has_alias(value: float | None) -> bool:
+        tags = {"accuracy/test/all": "1"} | ({} if value is None else {name: str(value)})
+        version = client.create_model_version(model, "file:///nowhere", tags=tags).version
+        before = client.get_registered_model(model).aliases.get("champion")
+        taken = serving._takes_alias(model, str(version), "champion", name)
+        after = client.get_registered_model(model).aliases.get("champion")
+        assert str(after) == str(version if taken else before)
+        return taken
+
+    assert [has_alias(value) for value in (None, worse, better, worse, None, better)] == [
+        False, True, True, False, False, True,
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,7 @@ def test_the_students_and_a_classifier_of_a_finished_run_are_taken_away(
         mlflow.set_tracking_uri(place.tracking_uri)
         images = mlflow.pyfunc.load_model(names["model_uri"]).predict(pd.DataFrame(ROWS))
         own = mlflow.MlflowClient().get_model_version_by_alias("run_classifier_digits", "newest")
+        card = mlflow.MlflowClient().get_registered_model("run_classifier_digits").description
     torch.testing.assert_close(
         torch.from_numpy(images).float(),
         torch.from_numpy(to_pixels(students.sample(2, ROWS["seed"], *[ROWS[m] for m in list(ROWS)[1:]])[0])).float(),
@@ -64,6 +65,9 @@ def test_the_students_and_a_classifier_of_a_finished_run_are_taken_away(
         atol=1,
     )
     assert own.run_id == place.run_of(run).info.run_id
+    assert own.description == card == (exported(place, "classifier_export") / "README.md").read_text()[:5000]
+    assert 0 <= float(own.tags["accuracy/validation/all"]) <= 1
+    assert "students/all/l1" in place.run_of(run).data.metrics
 
 
 def test_released_students_are_exported_without_distilling(place: Place) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import requires, version
@@ -13,15 +15,17 @@ import mlflow
 import numpy as np
 import pandas as pd
 import torch
+from mlflow.entities import Metric
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel, scoring_server
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from packaging.requirements import Requirement
 
 from skdcgn_pipeline.artifacts.store import Artifact
+from skdcgn_pipeline.classifiers.accuracy import metric_name
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
-from skdcgn_pipeline.export.cards import CARD_FILE
-from skdcgn_pipeline.io.tracking import active_run, never_fatal
+from skdcgn_pipeline.export.cards import CARD_FILE, PAGE_FILE
+from skdcgn_pipeline.io.tracking import active_run, metric_slug, never_fatal
 from skdcgn_pipeline.networks.weights_file import first_line
 from skdcgn_pipeline.runtime.compute import give_back_freed_memory
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -31,6 +35,12 @@ from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
 
 logger = logging.getLogger(__name__)
 
+# Which figure of held-out samples, or of the validation split, a version must not be worse in to take the alias; the
+# tests decide nothing.
+CHOSEN_BY = {"students": "students/all/l1", "classifier": "accuracy/validation/all"}
+LOWER_IS_BETTER = {"students/all/l1"}
+LIKENESS = ("l1", "mask_iou", "frechet", "frechet_ratio")
+MAX_DESCRIPTION = 5000  # letters of MLflow's registry
 FOLDER = "export"  # what the served model calls the files that it reads
 COLUMNS = ("seed", *MECHANISMS)
 # Images that MLflow's server has read and written long before it gives a request up, after a minute.
@@ -171,16 +181,16 @@ def _pixel_schema(image_size: int) -> TensorSpec:
 
 
 def log_students(export: Artifact, name: str, alias: str) -> dict[str, str]:
-    """Log exported students as an MLflow model of the active run and register it.
+    """Log exported students as an MLflow model of the active run and register it, with its card and figures.
 
     Args:
         export: What `export_students` returns.
         name: Of the registered model.
-        alias: Of the version that is registered.
+        alias: For the version that is registered, unless the one that has it is better on what was held out.
 
     Returns:
-        `model_uri` (by the alias), `name`, `version`, `alias` and `logged_model`; nothing where no run is
-        active or the server does not take it.
+        `model_uri` (by the alias, or by the version without it), `name`, `version`, `alias` (empty without it) and
+        `logged_model`; nothing where no run is active or the server does not take it.
     """
     interface = export.read_json(CARD_FILE)["interface"]
     signature = _signature(_pixel_schema(interface["image_size"]))
@@ -224,12 +234,51 @@ def _log(
             metadata={"export": export.identity},
         )
         number = str(info.registered_model_version)
-        mlflow.MlflowClient().set_registered_model_alias(name, alias, number)
+        _describe(export, what, info.model_id, name, number)
+        has_alias = _takes_alias(name, number, alias, CHOSEN_BY[what])
         return {
-            "model_uri": f"models:/{name}@{alias}",
+            "model_uri": f"models:/{name}@{alias}" if has_alias else f"models:/{name}/{number}",
             "name": name,
             "version": number,
-            "alias": alias,
+            "alias": alias if has_alias else "",
             "logged_model": info.model_uri,
         }
     return {}
+
+
+def figures_of(card: Mapping[str, Any]) -> dict[str, float]:
+    """Return what an export's card tells of its quality, by the names of the run's metrics."""
+    rows = card.get("origin", {}).get("fidelity_and_costs", [])
+    figures = {f"students/{row['mechanism']}/{name}": row[name] for row in rows for name in LIKENESS if name in row}
+    figures |= {metric_name(row["split"], row["subset"]): row["accuracy"] for row in card.get("accuracy", [])}
+    return {name: float(value) for name, value in figures.items() if value is not None and math.isfinite(value)}
+
+
+def _describe(export: Artifact, what: str, model: str, name: str, number: str) -> None:
+    """Link an export's figures to its logged model, and tell its card and the figure that it is chosen by."""
+    client, run, now = mlflow.MlflowClient(), active_run(), int(time.time() * 1000)
+    assert run is not None
+    figures = figures_of(export.read_json(CARD_FILE))
+    linked = [Metric(metric_slug(key), value, now, 0, model_id=model) for key, value in figures.items()]
+    client.log_batch(run.info.run_id, metrics=linked)
+    if (page := export.directory / PAGE_FILE).exists():
+        card = page.read_text(encoding="utf-8")[:MAX_DESCRIPTION]
+        client.update_registered_model(name, card)
+        client.update_model_version(name, number, card)
+    if (chosen_by := CHOSEN_BY[what]) in figures:
+        client.set_model_version_tag(name, number, chosen_by, f"{figures[chosen_by]:.6g}")
+
+
+def _takes_alias(name: str, number: str, alias: str, chosen_by: str) -> bool:
+    """Give a version the alias, unless it has no figure or the version that has it has a better one."""
+    client, sign = mlflow.MlflowClient(), -1 if chosen_by in LOWER_IS_BETTER else 1
+
+    def figure_of(version: str) -> float:
+        return sign * float(client.get_model_version(name, version).tags.get(chosen_by, "nan"))
+
+    holder, value = client.get_registered_model(name).aliases.get(alias), figure_of(number)
+    if math.isnan(value) or (holder is not None and value < figure_of(str(holder))):
+        logger.info("version %s of %s is not called %s: %s does not say so", number, name, alias, chosen_by)
+        return False
+    client.set_registered_model_alias(name, alias, number)
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,18 @@ def quiet_surroundings() -> Iterator[None]:
     progress.clear_stop()
     yield
     progress.clear_stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def untouched_viz(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give back what Kedro-Viz knows of the user's last run: every run of the project, a test's too, writes over it."""
+    viz, kept = PROJECT / ".viz", tmp_path_factory.mktemp("viz") / "kept"
+    if viz.is_dir():
+        shutil.copytree(viz, kept)
+    yield
+    shutil.rmtree(viz, ignore_errors=True)
+    if kept.is_dir():
+        shutil.copytree(kept, viz)
 
 
 @pytest.fixture(scope="session")

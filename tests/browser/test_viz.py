@@ -97,6 +97,12 @@ def test_each_mechanism_is_a_group_that_opens(graph: dict[str, Any]) -> None:
     assert set(graph["modular_pipelines"]) == {"__root__", *MECHANISMS}
 
 
+def test_every_node_has_its_code(built: Path) -> None:
+    for path in sorted((built / "api" / "pipelines").iterdir()):
+        nodes = [node for node in json.loads(path.read_text())["nodes"] if node["type"] == "task"]
+        assert [node["name"] for node in nodes if not details_of(built, node).get("code")] == [], path.name
+
+
 def test_pictures_tables_and_artifacts_have_previews(built: Path, graph: dict[str, Any]) -> None:
     kinds = {"ImagePreview": 0, "TablePreview": 0, "JSONPreview": 0}
     missing = []

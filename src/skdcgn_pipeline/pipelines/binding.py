@@ -2,15 +2,21 @@
 
 import inspect
 from collections.abc import Callable
-from functools import partial, update_wrapper
+from functools import partial, wraps
 from typing import Any
 
 from kedro.pipeline.node import Node
 
 
 def given(function: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
-    """Return a function with arguments fixed by name, which Kedro shows under its own name."""
-    return update_wrapper(partial(function, **fixed), function)
+    """Return a function with arguments fixed by name, which Kedro and Kedro-Viz show by its own name and code."""
+
+    @wraps(function)
+    def bound(*inputs: Any) -> Any:
+        return function(*inputs, **fixed)
+
+    bound.__signature__ = inspect.signature(partial(function, **fixed))  # type: ignore[attr-defined]
+    return bound
 
 
 def needed_by(node: Node) -> list[str]:

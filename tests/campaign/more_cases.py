@@ -165,7 +165,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "brackets 5,000 deep": (append(PARAMETERS, "\nextra: " + "[" * 5000 + "]" * 5000 + "\n"), "parameters"),
     "anchors that double without end": (append(PARAMETERS, LAUGHS), "parameters"),
     "a pipe that nobody writes into": (lambda f: os.mkfifo(f / "conf" / "base" / "parameters_pipe.yml"), "parameters"),
-    "JSON that is none": (write("test/parameters_more.json", '{"seed": 1 "a"}'), "parameters_more.json"),
+    "JSON that is none": (write("test/parameters_more.json", '{"seed": 1 "a"}'), "seed"),
     "one setting in two files": (write("test/parameters_more.yml", "compute: {device: cpu}\n"), "compute"),
     "an unknown kind of dataset": (append(CATALOG, "\nextra: {type: pandas.TableDataset}\n"), "extra"),
     "a dataset without a type": (append(CATALOG, "\nextra: {filepath: x}\n"), "extra"),

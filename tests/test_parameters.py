@@ -683,3 +683,21 @@ def test_an_alias_that_mlflow_keeps_for_itself_is_refused(raw, alias):
 def test_settings_without_an_export_are_complete(raw):
     del raw["export"]
     assert check_parameters(raw).export.students == "run"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"teacher": {"name": "mnist_cgn", "weights": "x" * 300 + ".pth"}},
+            "teacher.weights.*at most 255 bytes, got .*304",
+        ),
+        ({"teacher": {"name": "imagenet_cgn", "weights": {"shape": "é" * 128}}}, "teacher.weights.*got one of 256"),
+        ({"images": {"source": "folder", "folder": "a\0b"}}, "images.folder: Input should be a path, got a NUL"),
+        ({"assets": "a/" * 2100}, "assets: Input should be a path of at most 4,095 bytes, got 4,200"),
+        ({"name": "n" * 256}, "name: Input should be a path"),
+    ],
+)
+def test_what_no_file_can_be_called_is_refused_by_its_setting(raw, settings, told):
+    with pytest.raises(SettingError, match=told):
+        check_parameters(copy.deepcopy(raw) | settings)

@@ -130,6 +130,14 @@ IN_THE_PLAN = {
     "ablation.plan=true,ablation.stage.transformations=[]": "stage.transformations",
     "ablation.plan=True,ablation.plan=perhaps": "ablation.plan",
 }
+REFUSED |= {
+    f"images.folder={'x' * 300},images.source=folder": "images.folder",
+    f"assets={'é' * 200}": "assets",
+    f"teacher.weights={{shape: {'x' * 300}}}": "teacher.weights",
+    f"name={'n' * 300}": "name",
+    f"classify.weights={'a/' * 3000}": "classify",
+    f"evaluate.classifier={'x' * 300}": "evaluate.classifier",
+}
 TAKEN = {
     "ablation.plan=true,seed=010": "a number with a zero before it",
     "ablation.plan=true,seed=1_000": "a number with an underscore",

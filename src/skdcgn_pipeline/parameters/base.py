@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,6 +21,7 @@ from skdcgn_pipeline.runtime.errors import without_credentials
 from skdcgn_pipeline.runtime.extensions import is_extension, sha256_of_source
 
 MOST = 10**12  # of anything that is counted; what a machine can hold is estimated where it is known
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of what a file system takes
 
 
 def _countable(number: int) -> int:
@@ -28,6 +30,18 @@ def _countable(number: int) -> int:
     return number
 
 
+def _can_be_there(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("Input should be a path, got a NUL in it")
+    if (longest := max(len(os.fsencode(name)) for name in path.split("/"))) > LONGEST_NAME:
+        raise ValueError(f"Input should be a path with names of at most {LONGEST_NAME} bytes, got one of {longest}")
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise ValueError(f"Input should be a path of at most {LONGEST_PATH:,} bytes, got {len(path):,}")
+    return path
+
+
+# Of a file or a folder, or of what is found by a name that becomes one.
+Location = Annotated[str, AfterValidator(_can_be_there)]
 Count = Annotated[int, Field(gt=0), AfterValidator(_countable)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from skdcgn_pipeline.parameters.base import Bounds, Count, Decay, Positive, Settings, Weight
+from skdcgn_pipeline.parameters.base import Bounds, Count, Decay, Location, Positive, Settings, Weight
 from skdcgn_pipeline.parameters.distill import Student
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
@@ -83,7 +83,7 @@ class Baseline(Settings):
 
     students: dict[MechanismName, Student]
     image_teacher: Literal["composites", "biggan"] = "composites"
-    image_teacher_weights: str | None = None
+    image_teacher_weights: Location | None = None
     num_steps: Count
     batch_size: Count = 32
     learning_rates: LearningRates = LearningRates()

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from skdcgn_pipeline.parameters.base import Count, Decay, Positive, Precision, Settings, Weight
+from skdcgn_pipeline.parameters.base import Count, Decay, Location, Positive, Precision, Settings, Weight
 from skdcgn_pipeline.parameters.compute import Compute
 from skdcgn_pipeline.runtime.extensions import is_extension
 
@@ -37,9 +37,9 @@ class ClassifierNetwork(Settings):
 
     EXTENSIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"architecture": ("num_classes",)}
 
-    architecture: str = DIGIT_NETWORK
+    architecture: Location = DIGIT_NETWORK
     heads: Literal["class", "mechanisms"] = "class"
-    weights: str | None = None
+    weights: Location | None = None
     heads_from_weights: bool = False
     frozen_norm: Literal["statistics", "all", "none"] | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skdcgn_pipeline.parameters.base import Settings
+from skdcgn_pipeline.parameters.base import Location, Settings
 
 
 class Evaluate(Settings):
@@ -13,4 +13,4 @@ class Evaluate(Settings):
             one that the last run of the classify stage has kept: the first on the last of `classify.trained_on`.
     """
 
-    classifier: str | None = None
+    classifier: Location | None = None

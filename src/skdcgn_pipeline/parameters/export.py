@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from skdcgn_pipeline.parameters.base import Settings
+from skdcgn_pipeline.parameters.base import Location, Settings
 
 
 class Export(Settings):
@@ -24,10 +24,10 @@ class Export(Settings):
             the teacher on held-out samples, classifiers by the accuracy on the validation split.
     """
 
-    students: str = "run"
+    students: Location = "run"
     classifier: Annotated[int, Field(ge=0)] = 0
-    register_as: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")] = "skdcgn"
-    alias: str = "champion"
+    register_as: Annotated[Location, Field(pattern=r"^[A-Za-z0-9][\w-]*$")] = "skdcgn"
+    alias: Location = "champion"
 
     @field_validator("alias")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from skdcgn_pipeline.parameters.base import EXTENSIBLE, Count, Settings, Share
+from skdcgn_pipeline.parameters.base import EXTENSIBLE, Count, Location, Settings, Share
 
 IMAGENET, NO_IMAGES = "imagenet", "none"
 BIASES = ("colored", "double_colored", "wildlife")
@@ -42,8 +42,8 @@ class Images(Settings):
     source: Annotated[Literal["digits", "mnist", "fashion_mnist", "folder", "imagenet", "none"], *EXTENSIBLE] = "digits"
     bias_share: Share = 1.0
     masks: bool = False
-    folder: str | None = None
-    folders: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], str | None] = Field(default={})
+    folder: Location | None = None
+    folders: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Location | None] = Field(default={})
     image_size: Count = 64
     resize: Count | None = None
     skip_unreadable: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skdcgn_pipeline.parameters.base import Count, Fraction, Settings
+from skdcgn_pipeline.parameters.base import Count, Fraction, Location, Settings
 from skdcgn_pipeline.parameters.classify import ClassifierFit
 
 
@@ -14,8 +14,8 @@ class GivenFeatures(Settings):
         weights: File with torchvision's state dict of it.
     """
 
-    architecture: str = "resnet50"
-    weights: str
+    architecture: Location = "resnet50"
+    weights: Location
 
 
 class Prepare(Settings):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from skdcgn_pipeline.parameters.ablation import Ablation
-from skdcgn_pipeline.parameters.base import Count, Settings, without_anchors
+from skdcgn_pipeline.parameters.base import Count, Location, Settings, without_anchors
 from skdcgn_pipeline.parameters.baseline import Baseline
 from skdcgn_pipeline.parameters.benchmark import Benchmark
 from skdcgn_pipeline.parameters.classes import ClassLists
@@ -45,10 +45,10 @@ class Parameters(Settings):
     """
 
     seed: Annotated[int, Field(ge=0)]
-    name: Annotated[str, Field(pattern=r"^\w[\w-]*$")] | None = None
+    name: Annotated[Location, Field(pattern=r"^\w[\w-]*$")] | None = None
     images: Images = Images()
     variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]  # checked against `images`
-    assets: str
+    assets: Location
     compute: Compute
     fetch: Fetch = Fetch()
     class_lists: ClassLists = Field(default={})

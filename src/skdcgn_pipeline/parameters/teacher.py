@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from skdcgn_pipeline.parameters.base import Bounds, Count, Decay, Fraction, Positive, Settings, Weight
+from skdcgn_pipeline.parameters.base import Bounds, Count, Decay, Fraction, Location, Positive, Settings, Weight
 from skdcgn_pipeline.runtime.extensions import check_extension
 
 IMAGENET_CGN = "imagenet_cgn"  # the teacher that may come in several files
@@ -134,7 +134,7 @@ class Teacher(Settings):
     EXTENSIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"factory": ()}
 
     name: Literal["trained", "cutouts", "cgn", "mnist_cgn", "digits_cgn", "imagenet_cgn", "custom"]
-    weights: str | dict[str, str] | None = None
+    weights: Location | dict[str, Location] | None = None
     trust_program: bool = False
     truncation: Annotated[float, Field(gt=0, le=1)] | None = None
     factory: Annotated[str, AfterValidator(check_extension)] | None = None

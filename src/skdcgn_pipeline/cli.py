@@ -151,22 +151,31 @@ run.format_epilog = list_choices  # type: ignore[method-assign,assignment]
     "--port", type=int, default=DEFAULT_PORT, show_default=True, help="Of localhost; the next free one if it is taken."
 )
 @click.option("--browser/--no-browser", default=True, help="Open the page in the browser, or only tell its address.")
-def explore(env: str | None, params: dict[str, Any], port: int, browser: bool) -> None:
+@click.option("--trust", is_flag=True, help="Run a FOLDER's teacher that can be any code (.pt2, .pt, a factory).")
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+def explore(
+    env: str | None, params: dict[str, Any], port: int, browser: bool, trust: bool, folder: Path | None
+) -> None:
     """Look at teacher, students and classifiers on a page of localhost.
 
-    What the page needs is computed first, what is there already is reused.
+    A FOLDER that an earlier call has named is opened as it is. Without one, what the page needs is computed first; what
+    is there already is reused.
     """
     from skdcgn_pipeline.explorer.bundle import open_explorer
     from skdcgn_pipeline.explorer.page import check_port, import_gradio, launch
 
+    if folder is not None and (env or params):
+        raise click.UsageError("FOLDER has its settings: leave out --env and --params, or FOLDER.")
     with errors_in_one_line():
         import_gradio()  # before minutes of work
         check_port(port)
-        with settings.SESSION_CLASS.create(env=env, runtime_params=params) as session:
-            written = session.run(pipeline_names=["explore"])["explorer"].load()
-        folder = written.directory.resolve()
-        click.echo(f"Without Kedro: python -m skdcgn_pipeline.explorer {folder}")
-        launch(open_explorer(folder, trust=True), port, browser)  # of these settings, which are the user's own
+        if folder is None:
+            with settings.SESSION_CLASS.create(env=env, runtime_params=params) as session:
+                written = session.run(pipeline_names=["explore"])["explorer"].load()
+            folder, trust = written.directory.resolve(), True  # of these settings, which are the user's own
+            click.echo(f"Once more, at once: kedro explore {folder}")
+            click.echo(f"Without Kedro: python -m skdcgn_pipeline.explorer {folder}")
+        launch(open_explorer(folder, trust), port, browser)
 
 
 explore.params = [options["env"], options["params"], *explore.params]

@@ -58,10 +58,13 @@ def test_times_say_how_they_were_taken():
     told = page.tell("times", TIMINGS, torch.get_num_threads(), 50)
     assert f"{torch.get_num_threads()} thread" in told
     assert "median of five turns" in told
-    for cell in ("not alone", "0.5 ms", "3.0 times", "16.0 times", "64", "all, composed"):
+    for cell in ("not alone", "0.5 ms", "3.0 times faster", "16.0 times faster", "64", "all, composed"):
         assert f"<td>{cell}</td>" in told
     assert "1 ms alone, 0.125 ms of 64 at once; 16.0 times faster" in page.tell("speed", "students", TIMINGS)
     assert "faster" not in page.tell("speed", "teacher", TIMINGS)
+    slower = [Timing("composite", 64, {"teacher": 1.0, "students": 3.6})]
+    assert "; 3.6 times slower" in page.tell("speed", "students", slower)
+    assert page.tell("speed", "students", []).strip() == "<h3>Students</h3>"
 
 
 def test_what_a_bundle_names_is_escaped():
@@ -82,7 +85,7 @@ def test_the_whole_page_is_drawn():
     shown = " ".join(str(component.value) for component in drawn.blocks.values() if hasattr(component, "value"))
     for text in (
         "Explorer: digits",
-        "median of five turns",
+        "timed on this machine when you ask",
         "59,116",
         "trained on the originals, 10.0 %",
     ):

@@ -59,6 +59,14 @@ def test_a_finished_run_is_opened_by_the_command(
     assert explorer.scene.generators["students"].noise_dim == load_teacher("digits_cgn").noise_dim
     assert open_explorer(written_folder(place)).card == explorer.card
 
+    runs = len(place.runs())
+    again = CliRunner().invoke(cli, ["explore", str(written_folder(place)), "--no-browser"])
+    assert again.exit_code == 0, again.output
+    assert opened["explorer"].card == explorer.card
+    assert len(place.runs()) == runs, "a folder is opened without the chain"
+    refused = CliRunner().invoke(cli, ["explore", str(written_folder(place)), "--env", "test"])
+    assert (refused.exit_code, "leave out --env" in refused.output) == (2, True)
+
 
 def test_the_command_tells_what_is_missing_before_any_work(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent() -> None:

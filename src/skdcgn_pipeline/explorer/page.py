@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from html import escape
@@ -131,6 +132,12 @@ def _generator(name: str, values: Iterator[Any], speed: str, num_classifiers: in
     return speed_output, outputs
 
 
+def _address_script(what: str, classes: Sequence[int]) -> str:
+    """Return the function `read` or `write` of `address.js`, which takes the values of all controls."""
+    script = files(PACKAGE).joinpath("address.js").read_text(encoding="utf-8")
+    return f"(...values) => {{ {script} return {what}(values, {json.dumps([*classes])}); }}"
+
+
 def _told(function: Callable[..., Any]) -> Callable[..., Any]:
     """Tell on the page what is wrong with an input, and leave what is shown."""
     gr = import_gradio()
@@ -146,7 +153,7 @@ def _told(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def draw_page(explorer: Explorer) -> Any:
-    """Time teacher and students, which takes some seconds, and return the page as gradio `Blocks`.
+    """Return the page as gradio `Blocks`: what it shows first is drawn, and nothing is timed before that is asked for.
 
     Raises:
         SettingError: If gradio is not installed.
@@ -155,17 +162,14 @@ def draw_page(explorer: Explorer) -> Any:
     scene, handlers = explorer.scene, Handlers(explorer.scene)
     numbers = list(scene.classes)
     first, last = (Choice(seed, *(numbers[n % len(numbers)] for n in classes)) for seed, classes in (FIRST, LAST))
-    drawn, (table, *speeds) = iter(handlers.draw(*vars(first).values())), handlers.measure()
+    drawn = iter(handlers.draw(*vars(first).values()))
     with gr.Blocks(title=f"Explorer: {explorer.card['name']}", analytics_enabled=False) as page:
         mixes_classes = all(scene.mixes_classes(name) for name in scene.generators)
         _html(tell("introduction", explorer.card, mixes_classes))
         with gr.Row():
             chosen = _inputs_of(scene, first, "")
             new_noise = gr.Button("New noise", variant="primary", min_width=110, elem_classes="press")
-        rows = [
-            _generator(name, drawn, speed, len(scene.classifiers))
-            for name, speed in zip(scene.generators, speeds, strict=True)
-        ]
+        rows = [_generator(name, drawn, tell("speed", name, []), len(scene.classifiers)) for name in scene.generators]
         _html(tell("interpolation_title", explorer.card))
         with gr.Row():
             target = _inputs_of(scene, last, " at the end")
@@ -173,8 +177,10 @@ def draw_page(explorer: Explorer) -> Any:
         shown = gr.Radio(titles, value=COMPOSITE, label="Show", container=False)
         strip = _html(handlers.interpolate(*vars(first).values(), *vars(last).values(), COMPOSITE), elem_id="strip")
         _html("<h2>What an image costs</h2>")
-        times = _html(table, elem_id="times")
-        again = gr.Button("Measure again", size="sm", elem_classes="press")
+        times = _html(
+            "<p class='muted'>Teacher and students are timed on this machine when you ask for it.</p>", elem_id="times"
+        )
+        measure = gr.Button("Measure", size="sm", elem_classes="press")
         _html(tell("figures", explorer.card))
 
         quietly = {"show_progress": "hidden", "api_visibility": "private"}
@@ -184,7 +190,17 @@ def draw_page(explorer: Explorer) -> Any:
         gr.on([control.change for control in chosen], _told(handlers.draw), chosen, outputs, **latest)
         controls = [*chosen, *target, shown]
         gr.on([control.change for control in controls], _told(handlers.interpolate), controls, strip, **latest)
-        again.click(handlers.measure, None, [times, *(speed for speed, _ in rows)], api_visibility="private")
+        # The address names what is shown, and shows what it names.
+        page.load(None, controls, controls, js=_address_script("read", numbers), **quietly)
+        gr.on(
+            [control.change for control in controls],
+            None,
+            controls,
+            None,
+            js=_address_script("write", numbers),
+            **quietly,
+        )
+        measure.click(handlers.measure, None, [times, *(speed for speed, _ in rows)], api_visibility="private")
     return page
 
 

@@ -99,6 +99,7 @@ class ProjectHooks:
             "env": run_params.get("env"),
             "params": run_params.get("runtime_params") or {},
             "commit": get_git_commit(str(self._project_path)),
+            "started": time.time(),
             "seconds": self._seconds,  # added as stages end
         }
         run = Run(store, settings.seed, settings.compute, settings.assets)
@@ -139,6 +140,7 @@ class ProjectHooks:
         log_origin(settings, asked_for)
         if run := active_run():
             self._places["MLflow"] = address_of(self._server, run.info.experiment_id, run.info.run_id)
+            self._this_run["mlflow_run"] = run.info.run_id
         tags = {MLFLOW_RUN_NAME: name, "variant": variant, "source": source}
         tags["kedro_command"] = command_again(self._this_run, run_params)  # kedro-mlflow's own leaves most of it out
         changed = flatten(run_params.get("runtime_params") or {})
@@ -191,11 +193,11 @@ class ProjectHooks:
 
     def _next_steps(self) -> dict[str, str]:
         """Return the commands that go on from a run of the chain or a part of it."""
+        from skdcgn_pipeline.reporting.facts import next_steps
         from skdcgn_pipeline.reporting.report import command_of
 
         if PAGES["report"] in self._places:
-            look = command_of(self._this_run).replace("kedro run", "kedro explore", 1)
-            return {"Look closer": look, "Take it away": command_of(self._this_run, "export")}
+            return next_steps(self._this_run)
         return {"Next": command_of(self._this_run, "report")} if self._seconds.keys() <= CHAIN else {}
 
     @hook_impl

@@ -52,7 +52,7 @@ def _make_pipelines(variants: Variants) -> dict[str, Pipeline]:
     composed = distilled + compose.create_pipeline()
     classified = prepared + composed + classify.create_pipeline()
     studied = prepared + composed + ablation.create_pipeline(variants.teacher)
-    reported = classified + report.create_pipeline()
+    reported = classified + report.create_pipeline(variants.teacher)
     # From the released students on instead of newly distilled ones.
     adopted = prepared + sampled + results.create_pipeline() + distill.create_comparison()
     measured = adopted + compose.create_pipeline() + classify.create_pipeline() + benchmark.create_pipeline()

@@ -120,6 +120,11 @@ def test_report_tells_what_was_run_and_how_to_make_each_part_again(finished: tup
     assert "<code>kedro run --env test --pipelines distill --to-outputs student_sheet</code>" in page
     assert "<td>kedro run --env test</td>" in page
     assert "digits_cgn, SHA-256 " in page
+    run_id = finished[0].run_of(finished[1]).info.run_id
+    assert f'<th scope="row">MLflow run</th><td>{run_id}</td>' in page
+    for name in ("git commit", "started", "duration", "CPU time", "peak memory"):
+        assert f'<th scope="row">{name}</th>' in page
+    assert "<li>Take it away: <code>kedro run --env test --pipelines export</code></li>" in page
     assert re.search(r"prepare [\d.]+ s, sample [\d.]+ s, .*classify [\d.]+ s", page)
     assert re.search(r"Python 3\.\d+\.\d+, .*torch \d", page)
     assert '<th scope="row">shape.distill.weights.pixel</th>' in page

@@ -244,6 +244,9 @@ def test_ablation_draws_and_tells_the_studies_that_were_run(studied: tuple[Place
     assert chapter.count("<img") == 4
     assert chapter in page
     assert "2 studies, 12 cells, 2 seeds each." in page
+    assert "<td>kedro run --env test --pipelines ablation --params " in page
+    for what in ("teacher</th><td>digits_cgn, SHA-256", "seed</th><td>0", "git commit</th><td>", "MLflow run</th><td>"):
+        assert f'<th scope="row">{what}' in page
 
 
 def test_ablation_logs_a_nested_run_per_classifier_and_its_tables(studied: tuple[Place, Finished, set[str]]) -> None:

@@ -13,10 +13,10 @@ import click
 from kedro.logging import RichHandler
 
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, UserError
+from skdcgn_pipeline.runtime.progress import tell_duration
 
 PERCENT = 100.0
 INTERRUPTED = 130  # the exit status that shells give what Ctrl-C ended
-SECONDS_PER_MINUTE = 60
 # What Kedro says of every run, and how it would go on: by other means than the same command once more.
 LEFT_OUT = ("Using synchronous mode", "No nodes ran. Repeat", "You can resume the pipeline run from")
 
@@ -90,8 +90,8 @@ def tell_run(seconds: Mapping[str, float], results: Mapping[str, Any], places: M
     Returns:
         A line for each.
     """
-    told = [("in all", _told(sum(seconds.values())))] if len(seconds) > 1 else []
-    parts = {"What was run": [(stage, _told(own)) for stage, own in seconds.items()] + told}
+    told = [("in all", tell_duration(sum(seconds.values())))] if len(seconds) > 1 else []
+    parts = {"What was run": [(stage, tell_duration(own)) for stage, own in seconds.items()] + told}
     parts["What came out"] = headlines(results)
     lines = []
     for title, rows in parts.items():
@@ -134,7 +134,3 @@ def _figures(results: Mapping[str, Any]) -> list[tuple[str, float, str]]:
             what = f"accuracy on {split}, trained on {row['trained_on']}{subset}"
             rows.append((what, row["mean_accuracy"], f"{told} %"))
     return rows
-
-
-def _told(seconds: float) -> str:
-    return f"{seconds / SECONDS_PER_MINUTE:.1f} min" if seconds >= SECONDS_PER_MINUTE else f"{seconds:.1f} s"

@@ -5,18 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import json
-import platform
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 
 from skdcgn_pipeline.parameters import flatten, without_anchors
@@ -27,7 +23,6 @@ from skdcgn_pipeline.reporting.templates import template
 
 # What YAML reads as something else than the word.
 NO_WORDS = {"null", "none", "true", "false", "yes", "no", "on", "off", "y", "n", "nan", "inf"}
-PACKAGES = ("skdcgn_pipeline", "torch", "numpy", "kedro", "mlflow")
 
 
 def embed(picture: np.ndarray, optimize: bool = True) -> str:
@@ -63,15 +58,6 @@ def _shown(content: np.ndarray | pd.DataFrame) -> dict[str, Any]:
         data = base64.b64encode(encode_gif(content)).decode()
         return {"kind": "gif", "data": data, "width": content.shape[2]}
     return {"kind": "png", "data": embed(content), "width": content.shape[1]}
-
-
-def _versions() -> str:
-    """Say which versions of packages are installed; those that are not are left out."""
-    versions = [f"Python {platform.python_version()}"]
-    for package in PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions.append(f"{package} {version(package)}")
-    return ", ".join(versions)
 
 
 def command_of(this_run: Mapping[str, Any], pipeline: str = "", outputs: Sequence[str] = ()) -> str:
@@ -154,12 +140,6 @@ class Page:
 def render_report(page: Page) -> str:
     """Return a report as HTML; it refers to no other file."""
     settings = {name: str(value) for name, value in flatten(without_anchors(page.settings)).items()}
-    threads = torch.get_num_threads()
-    facts = {
-        **page.facts,
-        "versions": _versions(),
-        "machine": f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}",
-    }
     sections = [
         {
             "title": section.title,
@@ -172,4 +152,4 @@ def render_report(page: Page) -> str:
         }
         for section in page.sections
     ]
-    return template("reporting/report.html.j2").render(page=page, sections=sections, facts=facts, settings=settings)
+    return template("reporting/report.html.j2").render(page=page, sections=sections, settings=settings)

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _stop = threading.Event()
 REPORT_SECONDS = 10.0
+SECONDS_PER_MINUTE = 60
 
 
 def request_stop() -> None:
@@ -42,6 +43,11 @@ def without_progress() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(loud)
+
+
+def tell_duration(seconds: float) -> str:
+    """Write a duration as people read it, such as `12.3 s` or `1.5 min`."""
+    return f"{seconds / SECONDS_PER_MINUTE:,.1f} min" if seconds >= SECONDS_PER_MINUTE else f"{seconds:.1f} s"
 
 
 def _rounded(rate: float) -> str:

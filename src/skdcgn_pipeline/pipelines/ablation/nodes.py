@@ -13,6 +13,7 @@ from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.io.tracking import log_note, log_picture, log_unit
 from skdcgn_pipeline.metrics.statistics import summarise_cells, tidy_cells
 from skdcgn_pipeline.parameters import Report, check_parameters
+from skdcgn_pipeline.reporting.facts import tell_facts
 from skdcgn_pipeline.reporting.report import Page, render_chapter, render_report
 from skdcgn_pipeline.runtime.errors import StudyFailedError
 from skdcgn_pipeline.samples.drawing import SampleShards
@@ -110,6 +111,8 @@ def tell_findings(
     cells: pd.DataFrame,
     summary: pd.DataFrame,
     failures: pd.DataFrame,
+    heldout_samples: SampleShards,
+    this_run: dict[str, Any] | None,
     parameters: dict[str, Any],
     *pictures: np.ndarray,
 ) -> tuple[str, str, str]:
@@ -123,7 +126,9 @@ def tell_findings(
     headline = f"{len(done)} studies, {finished['cell'].nunique()} cells, {finished['seed'].nunique()} seeds each."
     for title, sentences in findings:
         log_note(title, "\n".join(f"- {sentence}" for sentence in sentences))
-    page = Page(parameters, sentences=[headline], chapter=chapter)
+    teacher = heldout_samples.artifact.inputs["generator"]
+    facts = tell_facts(teacher, this_run or {}, check_parameters(parameters), "ablation")
+    page = Page(parameters, sentences=[headline], chapter=chapter, facts=facts)
     return findings_as_markdown(findings, summary), chapter, render_report(page)
 
 

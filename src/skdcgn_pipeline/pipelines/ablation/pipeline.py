@@ -46,7 +46,11 @@ def create_pipeline(teacher: str) -> Pipeline:
         node(nodes.gather_cells, [f"{study}_cells" for study in (*STUDIES, FURTHER)], TABLES, name="gather_cells"),
         node(
             nodes.tell_findings,
-            ["ablation_cells", "ablation_summary", "ablation_failures", "parameters", *pictures],
+            [
+                *("ablation_cells", "ablation_summary", "ablation_failures"),
+                *("heldout_samples", "this_run", "parameters"),
+                *pictures,
+            ],
             ["ablation_findings", "ablation_chapter", "ablation_page"],
             name="tell_findings",
         ),

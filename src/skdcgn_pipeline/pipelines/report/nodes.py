@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.accuracy import WORST_GROUP
 from skdcgn_pipeline.parameters import Parameters, check_parameters
+from skdcgn_pipeline.reporting.facts import next_steps, tell_facts
 from skdcgn_pipeline.reporting.headlines import (
     Headline,
     summarise_in_a_sentence,
@@ -26,6 +28,9 @@ from skdcgn_pipeline.reporting.tables import (
     likeness_table,
 )
 from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.teachers.measures import describe_faults
+from skdcgn_pipeline.teachers.training import CARD_FILE
+from skdcgn_pipeline.vocabulary import CUTOUTS
 
 Told = Callable[[pd.DataFrame], pd.DataFrame]
 THE_PROBLEM, WHAT_WAS_DONE, WHAT_CAME_OUT = "The problem", "What was done", "What came out"
@@ -101,9 +106,8 @@ FEATURES = {
     "inception": "in the features of Inception",
 }
 INPUTS = [*dict.fromkeys(["accuracy", *(dataset for parts in SECTIONS.values() for _, _, dataset, _ in parts)])]
+TRAINED = "trained_teacher"
 MAX_ROWS = 100
-# As data flows; stages that are run by name alone follow.
-READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify")
 
 
 def write_report(
@@ -111,17 +115,22 @@ def write_report(
     ablation_chapter: str | None,
     this_run: dict[str, Any] | None,
     parameters: dict[str, Any],
-    *shown: np.ndarray | pd.DataFrame | None,
+    *shown: np.ndarray | pd.DataFrame | Artifact | None,
 ) -> str:
-    """Put pictures, tables and settings of the run, and the last composition study if any, into one HTML page."""
-    data: dict[str, Any] = {name: one for name, one in zip(INPUTS, shown, strict=True) if one is not None}
+    """Put pictures, tables and settings of the run, and the last composition study if any, into one HTML page.
+
+    A teacher that the run trained follows what is shown.
+    """
+    data: dict[str, Any] = {name: one for name, one in zip((*INPUTS, TRAINED), shown, strict=False) if one is not None}
     this_run, settings = this_run or {}, check_parameters(parameters)
     page = Page(
         settings=parameters,
         figures=figures_of(data),
+        sentences=tell_faults(data.get(TRAINED)),
         sections=arrange(data, this_run, settings),
         chapter=ablation_chapter or "",
         facts=tell_facts(heldout_samples.artifact.inputs["generator"], this_run, settings),
+        next_steps=next_steps(this_run),
     )
     return render_report(page)
 
@@ -151,6 +160,14 @@ def arrange(data: Mapping[str, Any], this_run: Mapping[str, Any], settings: Para
     return sections
 
 
+def tell_faults(trained_teacher: Artifact | None) -> list[str]:
+    """Say what is wrong with a teacher that was trained, and what to do; nothing where it is sound."""
+    if trained_teacher is None or trained_teacher.inputs["kind"] == CUTOUTS:
+        return []
+    faults = trained_teacher.read_json(CARD_FILE).get("faults")
+    return [describe_faults(faults)] if faults else []
+
+
 def figures_of(data: Mapping[str, Any]) -> list[Headline]:
     """Return accuracy before and after, and size and speed of the students, as far as they are known."""
     change = tell_change(data["accuracy"]) if "accuracy" in data else []
@@ -163,30 +180,3 @@ def headlines_of(data: Mapping[str, Any]) -> list[str]:
         gains = [tell_gains(data["accuracy"])] if "accuracy" in data else []
         return [*filter(None, gains), summarise_in_a_sentence(data["accuracy_summary"])]
     return [tell_likeness(data["student_comparison"])] if "student_comparison" in data else []
-
-
-def tell_facts(teacher: dict[str, Any], this_run: dict[str, Any], parameters: Parameters) -> dict[str, str]:
-    """Say what was run: command, teacher, data, seeds and how long each stage took."""
-    sha256 = str(teacher.get("sha256", ""))
-    facts = {
-        "name": parameters.run_name,
-        "command": command_of(this_run),
-        "teacher": f"{teacher['name']}" + (f", SHA-256 {sha256}" if sha256 else ""),
-        "images": _tell_images(parameters),
-        "seed": f"{parameters.seed}",
-    }
-    if this_run.get("commit"):
-        facts["git commit"] = this_run["commit"]
-    if durations := this_run.get("seconds"):
-        order = [stage for stage in READING_ORDER if stage in durations]
-        order += [stage for stage in durations if stage not in READING_ORDER]
-        told = ", ".join(f"{stage} {durations[stage]:,.1f} s" for stage in order)
-        facts["stages of this run"] = f"{told} (what was there already is reused)"
-    return facts
-
-
-def _tell_images(parameters: Parameters) -> str:
-    images = parameters.images
-    if images.are_coloured:
-        return f"{images.source}, {parameters.variant}"
-    return f"{images.source}, {images.folder}" if images.folder else images.source

@@ -690,7 +690,7 @@ def test_settings_without_an_export_are_complete(raw):
     [
         (
             {"teacher": {"name": "mnist_cgn", "weights": "x" * 300 + ".pth"}},
-            "teacher.weights.*at most 255 bytes, got .*304",
+            "teacher.weights: .*at most 255 bytes, got .*304",
         ),
         ({"teacher": {"name": "imagenet_cgn", "weights": {"shape": "é" * 128}}}, "teacher.weights.*got one of 256"),
         ({"images": {"source": "folder", "folder": "a\0b"}}, "images.folder: Input should be a path, got a NUL"),

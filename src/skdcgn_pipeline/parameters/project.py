@@ -28,6 +28,9 @@ from skdcgn_pipeline.parameters.sample import Sample
 from skdcgn_pipeline.parameters.teacher import MADE_BY_RUN, Teacher
 from skdcgn_pipeline.runtime.errors import SettingError, nearest, told_in_one_line
 
+# What pydantic calls parts of a setting that have no name of their own: a mapping's key, a member of a union.
+NO_SETTINGS = ("[key]", "function-", "constrained-", "dict[", "list[", "tuple[")
+
 
 class Parameters(Settings):
     """All parameters of the project, as `conf/<env>/parameters*.yml` give them.
@@ -171,7 +174,7 @@ def check_parameters(raw: dict[str, Any]) -> Parameters:
 
 def _explain(problem: Any) -> str:
     """Put one problem found by pydantic into words."""
-    location = [part for part in problem["loc"] if part != "[key]"]
+    location = [part for part in problem["loc"] if not str(part).startswith(NO_SETTINGS)]
     name = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
         known = _fields_at(location[:-1])

@@ -53,14 +53,6 @@ def test_the_examples_of_the_readme_run(project: Path, workplace: Path) -> None:
     assert names["batch"].shape[1:] == (3, 32, 32)
 
 
-def test_the_example_of_the_reference_runs(project: Path, workplace: Path) -> None:
-    names: dict[str, Any] = {}
-    page = (project / "docs" / "api" / "index.md").read_text()
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(block, names)
-    assert names["images"].shape == (16, 3, 32, 32)
-
-
 def test_the_teacher_of_the_guide_keeps_the_interface(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(project / "docs")
     teacher = load_teacher("custom", factory="shapes_teacher:make_teacher")

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -30,6 +23,10 @@ from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.samples.pixels import from_bytes
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Picture = np.ndarray
 SHOWN = (*MECHANISMS, COMPOSITE)
@@ -63,7 +60,7 @@ def draw_sheet(rows: Sequence[tuple[str, Tensor]], title: str = "") -> Picture:
     height, width = tiles[0].shape[0], max(row.shape[1] for row in tiles)
     tiles = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in tiles]
     margin = 150
-    figure = Figure(figsize=((width + margin) / DOTS_PER_INCH, (height * len(rows) + 30) / DOTS_PER_INCH))
+    figure = new_figure(((width + margin) / DOTS_PER_INCH, (height * len(rows) + 30) / DOTS_PER_INCH), layout=None)
     sheet_height = height * len(rows)
     axes = figure.add_axes((margin / (width + margin), 0, width / (width + margin), sheet_height / (sheet_height + 30)))
     axes.imshow(np.concatenate(tiles), interpolation="nearest", aspect="auto")
@@ -74,11 +71,17 @@ def draw_sheet(rows: Sequence[tuple[str, Tensor]], title: str = "") -> Picture:
     return rasterise(figure)
 
 
+def new_figure(size: tuple[float, float], layout: Any = "constrained") -> Figure:
+    """Return an empty figure of a size in inches; Matplotlib takes a second to import."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout=layout)
+
+
 def rasterise(figure: Figure) -> Picture:
-    """Turn a figure into pixels, and close it."""
+    """Turn a figure into pixels."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, facecolor="white")
-    plt.close(figure)
     with Image.open(buffer) as image:
         return np.asarray(image.convert("RGB"))
 
@@ -151,8 +154,8 @@ def draw_loss_curves(histories: dict[str, list[dict[str, float]]]) -> Picture:
 def _panels(number: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
     """Return a figure of panels side by side, each of a size in inches."""
     size = (width * number, height)
-    figure, axes = plt.subplots(1, number, figsize=size, layout="constrained", squeeze=False, **options)
-    return figure, [*axes[0]]
+    figure = new_figure(size)
+    return figure, [*figure.subplots(1, number, squeeze=False, **options)[0]]
 
 
 def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
@@ -163,7 +166,8 @@ def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
     summary = summary[~summary["subset"].isin(DETAILS) | (summary["split"] == COUNTERFACTUALS)]
     summary = summary.assign(group=summary[["split", "subset"]].agg("\n".join, axis=1))
     groups, sources = summary["group"].unique(), summary["trained_on"].unique()
-    figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
+    figure = new_figure((9, 3.6))
+    axis = figure.subplots()
     width = 0.8 / len(sources)
     for number, source in enumerate(sources):
         of_source = summary[summary["trained_on"] == source].set_index("group").reindex(groups)
@@ -187,7 +191,8 @@ def draw_releases(cards: Sequence[dict[str, Any]]) -> Picture:
         cards: What `released_card` returns. Speed is that of all three mechanisms at the best batch size,
             accuracy that of classifiers trained on the counterfactuals of each, on the test split.
     """
-    figure, axis = plt.subplots(figsize=(8.5, 4), layout="constrained")
+    figure = new_figure((8.5, 4))
+    axis = figure.subplots()
     labels: list[tuple[float, float, str]] = []
     for marker, card in zip("osD^vP*X", cards, strict=False):
         figures = card["figures"]
@@ -217,7 +222,9 @@ def draw_releases(cards: Sequence[dict[str, Any]]) -> Picture:
     axis.set(xscale="log", xlabel="images per second, all three mechanisms, CPU")
     axis.set_xlim(right=axis.get_xlim()[1] * 4.5)
     axis.set_ylabel("accuracy of the invariant classifier, %")
-    handles = [plt.Line2D([], [], color=COLOUR_OF[name], marker="o", linestyle="") for name in ("teacher", "students")]
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=COLOUR_OF[name], marker="o", linestyle="") for name in ("teacher", "students")]
     axis.legend(handles, ["teacher", "students"], fontsize=8, loc="lower right")
     axis.set_title("Speed, size and accuracy (area: square root of the parameters; bars: 95 % interval)", fontsize=10)
     return rasterise(figure)
@@ -280,7 +287,8 @@ def draw_attention(
     """
     columns = len(images)
     size = (1.05 * columns + 1.2, 1.2 * (1 + len(maps)))
-    figure, axes = plt.subplots(1 + len(maps), columns, figsize=size, layout="constrained", squeeze=False)
+    figure = new_figure(size)
+    axes = figure.subplots(1 + len(maps), columns, squeeze=False)
     shown = ((images + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     for column in range(columns):
         axes[0, column].imshow(shown[column], interpolation="nearest")
@@ -306,7 +314,8 @@ def draw_benchmark(table: pd.DataFrame) -> Picture:
         table: As `benchmark.networks.tabulate` returns it; groups may be missing.
     """
     ratios = table[table["ratio"].notna()].to_dict("records")
-    figure, axis = plt.subplots(figsize=(11, 1.4 + 0.26 * max(6, len(ratios))), layout="constrained")
+    figure = new_figure((11, 1.4 + 0.26 * max(6, len(ratios))))
+    axis = figure.subplots()
     colours = {True: "#4c9a5b", False: "#c0504d"}
     for place, row in enumerate(ratios):
         met = None if pd.isna(row["met"]) else bool(row["met"])

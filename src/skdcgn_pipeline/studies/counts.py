@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from skdcgn_pipeline.metrics.statistics import SIGNIFICANCE, compare_pairs
 from skdcgn_pipeline.parameters import Ablation
+from skdcgn_pipeline.reporting.pictures import new_figure
 from skdcgn_pipeline.studies.contract import REFERENCE, Cell, Students, Study
 from skdcgn_pipeline.studies.figures import draw_frame, half_widths
 from skdcgn_pipeline.studies.words import tell_comparisons
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class CountsStudy(Study):
@@ -42,7 +44,8 @@ class CountsStudy(Study):
         rows = _endless_as_infinite(rows)
         table = 100 * rows.pivot(index="per_shape", columns="dataset_size", values="mean_accuracy")
         size = (2.6 + 1.3 * table.shape[1], 1.6 + max(2.4, 0.55 * table.shape[0]))
-        figure, axis = plt.subplots(figsize=size, layout="constrained")
+        figure = new_figure(size)
+        axis = figure.subplots()
         image = axis.imshow(table.to_numpy(), cmap="YlGnBu", aspect="auto")
         for cell, width in zip(rows.to_dict("records"), half_widths(rows), strict=True):
             row, column = [*table.index].index(cell["per_shape"]), [*table.columns].index(cell["dataset_size"])

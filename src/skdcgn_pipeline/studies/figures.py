@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from skdcgn_pipeline.metrics.statistics import SIGNIFICANCE
-from skdcgn_pipeline.reporting.pictures import COLOUR_OF
+from skdcgn_pipeline.reporting.pictures import COLOUR_OF, new_figure
 from skdcgn_pipeline.studies.contract import OWN
 from skdcgn_pipeline.studies.words import Row, signed
 from skdcgn_pipeline.vocabulary import MECHANISMS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STYLE: dict[Any, Any] = {"axes.labelsize": 8, "axes.titlesize": 9}
 MIXTURE_COLOUR, OTHER_COLOUR = "#6a9a5b", "#8e5ea2"
@@ -41,24 +41,25 @@ def half_widths(rows: pd.DataFrame) -> np.ndarray:
 
 def draw_notice(text: str, height: float = 0.3) -> Figure:
     """Draw nothing but a text."""
-    figure = plt.figure(figsize=(7, 1.2))
+    figure = new_figure((7, 1.2), layout=None)
     figure.text(0.5, height, text, ha="center", va="center", fontsize=9)
     return figure
 
 
 def draw_frame(axis: Axes, column: float, row: float, colour: str) -> None:
     """Frame a square of a heat map."""
+    from matplotlib.patches import Rectangle
+
     axis.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor=colour, linewidth=1.6))
 
 
 def draw_intervals(rows: pd.DataFrame) -> Figure:
     """Draw a row per cell: mean accuracy, its interval and the difference; beside it how alike students are."""
     alike = rows["mask_iou"].notna().any() if "mask_iou" in rows else False
-    size = (9 + 4 * alike, 1.5 + 0.36 * len(rows))
+    size = (9 + 4 * int(alike), 1.5 + 0.36 * len(rows))
     widths = [1.5, 1, 1] if alike else [1]
-    figure, axes = plt.subplots(
-        1, len(widths), sharey=True, squeeze=False, layout="constrained", figsize=size, width_ratios=widths
-    )
+    figure = new_figure(size)
+    axes = figure.subplots(1, len(widths), sharey=True, squeeze=False, width_ratios=widths)
     colours = [colour_of(row) for row in rows.to_dict("records")]
     _draw_accuracy(axes[0, 0], rows, colours)
     if alike:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from torch import Tensor
@@ -70,7 +69,9 @@ def draw_study(study: str, summary: pd.DataFrame) -> Picture:
     rows, title = part_of(summary, study), study_of(study).title
     if rows.empty:
         return rasterise(draw_notice(f"{title}\nno cell on the split 'test'", 0.5))
-    with plt.rc_context(STYLE):
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):
         figure = study_of(study).figure(rows)
     subtitle = f"test split · {_reference_of(rows)} · {_budget_of(rows)}"
     figure.suptitle(f"{title}\n{textwrap.fill(subtitle, int(figure.get_figwidth() * 15))}", fontsize=9)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, SymLogNorm
-from matplotlib.figure import Figure
 
 from skdcgn_pipeline.metrics.statistics import SIGNIFICANCE
 from skdcgn_pipeline.parameters import Ablation, Composition, Transformation
+from skdcgn_pipeline.reporting.pictures import new_figure
 from skdcgn_pipeline.studies.contract import REFERENCE, Cell, Students, Study, with_added
 from skdcgn_pipeline.studies.figures import draw_frame, draw_notice
 from skdcgn_pipeline.studies.words import Row, signed
 from skdcgn_pipeline.vocabulary import MECHANISMS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
 
 EXPECTATION = (
     "The SKDCGN paper expects noise, opacity 0.75 and rotation on the shape mechanism to lower the accuracy slightly, "
@@ -59,20 +61,16 @@ class TransformationsStudy(Study):
 
     def figure(self, rows: pd.DataFrame) -> Figure:
         """Draw a heat map per mechanism: transformations by strength, coloured by their difference."""
+        from matplotlib.colors import SymLogNorm
+
         rows = rows[rows["cell"] != rows["reference"]]
         if rows.empty:
             return draw_notice("only the reference is there")
         grids = {mechanism: _by_strength(part) for mechanism, part in _by_mechanism(rows).items()}
         widths = [max(len(cells) for cells in grid.values()) for grid in grids.values()]
         tallest = max(len(grid) for grid in grids.values())
-        figure, axes = plt.subplots(
-            1,
-            len(grids),
-            figsize=(1.6 + 1.5 * len(grids) + 0.62 * sum(widths), 1.7 + 0.5 * tallest),
-            width_ratios=widths,
-            squeeze=False,
-            layout="constrained",
-        )
+        figure = new_figure((1.6 + 1.5 * len(grids) + 0.62 * sum(widths), 1.7 + 0.5 * tallest))
+        axes = figure.subplots(1, len(grids), width_ratios=widths, squeeze=False)
         differences = 100 * rows["difference"].to_numpy(dtype=float)
         limit = max([2.0, *np.abs(differences[np.isfinite(differences)])])
         # Logarithmic beyond one point: one cell that fails must not bleach all others.

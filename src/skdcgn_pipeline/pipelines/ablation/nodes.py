@@ -123,7 +123,9 @@ def tell_findings(
     names = [*STUDIES, place_of(FURTHER, [*done])]
     of_study = zip(names, pictures[::2], pictures[1::2], strict=True)
     chapter = render_chapter(findings, {study_of(study).title: pair for study, *pair in of_study if study in done})
-    headline = f"{len(done)} studies, {finished['cell'].nunique()} cells, {finished['seed'].nunique()} seeds each."
+    numbers = {"study": len(done), "cell": finished["cell"].nunique(), "seed": finished["seed"].nunique()}
+    words = {"study": "studies", "cell": "cells", "seed": "seeds"}
+    headline = ", ".join(f"{n} {word if n == 1 else words[word]}" for word, n in numbers.items()) + " each."
     for title, sentences in findings:
         log_note(title, "\n".join(f"- {sentence}" for sentence in sentences))
     teacher = heldout_samples.artifact.inputs["generator"]

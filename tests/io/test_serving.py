@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import requests
 import torch
+from mlflow.pyfunc import scoring_server
 
 from pipelines.running import untouched_mlflow
 from skdcgn_pipeline import InvariantClassifier, StudentCGN
@@ -237,6 +238,17 @@ def split_of(rows: dict[str, list[int]]) -> dict[str, list]:
     return {"columns": list(rows), "data": [list(row) for row in zip(*rows.values(), strict=True)]}
 
 
+def test_the_servers_reader_is_guarded_once_however_many_models_are_loaded():
+    serving.refuse_deep_json()
+    guarded = scoring_server._decode_json_input
+    serving.refuse_deep_json()
+    assert scoring_server._decode_json_input is guarded
+    with pytest.raises(mlflow.MlflowException, match="nested too deeply") as caught:
+        guarded('{"a":' * 5000)
+    assert caught.value.get_http_status_code() == 400
+    assert guarded('{"a": 1}') == {"a": 1}
+
+
 def test_without_a_run_nothing_is_logged(tracking_uri, students, tmp_path):
     export = exported(tmp_path, students, {"interface": {"num_classes": 10, "image_size": 32}})
     assert log_students(export, "unlogged", "champion") == {}
@@ -268,7 +280,7 @@ def test_the_alias_moves_to_a_version_that_is_as_good_on_what_was_held_out(track
         tags = {"accuracy/test/all": "1"} | ({} if value is None else {name: str(value)})
         version = client.create_model_version(model, "file:///nowhere", tags=tags).version
         before = client.get_registered_model(model).aliases.get("champion")
-        taken = serving._takes_alias(model, str(version), "champion", name)
+        taken = serving._give_alias(model, str(version), "champion", name)
         after = client.get_registered_model(model).aliases.get("champion")
         assert str(after) == str(version if taken else before)
         return taken

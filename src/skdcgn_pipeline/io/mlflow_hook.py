@@ -22,7 +22,7 @@ def server_of(context: Any) -> str:
 
 
 class TolerantMlflowHook(MlflowHook):
-    """Replaces the plugin's own hook, see `settings.DISABLE_HOOKS_FOR_PLUGINS`.
+    """Replaces the plugin's own hook, whose name `hooks.ProjectHooks` has.
 
     The plugin opens the same run once more for every node and closes it once, logs parameters node by
     node (ours are logged flat, at once), and lets every failure of the server through. It would also keep

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ def whole_numbers(name: str, values: Any, dtype: type[np.integer]) -> np.ndarray
     return numbers.astype(dtype, copy=False)
 
 
+@cache  # once in a process, however many models it loads
 def refuse_deep_json() -> None:
     """Let MLflow's server answer JSON that is nested too deeply with status 400, as what is no JSON.
 
@@ -235,7 +237,7 @@ def _log(
         )
         number = str(info.registered_model_version)
         _describe(export, what, info.model_id, name, number)
-        has_alias = _takes_alias(name, number, alias, CHOSEN_BY[what])
+        has_alias = _give_alias(name, number, alias, CHOSEN_BY[what])
         return {
             "model_uri": f"models:/{name}@{alias}" if has_alias else f"models:/{name}/{number}",
             "name": name,
@@ -269,8 +271,8 @@ def _describe(export: Artifact, what: str, model: str, name: str, number: str) -
         client.set_model_version_tag(name, number, chosen_by, f"{figures[chosen_by]:.6g}")
 
 
-def _takes_alias(name: str, number: str, alias: str, chosen_by: str) -> bool:
-    """Give a version the alias, unless it has no figure or the version that has it has a better one."""
+def _give_alias(name: str, number: str, alias: str, chosen_by: str) -> bool:
+    """Give a version the alias, unless it has no figure or the holder has a better one; tell whether it was given."""
     client, sign = mlflow.MlflowClient(), -1 if chosen_by in LOWER_IS_BETTER else 1
 
     def figure_of(version: str) -> float:

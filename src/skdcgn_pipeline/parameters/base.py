@@ -35,8 +35,8 @@ def _can_be_there(path: str) -> str:
         raise ValueError("Input should be a path, got a NUL in it")
     if (longest := max(len(os.fsencode(name)) for name in path.split("/"))) > LONGEST_NAME:
         raise ValueError(f"Input should be a path with names of at most {LONGEST_NAME} bytes, got one of {longest}")
-    if len(os.fsencode(path)) > LONGEST_PATH:
-        raise ValueError(f"Input should be a path of at most {LONGEST_PATH:,} bytes, got {len(path):,}")
+    if (length := len(os.fsencode(path))) > LONGEST_PATH:
+        raise ValueError(f"Input should be a path of at most {LONGEST_PATH:,} bytes, got {length:,}")
     return path
 
 

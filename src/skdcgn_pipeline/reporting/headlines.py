@@ -13,6 +13,7 @@ from skdcgn_pipeline.classifiers.accuracy import BACKGROUND_GAP, SHAPE_BIAS, WOR
 from skdcgn_pipeline.classifiers.classification import COUNTERFACTUALS, ORIGINALS
 from skdcgn_pipeline.classifiers.torchvision_classifier import HEADS, WITHOUT_BACKGROUND
 from skdcgn_pipeline.metrics.statistics import compare_pairs
+from skdcgn_pipeline.runtime.progress import rounded
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 LEARNT = {
@@ -92,7 +93,7 @@ def tell_costs(comparison: pd.DataFrame) -> list[Headline]:
         verdict = f"{max(gain, 1 / gain):.1f} times {more if gain > 1 else less}"
         if gain == 1 or (measure == RATE and 1 / ALIKE < gain < ALIKE):
             verdict = NO_DIFFERENCE
-        before, after = (f"{value:,.0f}" if value >= 10 else f"{value:.2g}" for value in (teacher, student))
+        before, after = rounded(teacher), rounded(student)
         name = f"{name}, teacher to students"
         return Headline(name, before, after, verdict) if teacher > 0 else Headline(name, "", after, "")
 

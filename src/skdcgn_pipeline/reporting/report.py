@@ -140,16 +140,4 @@ class Page:
 def render_report(page: Page) -> str:
     """Return a report as HTML; it refers to no other file."""
     settings = {name: str(value) for name, value in flatten(without_anchors(page.settings)).items()}
-    sections = [
-        {
-            "title": section.title,
-            "lead": section.lead,
-            "words": section.words,
-            "parts": [
-                {**_shown(part.content), "title": part.title, "caption": part.caption, "command": part.command}
-                for part in section.parts
-            ],
-        }
-        for section in page.sections
-    ]
-    return template("reporting/report.html.j2").render(page=page, sections=sections, settings=settings)
+    return template("reporting/report.html.j2").render(page=page, settings=settings, shown=_shown)

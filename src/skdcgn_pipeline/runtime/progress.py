@@ -50,7 +50,8 @@ def tell_duration(seconds: float) -> str:
     return f"{seconds / SECONDS_PER_MINUTE:,.1f} min" if seconds >= SECONDS_PER_MINUTE else f"{seconds:.1f} s"
 
 
-def _rounded(rate: float) -> str:
+def rounded(rate: float) -> str:
+    """Write a rate or a number as people read it, such as `1,234` or `0.56`."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
@@ -99,7 +100,7 @@ class Progress:
         left = (self.total - self.done) / max(rate, 1e-9)
         return (
             f"{self.title}: {self.done:,}/{self.total:,} {self.unit} "
-            f"({self.done / self.total:.0%}), {_rounded(rate)} {self.unit}/s, {left:,.0f} s left{self.remark()}"
+            f"({self.done / self.total:.0%}), {rounded(rate)} {self.unit}/s, {left:,.0f} s left{self.remark()}"
         )
 
     def finish(self) -> None:
@@ -108,7 +109,7 @@ class Progress:
             if self._stream.isatty():
                 self._stream.write("\r\x1b[2K")
             seconds = time.perf_counter() - self._start
-            rate = f"{_rounded(units / max(seconds, 1e-9))} {self.unit}/s"
+            rate = f"{rounded(units / max(seconds, 1e-9))} {self.unit}/s"
             logger.info(f"{self.title}: {units:,} {self.unit} in {seconds:.0f} s, {rate}{self.remark()}")
 
     def interrupt(self) -> None:

@@ -20,6 +20,7 @@ from skdcgn_pipeline.io.terminal import (
     tell_run,
 )
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.runtime.progress import clear_stop, request_stop
 
 COMPARISON = pd.DataFrame(
     {
@@ -94,6 +95,19 @@ def test_records_are_lines_of_any_length_in_a_log(handlers, capsys):
     logging.getLogger("kedro.runner").warning("%s is long", "x" * 300)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.endswith(f"WARNING {'x' * 300} is long")
+
+
+def test_what_a_stopped_run_says_at_its_end_is_not_told_of_a_node_too(handlers, capsys):
+    prepare_logs()
+    request_stop()
+    try:
+        logging.getLogger("kedro.pipeline.node").error("Node %s failed with error: \n%s", "distil", "stopped")
+    finally:
+        clear_stop()
+    logging.getLogger("kedro.pipeline.node").error("Node %s failed with error: \n%s", "compose", "a fault")
+    output = capsys.readouterr().out
+    assert "Node compose failed with error: \na fault\n" in output
+    assert "distil" not in output
 
 
 def test_terminals_keep_what_kedro_shows_them(handlers):

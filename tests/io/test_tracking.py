@@ -185,11 +185,12 @@ def test_metrics_that_are_not_finite_are_left_out(run: str) -> None:
 def test_a_name_that_mlflow_refuses_is_written_as_it_takes_it(run: str, caplog: pytest.LogCaptureFixture) -> None:
     with tracking.recorded_losses():
         recording.record("classifier/shape + texture/seed_0", 1, {"loss": 0.5})
-    tracking.log_metrics({"25 % originals": 1.0})
+    tracking.log_metrics({"25 % originals": 1.0, "accuracy/Ärmel": 2.0, "accuracy/Ярмель": 3.0})
     tracking.log_parameters({"bird (é)": 3})
 
-    assert stored(run).data.metrics == {"classifier/shape_texture/seed_0/loss/loss": 0.5, "25_originals": 1.0}
-    assert stored(run).data.params == {"bird    ": "3"}
+    losses = {"classifier/shape_texture/seed_0/loss/loss": 0.5}
+    assert stored(run).data.metrics == losses | {"25_originals": 1.0, "accuracy/ärmel": 2.0, "accuracy/ярмель": 3.0}
+    assert stored(run).data.params == {"bird  é ": "3"}
     assert "did not take" not in caplog.text
 
 

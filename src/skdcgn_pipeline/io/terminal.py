@@ -13,7 +13,7 @@ import click
 from kedro.logging import RichHandler
 
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, UserError
-from skdcgn_pipeline.runtime.progress import tell_duration
+from skdcgn_pipeline.runtime.progress import stop_requested, tell_duration
 
 PERCENT = 100.0
 INTERRUPTED = 130  # the exit status that shells give what Ctrl-C ended
@@ -36,7 +36,10 @@ class PlainHandler(logging.Handler):
 
 
 def _is_told(record: logging.LogRecord) -> bool:
-    return not any(text in record.getMessage() for text in LEFT_OUT)
+    message = record.getMessage()
+    if stop_requested() and "failed with error" in message:
+        return False  # a node that was asked to stop; the command ends with the same sentence
+    return not any(text in message for text in LEFT_OUT)
 
 
 def prepare_logs() -> None:

@@ -74,12 +74,12 @@ def forget_runs() -> None:
 
 def _allowed(name: str) -> str:
     """Return a setting's name as MLflow takes it: one that it refuses would end the logging of the run."""
-    return re.sub(r"[^\w/. :-]", " ", name, flags=re.ASCII)
+    return re.sub(r"[^\w/. :-]", " ", name)
 
 
 def metric_slug(name: str) -> str:
-    """Return a metric's name as all are written: words of `a-z0-9_.-` without blanks, groups apart by slashes."""
-    parts = [re.sub(r"[^a-z0-9_.-]+", "_", part.lower()).strip("_") for part in name.split("/")]
+    """Return a metric's name as all are written: letters of any script, digits, `_.-`; groups apart by slashes."""
+    parts = [re.sub(r"[^\w.-]+", "_", part.lower()).strip("_") for part in name.split("/")]
     return "/".join(filter(None, parts)) or "unnamed"
 
 

@@ -30,6 +30,17 @@ def test_everything_is_there_without_a_network(address: str, visit: Callable[...
         assert seen.page.get_by_role("heading", name=title, exact=True).is_visible()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_accessibility_rule_is_broken(scheme: str, address: str, visit: Callable[..., Visit]) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra dev").Axe()
+    seen = visit(address, color_scheme=scheme, bypass_csp=True)
+    seen.page.wait_for_load_state("load")
+
+    found = axe.run(seen.page).response
+    assert len(found["passes"]) > 10  # rules that the page was held against
+    assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]] == []
+
+
 def test_a_phone_scrolls_down_alone(address: str, visit: Callable[..., Visit]) -> None:
     seen = visit(address, **PHONE)
     seen.page.wait_for_load_state("load")

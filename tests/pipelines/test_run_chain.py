@@ -128,7 +128,7 @@ def test_report_tells_what_was_run_and_how_to_make_each_part_again(finished: tup
     assert re.search(r"prepare [\d.]+ s, sample [\d.]+ s, .*classify [\d.]+ s", page)
     assert re.search(r"Python 3\.\d+\.\d+, .*torch \d", page)
     assert '<th scope="row">shape.distill.weights.pixel</th>' in page
-    assert '<th scope="row">inception score, by the classes of this network</th>' in page
+    assert '<th scope="row">Inception Score, by the classes of this network</th>' in page
     assert '<th scope="row">Frechet distance to training images</th>' in page
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from skdcgn_pipeline.reporting.headlines import percent
+from skdcgn_pipeline.runtime.progress import rounded
 
 
 def format_value(value: Any) -> str:
@@ -68,7 +69,7 @@ LIKENESS = {
 MEASURES = {
     "fid": "Frechet distance to {}",
     "kid": "kernel distance to {}",
-    "inception_score": "inception score, by the classes of this network",
+    "inception_score": "Inception Score, by the classes of this network",
     "mean_mask": "mean mask, %",
     "mask_entropy": "mask entropy, bits",
     "collapsed_masks": "collapsed masks, %",
@@ -89,7 +90,7 @@ def generation_table(measures: pd.DataFrame) -> pd.DataFrame:
     def told(row: dict[Any, Any]) -> str:
         if row["measure"] in SHARES:
             return percent(row["value"], row["value"] + row["sd"])
-        return format_value(row["value"]) + (f" ± {row['sd']:.2g}" if row["sd"] >= 0 else "")
+        return format_value(row["value"]) + (f" ± {rounded(row['sd'])}" if row["sd"] >= 0 else "")
 
     rows = measures.to_dict("records")
     names = [MEASURES.get(row["measure"], row["measure"]).format(row["reference"]) for row in rows]

@@ -47,6 +47,14 @@ class Visit:
     logged: list[str] = field(default_factory=list)
 
 
+def broken_rules(visit: Visit) -> list[tuple[str, list[str]]]:
+    """Return the rules of axe that a page breaks, and where; its policy has to be bypassed for axe's script."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra dev").Axe()
+    found = axe.run(visit.page).response
+    assert len(found["passes"]) > 10, "hardly any rule was tried"
+    return [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]]
+
+
 def brightness(seen: Visit, writing: str = "body") -> list[float]:
     """Return that of the page and of some writing on it (a CSS selector), in 0 .. 255."""
     colours = seen.page.evaluate(

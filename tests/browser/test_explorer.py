@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from browser.looking import PHONE, Visit, brightness, free_port, keep_screenshot, serving, surroundings
+from browser.looking import PHONE, Visit, brightness, broken_rules, free_port, keep_screenshot, serving, surroundings
 from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.explorer.bundle import ExplorerRecipe
 from skdcgn_pipeline.students.trio import StudentCGN
@@ -91,10 +91,17 @@ def test_everything_is_drawn_and_nothing_is_loaded_from_elsewhere(
         assert seen.page.locator(f"{row} meter").count() == 6
         assert "at once" not in seen.page.locator(row).inner_text(), "nothing is timed before that is asked for"
     assert seen.page.get_by_text("59,116").is_visible()
-    ground, ink = brightness(seen, "#teacher h3")
+    ground, ink = brightness(seen, "#teacher h2")
     assert ground - ink > 150
     keep_screenshot(seen.page, "explorer")
     assert (seen.refused, seen.errors, seen.logged) == ([], [], [])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_accessibility_rule_is_broken(scheme: str, address: str, visit: Callable[..., Visit]) -> None:
+    seen = look(visit, address, color_scheme=scheme, bypass_csp=True, **PHONE)
+
+    assert broken_rules(seen) == []
 
 
 def test_every_control_does_what_it_says(address: str, visit: Callable[..., Visit]) -> None:
@@ -170,5 +177,5 @@ def test_a_phone_scrolls_down_alone_and_dark_is_dark(address: str, visit: Callab
     assert seen.page.evaluate(
         "(strip => strip.scrollWidth > strip.clientWidth)(document.querySelector('#strip .wide'))"
     )
-    ground, ink = brightness(seen, "#teacher h3")
+    ground, ink = brightness(seen, "#teacher h2")
     assert ink - ground > 150

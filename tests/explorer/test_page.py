@@ -64,7 +64,7 @@ def test_times_say_how_they_were_taken():
     assert "faster" not in page.tell("speed", "teacher", TIMINGS)
     slower = [Timing("composite", 64, {"teacher": 1.0, "students": 3.6})]
     assert "; 3.6 times slower" in page.tell("speed", "students", slower)
-    assert page.tell("speed", "students", []).strip() == "<h3>Students</h3>"
+    assert page.tell("speed", "students", []).strip() == '<h2 class="row-title">Students</h2>'
 
 
 def test_what_a_bundle_names_is_escaped():

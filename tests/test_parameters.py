@@ -548,7 +548,6 @@ def test_one_error_is_one_problem(raw):
         ("compact", 24, "three numbers"),
         ("basis", 24, "three numbers"),
         ("basis", [4, 8], "three numbers"),
-        ("plain", 24, "a list"),
     ],
 )
 def test_a_width_of_another_architecture_is_refused(raw, architecture, width, wanted):

@@ -16,7 +16,6 @@ ARCHITECTURES = {
     "compact": {"architecture": "compact", "width": [4, 4, 4], "embedding_dim": 3},
     "basis": {"architecture": "basis", "width": [4, 4, 4], "embedding_dim": 3},
     "tinygan": {"architecture": "tinygan", "width": 1, "embedding_dim": 3},
-    "plain": {"architecture": "plain", "width": [4, 4], "embedding_dim": 3},
 }
 
 

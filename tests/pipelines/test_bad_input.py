@@ -175,7 +175,7 @@ def test_impossible_learning_rate_is_refused(told: Callable[..., str], value: ob
         ),
         (
             {"shape": {"distill": {"student": {"architecture": "compakt"}}}},
-            "shape.distill.student.architecture: expected one of compact, basis, tinygan, plain, got 'compakt'",
+            "shape.distill.student.architecture: expected one of compact, basis, tinygan, got 'compakt'",
         ),
         (
             {"classify": {"counterfactuals": "storred"}},

@@ -453,12 +453,6 @@ def test_settings_that_came_later_count_where_they_are_set(changes):
     ("changes", "size", "num_processes", "message"),
     [
         ({}, 20, 1, "image_size: expected a multiple of 8"),
-        (
-            {"student": Student(architecture="plain", width=(4, 4, 4, 4))},
-            24,
-            1,
-            "image_size: expected a multiple of 16",
-        ),
         ({"student": Student(architecture="tinygan", width=2)}, 48, 1, "image_size: expected a power of two"),
         ({"weights": {"perceptual": 1.0}}, 32, 1, "expected torchvision's VGG16 weights"),
         ({"batch_size": 9}, 32, 2, r"distill\.batch_size: expected a multiple of 2"),

@@ -21,9 +21,7 @@ COMPACT = {"architecture": "compact", "width": [16, 24, 16], "embedding_dim": 8}
 TINYGAN = {"architecture": "tinygan", "width": 2, "embedding_dim": 4}
 BASIS = {"architecture": "basis", "width": [32, 31, 32], "embedding_dim": 10}
 SMALL_BASIS = {"architecture": "basis", "width": [3, 5, 4], "embedding_dim": 4}
-PLAIN = {"architecture": "plain", "width": [6, 4], "embedding_dim": 4}
 # For 256 pixels; as many parameters as the paper's.
-PLAIN_256 = {"architecture": "plain", "width": [320, 304, 192, 96, 32], "embedding_dim": 128}
 SMALL = {"architecture": "compact", "width": [4, 6, 4], "embedding_dim": 4}
 
 
@@ -52,20 +50,6 @@ def test_the_tinygan_of_the_paper_has_its_number_of_parameters():
     assert count(generator) == pytest.approx(6_240_000, rel=0.005)
 
 
-def test_plain_students_for_256_pixels_are_as_large_as_those_of_the_paper():
-    size = GeneratorSize(128, 1000, 256)
-    with torch.device("meta"):
-        sizes = {mechanism: count(make_student(mechanism, PLAIN_256, size)) for mechanism in MECHANISMS}
-    assert sizes["texture"] == sizes["background"] == pytest.approx(6_240_000, rel=0.05)
-    assert sizes["shape"] == pytest.approx(6_240_000, rel=0.05)
-
-
-def test_plain_students_double_the_size_with_every_width():
-    generator = make_student("texture", PLAIN | {"width": [5, 4, 3]}, GeneratorSize(4, 3, 24))
-    assert (generator.start, len(generator.blocks)) == (3, 2)
-    assert generator.blocks[1].shortcut.weight.shape[:2] == (3, 4)
-
-
 def test_tinygan_widths_stay_for_the_first_block_and_then_halve():
     generator = TinyGenerator(3, GeneratorSize(8, 10, 256), 4, 4)
     widths = [(block.shortcut.in_channels, block.shortcut.out_channels) for block in generator.blocks]
@@ -84,7 +68,7 @@ def test_a_mask_of_learnt_patterns_leaves_room_for_the_other_two():
     assert count(mask) + 2 * count(flat) <= 66_000
 
 
-@pytest.mark.parametrize("architecture", [COMPACT, BASIS, TINYGAN, PLAIN], ids=["compact", "basis", "tinygan", "plain"])
+@pytest.mark.parametrize("architecture", [COMPACT, BASIS, TINYGAN], ids=["compact", "basis", "tinygan"])
 @pytest.mark.parametrize("mechanism", [*MECHANISMS, COMPOSITE])
 @pytest.mark.parametrize("image_size", [8, 32])
 def test_a_student_gives_images_in_the_range_of_its_mechanism(architecture, mechanism, image_size):
@@ -96,9 +80,7 @@ def test_a_student_gives_images_in_the_range_of_its_mechanism(architecture, mech
     assert images.max() <= 1
 
 
-@pytest.mark.parametrize(
-    "architecture", [SMALL, SMALL_BASIS, TINYGAN, PLAIN], ids=["compact", "basis", "tinygan", "plain"]
-)
+@pytest.mark.parametrize("architecture", [SMALL, SMALL_BASIS, TINYGAN], ids=["compact", "basis", "tinygan"])
 @pytest.mark.parametrize("mechanism", ["shape", "texture"])
 def test_gradients_reach_every_parameter_of_a_student(architecture, mechanism):
     torch.manual_seed(0)
@@ -172,9 +154,7 @@ def test_an_unknown_architecture_is_refused_with_the_nearest_name():
         make_student("backgroun", TINYGAN, GeneratorSize(4, 3, 8))
 
 
-@pytest.mark.parametrize(
-    ("architecture", "image_size"), [(SMALL, 20), (SMALL_BASIS, 6), (TINYGAN, 24), (TINYGAN, 4), (PLAIN, 6)]
-)
+@pytest.mark.parametrize(("architecture", "image_size"), [(SMALL, 20), (SMALL_BASIS, 6), (TINYGAN, 24), (TINYGAN, 4)])
 def test_a_size_that_an_architecture_cannot_make_is_refused(architecture, image_size):
     with pytest.raises(SettingError, match="image_size: expected"):
         make_student("shape", architecture, GeneratorSize(4, 3, image_size))

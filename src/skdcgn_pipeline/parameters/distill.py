@@ -16,26 +16,23 @@ class Student(Settings):
 
     Attributes:
         architecture: `compact` (plain convolutions at 4 to 16 pixels, sub-pixel output), `basis` (learnt
-            spatial patterns, then one convolution and a sub-pixel output), `tinygan` (residual blocks
-            with depthwise convolutions, arXiv 2009.13829) or `plain` (residual blocks with plain
-            convolutions and a sub-pixel output, faster at large sizes).
+            spatial patterns, then one convolution and a sub-pixel output) or `tinygan` (residual blocks with
+            depthwise convolutions, arXiv 2009.13829).
         width: Channels: three numbers for `compact`, at 1/8, 1/4 and 1/2 of the image size; for `basis`,
-            channels at 1/4 size, number of patterns, channels at 1/2 size; `c` of the paper for `tinygan`;
-            for `plain`, one number for each size, from the smallest to 1/2 of the image size.
+            channels at 1/4 size, number of patterns, channels at 1/2 size; `c` of the paper for `tinygan`.
         embedding_dim: Length of the learnt class embedding.
     """
 
-    architecture: Literal["compact", "basis", "tinygan", "plain"] = "compact"
-    width: Count | Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (12, 24, 16)
+    architecture: Literal["compact", "basis", "tinygan"] = "compact"
+    width: Count | tuple[Count, ...] = (12, 24, 16)
     embedding_dim: Count = 8
 
     @model_validator(mode="after")
     def _width_fits(self) -> Student:
-        count = 0 if isinstance(self.width, int) else len(self.width)
-        wanted, fits = {
-            "tinygan": ("one number", count == 0),
-            "plain": ("a list, such as [256, 256, 192, 128, 64],", count > 0),
-        }.get(self.architecture, ("three numbers, such as [12, 24, 16],", count == 3))
+        count = 1 if isinstance(self.width, int) else len(self.width)
+        wanted, fits = "three numbers, such as [12, 24, 16],", count == 3
+        if self.architecture == "tinygan":
+            wanted, fits = "one number", isinstance(self.width, int)
         if not fits:
             raise ValueError(f"'width' must be {wanted} for the '{self.architecture}' architecture, got {self.width}")
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -128,37 +128,6 @@ class BasisGenerator(StudentGenerator):
         return (logits * self.gain + self.shift).sigmoid_()
 
 
-class _ResidualGenerator(StudentGenerator):
-    """Linear -> residual blocks that double the size, conditioned on the class embedding -> output."""
-
-    block: ClassVar[type[nn.Module]]
-
-    def _make(self, size: GeneratorSize, widths: Sequence[int], num_outputs: int) -> None:
-        """Make all layers but the embedding; from `widths[0]` to `widths[-1]` channels."""
-        self.first, embedding_dim = widths[0], self.embedding.embedding_dim
-        self.stem = nn.Linear(size.noise_dim, self.first * self.start**2)
-        self.blocks = nn.ModuleList(
-            self.block(c_in, c_out, size.num_classes, embedding_dim) for c_in, c_out in pairwise(widths)
-        )
-        self.norm = nn.BatchNorm2d(widths[-1])
-        self.output = nn.Conv2d(widths[-1], num_outputs, 3, padding=1)
-        for name, parameter in self.named_parameters():
-            if parameter.ndim > 1 and "affine" not in name:
-                nn.init.xavier_uniform_(parameter)
-
-    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Return images, see `StudentGenerator`."""
-        embedding = look_up(self.embedding, labels)
-        hidden = self.stem(noise).view(-1, self.first, self.start, self.start)
-        for block in self.blocks:
-            hidden = block(hidden, embedding)
-        return self.paint(F.relu(self.norm(hidden)))
-
-    def paint(self, hidden: Tensor) -> Tensor:
-        """Return images of what the last block gives."""
-        raise NotImplementedError
-
-
 class _TinyBlock(nn.Module):
     """TinyGAN's residual block: doubles the resolution with depthwise and pointwise convolutions."""
 
@@ -187,14 +156,13 @@ def _separable(channels_in: int, channels_out: int) -> nn.Sequential:
     )
 
 
-class TinyGenerator(_ResidualGenerator):
+class TinyGenerator(StudentGenerator):
     """TinyGAN's generator (arXiv 2009.13829, section 3.1), with a learnt class embedding.
 
-    The image size is a power of two from 8 on. `width` is c of the paper: widths start at 16 * width, stay for the
-    first block and halve with every further one.
+    Linear -> residual blocks that double the size, conditioned on the class embedding -> output. The image size is a
+    power of two from 8 on. `width` is c of the paper: widths start at 16 * width, stay for the first block and halve
+    with every further one.
     """
-
-    block = _TinyBlock
 
     def __init__(self, channels: int, size: GeneratorSize, width: int, embedding_dim: int) -> None:
         image_size = size.image_size
@@ -202,68 +170,32 @@ class TinyGenerator(_ResidualGenerator):
         if image_size != 2 ** int(math.log2(image_size)) or num_blocks < 1:
             raise SettingError("image_size", "a power of two from 8 on", image_size, "Resize the teacher's images.")
         super().__init__(channels, size, width, embedding_dim)
-        self.start = image_size // 2**num_blocks
-        self._make(size, [16 * width, *(16 * width // 2**block for block in range(num_blocks))], channels)
+        widths = [16 * width, *(16 * width // 2**block for block in range(num_blocks))]
+        self.start, self.first = image_size // 2**num_blocks, widths[0]
+        self.stem = nn.Linear(size.noise_dim, self.first * self.start**2)
+        self.blocks = nn.ModuleList(
+            _TinyBlock(c_in, c_out, size.num_classes, embedding_dim) for c_in, c_out in pairwise(widths)
+        )
+        self.norm = nn.BatchNorm2d(widths[-1])
+        self.output = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1 and "affine" not in name:
+                nn.init.xavier_uniform_(parameter)
 
-    def paint(self, hidden: Tensor) -> Tensor:
-        """Return images of what the last block gives."""
-        images = self.output(hidden).float()
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return images, see `StudentGenerator`."""
+        embedding = look_up(self.embedding, labels)
+        hidden = self.stem(noise).view(-1, self.first, self.start, self.start)
+        for block in self.blocks:
+            hidden = block(hidden, embedding)
+        images = self.output(F.relu(self.norm(hidden))).float()
         return images.sigmoid() if self.is_mask else images.tanh()
-
-
-class _PlainBlock(nn.Module):
-    """A residual block that doubles the resolution with plain convolutions."""
-
-    def __init__(self, channels_in: int, channels_out: int, num_classes: int, embedding_dim: int) -> None:
-        super().__init__()
-        self.norm1 = ConditionalNorm(channels_in, num_classes, embedding_dim)
-        self.conv1 = UpsampledConvolution(channels_in, channels_out)
-        self.norm2 = ConditionalNorm(channels_out, num_classes, embedding_dim)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.shortcut = nn.Conv2d(channels_in, channels_out, 1)
-
-    def forward(self, images: Tensor, embedding: Tensor) -> Tensor:
-        """Return images of twice the height and width."""
-        hidden = self.conv1(F.relu(self.norm1(images, embedding)))
-        hidden = self.conv2(F.relu(self.norm2(hidden, embedding)))
-        # At the small size, where the projection costs a quarter.
-        return hidden + F.interpolate(self.shortcut(images), scale_factor=2.0)
-
-
-class PlainGenerator(_ResidualGenerator):
-    """Residual blocks of plain convolutions, each resolution as wide as its share of the time allows.
-
-    What `TinyGenerator` saves in multiplications it pays in passes over memory: depthwise convolutions and
-    bilinear interpolation at the full size. Here the parameters are in wide, dense convolutions at small
-    sizes, which matrix units are made for, the first of each block runs before its enlargement, and a
-    sub-pixel output spares the largest size altogether.
-
-    `width` is the channels at each size, from the smallest, image_size / 2 ** len(width), to a half of the image
-    size, which is a multiple of 2 ** len(width).
-    """
-
-    block = _PlainBlock
-
-    def __init__(self, channels: int, size: GeneratorSize, width: Sequence[int], embedding_dim: int) -> None:
-        factor = 2 ** len(width)
-        if size.image_size % factor:
-            remedy = "Give fewer widths, one for each size from the smallest to a half of the image size."
-            expected = f"a multiple of {factor}, for {len(width)} widths"
-            raise SettingError("image_size", expected, size.image_size, remedy)
-        super().__init__(channels, size, width, embedding_dim)
-        self.start = size.image_size // factor
-        self._make(size, width, 4 * channels)
-
-    def paint(self, hidden: Tensor) -> Tensor:
-        """Return images of what the last block gives."""
-        return sub_pixels(self.output, hidden, self.is_mask)
 
 
 ARCHITECTURES: dict[str, type[StudentGenerator]] = {
     "compact": CompactGenerator,
     "basis": BasisGenerator,
     "tinygan": TinyGenerator,
-    "plain": PlainGenerator,
 }
 
 

@@ -12,10 +12,8 @@ from skdcgn_pipeline.metrics.likeness import (
     SplitScores,
     StreamedGaussian,
     frechet_distance,
-    kernel_distance,
     mask_iou,
     mean_absolute_difference,
-    polynomial_mmd,
 )
 
 
@@ -173,38 +171,6 @@ def test_splits_are_random_equal_and_scored_apart():
 
 def test_there_are_at_most_as_many_splits_as_images():
     assert score_of(numbers(3, 4), num_splits=10) == (pytest.approx(1), pytest.approx(0, abs=1e-9))
-
-
-# --- kernel distance -----------------------------------------------------------------------------
-
-
-def test_kernel_distance_of_two_halves_has_its_closed_form():
-    # Of two images each, with one feature: the kernel is (x y + 1)^3.
-    first, second = torch.tensor([[1.0], [1.0], [1.0], [1.0]]), torch.tensor([[2.0], [2.0], [2.0], [2.0]])
-    assert kernel_distance(first, second, 2, 2, 0) == (pytest.approx(8 + 125 - 2 * 27), pytest.approx(0))
-
-
-def test_one_subset_is_that_of_torchmetrics():
-    metrics = pytest.importorskip("torchmetrics.image.kid")
-    first, second = numbers(20, 5), 2 * numbers(20, 5, seed=1)
-    assert polynomial_mmd(first, second) == pytest.approx(metrics.poly_mmd(first, second).item(), rel=1e-4)
-
-
-def test_kernel_distance_is_unbiased_and_grows_with_the_shift():
-    first, second = numbers(400, 3), numbers(400, 3, seed=1)
-    same, deviation = kernel_distance(first, second, 50, 100, 0)
-    assert abs(same) < 3 * deviation
-    assert deviation > 0
-    assert kernel_distance(first, second + 1, 50, 100, 0)[0] > same + 1
-
-
-def test_subsets_follow_the_seed_and_leave_the_global_generator_alone():
-    first, second = numbers(40, 3), numbers(40, 3, seed=1)
-    before = torch.get_rng_state()
-    once = kernel_distance(first, second, 3, 10, 0)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert kernel_distance(first, second, 3, 10, 0) == once
-    assert kernel_distance(first, second, 3, 10, 1) != once
 
 
 @pytest.mark.parametrize("shift", [0, 1000])

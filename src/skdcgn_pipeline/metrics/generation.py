@@ -1,7 +1,7 @@
-"""How good generated images are, measured in one pass: fidelity by mechanism, FID, KID, IS and what masks look like.
+"""How good generated images are, measured in one pass: fidelity by mechanism, FID, IS and what masks look like.
 
-Sources: FID (arXiv 1706.08500), KID (arXiv 1801.01401), IS (arXiv 1606.03498), the mean mask (CGN, arXiv
-2101.06046, section 4.2). Images stream by: beyond a few bytes per image, memory depends on the settings alone.
+Sources: FID (arXiv 1706.08500), IS (arXiv 1606.03498), the mean mask (CGN, arXiv
+2101.06046, section 4.2). Images stream by: of each a few bytes are kept.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.losses.mechanism import mask_entropy_loss
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.metrics.features import FeatureSpace
-from skdcgn_pipeline.metrics.likeness import SplitScores, StreamedGaussian, frechet_distance, kernel_distance
+from skdcgn_pipeline.metrics.likeness import SplitScores, StreamedGaussian, frechet_distance
 from skdcgn_pipeline.metrics.pairs import BATCH, Differences, heldout_pairs
 from skdcgn_pipeline.parameters import Compute, GenerationMetrics
-from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.samples.pixels import from_bytes
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
@@ -33,8 +32,6 @@ ALL = "all"
 TEACHER, TRAINING = "teacher", "training images"
 COLUMNS = ["images", "measure", "reference", "value", "sd", "num_images"]
 FIDELITY_COLUMNS = ["mechanism", "l1", "mask_iou", "frechet", "frechet_teacher", "frechet_ratio", "num_images"]
-# Features of this many images are kept for KID, a random sample of them all.
-KID_MAX_IMAGES = 10_000
 # A mask whose mean is outside hides one of the two images nearly everywhere.
 COLLAPSED_BELOW, COLLAPSED_ABOVE = 0.05, 0.95
 
@@ -43,7 +40,7 @@ COLLAPSED_BELOW, COLLAPSED_ABOVE = 0.05, 0.95
 
 
 class ImageStatistics:
-    """What is kept of a stream of images: sums, and the features of some.
+    """What is kept of a stream of images: sums.
 
     Args:
         num_images: How many will come.
@@ -57,34 +54,21 @@ class ImageStatistics:
         self._space = space
         self.gaussian = StreamedGaussian()
         self._scores: SplitScores | None = SplitScores(num_images, settings.num_splits, seed)
-        order = torch.randperm(num_images, generator=torch_generator(seed, "kid-sample"))
-        self._in_sample = torch.zeros(num_images, dtype=torch.bool)
-        self._in_sample[order[:KID_MAX_IMAGES]] = True
-        self._sample: list[Tensor] = []
         self._mask_means: list[Tensor] = []
         self._mask_entropy = 0.0
 
     def update(self, images: Tensor, mask: Tensor | None = None) -> None:
         """Add the next images [N, 3, H, W] in [-1, 1], and masks [N, 1, H, W] where images are composed."""
         if self._space is not None:
-            self._add_features(*self._space.look(images))
+            features, logits = self._space.look(images)
+            self.gaussian.update(features)
+            if logits is None:
+                self._scores = None
+            elif self._scores is not None:
+                self._scores.update(logits)
         if mask is not None:
             self._mask_means.append(mask.double().mean((1, 2, 3)).cpu())
             self._mask_entropy += mask_entropy_loss(mask.double()).item() * len(mask)
-
-    def _add_features(self, features: Tensor, logits: Tensor | None) -> None:
-        first = self.gaussian.count
-        self.gaussian.update(features)
-        self._sample.append(features[self._in_sample[first : first + len(features)]])
-        if logits is None:
-            self._scores = None
-        elif self._scores is not None:
-            self._scores.update(logits)
-
-    @property
-    def sample(self) -> Tensor:
-        """Features of a random sample of the images, at most `KID_MAX_IMAGES`."""
-        return torch.cat(self._sample)
 
     def describe(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of what needs no reference: `inception_score` and the measures of masks."""
@@ -101,20 +85,11 @@ class ImageStatistics:
 
 
 def compare_images(
-    name: str,
-    statistics: ImageStatistics,
-    reference_name: str,
-    reference: ImageStatistics,
-    settings: GenerationMetrics,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """Return the rows of `fid` and `kid`."""
+    name: str, statistics: ImageStatistics, reference_name: str, reference: ImageStatistics
+) -> dict[str, Any]:
+    """Return the row of `fid`."""
     fid = frechet_distance(statistics.gaussian.gaussian(), reference.gaussian.gaussian())
-    kid = kernel_distance(statistics.sample, reference.sample, settings.num_subsets, settings.subset_size, seed)
-    return [
-        _row(name, measure, reference_name, value, sd, statistics.num_images)
-        for measure, value, sd in (("fid", fid, None), ("kid", *kid))
-    ]
+    return _row(name, "fid", reference_name, fid, None, statistics.num_images)
 
 
 def _row(
@@ -135,8 +110,8 @@ class Generation(NamedTuple):
             for `all` also `frechet_teacher` between the teacher's composites and the training images and
             `frechet_ratio`, the first distance over the second.
         measures: A row per measure of the composites: `images` (students or teacher), `measure`, `reference`
-            (teacher or training images, where there is one), `value`, `sd` (over subsets, splits or masks),
-            `num_images`. Measures: fid, kid, inception_score, mean_mask, mask_entropy (bits),
+            (teacher or training images, where there is one), `value`, `sd` (over splits or masks),
+            `num_images`. Measures: fid, inception_score, mean_mask, mask_entropy (bits),
             collapsed_masks (share of the masks).
     """
 
@@ -160,7 +135,7 @@ class GenerationRecipe(Recipe[Generation]):
         biased_images: The training images that the teacher imitates; None leaves them out.
         space: In whose features images are compared; None leaves out what needs one.
         settings: What is measured.
-        seed: Of subsets and splits.
+        seed: Of splits.
         compute: Device and precision.
     """
 
@@ -227,13 +202,13 @@ class GenerationRecipe(Recipe[Generation]):
         if self.space is not None:
             for mechanism, gaussians in (by_mechanism | {ALL: (mine.gaussian, theirs.gaussian)}).items():
                 fidelity[mechanism]["frechet"] = frechet_distance(*(own.gaussian() for own in gaussians))
-            rows += compare_images(STUDENTS, mine, TEACHER, theirs, self.settings, self.seed)
+            rows.append(compare_images(STUDENTS, mine, TEACHER, theirs))
             if self.biased_images is not None:
                 real = self._training_images(self.biased_images)
-                of_teacher = compare_images(TEACHER, theirs, TRAINING, real, self.settings, self.seed)
-                rows += compare_images(STUDENTS, mine, TRAINING, real, self.settings, self.seed) + of_teacher
-                fidelity[ALL]["frechet_teacher"] = of_teacher[0]["value"]
-                fidelity[ALL]["frechet_ratio"] = fidelity[ALL]["frechet"] / of_teacher[0]["value"]
+                of_teacher = compare_images(TEACHER, theirs, TRAINING, real)
+                rows += [compare_images(STUDENTS, mine, TRAINING, real), of_teacher]
+                fidelity[ALL]["frechet_teacher"] = of_teacher["value"]
+                fidelity[ALL]["frechet_ratio"] = fidelity[ALL]["frechet"] / of_teacher["value"]
         return [row | {"num_images": differences.num_images} for row in fidelity.values()], rows
 
     def _training_images(self, biased_images: StoredImages) -> ImageStatistics:

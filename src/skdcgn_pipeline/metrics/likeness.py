@@ -1,13 +1,11 @@
-"""How alike images are: L1, mask IoU, Frechet and kernel distances of features, the inception score.
+"""How alike images are: L1, mask IoU, Frechet distance of features, the inception score.
 
-Everything streams: sums by batch, in double precision, and seeded samples where all images together would be too many.
-torchmetrics has FID, KID and IS, too, but sums squares (which loses digits where features are far from zero), keeps
-every feature, and draws its subsets from torch's global generator.
+Everything streams: sums by batch, in double precision. torchmetrics has FID and IS, too, but sums squares (which loses
+digits where features are far from zero) and draws its splits from torch's global generator.
 """
 
 from __future__ import annotations
 
-from statistics import fmean, pstdev
 from typing import NamedTuple
 
 import torch
@@ -86,44 +84,6 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
     difference = (first.mean - second.mean).square().sum()
     distance = difference + first.covariance.trace() + second.covariance.trace() - 2 * trace_of_root
     return max(0.0, distance.item())
-
-
-def polynomial_mmd(first: Tensor, second: Tensor) -> float:
-    """Return the unbiased squared MMD of features [m, D] and [n, D] with the kernel (x.y / D + 1)^3.
-
-    Source: arXiv 1801.01401, equation 4. It can be negative where the two are alike.
-    """
-
-    def kernel(x: Tensor, y: Tensor) -> Tensor:
-        return (x @ y.T / x.shape[1] + 1) ** 3
-
-    first, second = first.double(), second.double()
-    within = 0.0
-    for features in (first, second):
-        products = kernel(features, features)
-        # An image is not compared with itself.
-        within += (products.sum() - products.trace()).item() / (len(features) * (len(features) - 1))
-    return within - 2 * kernel(first, second).mean().item()
-
-
-def kernel_distance(
-    first: Tensor, second: Tensor, num_subsets: int, subset_size: int, seed: int
-) -> tuple[float, float]:
-    """Return mean and standard deviation of `polynomial_mmd` over random subsets: KID.
-
-    Args:
-        first, second: Features [N, D] and [M, D] of at least two images each.
-        num_subsets: How many subsets of both.
-        subset_size: Images of each; at most half of what there is, so that subsets differ.
-        seed: Of the subsets.
-    """
-    size = max(2, min(subset_size, len(first) // 2, len(second) // 2))
-    values = []
-    for number in range(num_subsets):
-        generator = torch_generator(seed, "kid-subset", number)
-        mine, theirs = (x[torch.randperm(len(x), generator=generator)[:size]] for x in (first, second))
-        values.append(polynomial_mmd(mine, theirs))
-    return fmean(values), pstdev(values)
 
 
 class SplitScores:

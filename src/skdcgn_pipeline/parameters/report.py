@@ -10,19 +10,15 @@ from skdcgn_pipeline.parameters.base import Count, Positive, Settings
 
 
 class GenerationMetrics(Settings):
-    """How generated images are measured: FID, KID, IS and masks (`metrics.generation`).
+    """How generated images are measured: FID, IS and masks (`metrics.generation`).
 
     Attributes:
         network: In whose features: `feature_network`, the run's digit classifier, or `inception`, whose weights
             are looked for in the asset folder.
-        num_subsets: Random subsets over which KID is averaged.
-        subset_size: Images of each subset; at most half of those that there are.
         num_splits: Of the images for IS.
     """
 
     network: Literal["feature_network", "inception"] = "feature_network"
-    num_subsets: Count = 100
-    subset_size: Annotated[int, Field(ge=2)] = 1000
     num_splits: Count = 10
 
 

@@ -68,7 +68,6 @@ LIKENESS = {
 }
 MEASURES = {
     "fid": "Frechet distance to {}",
-    "kid": "kernel distance to {}",
     "inception_score": "Inception Score, by the classes of this network",
     "mean_mask": "mean mask, %",
     "mask_entropy": "mask entropy, bits",

@@ -48,7 +48,7 @@ def compare_students(
     """Measure students against their teacher; `of` names them in the second table.
 
     Returns:
-        Fidelity and cost of every mechanism; and of the composites FID, KID, IS and their masks.
+        Fidelity and cost of every mechanism; and of the composites FID, IS and their masks.
     """
     generator = students.open()
     if biased_images is not None and biased_images.image_size != heldout_samples.image_size:

@@ -328,7 +328,7 @@ def test_what_cannot_be_removed_is_told(root: Root, monkeypatch: pytest.MonkeyPa
 
 def test_an_empty_root_has_nothing_to_tell(root: Root) -> None:
     assert root.plan() == []
-    assert describe(root.path, [], confirmed=False).splitlines()[-1] == "0 of 0 would be removed, 0 B of 0 B."
+    assert describe(root.path, [], confirmed=False).splitlines()[-1] == "0 of 0 would be removed, 0.0 of 0.0 MB."
 
 
 def test_tokens_are_identities_and_digests() -> None:

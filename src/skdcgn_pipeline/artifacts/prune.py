@@ -21,8 +21,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ IDENTITY = re.compile(r"[0-9a-f]{16}")
 TOKEN = re.compile(r"(?<![0-9a-f])(?:[0-9a-f]{64}|[0-9a-f]{16})(?![0-9a-f])")
 PARTIAL, REMOVED = ".partial", ".removed"
 SECONDS_PER_DAY = 86400.0
+BYTES_PER_MB = 1e6
 COLUMNS = ("kind", "what", "bytes", "kept", "why")
 
 
@@ -77,19 +77,6 @@ class Entry:
     why: str
 
 
-@dataclass(frozen=True)
-class _Version:
-    """A version of a dataset: its run, and the artifact that it names, if it does."""
-
-    dataset: Path
-    run: str
-    identity: str | None = field(default=None, compare=False)
-
-    @property
-    def path(self) -> Path:
-        return self.dataset / self.run
-
-
 def texts_in(value: Any) -> list[str]:
     """Return every text in nested mappings and lists."""
     if isinstance(value, Mapping):
@@ -104,9 +91,9 @@ def tokens_in(value: Any) -> set[str]:
     return {token for text in texts_in(value) for token in TOKEN.findall(text)}
 
 
-def _find_versions(root: Path) -> tuple[list[_Version], list[Path]]:
-    """Return all versions, and directories of versions that were never written."""
-    versions, empty = [], []
+def _find_versions(root: Path) -> tuple[dict[Path, str], list[Path]]:
+    """Return the artifact that each version names, empty where it names none; and versions that were never written."""
+    versions, empty = {}, []
     for path in sorted([*root.glob(f"{LAYERS}/*/*Z"), *root.glob(f"{LAYERS}/*/*/*Z")]):
         if not RUN.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
             continue
@@ -114,35 +101,32 @@ def _find_versions(root: Path) -> tuple[list[_Version], list[Path]]:
         if not file.exists():
             empty.append(path)
             continue
-        identity = None
+        versions[path] = ""
         if file.suffix == ".json":
             # Other files ending in .json name no artifact.
             with suppress(OSError, ValueError, KeyError, TypeError):
-                identity = str(json.loads(file.read_text(encoding="utf-8"))["identity"])
-        versions.append(_Version(path.parent, path.name, identity))
+                versions[path] = str(json.loads(file.read_text(encoding="utf-8"))["identity"])
     return versions, empty
 
 
 def _judge_versions(
-    root: Path, versions: Sequence[_Version], keep_last: int, registered: Iterable[RegisteredModel]
-) -> dict[_Version, str]:
+    root: Path, versions: Iterable[Path], keep_last: int, registered: Iterable[RegisteredModel]
+) -> dict[Path, str]:
     """Return the versions that are kept, each with the reason."""
-    by_dataset: dict[Path, list[_Version]] = defaultdict(list)
-    for version in sorted(versions, key=lambda version: version.run, reverse=True):
-        by_dataset[version.dataset].append(version)
+    by_dataset: dict[Path, list[Path]] = defaultdict(list)
+    for version in sorted(versions, key=lambda path: path.name, reverse=True):
+        by_dataset[version.parent].append(version)
     reasons = {version: f"one of the last {keep_last}" for of in by_dataset.values() for version in of[:keep_last]}
     runs: dict[str, str] = {}
     for version in reasons:
-        runs.setdefault(version.run, f"its run's {version.dataset.relative_to(root)} is one of the last {keep_last}")
-    for model in registered:
-        if model.run and RUN.fullmatch(model.run):
-            runs[model.run] = f"the registered model {model.name} was made by its run"
-    for version in versions:
-        if version.run in runs:
-            reasons.setdefault(version, runs[version.run])
-    for run in sorted(runs):
-        for of_dataset in by_dataset.values():
-            if read := [version for version in of_dataset if version.run <= run]:
+        runs.setdefault(version.name, f"its run's {version.parent.relative_to(root)} is one of the last {keep_last}")
+    runs |= {model.run: f"the registered model {model.name} was made by its run" for model in registered if model.run}
+    for of_dataset in by_dataset.values():
+        for version in of_dataset:
+            if version.name in runs:
+                reasons.setdefault(version, runs[version.name])
+        for run in sorted(filter(RUN.fullmatch, runs)):
+            if read := [version for version in of_dataset if version.name <= run]:
                 reasons.setdefault(read[0], f"the kept run {run} may have read it")
     return reasons
 
@@ -166,18 +150,19 @@ class _Stores:
     """The artifacts of a data root and who refers to whom."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root / "stores"
         self.artifacts: dict[Path, Artifact] = {}
         self.unfinished: list[Path] = []
         self.leftovers: list[Path] = []
         self.unknown: dict[Path, str] = {}
-        for path in sorted((root / "stores").glob("*/*")):
+        for path in sorted(self.root.glob("*/*")):
             if path.is_dir():
                 self._sort_in(path)
         self._named: dict[str, set[Path]] = defaultdict(set)  # what artifacts may be referred to by
         for path, artifact in self.artifacts.items():
             for token in (path.name, *artifact.manifest["files"].values()):
                 self._named[token].add(path)
+        self.inputs = {path: self.named_by(tokens_in(one.inputs)) - {path} for path, one in self.artifacts.items()}
 
     def _sort_in(self, path: Path) -> None:
         if path.is_symlink() or not IDENTITY.fullmatch(path.name.removesuffix(PARTIAL).removesuffix(REMOVED)):
@@ -194,44 +179,37 @@ class _Stores:
 
     def name_of(self, path: Path) -> str:
         """Return how an artifact is told."""
-        return str(path.relative_to(self.root / "stores"))
+        return str(path.relative_to(self.root))
 
     def named_by(self, tokens: Iterable[str]) -> set[Path]:
         """Return the artifacts that tokens stand for."""
         return {path for token in tokens for path in self._named.get(token, ())}
 
-    def inputs_of(self, path: Path) -> set[Path]:
-        """Return the artifacts that one was made from."""
-        return self.named_by(tokens_in(self.artifacts[path].inputs)) - {path}
-
     def holding(self, texts: Iterable[str]) -> set[Path]:
         """Return the artifacts in which any of these texts, taken as paths, lies."""
-        stores = self.root / "stores"
         paths = [Path(text).resolve() for text in texts if "/" in text]
-        within = [path.relative_to(stores.resolve()).parts for path in paths if path.is_relative_to(stores.resolve())]
-        return {stores / parts[0] / parts[1] for parts in within if len(parts) >= 2} & set(self.artifacts)
+        return {path for path in self.artifacts if any(one.is_relative_to(path.resolve()) for one in paths)}
 
-
-def _judge_artifacts(
-    stores: _Stores, kept: Mapping[_Version, str], registered: Iterable[RegisteredModel], settings: Any
-) -> dict[Path, str]:
-    """Return the artifacts that kept versions, registered models or settings need, each with the reason."""
-    reasons: dict[Path, str] = {}
-    for version in sorted(kept, key=lambda version: (version.run, str(version.dataset)), reverse=True):
-        for path in stores.named_by([version.identity] if version.identity else []):
-            reasons.setdefault(path, f"{version.dataset.relative_to(stores.root)} of {version.run} names it")
-    for model in registered:
-        for path in stores.named_by(tokens_in(model.text)):
-            reasons.setdefault(path, f"the registered model {model.name} refers to it")
-    for path in stores.holding(texts_in(settings)):
-        reasons.setdefault(path, "the settings name it")
-    waiting = list(reasons)
-    while waiting:
-        path = waiting.pop()
-        for source in sorted(stores.inputs_of(path) - set(reasons)):
-            reasons[source] = f"{stores.name_of(path)} was made from it"
-            waiting.append(source)
-    return reasons
+    def judge(
+        self, root: Path, kept: Mapping[Path, str], registered: Iterable[RegisteredModel], settings: Any
+    ) -> dict[Path, str]:
+        """Return the artifacts that kept versions (and what they name), models or settings need, with the reason."""
+        reasons: dict[Path, str] = {}
+        for version in sorted(kept, key=lambda path: (path.name, str(path)), reverse=True):
+            for path in self.named_by([kept[version]]):
+                reasons.setdefault(path, f"{version.parent.relative_to(root)} of {version.name} names it")
+        for model in registered:
+            for path in self.named_by(tokens_in(model.text)):
+                reasons.setdefault(path, f"the registered model {model.name} refers to it")
+        for path in self.holding(texts_in(settings)):
+            reasons.setdefault(path, "the settings name it")
+        waiting = list(reasons)
+        while waiting:
+            path = waiting.pop()
+            for source in sorted(self.inputs[path] - set(reasons)):
+                reasons[source] = f"{self.name_of(path)} was made from it"
+                waiting.append(source)
+        return reasons
 
 
 def plan_pruning(
@@ -259,9 +237,8 @@ def plan_pruning(
     versions, never_written = _find_versions(root)
     kept = _judge_versions(root, versions, keep_last, registered)
     stores = _Stores(root)
-    reasons = _judge_artifacts(stores, kept, registered, settings)
-    named = stores.named_by(version.identity for version in versions if version.identity)
-    inputs = {path: stores.inputs_of(path) for path in stores.artifacts}
+    reasons = stores.judge(root, {version: versions[version] for version in kept}, registered, settings)
+    named, inputs = stores.named_by(versions.values()), stores.inputs
     results = {path for path in inputs if path not in named and path not in reasons and inputs[path]}
     while new := {path for path in results if path not in reasons and inputs[path] <= set(reasons)}:
         reasons |= dict.fromkeys(new, "a result of kept work")
@@ -281,8 +258,8 @@ def plan_pruning(
             add(kind, path, False, f"{what}, and older than {unfinished_days:g} days")
 
     old = f"older than the last {keep_last}, and no kept run or registered model needs it"
-    for version in sorted(versions, key=lambda version: (version.run, str(version.dataset))):
-        add("version", version.path, version in kept, kept.get(version, old))
+    for version in sorted(versions, key=lambda path: (path.name, str(path))):
+        add("version", version, version in kept, kept.get(version, old))
     for path, sources in inputs.items():
         if path in reasons:
             add("artifact", path, True, reasons[path])
@@ -350,41 +327,35 @@ def as_table(root: Path, entries: Sequence[Entry]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _size(num_bytes: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} GB"
-
-
 def describe(root: Path, entries: Sequence[Entry], confirmed: bool) -> str:
-    """Return a table for the terminal, what goes last; equal reasons of one run or store share a line.
+    """Return a table for the terminal, a line for the entries of one run or store, what goes last; and what to do.
 
     Args:
         root: The data root.
         entries: What was planned, or what `remove_unneeded` returned.
         confirmed: Whether it has been removed.
     """
-
-    def line_of(entry: Entry) -> tuple[bool, str, str]:
-        if RUN.fullmatch(entry.path.name):
-            return not entry.keep, f"versions of {entry.path.name}", entry.why
-        if entry.keep and entry.kind == "artifact":
-            # Every kept artifact has a reason of its own, which the full table tells.
-            return False, str(entry.path.parent.relative_to(root)), "needed by what is kept"
-        return not entry.keep, str(entry.path.relative_to(root)), entry.why
-
     removed = "removed" if confirmed else "would be removed"
-    rows = [("", "what", "number", "size", "why")]
-    for (goes, what, why), group in groupby(sorted(entries, key=line_of), key=line_of):
-        sizes = [entry.num_bytes for entry in group]
-        rows.append((removed if goes else "kept", what, str(len(sizes)), _size(sum(sizes)), why))
-    first, second, third, fourth = (max(len(row[column]) for row in rows) for column in range(4))
-    lines = [f"{a:<{first}}  {b:<{second}}  {c:>{third}}  {d:>{fourth}}  {why}" for a, b, c, d, why in rows]
-    gone = [entry.num_bytes for entry in entries if not entry.keep]
-    total = _size(sum(entry.num_bytes for entry in entries))
-    lines.append(f"{len(gone)} of {len(entries)} {removed}, {_size(sum(gone))} of {total}.")
+    rows = [
+        {
+            "": "kept" if entry.keep else removed,
+            "what": entry.path.name if RUN.fullmatch(entry.path.name) else str(entry.path.parent.relative_to(root)),
+            # Every kept artifact has a reason of its own, which the full table tells.
+            "why": "needed by what is kept" if entry.keep and entry.kind == "artifact" else entry.why,
+            "MB": entry.num_bytes / BYTES_PER_MB,
+        }
+        for entry in entries
+    ]
+    gone, total = (
+        (sum(e.num_bytes for e in some) / BYTES_PER_MB) for some in ([e for e in entries if not e.keep], entries)
+    )
+    lines = [f"{sum(not e.keep for e in entries)} of {len(entries)} {removed}, {gone:.1f} of {total:.1f} MB."]
+    if rows:
+        table = pd.DataFrame(rows).groupby(["", "what", "why"])["MB"].agg(number="size", MB="sum").reset_index()
+        for name in ("", "what", "why"):
+            table[name] = table[name].str.ljust(table[name].str.len().max())
+        table = table[["", "what", "number", "MB", "why"]]
+        lines.insert(0, table.to_string(index=False, justify="left", float_format="{:.1f}".format))
     if gone and not confirmed:
         lines.append("Nothing has been removed; add prune.confirm=true to --params to do so.")
     return "\n".join(lines)

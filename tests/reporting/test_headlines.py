@@ -129,6 +129,6 @@ def test_the_problem_is_what_becomes_of_originals():
     followed = pd.DataFrame({"trained_on": ["originals", "students"]} | shares)
     told = tell_problem(summary, followed)
     assert told.startswith("Trained on originals alone, classifiers recognise 10.5 ± 1.5 % of the images of test.")
-    assert told.endswith("the shape in 10.0 %, the texture in 55.0 %, the background in 30.0 %.")
+    assert told.endswith("the shape in 10.0 %, the texture in 55.0 %, the background in 30.0 %, none of them in 5.0 %.")
     assert "follow" not in tell_problem(summary, None)
     assert tell_problem(summary.iloc[1:], followed) == ""

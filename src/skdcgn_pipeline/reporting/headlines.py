@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from skdcgn_pipeline.classifiers.accuracy import BACKGROUND_GAP, SHAPE_BIAS, WORST_GROUP, subset_of
+from skdcgn_pipeline.classifiers.attention import NEITHER
 from skdcgn_pipeline.classifiers.classification import COUNTERFACTUALS, ORIGINALS
 from skdcgn_pipeline.classifiers.torchvision_classifier import HEADS, WITHOUT_BACKGROUND
 from skdcgn_pipeline.metrics.statistics import compare_pairs
@@ -204,5 +205,6 @@ def tell_problem(summary: pd.DataFrame, followed: pd.DataFrame | None) -> str:
     rows = [] if followed is None else followed[followed["trained_on"] == ORIGINALS].to_dict("records")
     for row in rows:
         shares = ", ".join(f"the {name} in {100 * row[name]:.1f} %" for name in MECHANISMS)
-        told += f" Where the three mechanisms are of different classes, their answers follow {shares}."
+        told += f" Where the three mechanisms are of different classes, their answers follow {shares}"
+        told += f", none of them in {100 * row[NEITHER]:.1f} %."
     return told

@@ -90,13 +90,11 @@ WORDS = {
     WHAT_CAME_OUT: {
         "invariant classifier": "one that was trained on counterfactuals, so that what is not the shape does not count",
         "collision": "a test image whose shape has the colour of its background, and is hardly visible",
-        "group, worst group": (
-            "images of one class and one value of an attribute, such as the background; the group with the lowest "
-            "accuracy"
-        ),
+        "group": "images of one class and one value of an attribute, such as the background",
+        "worst group": "the group with the lowest accuracy",
     },
 }
-OF_SUBSET = {"collision": "without collisions", "group, worst group": WORST_GROUP}
+OF_SUBSET = {"collision": "without collisions", "group": WORST_GROUP, "worst group": WORST_GROUP}
 SALIENCY = (
     "A map shows where features speak for the answer, not which mechanism decides it: a classifier that goes by shape "
     "may light the surroundings of an outline. The shares above tell what is followed."

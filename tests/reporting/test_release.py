@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,7 +17,6 @@ from skdcgn_pipeline.artifacts.store import build_artifact
 from skdcgn_pipeline.metrics.cost import COST_COLUMNS
 from skdcgn_pipeline.metrics.generation import FIDELITY_COLUMNS
 from skdcgn_pipeline.parameters import Parameters, check_parameters
-from skdcgn_pipeline.reporting.pictures import draw_releases
 from skdcgn_pipeline.reporting.release import (
     Release,
     release_card,
@@ -162,15 +160,3 @@ def test_every_release_of_the_package_is_small_and_loads(name):
     assert (folder / f"students_{name}.md").read_text(encoding="utf-8") == render_model_card(
         json.loads((folder / f"students_{name}.json").read_text(encoding="utf-8"))
     )
-
-
-def test_the_overview_of_releases_is_a_picture_of_all_cards(card):
-    teacher = {"trained_on": "teacher", "mean_accuracy": 0.9, "interval_high": 0.91, "split": "test", "subset": "all"}
-    figures = card["figures"]
-    figures["accuracy"].append(teacher)
-    figures["throughput"].append(figures["throughput"][0] | {"what": "teacher, best batch size", "value": 800.0})
-    alone = draw_releases([card])
-    both = draw_releases([card, card | {"name": "wildlife_mnist"}])
-    assert alone.shape == both.shape
-    assert alone.dtype == np.uint8
-    assert (alone != both).any()

@@ -41,7 +41,6 @@ COLOUR_OF = {
 }
 DOTS_PER_INCH = 110
 MILLISECONDS_PER_FRAME = 120  # GIF knows multiples of 10
-LABEL_POINTS = 1.3  # of accuracy, between two labels
 MOST_CLASSES = 20  # of a confusion matrix that can be read
 LONG_NAME = 3  # letters of a class name, beyond which it stands upright
 
@@ -181,52 +180,6 @@ def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
     axis.set(ylabel="accuracy, %", ylim=(min(0, 105 * summary["mean_accuracy"].min()), 100))
     axis.set_title("Accuracy by training images (mean over seeds, 95 % interval)", fontsize=10)
     axis.legend(title="trained on", fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    return rasterise(figure)
-
-
-def draw_releases(cards: Sequence[dict[str, Any]]) -> Picture:
-    """Draw speed, size and accuracy of every release next to its teacher.
-
-    Args:
-        cards: What `released_card` returns. Speed is that of all three mechanisms at the best batch size,
-            accuracy that of classifiers trained on the counterfactuals of each, on the test split.
-    """
-    figure = new_figure((8.5, 4))
-    axis = figure.subplots()
-    labels: list[tuple[float, float, str]] = []
-    for marker, card in zip("osD^vP*X", cards, strict=False):
-        figures = card["figures"]
-        whole = next(row for row in figures["fidelity_and_costs"] if row["mechanism"] == "all")
-        speeds = {row["what"].split(",")[0]: row["value"] for row in figures["throughput"]}
-        points = []
-        for source, parameters in (("teacher", "teacher_parameters"), ("students", "student_parameters")):
-            row = next(
-                row
-                for row in figures["accuracy"]
-                if (row["trained_on"], row["split"], row["subset"]) == (source, "test", "all")
-            )
-            point = speeds[source], 100 * row["mean_accuracy"]
-            points.append(point)
-            error = 100 * (row["interval_high"] - row["mean_accuracy"])
-            axis.errorbar(*point, yerr=error, color=COLOUR_OF[source], linewidth=1, capsize=3)
-            area = 0.25 * whole[parameters] ** 0.5
-            axis.scatter(*point, s=area, marker=marker, color=COLOUR_OF[source], alpha=0.85, zorder=3)
-        axis.plot(*zip(*points, strict=True), color="#bbbbbb", linewidth=1, zorder=1)
-        size = f"{whole['teacher_parameters'] / 1000:.0f} k to {whole['student_parameters'] / 1000:.0f} k parameters"
-        labels.append((points[1][1], points[1][0], f"{card['name']}: {size}"))
-    lowest = -np.inf
-    for height, speed, text in sorted(labels):
-        # Labels of neighbours move apart.
-        lowest = max(height, lowest + LABEL_POINTS)
-        axis.annotate(text, (speed, height), (speed * 1.15, lowest), va="center", fontsize=8)
-    axis.set(xscale="log", xlabel="images per second, all three mechanisms, CPU")
-    axis.set_xlim(right=axis.get_xlim()[1] * 4.5)
-    axis.set_ylabel("accuracy of the invariant classifier, %")
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], color=COLOUR_OF[name], marker="o", linestyle="") for name in ("teacher", "students")]
-    axis.legend(handles, ["teacher", "students"], fontsize=8, loc="lower right")
-    axis.set_title("Speed, size and accuracy (area: square root of the parameters; bars: 95 % interval)", fontsize=10)
     return rasterise(figure)
 
 

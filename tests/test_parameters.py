@@ -438,7 +438,6 @@ def test_the_names_of_the_studies_are_the_same_everywhere():
     [
         ("num_seeds", 0),
         ("num_seeds", 1),
-        ("workers", 0),
         ("max_cells", 0),
         ("source", "own"),
         ("counts", {"per_shape": [0]}),

@@ -22,6 +22,7 @@ from skdcgn_pipeline.pipeline_registry import left_out, register_pipelines
 from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.runtime.errors import print_messages
 from skdcgn_pipeline.runtime.extensions import look_in
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Settings that every node is told, by the run itself or through what tells it apart.
-OF_EVERY_RUN = {"seed", "name", "images", "variant", "assets", "compute"}
+OF_EVERY_RUN = {"seed", "name", "images", "variant", "assets", "compute", "engine"}
 # Sections that no other stage reads than the one that they are named after.
 OF_ONE_STAGE = {"ablation", "baseline", "benchmark", "evaluate", "export", "fetch", "prune", "keep_last"}
 SHOWN_AT_THE_END = {"student_comparison", "accuracy_summary"}
@@ -88,6 +89,7 @@ class ProjectHooks:
         from skdcgn_pipeline.artifacts.recipe import Run, Store
         from skdcgn_pipeline.io.datasets import read_as_of
         from skdcgn_pipeline.pipelines.preflight import absent_inputs, check_surroundings
+        from skdcgn_pipeline.runtime.engine import choose_engine
 
         assert self._parameters is not None
         settings = self._parameters
@@ -102,8 +104,12 @@ class ProjectHooks:
             "started": time.time(),
             "seconds": self._seconds,  # added as stages end
         }
-        run = Run(store, settings.seed, settings.compute, settings.assets)
-        shared = {"run": run, "this_run": self._this_run}
+        engine = choose_engine(settings.engine)
+        self._until_the_end.callback(engine.close)
+        run = Run(store, settings.seed, settings.compute, settings.assets, engine)
+        made = pipeline.all_outputs()
+        asked = [mechanism for mechanism in MECHANISMS if f"{mechanism}_student" in made]
+        shared = {"run": run, "this_run": self._this_run, "asked_students": asked}
         for name in pipeline.inputs() & shared.keys():
             catalog.get(name).save(shared[name])
         foreign = left_out(Variants.of(settings))

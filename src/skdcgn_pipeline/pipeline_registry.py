@@ -48,7 +48,7 @@ def _make_pipelines(variants: Variants) -> dict[str, Pipeline]:
     sampled = sample.create_teacher(variants.teacher) + sample.create_pipeline()
     # Where a network is given, nothing before classifiers needs images.
     features = prepare.create_feature_network() if variants.given_features else prepared
-    distilled = features + sampled + distill.create_pipeline()
+    distilled = features + sampled + distill.create_pipeline(variants.elsewhere)
     composed = distilled + compose.create_pipeline()
     classified = prepared + composed + classify.create_pipeline()
     studied = prepared + composed + ablation.create_pipeline(variants.teacher)

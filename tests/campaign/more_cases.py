@@ -124,7 +124,7 @@ IN_THE_PLAN = {
     "ablation.plan=true,ablation.num_seeds=1": "num_seeds",
     "ablation.plan=true,ablation.max_cells=3": "max_cells",
     "ablation.plan=true,ablation.mixing.originals_shares=[1.5]": "originals_shares",
-    "ablation.plan=true,ablation.workers=257": "workers",
+    "ablation.plan=true,engine.workers=257": "workers",
     "ablation.plan=true,ablation.counts.per_shape=[0]": "per_shape",
     "ablation.plan=true,ablation.losses.terms=[pixels]": "terms",
     "ablation.plan=true,ablation.stage.transformations=[]": "stage.transformations",

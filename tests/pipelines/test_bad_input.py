@@ -236,7 +236,7 @@ def grid(mechanism: str, kind: str, *strengths: float) -> dict[str, Any]:
         ({"study": ["counts", "sizes"]}, ["got 'sizes'. Did you mean 'size'?"]),
         ({"study": []}, ["ablation.study: "]),
         ({"num_seeds": 0}, ["ablation.num_seeds: Input should be greater than or equal to 2", "got 0"]),
-        ({"workers": 0}, ["ablation.workers: Input should be greater than 0"]),
+        ({"workers": 2}, ["ablation.workers: unknown setting. "]),
         ({"counts": {"per_shape": [50]}}, ["ablation.counts: 'per_shape' must not exceed", "got 50"]),
     ],
 )

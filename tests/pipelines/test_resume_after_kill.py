@@ -214,6 +214,13 @@ STUDY = {
     "ablation.fit.num_images": 400,
     "ablation.fit.checkpoint_every_steps": 5,
 }
+
+
+def by(workers: int) -> dict[str, object]:
+    """Return the settings of so many processes."""
+    return {"engine.name": "processes", "engine.workers": workers}
+
+
 NUM_CELLS = 2 * 6  # two seeds
 STUDY_TABLES = ("ablation.csv", "ablation.parquet", "ablation_summary.parquet", "ablation_confusion.parquet")
 
@@ -259,7 +266,7 @@ def test_a_study_goes_on_after_a_kill(
     copy_of_finished: Callable[[str], Place], whole_study: Place, workers: int
 ) -> None:
     killed = copy_of_finished("killed")
-    command = ["--pipelines", "ablation", *flat(STUDY | {"ablation.workers": workers})]
+    command = ["--pipelines", "ablation", *flat(STUDY | by(workers))]
     cells, store = killed.store("cell"), killed.store("classifier")
 
     def reached() -> bool:
@@ -279,7 +286,7 @@ def test_a_study_goes_on_after_a_kill(
         for kind, names in (("cell", done), ("classifier", classifiers))
     }
 
-    killed.run(params=nested(STUDY | {"ablation.workers": workers}), pipeline_names=["ablation"])
+    killed.run(params=nested(STUDY | by(workers)), pipeline_names=["ablation"])
 
     for kind, own in times.items():
         assert {name: state_of(killed.store(kind) / name) for name in own} == own, "something finished was repeated"
@@ -291,7 +298,7 @@ def test_a_study_that_is_asked_to_stop_says_how_to_go_on(
     copy_of_finished: Callable[[str], Place], whole_study: Place
 ) -> None:
     stopped = copy_of_finished("stopped")
-    command = ["--pipelines", "ablation", *flat(STUDY | {"ablation.workers": 2})]
+    command = ["--pipelines", "ablation", *flat(STUDY | by(2))]
 
     status, output = stopped.stop_when(lambda: bool(artifacts_in(stopped.store("cell"))), *command, by=signal.SIGTERM)
 

@@ -49,7 +49,7 @@ ELSEWHERE = {
     "tests/students/test_baseline.py": r"baseline\.(num_measured_images|measure_every_steps|image_teacher_weights)",
     "tests/pipelines/test_run_export.py": r"export\..*",
     "tests/classifiers/test_evaluation.py": r"evaluate\.classifier",
-    "tests/studies/test_run.py": r"ablation\.workers",
+    "tests/runtime/test_ray_engine.py": r"engine\..*",
     "tests/studies/test_cells.py": r"ablation\.max_cells",
     "tests/teachers/test_cutouts.py": r"teacher\.cutouts\..*",
     "tests/teachers/test_teacher.py": r"teacher\.trust_program",

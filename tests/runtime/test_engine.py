@@ -72,5 +72,5 @@ def test_a_worker_that_is_killed_is_told_as_such(monkeypatch):
             """Nothing is left."""
 
     monkeypatch.setattr(engine, "ProcessPoolExecutor", Broken)
-    with pytest.raises(SettingError, match=r"ablation\.workers: expected .* Use fewer workers"):
-        list(ProcessEngine(2, "ablation.workers").outcomes(open_halving, [1]))
+    with pytest.raises(SettingError, match=r"engine\.workers: expected .* Use fewer workers"):
+        list(ProcessEngine(2).outcomes(open_halving, [1]))

@@ -23,20 +23,20 @@ from skdcgn_pipeline.parameters import (
     ClassifierFit,
     Compute,
     Distill,
+    EngineSettings,
     LossWeights,
     Prepare,
     Teacher,
     check_parameters,
 )
 from skdcgn_pipeline.runtime import progress
-from skdcgn_pipeline.runtime.engine import LocalEngine, ProcessEngine
+from skdcgn_pipeline.runtime.engine import Engine, LocalEngine, ProcessEngine, choose_engine
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.studies import training_data
 from skdcgn_pipeline.studies.contract import Cell, Unit, UnitResult
 from skdcgn_pipeline.studies.registry import STUDIES, check_possible, expand_cells
 from skdcgn_pipeline.studies.run import (
     CELL_COLUMNS,
-    choose_engine,
     describe_plan,
     estimate_seconds,
     plan_units,
@@ -151,6 +151,11 @@ def times_of(surroundings: Surroundings) -> dict[Path, int]:
 def with_ablation(surroundings: Surroundings, **changes: Any) -> Surroundings:
     """Return the same with other grids."""
     return replace(surroundings, parameters=surroundings.parameters.model_copy(update={"ablation": make(**changes)}))
+
+
+def by(engine: Engine, surroundings: Surroundings) -> Surroundings:
+    """Return the same with another engine."""
+    return replace(surroundings, run=replace(surroundings.run, engine=engine))
 
 
 def elsewhere(surroundings: Surroundings, root: Path) -> Surroundings:
@@ -308,7 +313,7 @@ def test_examples_of_cells_show_the_same_draws(surroundings, workplace):
 def test_finished_units_are_not_computed_again(surroundings, monkeypatch):
     units = units_of(STUDIES["mixing"].cells(make(), STUDENTS), 2)
     told: list[UnitResult] = []
-    first = run_units(units, surroundings, choose_engine(1), told.append)
+    first = run_units(units, surroundings, told.append)
     assert [result.unit for result in first] == [result.unit for result in told] == units
     assert all(result.seconds is not None and not result.error for result in first)
     before = times_of(surroundings)
@@ -316,7 +321,7 @@ def test_finished_units_are_not_computed_again(surroundings, monkeypatch):
     monkeypatch.setattr(Classification, "train", refuse)
     monkeypatch.setattr(training_data, "predict_split", refuse)
     told.clear()
-    second = run_units(units, surroundings, choose_engine(1), told.append)
+    second = run_units(units, surroundings, told.append)
 
     assert [result.result for result in second] == [result.result for result in first]
     assert [result.seconds for result in second] == [None] * 4
@@ -345,7 +350,7 @@ def test_a_unit_that_fails_leaves_the_others_alone(with_damaged_students, surrou
     units = [*(Unit(cell("source", name), 0) for name in names), Unit(cell("source", "teacher"), 1)]
     told: list[UnitResult] = []
 
-    results = run_units(units, with_damaged_students, choose_engine(1), told.append, "study source")
+    results = run_units(units, with_damaged_students, told.append, "study source")
 
     assert [bool(result.error) for result in results] == [False, True, True, False]
     assert [result.unit for result in told] == units
@@ -366,7 +371,7 @@ def test_a_unit_that_fails_leaves_the_others_alone(with_damaged_students, surrou
         return real(*args)
 
     monkeypatch.setattr(Classification, "train", train)
-    mended = run_units(units, surroundings, choose_engine(1), ignore)
+    mended = run_units(units, surroundings, ignore)
     assert computed == [f"source, {name}, seed 0" for name in names[1:]]
     assert not any(result.error for result in mended)
     assert mended[0].result == results[0].result
@@ -374,40 +379,40 @@ def test_a_unit_that_fails_leaves_the_others_alone(with_damaged_students, surrou
 
 def test_an_interrupted_study_keeps_what_is_done_and_goes_on(surroundings, tmp_path):
     units = units_of(STUDIES["mixing"].cells(make(), STUDENTS), 2)
-    whole = run_units(units, elsewhere(surroundings, tmp_path / "whole"), choose_engine(1), ignore)
+    whole = run_units(units, elsewhere(surroundings, tmp_path / "whole"), ignore)
 
     def stop(result: UnitResult) -> None:
         progress.request_stop()
 
     with pytest.raises(InterruptedRunError, match="study mixing: stopped at 1 of 4 classifiers, everything so far is"):
-        run_units(units, surroundings, choose_engine(1), stop, "study mixing")
+        run_units(units, surroundings, stop, "study mixing")
     assert len(made(surroundings, "cell")) == 1
     # A request that comes in the middle of a training stops it at its next step.
     with pytest.raises(InterruptedRunError, match="mixing, reference, seed 1: stopped at 1 of 2 steps"):
-        run_units(units[1:], surroundings, choose_engine(1), ignore)
+        run_units(units[1:], surroundings, ignore)
     assert len(made(surroundings, "cell")) == 1
     assert list(surroundings.run.store.root.glob("classifier/*.partial/scratch/checkpoint.pt"))
 
     progress.clear_stop()
-    results = run_units(units, surroundings, choose_engine(1), ignore)
+    results = run_units(units, surroundings, ignore)
     assert [result.seconds is None for result in results] == [True, False, False, False]
     assert [result.result for result in results] == [result.result for result in whole]
 
 
 def test_a_stop_after_the_last_unit_is_no_interruption(surroundings):
     units = units_of([cell("mixing", "reference")], 1)
-    results = run_units(units, surroundings, choose_engine(1), lambda result: progress.request_stop())
+    results = run_units(units, surroundings, lambda result: progress.request_stop())
     assert len(results) == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_units_give_no_results(surroundings, workers):
-    assert run_units([], surroundings, choose_engine(workers), ignore) == []
+    assert run_units([], by(ProcessEngine(workers), surroundings), ignore) == []
 
 
 def test_threads_and_log_levels_are_as_before(surroundings):
     torch.set_num_threads(2)
-    run_units(units_of([cell("mixing", "reference")], 1), surroundings, choose_engine(1), ignore)
+    run_units(units_of([cell("mixing", "reference")], 1), surroundings, ignore)
     assert torch.get_num_threads() == 2
 
 
@@ -417,7 +422,7 @@ def test_units_side_by_side_give_what_they_give_one_after_the_other(with_damaged
     names = ["teacher", "students", "teacher shape + texture, students background"]
     units = [Unit(cell("source", name), number) for name in names for number in (0, 1)]
     alone = elsewhere(with_damaged_students, tmp_path / "alone")
-    expected = run_units(units, alone, choose_engine(1), ignore)
+    expected = run_units(units, alone, ignore)
     told: list[UnitResult] = []
 
     def stop(result: UnitResult) -> None:
@@ -425,14 +430,14 @@ def test_units_side_by_side_give_what_they_give_one_after_the_other(with_damaged
         progress.request_stop()
 
     with pytest.raises(InterruptedRunError, match=r"stopped.* everything so far is saved"):
-        run_units(units, with_damaged_students, choose_engine(2), stop)
+        run_units(units, by(ProcessEngine(2), with_damaged_students), stop)
     assert 0 < len(told) < len(units)
     assert multiprocessing.active_children() == []
     progress.clear_stop()
 
     done = {result.unit for result in told if not result.error}
     told.clear()
-    results = run_units(units, with_damaged_students, choose_engine(2), told.append)
+    results = run_units(units, by(ProcessEngine(2), with_damaged_students), told.append)
 
     assert multiprocessing.active_children() == []
     assert [result.unit for result in results] == units
@@ -448,9 +453,10 @@ def test_units_side_by_side_give_what_they_give_one_after_the_other(with_damaged
         assert own.read_bytes() == (path / "classifier.safetensors").read_bytes()
 
 
-def test_one_worker_works_here_and_several_in_processes_that_name_the_setting():
-    assert choose_engine(1) == LocalEngine()
-    assert choose_engine(3) == ProcessEngine(3, "ablation.workers")
+def test_one_worker_works_here_and_several_in_processes():
+    assert choose_engine(EngineSettings(name="local", workers=3)) == LocalEngine()
+    assert choose_engine(EngineSettings(name="processes", workers=1)) == LocalEngine()
+    assert choose_engine(EngineSettings(name="processes", workers=3)) == ProcessEngine(3)
 
 
 # --- generators that cells make for themselves ----------------------------------------------------
@@ -519,7 +525,7 @@ def test_a_plan_counts_what_is_done_and_estimates_the_rest(surroundings):
     assert fresh["seconds"].iloc[3] > fresh["seconds"].iloc[2], "students are distilled first"
     assert not surroundings.run.store.root.exists(), "a plan makes nothing"
 
-    run_units(units[:3], surroundings, choose_engine(1), ignore)
+    run_units(units[:3], surroundings, ignore)
     plan = plan_units(units, surroundings)
 
     assert plan["done"].tolist() == [2, 1, 0, 0]
@@ -535,14 +541,14 @@ def test_a_plan_is_told_by_study_and_by_cell(surroundings, workers):
     units = units_of(expand_cells(make(study=["mixing", "size"]), STUDENTS), 2)
     plan = plan_units(units, surroundings)
     plan["left"], plan["done"] = [0.0, 600.0, 0.0, 1800.0], [2, 1, 2, 0]
-    *told, whole = describe_plan(plan, surroundings, workers, cells=True).splitlines()
+    *told, whole = describe_plan(plan, by(ProcessEngine(workers), surroundings), cells=True).splitlines()
     assert [line.split()[-3:] for line in told[1:]] == [
         ["2", "2", "0.0"], ["2", "1", "600.0"], ["2", "2", "0.0"], ["2", "0", "1800.0"],
     ]  # fmt: skip
     assert "students compact 2-2-2" in told[-1]
     minutes = 40 // workers
     assert whole == f"In all, 4 cells: 5 of 8 classifiers done, about {minutes} min with {workers} workers"
-    brief = describe_plan(plan, surroundings, workers, cells=False).splitlines()
+    brief = describe_plan(plan, by(ProcessEngine(workers), surroundings), cells=False).splitlines()
     assert [line.split() for line in brief[1:-1]] == [["mixing", "4", "3", "600.0"], ["size", "4", "2", "1800.0"]]
     assert brief[-1] == whole
 
@@ -552,7 +558,7 @@ def test_a_plan_can_be_made_before_anything_is_there(surroundings):
     missing = replace(surroundings, folders=folders)
     plan = plan_units(units_of(STUDIES["mixing"].cells(make(), STUDENTS), 2), missing)
     assert plan["done"].tolist() == [0, 0]
-    assert describe_plan(plan, missing, 1, cells=False).endswith(
+    assert describe_plan(plan, missing, cells=False).endswith(
         "Teacher samples and students are not there yet; they come first and are not counted."
     )
 

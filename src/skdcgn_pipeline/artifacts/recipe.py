@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, artifact_path, build_artifact
+from skdcgn_pipeline.artifacts.store import MANIFEST, Artifact, ArtifactWriter, artifact_path, build_artifact
 from skdcgn_pipeline.parameters import Compute
+from skdcgn_pipeline.runtime.engine import Engine, LocalEngine
+from skdcgn_pipeline.runtime.errors import UnitFailedError
+from skdcgn_pipeline.runtime.progress import Progress, without_progress
 
 ResultT = TypeVar("ResultT")
 
@@ -90,13 +96,48 @@ class Run:
         seed: Base seed.
         compute: Device and precision.
         assets: The asset folder.
+        engine: Runs independent units of work.
     """
 
     store: Store
     seed: int = 0
     compute: Compute = field(default_factory=Compute)
     assets: str = ""
+    engine: Engine = field(default_factory=LocalEngine)
 
     def make(self, recipe: Recipe[ResultT]) -> ResultT:
         """Return what a recipe makes, see `Store.make`."""
         return self.store.make(recipe)
+
+    def make_side_by_side(self, recipes: Sequence[Recipe[Any]]) -> list[Path]:
+        """Make what is not there yet of some recipes by the engine; returns where each is kept.
+
+        Recipes are pickled for workers, so they hold artifacts, no images and networks.
+
+        Raises:
+            UnitFailedError: Naming the recipes that failed, once the others are done.
+            InterruptedRunError: If a stop was requested; every recipe keeps what it has.
+        """
+        paths = [self.store.path(recipe) for recipe in recipes]
+        to_do = [recipe for recipe, path in zip(recipes, paths, strict=True) if not (path / MANIFEST).is_file()]
+        progress = Progress("side by side", len(to_do), "artifacts")
+        errors: list[str] = []
+        with closing(self.engine.outcomes(partial(_open_store, self.store), to_do)) as outcomes:
+            for number, outcome in outcomes:
+                progress.advance()
+                if outcome.error:
+                    errors.append(f"\n  - {to_do[number].kind} {self.store.path(to_do[number]).name}: {outcome.error}")
+        progress.finish()
+        if errors:
+            raise UnitFailedError(f"{len(errors)} of {len(recipes)} failed; the others are done:{''.join(errors)}")
+        return paths
+
+
+def _open_store(store: Store) -> Callable[[Recipe[Any]], None]:
+    """Return what makes a recipe where work is done, which is all that comes of it: the result stays in the store."""
+
+    def make(recipe: Recipe[Any]) -> None:
+        with without_progress():
+            store.make(recipe)
+
+    return make

@@ -50,6 +50,7 @@ from skdcgn_pipeline.parameters.compose import (
 )
 from skdcgn_pipeline.parameters.compute import Compute, Device
 from skdcgn_pipeline.parameters.distill import Distill, LossTerm, LossWeights, MechanismParameters, Student
+from skdcgn_pipeline.parameters.engine import EngineSettings
 from skdcgn_pipeline.parameters.evaluate import Evaluate
 from skdcgn_pipeline.parameters.export import Export
 from skdcgn_pipeline.parameters.fetch import Fetch

@@ -179,8 +179,6 @@ class Ablation(Settings):
     Attributes:
         study: `all`, one name or several; one may be `module:class`, a study of yours.
         plan: Only say which cells there are, which are done, and how long the others will take.
-        workers: Processes that run cells side by side; each computes on one thread, so the result does
-            not depend on their number.
         max_cells: More cells are refused; raise it to confirm that they are wanted.
         num_seeds: Classifiers per cell.
         source: Whose pools are composed where a study does not say otherwise.
@@ -195,7 +193,6 @@ class Ablation(Settings):
 
     study: Several[Annotated[StudyName, *EXTENSIBLE]] = STUDIES
     plan: bool = False
-    workers: Annotated[int, Field(gt=0, le=256)] = 1
     max_cells: Count = 250
     num_seeds: Annotated[int, Field(ge=2)] = 3
     source: Literal["teacher", "students"] = "students"

@@ -17,6 +17,7 @@ from skdcgn_pipeline.parameters.classify import Classify
 from skdcgn_pipeline.parameters.compose import Compose
 from skdcgn_pipeline.parameters.compute import Compute
 from skdcgn_pipeline.parameters.distill import Distill, MechanismParameters
+from skdcgn_pipeline.parameters.engine import EngineSettings
 from skdcgn_pipeline.parameters.evaluate import Evaluate
 from skdcgn_pipeline.parameters.export import Export
 from skdcgn_pipeline.parameters.fetch import Fetch
@@ -53,6 +54,7 @@ class Parameters(Settings):
     variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]  # checked against `images`
     assets: Location
     compute: Compute
+    engine: EngineSettings = EngineSettings()
     fetch: Fetch = Fetch()
     class_lists: ClassLists = Field(default={})
     prepare: Prepare

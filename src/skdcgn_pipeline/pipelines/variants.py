@@ -20,6 +20,7 @@ class Variants:
         released: Whether students that come with the package are exported.
         given_features: Whether a network is given instead of one that is trained on images.
         images: Whether there are real images.
+        elsewhere: Whether the students are distilled side by side in workers of a cluster.
     """
 
     teacher: str = "digits_cgn"
@@ -29,6 +30,7 @@ class Variants:
     released: bool = False
     given_features: bool = False
     images: bool = True
+    elsewhere: bool = False
 
     @classmethod
     def of(cls, settings: Parameters) -> Variants:
@@ -41,4 +43,5 @@ class Variants:
             released=settings.export.students != "run",
             given_features=settings.prepare.given_features is not None,
             images=settings.images.source != NO_IMAGES,
+            elsewhere=settings.engine.name == "ray",
         )

@@ -1,8 +1,8 @@
 """Engines: run independent units of work, several at a time, and give what came of each.
 
-`LocalEngine` works in this process, one unit after the other; `ProcessEngine` in processes of their own. A third (a
-cluster) is a subclass of `Engine`: `open_work` and units are picklable, results come back in any order, and what a
-unit has finished is in the store, so that it may be tried again anywhere.
+`LocalEngine` works in this process, one unit after the other; `ProcessEngine` in processes of their own;
+`ray_engine.RayEngine` in workers of a Ray cluster. `open_work` and units are picklable, results come back in any order,
+and what a unit has finished is in the store, so that it may be tried again anywhere.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from concurrent.futures import (
 )
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 
+from skdcgn_pipeline.parameters import EngineSettings
 from skdcgn_pipeline.runtime.compute import keep_freed_memory
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.runtime.progress import clear_stop, request_stop, stop_requested
@@ -38,6 +39,7 @@ from skdcgn_pipeline.runtime.threads import on_one_thread
 UnitT = TypeVar("UnitT")
 ResultT = TypeVar("ResultT")
 POLL_SECONDS = 0.2
+STOPPED = "Stopped; everything so far is saved. Repeat the same command to go on from here."
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,18 @@ def _attempt(work: Callable[[UnitT], ResultT], unit: UnitT) -> Outcome[ResultT]:
 
 
 class Engine(ABC):
-    """Runs independent units."""
+    """Runs independent units.
+
+    Attributes:
+        workers: How many units are worked on at a time.
+        elsewhere: Whether distillations are worth handing to it, not cells of studies alone.
+    """
+
+    workers: int = 1
+    elsewhere: ClassVar[bool] = False
+
+    def close(self) -> None:  # noqa: B027  (most engines keep nothing)
+        """Give back what was started for the work."""
 
     @abstractmethod
     def outcomes(
@@ -105,11 +118,9 @@ class ProcessEngine(Engine):
 
     Attributes:
         workers: How many units are worked on at a time.
-        setting: What the number of workers is called, for a message.
     """
 
     workers: int = 2
-    setting: str = "workers"
 
     def outcomes(
         self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
@@ -128,7 +139,7 @@ class ProcessEngine(Engine):
         except BrokenProcessPool as error:
             remedy = "Use fewer workers and repeat the same command; what is done is kept."
             got = "one that was killed, perhaps for want of memory"
-            raise SettingError(self.setting, "processes that live as long as their work", got, remedy) from error
+            raise SettingError("engine.workers", "processes that live as long as their work", got, remedy) from error
         finally:
             stopping.set()
             executor.shutdown(wait=True, cancel_futures=True)
@@ -158,8 +169,7 @@ def _completed(
             else:
                 yield number, outcome
     if stopped or interruption is not None:
-        message = "Stopped; everything so far is saved. Repeat the same command to go on from here."
-        raise interruption or InterruptedRunError(message)
+        raise interruption or InterruptedRunError(STOPPED)
 
 
 _work: Callable[[Any], Any] | None = None  # of a worker process
@@ -190,6 +200,23 @@ def _start_process(open_work: Callable[[], Callable[[Any], Any]], stopping: Any,
 def _work_in_process(unit: Any) -> Outcome[Any]:
     assert _work is not None
     return _attempt(_work, unit)
+
+
+def choose_engine(settings: EngineSettings) -> Engine:
+    """Return the engine that the settings name; one process alone is this one.
+
+    Units may draw from torch's global generator, so threads do not serve.
+
+    Raises:
+        SettingError: If Ray is asked for and not installed.
+    """
+    if settings.name == "ray":
+        from skdcgn_pipeline.runtime.ray_engine import RayEngine, import_ray
+
+        import_ray()
+        return RayEngine(settings.workers, settings.address, settings.cpus_per_unit, settings.gpus_per_unit)
+    several = settings.name == "processes" and settings.workers > 1
+    return ProcessEngine(settings.workers) if several else LocalEngine()
 
 
 # --- calls side by side ------------------------------------------------------------------------------

@@ -88,6 +88,10 @@ class InterruptedRunError(UserError, RuntimeError):
     """The run was asked to stop, saved its state and can go on from there."""
 
 
+class UnitFailedError(UserError, RuntimeError):
+    """Parts of a work that is done side by side failed; the others are finished and saved."""
+
+
 class StudyFailedError(UserError, RuntimeError):
     """Parts of a study failed; everything else of it is finished and saved."""
 

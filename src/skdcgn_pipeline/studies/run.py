@@ -13,7 +13,6 @@ import pandas as pd
 
 from skdcgn_pipeline.metrics.statistics import DESCRIPTION, FIDELITY
 from skdcgn_pipeline.parameters import ClassifierFit
-from skdcgn_pipeline.runtime.engine import Engine, LocalEngine, ProcessEngine
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested, without_progress
 from skdcgn_pipeline.runtime.threads import computing_on
 from skdcgn_pipeline.studies.contract import Cell, Unit, UnitResult
@@ -32,14 +31,6 @@ def units_of(cells: Sequence[Cell], num_seeds: int) -> list[Unit]:
     return [Unit(cell, number) for cell in cells for number in range(num_seeds)]
 
 
-def choose_engine(workers: int) -> Engine:
-    """Return the engine for so many workers: one works in this process, several in processes of their own.
-
-    Cells may train networks that draw from torch's global generator, so threads do not serve.
-    """
-    return LocalEngine() if workers == 1 else ProcessEngine(workers, "ablation.workers")
-
-
 def _open_work(surroundings: Surroundings) -> Callable[[Unit], dict[str, Any]]:
     workplace = Workplace(surroundings)
 
@@ -53,18 +44,16 @@ def _open_work(surroundings: Surroundings) -> Callable[[Unit], dict[str, Any]]:
 def run_units(
     units: Sequence[Unit],
     surroundings: Surroundings,
-    engine: Engine,
     tell: Callable[[UnitResult], None],
     title: str = "ablation",
 ) -> list[UnitResult]:
-    """Run units by an engine; each computes on one thread, so that results do not depend on the workers.
+    """Run units by the run's engine; each computes on one thread, so that results do not depend on the workers.
 
     A unit that fails is told and the rest go on.
 
     Args:
         units: What to run.
-        surroundings: Where everything is.
-        engine: Runs those that are not done.
+        surroundings: Where everything is, and the engine that runs those that are not done.
         tell: Called in this process with every result as it comes.
         title: Shown in the progress.
 
@@ -82,7 +71,8 @@ def run_units(
         tell(result)
     to_do = [number for number in range(len(units)) if number not in results]
     progress = Progress(title, len(units), "classifiers", len(results))
-    with closing(engine.outcomes(partial(_open_work, surroundings), [units[number] for number in to_do])) as outcomes:
+    engine, waiting = surroundings.run.engine, [units[number] for number in to_do]
+    with closing(engine.outcomes(partial(_open_work, surroundings), waiting)) as outcomes:
         for place, outcome in outcomes:
             unit = units[to_do[place]]
             if outcome.error:
@@ -133,10 +123,11 @@ def plan_units(units: Sequence[Unit], surroundings: Surroundings) -> pd.DataFram
     return plan.groupby(["study", "cell"], sort=False, as_index=False).sum()
 
 
-def describe_plan(plan: pd.DataFrame, surroundings: Surroundings, workers: int, cells: bool) -> str:
+def describe_plan(plan: pd.DataFrame, surroundings: Surroundings, cells: bool) -> str:
     """Put a plan into a table of studies, or of cells where they are asked for, and its sum into words."""
     parts = plan.groupby(["study", "cell"] if cells else ["study"], sort=False, as_index=False)
     table = parts[["seeds", "done", "left"]].sum().round().rename(columns={"left": "seconds"})
+    workers = surroundings.run.engine.workers
     minutes = plan["left"].sum() / workers / 60
     done = f"{plan['done'].sum()} of {plan['seeds'].sum()} classifiers done"
     whole = f"In all, {len(plan)} cells: {done}, about {minutes:.0f} min with {workers} workers"

@@ -22,7 +22,6 @@ from skdcgn_pipeline.studies.registry import FURTHER, STUDIES, expand_cells, pla
 from skdcgn_pipeline.studies.report import draw_examples, draw_study, findings_as_markdown, write_findings
 from skdcgn_pipeline.studies.run import (
     CELL_COLUMNS,
-    choose_engine,
     describe_plan,
     plan_units,
     run_units,
@@ -53,7 +52,7 @@ def plan_ablation(surroundings: Surroundings) -> pd.DataFrame:
     ablation = surroundings.ablation
     units = units_of(expand_cells(ablation, surroundings.parameters.students), ablation.num_seeds)
     plan = plan_units(units, surroundings)
-    click.echo(describe_plan(plan, surroundings, ablation.workers, cells=ablation.plan))
+    click.echo(describe_plan(plan, surroundings, cells=ablation.plan))
     return plan.drop(columns=["done", "left"])
 
 
@@ -64,7 +63,7 @@ def run_study(study: str) -> Callable[..., pd.DataFrame]:
         ablation, units = surroundings.ablation, list[Unit]()
         if (name := place_of(study, ablation.study)) in ablation.study:
             units = units_of(study_of(name).cells(ablation, surroundings.parameters.students), ablation.num_seeds)
-        results = run_units(units, surroundings, choose_engine(ablation.workers), log_unit, f"study {study}")
+        results = run_units(units, surroundings, log_unit, f"study {study}")
         return tabulate(results, ablation.fit)
 
     return run_cells

@@ -27,6 +27,30 @@ def distil_student(run: Run, teacher_samples: SampleShards, distill: Distill, me
     return run.make(StudentRecipe(mechanism, teacher_samples, distill, run.seed, run.compute, run.assets))
 
 
+def distil_elsewhere(
+    run: Run, teacher_samples: SampleShards, asked_students: list[str], *settings: Distill
+) -> dict[str, str]:
+    """Distil the students that a run asks for side by side, by its engine; returns the identity of each."""
+    of_mechanism = dict(zip(MECHANISMS, settings, strict=True))
+    recipes = [
+        StudentRecipe(mechanism, teacher_samples, of_mechanism[mechanism], run.seed, run.compute, run.assets)
+        for mechanism in asked_students
+    ]
+    paths = run.make_side_by_side(recipes)
+    return {mechanism: path.name for mechanism, path in zip(asked_students, paths, strict=True)}
+
+
+def take_student(
+    run: Run,
+    teacher_samples: SampleShards,
+    distilled_elsewhere: dict[str, str] | None,
+    distill: Distill,
+    mechanism: str,
+) -> StudentArtifact:
+    """Open a student that was distilled side by side with the others, or distil it where it was lost."""
+    return distil_student(run, teacher_samples, distill, mechanism)
+
+
 def assemble_students(
     run: Run, shape: StudentArtifact, texture: StudentArtifact, background: StudentArtifact
 ) -> StudentsArtifact:

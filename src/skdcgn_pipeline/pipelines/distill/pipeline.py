@@ -10,9 +10,10 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 STUDENTS = [f"{mechanism}_student" for mechanism in MECHANISMS]
 
 
-def _distil(mechanism: str) -> Pipeline:
+def _distil(mechanism: str, elsewhere: bool) -> Pipeline:
     """One student, in the namespace of its mechanism."""
-    inputs, distil = ["run", "teacher_samples"], given(nodes.distil_student, mechanism=mechanism)
+    inputs = ["run", "teacher_samples", *(["distilled_elsewhere"] if elsewhere else [])]
+    distil = given(nodes.take_student if elsewhere else nodes.distil_student, mechanism=mechanism)
     return pipeline(
         [node(distil, [*inputs, "params:distill"], "student", name="distil_student")],
         namespace=mechanism,
@@ -44,10 +45,19 @@ def create_comparison(of: str = vocabulary.STUDENTS) -> Pipeline:
     )
 
 
-def create_pipeline() -> Pipeline:
-    """Distil one student per mechanism, assemble them and compare them with the teacher."""
+def create_pipeline(elsewhere: bool = False) -> Pipeline:
+    """Distil one student per mechanism, assemble them and compare them with the teacher.
+
+    Args:
+        elsewhere: Whether those that the run asks for are distilled side by side by its engine.
+    """
     shared = [
         node(nodes.assemble_students, ["run", *STUDENTS], "students", name="assemble_students"),
         node(nodes.show_losses, STUDENTS, "loss_curves", name="show_losses"),
     ]
-    return Pipeline([*map(_distil, MECHANISMS), *shared], tags="distill") + create_comparison()
+    if elsewhere:
+        settings = [f"params:{mechanism}.distill" for mechanism in MECHANISMS]
+        inputs = ["run", "teacher_samples", "asked_students", *settings]
+        shared += [node(nodes.distil_elsewhere, inputs, "distilled_elsewhere", name="distil_elsewhere")]
+    students = [_distil(mechanism, elsewhere) for mechanism in MECHANISMS]
+    return Pipeline([*students, *shared], tags="distill") + create_comparison()

@@ -1,0 +1,257 @@
+"""Run independent units in workers of a Ray cluster; Ray is imported when the first unit is run.
+
+Units and results are small: what they are about lies in the store, which every node sees under the same path. A worker
+that dies is replaced and its unit tried again, which goes on where the store says. Tries are not exactly once, so that
+the same losses may be told twice; the second time they are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from skdcgn_pipeline.runtime import recording
+from skdcgn_pipeline.runtime.compute import keep_freed_memory
+from skdcgn_pipeline.runtime.engine import POLL_SECONDS, STOPPED, Engine, Outcome, ResultT, UnitT, _attempt
+from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError, told_in_one_line
+from skdcgn_pipeline.runtime.libraries import import_library
+from skdcgn_pipeline.runtime.progress import REPORT_SECONDS, clear_stop, request_stop, stop_requested
+
+logger = logging.getLogger(__name__)
+
+MAX_RETRIES = 5  # of a unit whose worker died
+OBJECT_STORE_BYTES = 80 * 2**20  # about the least that Ray takes; nothing large goes through it
+Told = tuple[str, int, dict[str, float]]  # training, step, losses
+
+
+@dataclass(frozen=True)
+class RayEngine(Engine):
+    """Works in workers of Ray, of as many threads as this process has.
+
+    Attributes:
+        workers: How many units are worked on at a time.
+        address: Of a cluster; None starts a Ray on this machine that ends with `close`.
+        cpus_per_unit, gpus_per_unit: What Ray keeps for a unit.
+    """
+
+    workers: int = 2
+    address: str | None = None
+    cpus_per_unit: float = 1.0
+    gpus_per_unit: float = 0.0
+    elsewhere: ClassVar[bool] = True
+
+    def outcomes(
+        self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
+    ) -> Generator[tuple[int, Outcome[ResultT]], None, None]:
+        """Work on the units, see `Engine.outcomes`.
+
+        A unit whose worker dies again and again fails by itself.
+
+        Raises:
+            SettingError: If Ray is not installed, or there is no cluster.
+        """
+        if not units:
+            return
+        ray = self._connected()
+        kept = {"num_cpus": self.cpus_per_unit, "num_gpus": self.gpus_per_unit}
+        task = ray.remote(max_retries=MAX_RETRIES, **kept)(_work_in_worker)
+        # On this node, which lives as long as the run; a worker asks it whether to stop.
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
+        post = ray.remote(num_cpus=0, scheduling_strategy=here)(Post).remote()
+        home = Home(str(Path.cwd()), tuple(sys.path), torch.get_num_threads())
+        opened = ray.cloudpickle.dumps(open_work)
+        waiting, running, heard = list(enumerate(units)), dict[Any, int](), Heard()
+        interrupted: str | None = None
+        try:
+            while running or waiting:
+                if stop_requested() and waiting:
+                    waiting, interrupted = [], interrupted or STOPPED
+                while waiting and len(running) < self.workers:
+                    number, unit = waiting.pop(0)
+                    running[task.remote(opened, unit, home, post)] = number
+                done, _ = ray.wait([*running], timeout=POLL_SECONDS) if running else ([], [])
+                heard.tell(ray.get(post.hear.remote(stop_requested())))
+                for reference in done:
+                    outcome = _outcome_of(ray, reference)
+                    number = running.pop(reference)
+                    if isinstance(outcome, Outcome):
+                        yield number, outcome
+                    else:
+                        interrupted = outcome
+        finally:
+            with suppress(ray.exceptions.RayError):
+                ray.get(post.hear.remote(True))
+                ray.wait([*running], num_returns=len(running)) if running else None
+            ray.kill(post)
+        if interrupted is not None:
+            raise InterruptedRunError(interrupted)
+
+    def close(self) -> None:
+        """Leave the cluster; a Ray that was started for the run ends."""
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized():
+            ray.shutdown()
+
+    def _connected(self) -> Any:
+        """Return Ray, connected."""
+        ray = import_ray()
+        if ray.is_initialized():
+            return ray
+        options: dict[str, Any] = {"logging_level": logging.ERROR}
+        if self.address is not None:
+            options |= {"address": self.address}
+        else:
+            cores = math.ceil(self.workers * self.cpus_per_unit)
+            options |= {"address": "local", "num_cpus": cores, "object_store_memory": OBJECT_STORE_BYTES}
+            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            got = f"{self.address or 'none'} ({told_in_one_line(error)})"
+            remedy = "Start one (ray start --head), or leave the setting out to work on this machine."
+            raise SettingError("engine.address", "a Ray cluster that answers", got, remedy) from error
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():  # Ray puts its own in place of ours
+                signal.signal(number, handler)
+        there = ray.cluster_resources().get("GPU", 0)
+        if self.gpus_per_unit > there:
+            remedy = "Ask for fewer, or join a cluster that has them."
+            raise SettingError("engine.gpus_per_unit", f"at most the {there:g} of Ray", self.gpus_per_unit, remedy)
+        return ray
+
+
+def import_ray() -> Any:
+    """Return Ray, which tells nobody that it is used.
+
+    Raises:
+        SettingError: If it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    return import_library("ray", "ray", "engine.name")
+
+
+def _outcome_of(ray: Any, reference: Any) -> Outcome[Any] | str:
+    """Return what came of a unit, or what was said where it was stopped."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        return Outcome(None, 0.0, f"{type(error).__name__}: {told_in_one_line(error)}")
+
+
+class Post:
+    """An actor between the run and its workers: losses one way, the wish to stop the other."""
+
+    def __init__(self) -> None:
+        self.stopping, self.told = False, list[Told]()
+
+    def hear(self, stopping: bool) -> list[Told]:
+        """Say whether to stop; returns what workers have told since the last time."""
+        self.stopping = self.stopping or stopping
+        told, self.told = self.told, []
+        return told
+
+    def tell(self, told: list[Told]) -> bool:
+        """Add losses; returns whether to stop."""
+        self.told += told
+        return self.stopping
+
+
+class Heard:
+    """Gives losses of workers on to whoever listens in this process, each step once, and logs where they are."""
+
+    def __init__(self) -> None:
+        self._steps, self._shown = dict[str, int](), time.monotonic()
+
+    def tell(self, told: Sequence[Told]) -> None:
+        """Give losses on."""
+        for training, step, losses in told:
+            if step > self._steps.get(training, 0):
+                self._steps[training] = step
+                recording.record(training, step, losses)
+        if told and time.monotonic() - self._shown >= REPORT_SECONDS:
+            self._shown = time.monotonic()
+            logger.info("%s", ", ".join(f"{name}: step {step:,}" for name, step in [*self._steps.items()][-8:]))
+
+
+# --- in a worker -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Home:
+    """What a worker takes over from the run.
+
+    Attributes:
+        folder: Working directory, to which paths are relative.
+        sys_path: Where modules are.
+        num_threads: Of torch: results depend on it.
+    """
+
+    folder: str
+    sys_path: tuple[str, ...]
+    num_threads: int
+
+
+_opened: dict[str, Callable[[Any], Any]] = {}  # of a worker process, by what opened it; the last alone
+
+
+def _work_in_worker(opened: bytes, unit: Any, home: Home, post: Any) -> Outcome[Any] | str:
+    """Work on one unit; returns what came of it, or what was said where it was stopped."""
+    import ray
+
+    if not Path(home.folder).is_dir():
+        remedy = "Every node of the cluster must see the run's folders under the same path."
+        raise SettingError("engine.address", f"nodes that have {home.folder}", "one that has not", remedy)
+    os.chdir(home.folder)
+    sys.path.extend(path for path in home.sys_path if path not in sys.path)
+    torch.set_num_threads(home.num_threads)
+    keep_freed_memory()
+    logging.getLogger("skdcgn_pipeline").setLevel(logging.WARNING)
+    clear_stop()
+    told, ended = list[Told](), threading.Event()
+
+    def exchange() -> None:
+        batch = told[:]
+        if ray.get(post.tell.remote(batch)):
+            request_stop()
+        del told[: len(batch)]
+
+    def keep_in_touch() -> None:
+        with suppress(ray.exceptions.RayError):  # the run is gone, and this process soon will be
+            while not ended.wait(POLL_SECONDS):
+                exchange()
+
+    def note(training: str, step: int, losses: Mapping[str, float]) -> None:
+        told.append((training, step, dict(losses)))
+
+    touch = threading.Thread(target=keep_in_touch, daemon=True)
+    touch.start()
+    try:
+        with recording.listening(note):
+            key = hashlib.sha256(opened).hexdigest()
+            if key not in _opened:
+                _opened.clear()
+                _opened[key] = ray.cloudpickle.loads(opened)()
+            return _attempt(_opened[key], unit)
+    except InterruptedRunError as error:
+        return str(error)
+    finally:
+        ended.set()
+        touch.join()
+        exchange()

@@ -100,7 +100,7 @@ def test_originals_alone_are_classified_without_a_teacher(registered: dict[str, 
 
 def free_inputs(pipeline: Pipeline) -> set[str]:
     """Return what a pipeline reads that is neither its own, nor a setting, nor known to the running process."""
-    inputs = pipeline.inputs() - {"parameters", "run", "this_run"}
+    inputs = pipeline.inputs() - {"parameters", "run", "this_run", "asked_students"}
     return {name for name in inputs if not name.startswith("params:")}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -25,13 +26,15 @@ def by_ray(address: str, **settings: Any) -> dict[str, Any]:
     return settings | {"engine": {"name": "ray", "workers": 2, "address": address}}
 
 
-def workers_at_work() -> list[int]:
-    """Return the processes of Ray's workers that run a unit."""
+def workers_at_work(address: str) -> list[int]:
+    """Return the processes of a cluster's workers that run a unit; their parents say which cluster they are of."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if (folder / "cmdline").read_bytes().startswith(b"ray::_work_in_worker"):
-                found.append(int(folder.name))
+                (parent,) = re.findall(r"^PPid:\s+(\d+)$", (folder / "status").read_text(), re.MULTILINE)
+                if address in Path(f"/proc/{parent}/cmdline").read_text():
+                    found.append(int(folder.name))
     return sorted(found)
 
 
@@ -73,7 +76,9 @@ def test_a_study_ends_in_the_same_bits_with_a_worker_killed(
 
     def kill_one() -> None:
         while not ended.wait(0.02):
-            if partial_files(killed.store("classifier"), "scratch/checkpoint.pt") and (there := workers_at_work()):
+            if partial_files(killed.store("classifier"), "scratch/checkpoint.pt") and (
+                there := workers_at_work(two_nodes)
+            ):
                 hits.append(draw.choice(there))
                 os.kill(hits[0], signal.SIGKILL)
                 return

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shutil
 
 import pytest
 import torch
 
 from images.pictures import CLASSES, make_folder, picture, save
 from skdcgn_pipeline.artifacts.recipe import Store
-from skdcgn_pipeline.images import batches
-from skdcgn_pipeline.images.batches import (
-    batches_in_order,
-    draw_crops_from_split,
-    draw_from_split,
-    kept_in_memory,
-)
-from skdcgn_pipeline.images.image_set import ImagesInMemory
+from skdcgn_pipeline.images.batches import batches_in_order, draw_crops_from_split, draw_from_split
 from skdcgn_pipeline.images.listing import list_folder
 from skdcgn_pipeline.images.recipes import FolderImagesRecipe
 from skdcgn_pipeline.images.stored import ImageFiles, StoredImages
@@ -136,25 +128,13 @@ def assert_same(first, second) -> None:
 
 
 def test_batches_in_order_are_all_images(train):
-    drawn = list(batches_in_order(train, 5))
-    assert [len(labels) for _, labels in drawn] == [5, 5, 2]
-    assert torch.equal(torch.cat([images for images, _ in drawn]), from_bytes(train.images))
-    assert torch.equal(torch.cat([labels for _, labels in drawn]), train.labels)
+    batches = list(batches_in_order(train, 5))
+    assert [len(labels) for _, labels in batches] == [5, 5, 2]
+    assert torch.equal(torch.cat([images for images, _ in batches]), from_bytes(train.images))
+    assert torch.equal(torch.cat([labels for _, labels in batches]), train.labels)
     progress.request_stop()
     with pytest.raises(InterruptedRunError, match="5 of 12 images"):
         list(batches_in_order(train, 5))
-
-
-def test_images_that_fit_are_decoded_once(train, folder, monkeypatch):
-    expected = train.images
-    with monkeypatch.context() as patch:
-        patch.setattr(batches, "KEPT_BYTES", expected.numel() - 1)
-        assert kept_in_memory(train) is train or isinstance(train.rows, ImagesInMemory)
-    kept = kept_in_memory(train)
-    shutil.rmtree(folder)
-    assert torch.equal(kept.rows.images, expected)
-    assert torch.equal(torch.cat([images for images, _ in batches_in_order(kept, 5)]), from_bytes(expected))
-    assert torch.equal(kept.labels, train.labels)
 
 
 @pytest.mark.parametrize("draws", [draw_from_split, lambda split, *seed: draw_crops_from_split(split, 16, *seed)])

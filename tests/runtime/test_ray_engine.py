@@ -77,6 +77,12 @@ def test_settings_become_an_engine() -> None:
     assert choose_engine(settings) == RayEngine(3, "auto", 0.5, 0.25)
 
 
+@pytest.mark.parametrize("workers", [0, 257])
+def test_impossible_numbers_of_workers_are_refused(workers: int) -> None:
+    with pytest.raises(ValueError, match=r"workers\n  Input should be (greater than 0|less than or equal to 256)"):
+        EngineSettings(workers=workers)
+
+
 @pytest.mark.parametrize("settings", [{"address": "auto"}, {"cpus_per_unit": 2}, {"gpus_per_unit": 0.5}])
 def test_what_ray_alone_reads_is_refused_elsewhere(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"belongs to engine\.name 'ray'"):

@@ -21,7 +21,6 @@ COMPACT = {"architecture": "compact", "width": [16, 24, 16], "embedding_dim": 8}
 TINYGAN = {"architecture": "tinygan", "width": 2, "embedding_dim": 4}
 BASIS = {"architecture": "basis", "width": [32, 31, 32], "embedding_dim": 10}
 SMALL_BASIS = {"architecture": "basis", "width": [3, 5, 4], "embedding_dim": 4}
-# For 256 pixels; as many parameters as the paper's.
 SMALL = {"architecture": "compact", "width": [4, 6, 4], "embedding_dim": 4}
 
 

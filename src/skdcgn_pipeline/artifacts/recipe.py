@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from skdcgn_pipeline.artifacts.store import MANIFEST, Artifact, ArtifactWriter, artifact_path, build_artifact
+from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, artifact_path, build_artifact, is_finished
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.runtime.engine import Engine, LocalEngine
 from skdcgn_pipeline.runtime.errors import UnitFailedError
@@ -119,7 +119,7 @@ class Run:
             InterruptedRunError: If a stop was requested; every recipe keeps what it has.
         """
         paths = [self.store.path(recipe) for recipe in recipes]
-        to_do = [recipe for recipe, path in zip(recipes, paths, strict=True) if not (path / MANIFEST).is_file()]
+        to_do = [recipe for recipe, path in zip(recipes, paths, strict=True) if not is_finished(path)]
         progress = Progress("side by side", len(to_do), "artifacts")
         errors: list[str] = []
         with closing(self.engine.outcomes(partial(_open_store, self.store), to_do)) as outcomes:

@@ -284,6 +284,11 @@ def artifact_path(store: Path, inputs: Mapping[str, Any]) -> Path:
     return store / identity_of(_complete(inputs))
 
 
+def is_finished(directory: Path) -> bool:
+    """Tell whether an artifact is there: its manifest is written last."""
+    return (directory / MANIFEST).is_file()
+
+
 def build_artifact(store: Path, inputs: Mapping[str, Any], write: Callable[[ArtifactWriter], None]) -> Artifact:
     """Return the artifact made from `inputs`, building it if it is not there or is damaged.
 

@@ -41,7 +41,6 @@ from skdcgn_pipeline.images.batches import (
     draw_crops_from_split,
     draw_from_images,
     draw_from_split,
-    kept_in_memory,
     mix_batches,
 )
 from skdcgn_pipeline.images.epochs import DrawBatch
@@ -129,12 +128,8 @@ class Classification:
 
     @cached_property
     def splits(self) -> dict[str, Callable[[], Split]]:
-        """The splits to measure on: name -> function that reads it once; small images are decoded once, too."""
-
-        def read(name: str) -> Split:
-            return kept_in_memory(self.images.split(name))
-
-        return {name: once(partial(read, name)) for name in self.images.reported_splits}
+        """The splits to measure on: name -> function that reads it once."""
+        return {name: once(partial(self.images.split, name)) for name in self.images.reported_splits}
 
     # --- what is learnt ---------------------------------------------------------------------------
 

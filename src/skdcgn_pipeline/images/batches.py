@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,10 +19,6 @@ from skdcgn_pipeline.runtime.seeding import numpy_generator
 from skdcgn_pipeline.samples.loading import BatchLoader
 from skdcgn_pipeline.samples.pixels import IMAGE_SCALE, IMAGE_SHIFT, from_bytes
 from skdcgn_pipeline.samples.shards import ahead
-
-KEPT_BYTES = 2**30  # of images that are measured on by several classifiers
-DECODED_AT_ONCE = 256
-ReadT = TypeVar("ReadT")
 
 
 def _draw_rows(labels: Tensor, seed: int, purpose: str, take: Callable[[Tensor, Tensor], Tensor]) -> DrawBatch:
@@ -118,20 +113,6 @@ def draw_ahead(draw_batch: DrawBatch, num_steps: int) -> DrawBatch:
     return draw
 
 
-def kept_in_memory(split: Split) -> Split:
-    """Return a split whose images are decoded once, now, where they take at most `KEPT_BYTES`; else as it is.
-
-    Raises:
-        InterruptedRunError: If a stop was requested.
-    """
-    if isinstance(split.rows, ImagesInMemory) or not len(split):
-        return split
-    if split.rows.take(torch.zeros(1, dtype=torch.long)).numel() * len(split) > KEPT_BYTES:
-        return split
-    images = torch.cat([*_in_order(split, DECODED_AT_ONCE, split.rows.take)])
-    return replace(split, rows=ImagesInMemory(images))
-
-
 def batches_in_order(split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield all images of a split, [B, 3, S, S] in [-1, 1], and their labels; the last batch may be smaller.
 
@@ -144,16 +125,10 @@ def batches_in_order(split: Split, batch_size: int) -> Iterator[tuple[Tensor, Te
     def read(rows: Tensor) -> tuple[Tensor, Tensor]:
         return from_bytes(split.rows.take(rows)), split.labels[rows]
 
-    return _in_order(split, batch_size, read)
-
-
-def _in_order(split: Split, batch_size: int, read: Callable[[Tensor], ReadT]) -> Iterator[ReadT]:
-    """Yield what is read of all rows of a split; the next batch is read while one is in use."""
     progress = Progress(f"reading {split.name}", len(split), "images")
-    rows = torch.arange(len(split)).split(batch_size)
-    with closing(ahead(map(read, rows), 1)) as batches:
-        for part, batch in zip(rows, batches, strict=True):
-            yield batch
-            progress.advance(len(part))
+    with closing(ahead(map(read, torch.arange(len(split)).split(batch_size)), 1)) as batches:
+        for images, labels in batches:
+            yield images, labels
+            progress.advance(len(images))
             if stop_requested() and progress.done < progress.total:
                 progress.interrupt()

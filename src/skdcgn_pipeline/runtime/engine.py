@@ -57,7 +57,7 @@ class Outcome(Generic[ResultT]):
     error: str = ""
 
 
-def _attempt(work: Callable[[UnitT], ResultT], unit: UnitT) -> Outcome[ResultT]:
+def attempt(work: Callable[[UnitT], ResultT], unit: UnitT) -> Outcome[ResultT]:
     """Work on one unit; only a stop ends the others too."""
     start = time.perf_counter()
     try:
@@ -109,7 +109,7 @@ class LocalEngine(Engine):
         """Work on the units, see `Engine.outcomes`."""
         work = open_work()
         for number, unit in enumerate(units):
-            yield number, _attempt(work, unit)
+            yield number, attempt(work, unit)
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,14 @@ def _completed(
         raise interruption or InterruptedRunError(STOPPED)
 
 
+def prepare_worker(num_threads: int) -> None:
+    """Let this process work on units: on so many threads of torch, silent but for warnings, not asked to stop."""
+    torch.set_num_threads(num_threads)
+    keep_freed_memory()
+    logging.getLogger("skdcgn_pipeline").setLevel(logging.WARNING)
+    clear_stop()
+
+
 _work: Callable[[Any], Any] | None = None  # of a worker process
 
 
@@ -180,10 +188,7 @@ def _start_process(open_work: Callable[[], Callable[[Any], Any]], stopping: Any,
     global _work
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    logging.getLogger("skdcgn_pipeline").setLevel(logging.WARNING)
-    clear_stop()
+    prepare_worker(1)
 
     def watch() -> None:
         while True:
@@ -199,7 +204,7 @@ def _start_process(open_work: Callable[[], Callable[[Any], Any]], stopping: Any,
 
 def _work_in_process(unit: Any) -> Outcome[Any]:
     assert _work is not None
-    return _attempt(_work, unit)
+    return attempt(_work, unit)
 
 
 def choose_engine(settings: EngineSettings) -> Engine:

@@ -24,11 +24,19 @@ from typing import Any, ClassVar
 import torch
 
 from skdcgn_pipeline.runtime import recording
-from skdcgn_pipeline.runtime.compute import keep_freed_memory
-from skdcgn_pipeline.runtime.engine import POLL_SECONDS, STOPPED, Engine, Outcome, ResultT, UnitT, _attempt
+from skdcgn_pipeline.runtime.engine import (
+    POLL_SECONDS,
+    STOPPED,
+    Engine,
+    Outcome,
+    ResultT,
+    UnitT,
+    attempt,
+    prepare_worker,
+)
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError, told_in_one_line
 from skdcgn_pipeline.runtime.libraries import import_library
-from skdcgn_pipeline.runtime.progress import REPORT_SECONDS, clear_stop, request_stop, stop_requested
+from skdcgn_pipeline.runtime.progress import REPORT_SECONDS, request_stop, stop_requested
 
 logger = logging.getLogger(__name__)
 
@@ -220,10 +228,7 @@ def _work_in_worker(opened: bytes, unit: Any, home: Home, post: Any) -> Outcome[
         raise SettingError("engine.address", f"nodes that have {home.folder}", "one that has not", remedy)
     os.chdir(home.folder)
     sys.path.extend(path for path in home.sys_path if path not in sys.path)
-    torch.set_num_threads(home.num_threads)
-    keep_freed_memory()
-    logging.getLogger("skdcgn_pipeline").setLevel(logging.WARNING)
-    clear_stop()
+    prepare_worker(home.num_threads)
     told, ended = list[Told](), threading.Event()
 
     def exchange() -> None:
@@ -248,7 +253,7 @@ def _work_in_worker(opened: bytes, unit: Any, home: Home, post: Any) -> Outcome[
             if key not in _opened:
                 _opened.clear()
                 _opened[key] = ray.cloudpickle.loads(opened)()
-            return _attempt(_opened[key], unit)
+            return attempt(_opened[key], unit)
     except InterruptedRunError as error:
         return str(error)
     finally:

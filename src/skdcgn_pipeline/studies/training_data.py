@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from skdcgn_pipeline.artifacts.recipe import Run
-from skdcgn_pipeline.artifacts.store import MANIFEST, Artifact, artifact_path, build_json
+from skdcgn_pipeline.artifacts.store import Artifact, artifact_path, build_json, is_finished
 from skdcgn_pipeline.classifiers.accuracy import count_confusions, measure_predictions, predict_split
 from skdcgn_pipeline.classifiers.classification import Classification, TrainingSet
 from skdcgn_pipeline.classifiers.training import identity_of_network
@@ -251,7 +251,7 @@ class Workplace:
 
     def is_done(self, unit: Unit) -> bool:
         """Tell whether a unit's result is there."""
-        return (self.path_of(unit) / MANIFEST).is_file()
+        return is_finished(self.path_of(unit))
 
     def run(self, unit: Unit) -> dict[str, Any]:
         """Return the result of a unit: compute it, continue it, or reuse it.

@@ -22,8 +22,15 @@ from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDENTS
 
 
-def distil_student(run: Run, teacher_samples: SampleShards, distill: Distill, mechanism: str) -> StudentArtifact:
-    """Distil one mechanism."""
+def distil_student(
+    run: Run,
+    teacher_samples: SampleShards,
+    distill: Distill,
+    distilled_elsewhere: dict[str, str] | None = None,
+    *,
+    mechanism: str,
+) -> StudentArtifact:
+    """Distil the student of one mechanism, now or before; `distilled_elsewhere`, if given, says that it was."""
     return run.make(StudentRecipe(mechanism, teacher_samples, distill, run.seed, run.compute, run.assets))
 
 
@@ -38,17 +45,6 @@ def distil_elsewhere(
     ]
     paths = run.make_side_by_side(recipes)
     return {mechanism: path.name for mechanism, path in zip(asked_students, paths, strict=True)}
-
-
-def take_student(
-    run: Run,
-    teacher_samples: SampleShards,
-    distilled_elsewhere: dict[str, str] | None,
-    distill: Distill,
-    mechanism: str,
-) -> StudentArtifact:
-    """Open a student that was distilled side by side with the others, or distil it where it was lost."""
-    return distil_student(run, teacher_samples, distill, mechanism)
 
 
 def assemble_students(

@@ -12,12 +12,12 @@ STUDENTS = [f"{mechanism}_student" for mechanism in MECHANISMS]
 
 def _distil(mechanism: str, elsewhere: bool) -> Pipeline:
     """One student, in the namespace of its mechanism."""
-    inputs = ["run", "teacher_samples", *(["distilled_elsewhere"] if elsewhere else [])]
-    distil = given(nodes.take_student if elsewhere else nodes.distil_student, mechanism=mechanism)
+    shared, first = ["run", "teacher_samples"], ["distilled_elsewhere"] if elsewhere else []
+    distil = given(nodes.distil_student, mechanism=mechanism)
     return pipeline(
-        [node(distil, [*inputs, "params:distill"], "student", name="distil_student")],
+        [node(distil, [*shared, "params:distill", *first], "student", name="distil_student")],
         namespace=mechanism,
-        inputs=set(inputs),
+        inputs={*shared, *first},
         # Without a dot, which Kedro keeps for the namespace's own datasets.
         outputs={"student": f"{mechanism}_student"},
     )

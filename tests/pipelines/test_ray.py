@@ -16,6 +16,9 @@ import pytest
 
 from pipelines.running import Finished, Place, content_of, partial_files
 from ray_cluster import two_nodes  # noqa: F401  (a fixture)
+from skdcgn_pipeline.artifacts.recipe import Run
+from skdcgn_pipeline.artifacts.store import sha256_of_file
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +27,12 @@ STUDY = {"study": ["mixing"]}
 
 def by_ray(address: str, **settings: Any) -> dict[str, Any]:
     return settings | {"engine": {"name": "ray", "workers": 2, "address": address}}
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder, lock files aside."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(folder)): sha256_of_file(path) for path in files}
 
 
 def workers_at_work(address: str) -> list[int]:
@@ -38,19 +47,35 @@ def workers_at_work(address: str) -> list[int]:
     return sorted(found)
 
 
-def test_students_are_those_of_one_process(
+def test_samples_students_and_classifiers_are_those_of_one_process(
     finished: tuple[Place, Finished],
     place: Place,
     two_nodes: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    done = place.run(params=by_ray(two_nodes), pipeline_names=["distill"])
-    for kind in ("sample", "student"):
-        expected = content_of(finished[0].store(kind))
-        own = content_of(place.store(kind))
-        assert own
-        assert {name: expected.get(name) for name in own} == own
-    metrics = place.run_of(done).data.metrics
-    assert {f"{mechanism}/loss/total" for mechanism in ("shape", "texture", "background")} <= metrics.keys()
+    worked = list[str]()
+    work_side_by_side = Run.work_side_by_side
+
+    def note(run: Run, open_work: Any, units: Any, *titles: str) -> None:
+        worked.extend(units)
+        work_side_by_side(run, open_work, units, *titles)
+
+    monkeypatch.setattr(Run, "work_side_by_side", note)
+    done = place.run(params=by_ray(two_nodes), pipeline_names=["classify"])
+    expected, own = (hashes_of(each.data / "stores") for each in (finished[0], place))
+    assert {name.partition("/")[0] for name in own} >= {"sample", "student", "classifier", "accuracy"}
+    assert {name: expected.get(name) for name in own} == own
+
+    sets = [f"{name}, seed {seed}" for name in ("originals", "teacher", "students") for seed in (0, 1)]
+    assert [name for name in worked if name.startswith("samples")] == [f"samples, shard {n}" for n in range(3)]
+    assert [name for name in worked if name.startswith("pool")] == [f"pool, shard {n}" for n in range(4)]
+    assert [name for name in worked if "seed" in name] == sets
+    assert len([name for name in worked if name.startswith("student ")]) == 3
+
+    here, there = (each.run_of(run).data.metrics for each, run in ((place, done), finished))
+    losses = {name: value for name, value in here.items() if "/loss/" in name}
+    assert {name.partition("/loss/")[0] for name in losses} >= {*MECHANISMS, "classifier/students/seed_1"}
+    assert losses == {name: value for name, value in there.items() if "/loss/" in name}
 
 
 def test_a_namespace_distils_its_own_student_alone(

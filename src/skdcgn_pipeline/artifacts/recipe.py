@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, artifact_path, build_artifact, is_finished
 from skdcgn_pipeline.parameters import Compute
-from skdcgn_pipeline.runtime.engine import Engine, LocalEngine
+from skdcgn_pipeline.runtime.engine import Engine, LocalEngine, UnitT
 from skdcgn_pipeline.runtime.errors import UnitFailedError
 from skdcgn_pipeline.runtime.progress import Progress, without_progress
 
@@ -120,24 +120,45 @@ class Run:
         """
         paths = [self.store.path(recipe) for recipe in recipes]
         to_do = [recipe for recipe, path in zip(recipes, paths, strict=True) if not is_finished(path)]
-        progress = Progress("side by side", len(to_do), "artifacts")
-        errors: list[str] = []
-        with closing(self.engine.outcomes(partial(_open_store, self.store), to_do)) as outcomes:
+        units = {f"{recipe.kind} {self.store.path(recipe).name}": recipe for recipe in to_do}
+        self.work_side_by_side(partial(_open_store, self.store), units, "side by side", "artifacts")
+        return paths
+
+    def work_side_by_side(
+        self, open_work: Callable[[], Callable[[UnitT], object]], units: Mapping[str, UnitT], title: str, counted: str
+    ) -> None:
+        """Work on units by the engine; what comes of them is in the store.
+
+        Args:
+            open_work: As in `Engine.outcomes`; it and the units are pickled for workers.
+            units: By what errors call them.
+            title, counted: What the progress is called, and what it counts.
+
+        Raises:
+            UnitFailedError: Naming the units that failed, once the others are done.
+            InterruptedRunError: If a stop was requested; every unit keeps what it has.
+        """
+        names, progress, errors = [*units], Progress(title, len(units), counted), list[str]()
+        with closing(self.engine.outcomes(partial(_open_quietly, open_work), [*units.values()])) as outcomes:
             for number, outcome in outcomes:
                 progress.advance()
                 if outcome.error:
-                    errors.append(f"\n  - {to_do[number].kind} {self.store.path(to_do[number]).name}: {outcome.error}")
+                    errors.append(f"\n  - {names[number]}: {outcome.error}")
         progress.finish()
         if errors:
-            raise UnitFailedError(f"{len(errors)} of {len(recipes)} failed; the others are done:{''.join(errors)}")
-        return paths
+            raise UnitFailedError(f"{len(errors)} of {len(units)} failed; the others are done:{''.join(errors)}")
 
 
-def _open_store(store: Store) -> Callable[[Recipe[Any]], None]:
-    """Return what makes a recipe where work is done, which is all that comes of it: the result stays in the store."""
+def _open_store(store: Store) -> Callable[[Recipe[Any]], object]:
+    return store.make
 
-    def make(recipe: Recipe[Any]) -> None:
+
+def _open_quietly(open_work: Callable[[], Callable[[UnitT], object]]) -> Callable[[UnitT], None]:
+    """Return what works on a unit where work is done, and gives nothing back: the result stays in the store."""
+    work = open_work()
+
+    def work_quietly(unit: UnitT) -> None:
         with without_progress():
-            store.make(recipe)
+            work(unit)
 
-    return make
+    return work_quietly

@@ -13,7 +13,7 @@ import pandas as pd
 from torch import Tensor
 
 from skdcgn_pipeline.artifacts.recipe import Run
-from skdcgn_pipeline.artifacts.store import Artifact, build_json
+from skdcgn_pipeline.artifacts.store import Artifact, build_json, is_finished
 from skdcgn_pipeline.classifiers.accuracy import (
     Row,
     background_gap,
@@ -71,7 +71,8 @@ class TrainingSet:
         name: What the tables call it.
         inputs: What the images depend on, seeds aside.
         num_classes: Number of classes.
-        source: Seed -> function that draws batches, with labels [B], or [B, 3] of shape, texture and background.
+        source: Seed -> function that draws batches, with labels [B], or [B, 3] of shape, texture and background. It is
+            pickled for workers, so it opens what it draws from.
     """
 
     name: str
@@ -85,21 +86,21 @@ def counterfactuals_on_the_fly(
 ) -> TrainingSet:
     """Return fresh counterfactuals composed while training; `pool` gives the samples in memory."""
     inputs = {"samples": samples.artifact.identity, "composition": composition.identity()}
+    return TrainingSet(name, inputs, samples.num_classes, partial(_draw_from_pool, pool, composition))
 
-    def source(seed: int) -> DrawBatch:
-        return pool().draw_labelled_batch(composition, seed, "classifier-counterfactuals")
 
-    return TrainingSet(name, inputs, samples.num_classes, source)
+def _draw_from_pool(pool: Callable[[], CounterfactualPool], composition: Composition, seed: int) -> DrawBatch:
+    return pool().draw_labelled_batch(composition, seed, "classifier-counterfactuals")
 
 
 def stored_counterfactuals(name: str, shards: CounterfactualShards, num_classes: int) -> TrainingSet:
     """Return stored counterfactuals."""
-    images = once(shards.read_labelled)
+    inputs, images = {"counterfactuals": shards.artifact.identity}, once(shards.read_labelled)
+    return TrainingSet(name, inputs, num_classes, partial(_draw_stored, images))
 
-    def source(seed: int) -> DrawBatch:
-        return draw_from_images(*images(), seed, "classifier-rows")
 
-    return TrainingSet(name, {"counterfactuals": shards.artifact.identity}, num_classes, source)
+def _draw_stored(images: Callable[[], tuple[Tensor, Tensor]], seed: int) -> DrawBatch:
+    return draw_from_images(*images(), seed, "classifier-rows")
 
 
 def classifier_seed(seed: int, number: int) -> int:
@@ -185,13 +186,8 @@ class Classification:
         real = draw_ahead(self._draw_originals(seed), fit.num_steps)
         return [real_lesson(real, fit), counterfactual_lesson(drawn, fit)]
 
-    def train(self, training_set: TrainingSet, number: int, title: str = "") -> tuple[Artifact, Classifier]:
-        """Return the classifier with this number of a training set, trained now or before.
-
-        Raises:
-            SettingError: If weights cannot be used, or the training diverges.
-            InterruptedRunError: If a stop was requested; the state is saved.
-        """
+    def recipe(self, training_set: TrainingSet, number: int, title: str = "") -> ClassifierRecipe:
+        """Return how the classifier with this number of a training set is made."""
         settings, seed = self.settings, classifier_seed(self.run.seed, number)
         inputs = training_set.inputs
         if settings.network.by_mechanism:
@@ -200,7 +196,7 @@ class Classification:
             inputs = inputs | {"originals": {"share": share, "images": self.images.fingerprint_of("train")}}
         if self._augments:
             inputs = inputs | {"image_size": self.images.image_size}
-        recipe = ClassifierRecipe(
+        return ClassifierRecipe(
             inputs,
             partial(self.lessons, training_set, seed),
             settings.fit,
@@ -211,6 +207,15 @@ class Classification:
             name=f"classifier/{training_set.name}/seed_{number}",
             title=title or f"classifier on {training_set.name}, seed {number}",
         )
+
+    def train(self, training_set: TrainingSet, number: int, title: str = "") -> tuple[Artifact, Classifier]:
+        """Return the classifier with this number of a training set, trained now or before.
+
+        Raises:
+            SettingError: If weights cannot be used, or the training diverges.
+            InterruptedRunError: If a stop was requested; the state is saved.
+        """
+        recipe = self.recipe(training_set, number, title)
         with on_one_thread(choose_device(self.run.compute.device)):
             return self.run.make(recipe)
 
@@ -221,7 +226,8 @@ class Classification:
     ) -> pd.DataFrame:
         """Train classifiers of each training set, side by side, and measure them on unbiased splits.
 
-        Finished classifiers and measures are reused; a killed training continues.
+        Finished classifiers and measures are reused; a killed training continues. An engine that works elsewhere trains
+        and measures those that are not there, each a unit.
 
         Args:
             sets: What to train on.
@@ -232,18 +238,31 @@ class Classification:
         Returns:
             Rows with `trained_on`, `seed`, `split`, and what `measure_accuracy` gives, in the order of the training
             sets and their seeds.
-        """
 
-        def measured(training_set: TrainingSet, number: int) -> list[Row]:
+        Raises:
+            UnitFailedError: Naming the classifiers that could not be trained elsewhere.
+            SettingError, InterruptedRunError: As `train`.
+        """
+        classifiers = [(each, number) for each in sets for number in range(self.settings.num_seeds)]
+        if self.run.engine.elsewhere:
+            missing = [each for each in classifiers if not is_finished(self.run.store.path(self.recipe(*each)))]
+            units = {f"{each.name}, seed {number}": (each.name, number) for each, number in missing}
+            open_work = partial(_open_measuring, self, sets, heldout, composition)
+            self.run.work_side_by_side(open_work, units, "classifiers", "classifiers")
+        calls = [partial(self.train_and_measure, *each, heldout, composition) for each in classifiers]
+        rows = run_side_by_side(calls, choose_device(self.run.compute.device))
+        return pd.DataFrame([row for of_classifier in rows for row in of_classifier], columns=COLUMNS)
+
+    def train_and_measure(
+        self, training_set: TrainingSet, number: int, heldout: SampleShards | None, composition: Composition | None
+    ) -> list[Row]:
+        """Return the rows of `compare` of one classifier, trained now or before; on one thread of a CPU."""
+        with on_one_thread(choose_device(self.run.compute.device)):
             artifact, classifier = self.train(training_set, number)
             rows = self.measure(artifact, classifier)
             if heldout is not None and composition is not None:
                 rows += self._measure_on_counterfactuals(artifact, classifier, heldout, composition)
             return [{"trained_on": training_set.name, "seed": number} | row for row in rows]
-
-        calls = [partial(measured, each, number) for each in sets for number in range(self.settings.num_seeds)]
-        rows = run_side_by_side(calls, choose_device(self.run.compute.device))
-        return pd.DataFrame([row for of_classifier in rows for row in of_classifier], columns=COLUMNS)
 
     def _kept(self, kind: str, artifact: Artifact, inputs: Mapping[str, Any], measure: Callable[[], Any]) -> Any:
         """Return what was measured of a classifier, now or before."""
@@ -380,3 +399,19 @@ class Classification:
         """Return the classifier with this number of a training set, with its labels; raises like `train`."""
         artifact, network = self.train(training_set, number)
         return artifact, InvariantClassifier.of(network, self.images.class_names, self.images.image_size)
+
+
+def _open_measuring(
+    classification: Classification,
+    sets: Sequence[TrainingSet],
+    heldout: SampleShards | None,
+    composition: Composition | None,
+) -> Callable[[tuple[str, int]], list[Row]]:
+    """Return what trains and measures a classifier, by the name of what it is trained on and its number."""
+    by_name = {each.name: each for each in sets}
+
+    def work(classifier: tuple[str, int]) -> list[Row]:
+        name, number = classifier
+        return classification.train_and_measure(by_name[name], number, heldout, composition)
+
+    return work

@@ -5,25 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 ResultT = TypeVar("ResultT")
 
 
-def once(make: Callable[[], ResultT]) -> Callable[[], ResultT]:
-    """Return a function that calls `make` the first time and remembers what it gave, whatever thread asks."""
-    lock = Lock()
-    made: list[ResultT] = []
+class once(Generic[ResultT]):  # noqa: N801  (called as a function is)
+    """A function that calls `make` the first time and remembers what it gave, whatever thread asks.
 
-    def give() -> ResultT:
-        with lock:
-            if not made:
-                made.append(make())
-        return made[0]
+    Pickled, it is `make` alone: another process makes its own.
+    """
 
-    return give
+    def __init__(self, make: Callable[[], ResultT]) -> None:
+        self._make, self._lock, self._made = make, Lock(), list[ResultT]()
+
+    def __call__(self) -> ResultT:
+        """Return what was made, now or before."""
+        with self._lock:
+            if not self._made:
+                self._made.append(self._make())
+        return self._made[0]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return once, (self._make,)
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skdcgn_pipeline.artifacts.recipe import Run, build_in
 from skdcgn_pipeline.artifacts.store import Artifact, find_artifacts
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, check_images, compose
 from skdcgn_pipeline.networks.interface import GeneratorSize
@@ -121,6 +122,7 @@ class SamplesRecipe(ShardsRecipe[SampleShards]):
         storing: How images are stored.
         classes: Class numbers in order; None draws all.
         shard_range: [first, last): only these shards, as far as they exist.
+        draw_elsewhere: As in `ShardsRecipe`, see `draw_side_by_side`.
 
     Raises:
         SettingError: If a class is out of range; when built, if the disk cannot hold the samples or the generator
@@ -141,6 +143,7 @@ class SamplesRecipe(ShardsRecipe[SampleShards]):
     storing: ImageEncoding = RAW
     classes: Sequence[int] | None = None
     shard_range: tuple[int, int] | None = None
+    draw_elsewhere: Callable[[Path, Sequence[int]], None] | None = None
 
     def __post_init__(self) -> None:
         classes = None if self.classes is None else tuple(self.classes)
@@ -190,6 +193,44 @@ class SamplesRecipe(ShardsRecipe[SampleShards]):
         check_images(images, ROWS_PER_BLOCK, generator.image_size)
         columns = {name: values.numpy() for name, values in records.items()}
         return columns | {IMAGE_OF_MECHANISM[m]: encode_images(m, images.of(m)) for m in MECHANISMS}
+
+
+def draw_side_by_side(
+    run: Run, recipe: SamplesRecipe, open_again: Callable[[], CounterfactualGenerator] | None
+) -> SampleShards:
+    """Return samples; an engine that works elsewhere draws their shards, each a unit, which the whole takes over.
+
+    Args:
+        run: Store and engine.
+        recipe: What is drawn.
+        open_again: Opens the recipe's generator in a worker, for networks are not sent; None draws here.
+
+    Raises:
+        UnitFailedError: Naming the shards that could not be drawn.
+        SettingError, InterruptedRunError: As the recipe.
+    """
+    if open_again is None or not run.engine.elsewhere:
+        return run.make(recipe)
+    settings = {each.name: getattr(recipe, each.name) for each in fields(recipe) if each.name != "generator"}
+    open_drawing = partial(_open_drawing, open_generator=open_again, settings=settings)
+
+    def draw(folder: Path, numbers: Sequence[int]) -> None:
+        units = {f"{recipe.purpose}, shard {number}": number for number in numbers}
+        run.work_side_by_side(partial(open_drawing, folder), units, recipe.purpose, "shards")
+
+    return run.make(replace(recipe, draw_elsewhere=draw))
+
+
+def _open_drawing(
+    folder: Path, open_generator: Callable[[], CounterfactualGenerator], settings: dict[str, Any]
+) -> Callable[[int], SampleShards]:
+    """Return what draws the shard with a number into a folder."""
+    recipe = SamplesRecipe(open_generator(), **settings)
+
+    def draw(number: int) -> SampleShards:
+        return build_in(folder, replace(recipe, shard_range=(number, number + 1)))
+
+    return draw
 
 
 def draw_composites(

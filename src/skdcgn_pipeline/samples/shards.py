@@ -40,6 +40,7 @@ from skdcgn_pipeline.samples.columns import (
 logger = logging.getLogger(__name__)
 
 SHARDS_FILE = "shards.json"
+RANGES = "ranges"  # where single shards that are drawn elsewhere wait
 # Blocks that are computed before they are needed, where images are encoded.
 BLOCKS_AHEAD = 2
 # No row with images takes less, however it is encoded.
@@ -140,10 +141,13 @@ class ShardsRecipe(Recipe[ResultT]):
     Attributes:
         rows_per_shard: Rows of each shard but the last.
         shard_range: [first, last): only these of all shards are written, and listed in the index.
+        draw_elsewhere: (folder, numbers) -> makes the shards with these numbers, each as an artifact of its range in
+            the folder; None makes them here.
     """
 
     rows_per_shard: int
     shard_range: tuple[int, int] | None = None
+    draw_elsewhere: Callable[[Path, Sequence[int]], None] | None = None
 
     @abstractmethod
     def plan(self) -> Plan:
@@ -175,6 +179,12 @@ class ShardsRecipe(Recipe[ResultT]):
                 progress.interrupt()
             if plan.bytes_per_row is not None:
                 _check_space(writer, plan, to_do, plan.bytes_per_row)
+        if len(missing) > 1 and self.draw_elsewhere is not None:
+            ranges = writer.scratch(RANGES)
+            self.draw_elsewhere(ranges, missing)
+            drawn = self.alike(ranges)
+            missing = [number for number in missing if not writer.take_over(shard_name(number), drawn)]
+        if missing:
             with closing(self.open_rows(writer.directory.parent).rows([spans[number] for number in missing])) as rows:
                 first = next(rows)
                 if plan.bytes_per_row is None:
@@ -191,7 +201,7 @@ class ShardsRecipe(Recipe[ResultT]):
 
     def _missing(self, writer: ArtifactWriter, numbers: range, plan: Plan) -> list[int]:
         """Return the numbers of shards that are neither there nor to be had from artifacts alike."""
-        others = self.alike(writer.directory.parent)
+        others = [*self.alike(writer.directory.parent), *self.alike(writer.scratch(RANGES))]
         # Asked before the shards are looked at one by one: of too many there is not even room for a list.
         num_known = len(writer.files) + sum(len(other.manifest["files"]) for other in others)
         least = (len(numbers) - 1 - num_known) * self.rows_per_shard * (plan.bytes_per_row or FEWEST_BYTES_PER_ROW)

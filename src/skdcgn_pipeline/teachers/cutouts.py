@@ -26,7 +26,7 @@ from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.columns import read_columns, write_columns
-from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
+from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe, draw_side_by_side
 from skdcgn_pipeline.samples.pixels import decode_images, encode_images, from_bytes
 from skdcgn_pipeline.vocabulary import CUTOUTS, IMAGE_OF_MECHANISM, MECHANISMS
 
@@ -245,7 +245,8 @@ def draw_cutouts(
     """
     artifact = run.make(CutoutsRecipe(images, settings))
     identity, sizes = {"cutouts": artifact.identity}, (num_images_per_class, rows_per_shard)
-    return run.make(SamplesRecipe(open_cutouts(artifact), identity, *sizes, run.seed, run.compute, "pool"))
+    recipe = SamplesRecipe(open_cutouts(artifact), identity, *sizes, run.seed, run.compute, "pool")
+    return draw_side_by_side(run, recipe, partial(open_cutouts, artifact))
 
 
 def open_cutouts(artifact: Artifact) -> Cutouts:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -320,21 +321,24 @@ class IdentifiedTeacher:
     Attributes:
         generator: The teacher.
         identity: JSON-able; the same for the same images.
-        settings: How to open it again; None where only the run can.
+        settings: What names it; None where only a run's artifact does.
+        open_again: Opens it again, in another process too, to which it is not sent; None where nothing can.
     """
 
     generator: CounterfactualGenerator
     identity: dict[str, Any]
     settings: Teacher | None = None
+    open_again: Callable[[], CounterfactualGenerator] | None = None
 
 
 def open_identified_teacher(settings: Teacher, variant: str, assets: str) -> IdentifiedTeacher:
     """Load the teacher that the settings name; raises like `load_teacher`."""
     options = settings.model_dump(exclude={"name", "weights", "cutouts", "fit", "trust_program"})
     options |= {"variant": variant, "assets": assets}
-    generator = load_teacher(settings.name, settings.weights, trust_program=settings.trust_program, **options)
+    opened = partial(load_teacher, settings.name, settings.weights, trust_program=settings.trust_program, **options)
+    generator = opened()
     identity = identify_teacher(settings.name, settings.weights, loaded=generator, **options)
-    return IdentifiedTeacher(generator, identity, settings)
+    return IdentifiedTeacher(generator, identity, settings, opened)
 
 
 def open_trained_teacher(trained_teacher: Artifact) -> IdentifiedTeacher:
@@ -344,7 +348,8 @@ def open_trained_teacher(trained_teacher: Artifact) -> IdentifiedTeacher:
 
         cutouts = open_cutouts(trained_teacher)
         check_teacher(cutouts)
-        return IdentifiedTeacher(cutouts, {"name": CutoutsRecipe.kind, "cutouts": trained_teacher.identity})
+        identity = {"name": CutoutsRecipe.kind, "cutouts": trained_teacher.identity}
+        return IdentifiedTeacher(cutouts, identity, open_again=partial(open_cutouts, trained_teacher))
     settings = Teacher(name="cgn", weights=str(trained_teacher.path(TRAINED_WEIGHTS)))
-    generator = load_teacher(settings.name, settings.weights)
-    return IdentifiedTeacher(generator, identify_teacher(settings.name, settings.weights), settings)
+    opened = partial(load_teacher, settings.name, settings.weights)
+    return IdentifiedTeacher(opened(), identify_teacher(settings.name, settings.weights), settings, opened)

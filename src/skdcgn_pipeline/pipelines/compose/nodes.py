@@ -9,7 +9,7 @@ from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards, Counterf
 from skdcgn_pipeline.parameters import Compose, Report, Sample, choose_classes
 from skdcgn_pipeline.reporting.interpolation import draw_interpolation
 from skdcgn_pipeline.reporting.pictures import draw_counterfactual_sheet
-from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
+from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe, draw_side_by_side
 from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import STUDENTS
@@ -23,7 +23,8 @@ def draw_student_samples(
     sizes = compose.num_pool_images_per_class, compose.rows_per_shard
     classes = choose_classes("sample.classes", sample.classes, generator.num_classes, class_lists)
     how: dict[str, Any] = {"purpose": "pool", "storing": sample, "classes": classes}
-    return run.make(SamplesRecipe(generator, identity, *sizes, run.seed, run.compute, **how))
+    recipe = SamplesRecipe(generator, identity, *sizes, run.seed, run.compute, **how)
+    return draw_side_by_side(run, recipe, students.open)
 
 
 def compose_counterfactuals(

@@ -2,7 +2,7 @@
 
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.parameters import Sample, choose_classes
-from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
+from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe, draw_side_by_side
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 
 
@@ -23,4 +23,4 @@ def draw_teacher_samples(
         classes=classes,
         shard_range=sample.shard_range,
     )
-    return run.make(recipe)
+    return draw_side_by_side(run, recipe, teacher.open_again)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from skdcgn_pipeline.images.recipes import image_set_recipe
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
 from skdcgn_pipeline.parameters import Images, Prepare
+from skdcgn_pipeline.runtime.engine import LocalEngine, Outcome
 from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
 
 if TYPE_CHECKING:
@@ -135,6 +137,24 @@ def explorer_card() -> dict[str, Any]:
         "fidelity_and_costs": released_card("digits")["figures"]["fidelity_and_costs"],
         "classifiers": {name: {"number": 0, "accuracy": accuracy} for name in ("originals", "students")},
     }
+
+
+class PicklingEngine(LocalEngine):
+    """Works here, as elsewhere: on what comes through a pickle, which is small."""
+
+    elsewhere: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "units", [])
+
+    def outcomes(
+        self, open_work: Callable[[], Callable[[Any], Any]], units: Sequence[Any]
+    ) -> Generator[tuple[int, Outcome[Any]], None, None]:
+        """Work on the units; notes them in `units`."""
+        self.units.extend(units)
+        sent = pickle.dumps((open_work, units))
+        assert len(sent) < 20_000
+        yield from super().outcomes(*pickle.loads(sent))
 
 
 def halve(number: int) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -25,7 +26,7 @@ from skdcgn_pipeline.runtime.errors import InterruptedRunError
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.samples.pixels import from_bytes
 from skdcgn_pipeline.teachers.cgn import MnistCGN
-from tiny import build_biased_images, draw_samples
+from tiny import PicklingEngine, build_biased_images, draw_samples, tree_of
 
 CPU = Compute(device="cpu")
 FIT = ClassifierFit(num_images=16, batch_size=8)
@@ -133,6 +134,23 @@ def test_training_sets_are_compared_in_one_table(tmp_path, images, samples, vali
     table = compared.compare(compared.training_sets({"students": samples}, COMPOSE, Composition()))
     assert table.groupby(["trained_on", "seed"], sort=False).ngroups == 4
     assert table["trained_on"].unique().tolist() == ["originals", "students"]
+
+
+@pytest.mark.parametrize("counterfactuals", ["on_the_fly", "stored"])
+def test_classifiers_trained_elsewhere_are_those_of_one_process(
+    tmp_path, images, samples, validation_alone, counterfactuals
+):
+    def compare(run: Run) -> pd.DataFrame:
+        compared = Classification(run, images, Classify(num_seeds=2, fit=FIT, counterfactuals=counterfactuals))
+        return compared.compare(compared.training_sets({"students": samples}, COMPOSE, Composition()))
+
+    engine = PicklingEngine()
+    here, there = Run(Store(tmp_path / "here"), 0, CPU), Run(Store(tmp_path / "there"), 0, CPU, engine=engine)
+    pd.testing.assert_frame_equal(compare(there), compare(here))
+    assert engine.units == [(name, seed) for name in ("originals", "students") for seed in range(2)]
+    assert tree_of(tmp_path / "there") == tree_of(tmp_path / "here")
+    compare(there)
+    assert len(engine.units) == 4
 
 
 def test_a_share_of_every_batch_of_counterfactuals_are_originals(tmp_path, images, samples):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 
@@ -89,6 +90,15 @@ def test_what_several_threads_ask_for_is_made_once():
     given = run_side_by_side([give] * 4, CPU)
     assert made == [given[0]]
     assert all(one is given[0] for one in given)
+
+
+def test_what_was_made_is_left_out_of_a_pickle():
+    give = once(object)
+    made = give()
+    assert give() is made
+    again = pickle.loads(pickle.dumps(give))
+    assert again() is again()
+    assert again() is not made
 
 
 def test_what_could_not_be_made_is_tried_again():

@@ -13,18 +13,18 @@ import pytest
 import torch
 
 from skdcgn_pipeline.artifacts import store as artifacts
-from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.artifacts.recipe import Run, Store, build_in
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, MappedSamplesRecipe
 from skdcgn_pipeline.parameters import Composition, Compute, ImageEncoding
 from skdcgn_pipeline.runtime import progress
-from skdcgn_pipeline.runtime.errors import DamagedFileError, InterruptedRunError, SettingError
+from skdcgn_pipeline.runtime.errors import DamagedFileError, InterruptedRunError, SettingError, UnitFailedError
 from skdcgn_pipeline.samples import encoding, shards
-from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe, draw_side_by_side
 from skdcgn_pipeline.samples.loading import StreamedPairs
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK
 from skdcgn_pipeline.samples.shards import BlockRows, RowGroups, ahead
 from skdcgn_pipeline.vocabulary import COMPOSITE, IMAGE_OF_MECHANISM, MECHANISMS
-from tiny import TinyTeacher, draw_samples, num_rows_kept, tree_of
+from tiny import PicklingEngine, TinyTeacher, draw_samples, num_rows_kept, tree_of
 
 CPU = Compute(device="cpu")
 PNG = ImageEncoding(encoding="png")
@@ -350,6 +350,54 @@ def test_shards_are_copied_where_no_link_is_possible(tmp_path, monkeypatch):
     union = draw(tmp_path / "store", teacher)
     assert teacher.num_calls == 0
     assert tree_of(union.artifact.directory) == tree_of(whole.artifact.directory)
+
+
+# --- shards as units of an engine -------------------------------------------------------------------
+
+
+class Stubborn(TinyTeacher):
+    """A teacher that renders three blocks, those of the first two shards, and no more."""
+
+    def render(self, noise, labels):
+        images = super().render(noise, labels)
+        if self.num_calls > 3:
+            raise MemoryError("no room")
+        return images
+
+
+def draw_by_engine(store: Path, here: TinyTeacher, open_again, **options) -> tuple[SampleShards, list[int]]:
+    """Draw as `draw` does; returns the numbers of shards that were units, too."""
+    engine = PicklingEngine()
+    recipe = SamplesRecipe(here, {"name": "tiny"}, 50, 40, 0, CPU, **options)
+    return draw_side_by_side(Run(Store(store), engine=engine), recipe, open_again), engine.units
+
+
+@pytest.mark.parametrize("options", [{}, {"storing": JPEG, "shard_range": (1, 4)}], ids=["raw", "encoded, a range"])
+def test_shards_drawn_elsewhere_are_the_single_run(tmp_path, options):
+    draw(tmp_path / "whole" / "sample", **options)
+    teacher = TinyTeacher()
+    _, units = draw_by_engine(tmp_path / "store", teacher, TinyTeacher, **options)
+    assert units == [*range(*options.get("shard_range", (0, 4)))]
+    assert teacher.num_calls == 0
+    assert tree_of(tmp_path / "store") == tree_of(tmp_path / "whole")
+    assert draw_by_engine(tmp_path / "store", teacher, TinyTeacher, **options)[1] == []
+
+
+def test_shards_that_were_drawn_elsewhere_are_kept_where_others_fail(tmp_path):
+    whole = draw(tmp_path / "whole")
+    with pytest.raises(UnitFailedError, match=r"2 of 4 failed[^$]*samples, shard 2: MemoryError: no room"):
+        draw_by_engine(tmp_path, TinyTeacher(), Stubborn)
+    teacher = TinyTeacher()
+    samples = draw(tmp_path / "sample", teacher)
+    assert teacher.num_calls == 2  # rows 80 to 149
+    assert tree_of(samples.artifact.directory) == tree_of(whole.artifact.directory)
+
+
+def test_a_single_shard_is_drawn_here(tmp_path):
+    draw(tmp_path / "sample", shard_range=(0, 3))
+    teacher = TinyTeacher()
+    samples, units = draw_by_engine(tmp_path, teacher, TinyTeacher)
+    assert (units, samples.num_rows, teacher.num_calls) == ([], 150, 2)  # rows 120 to 149
 
 
 # --- the disk --------------------------------------------------------------------------------------

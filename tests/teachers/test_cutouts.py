@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.samples.pixels import from_bytes
 from skdcgn_pipeline.teachers.cutouts import DIRECTIONS, Cutouts, CutoutsRecipe, open_cutouts, order_rows
+from skdcgn_pipeline.teachers.teacher import open_trained_teacher
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 PER_CLASS = 6
@@ -125,6 +128,15 @@ def test_a_mask_moves_with_what_it_shows_and_the_background_stays(cutouts):
     shown = [(i.mask * i.foreground).sum((2, 3)) / i.mask.sum((2, 3)) for i in (still, there)]
     assert torch.allclose(*shown, atol=0.2)
     check_images(there, 12, 48)
+
+
+def test_another_process_opens_them_again(images, store, cutouts):
+    teacher = open_trained_teacher(store.make(CutoutsRecipe(images, CutoutSettings())))
+    sent = pickle.dumps(teacher.open_again)
+    assert len(sent) < 5_000
+    again = pickle.loads(sent)()
+    noise, labels = noise_for(cutouts, 6), torch.arange(6) % 3
+    assert all(torch.equal(again.render(noise, labels).of(m), cutouts.render(noise, labels).of(m)) for m in MECHANISMS)
 
 
 def test_nothing_is_cut_out_twice_and_settings_make_others(images, store, monkeypatch):

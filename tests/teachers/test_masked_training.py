@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -130,8 +131,9 @@ def test_a_collapse_is_told_with_what_to_do(
     assert any("of the diversity of real ones" in fault for fault in card["faults"])
     (told,) = [record.message for record in caplog.records if "collapsed" in record.message]
     assert measures.REMEDY in told
-    opened = open_trained_teacher(artifact).generator
-    assert (opened.num_classes, opened.image_size) == (3, 48)
+    teacher = open_trained_teacher(artifact)
+    for opened in (teacher.generator, pickle.loads(pickle.dumps(teacher.open_again))()):
+        assert (opened.num_classes, opened.image_size) == (3, 48)
 
 
 def test_real_images_are_no_collapse(images: StoredImages) -> None:

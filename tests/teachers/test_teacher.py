@@ -514,6 +514,7 @@ def test_trust_is_a_setting_and_no_part_of_the_identity(exported):
     for suffix, settings in of_form.items():
         opened = open_identified_teacher(settings, "double_colored", "absent")
         assert opened.identity == identify_teacher("custom", exported[suffix], **INTERFACE)
+        check_teacher(pickle.loads(pickle.dumps(opened.open_again))())  # as another process opens it
     with pytest.raises(SettingError, match="trust_program"):
         open_identified_teacher(of_form[".pt2"].model_copy(update={"trust_program": False}), "double_colored", "absent")
 

@@ -16,7 +16,7 @@ class EngineSettings(Settings):
 
     Attributes:
         name: `local` works in this process, `processes` runs cells of the ablation in processes of their own,
-            `ray` cells, and the distillations of the three students, in workers of Ray.
+            `ray` cells, shards of samples, distillations and classifiers in workers of Ray.
         workers: Units that are worked on at a time by `processes` and `ray`; 1 with `processes` is `local`.
         address: The Ray cluster to join, `auto` or `host:port`; null starts a Ray on this machine for the run.
         cpus_per_unit: Processors that Ray keeps for a unit; it computes on as many threads as here, whatever is kept.

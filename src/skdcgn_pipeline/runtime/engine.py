@@ -73,7 +73,7 @@ class Engine(ABC):
 
     Attributes:
         workers: How many units are worked on at a time.
-        elsewhere: Whether distillations are worth handing to it, not cells of studies alone.
+        elsewhere: Whether it takes shards of samples, distillations and classifiers, not cells of studies alone.
     """
 
     workers: int = 1

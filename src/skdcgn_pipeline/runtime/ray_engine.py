@@ -15,8 +15,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -73,15 +73,10 @@ class RayEngine(Engine):
         """
         if not units:
             return
-        ray = self._connected()
+        ray = self.connect()
         kept = {"num_cpus": self.cpus_per_unit, "num_gpus": self.gpus_per_unit}
         task = ray.remote(max_retries=MAX_RETRIES, **kept)(_work_in_worker)
-        # On this node, which lives as long as the run; a worker asks it whether to stop.
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=False
-        )
-        post = ray.remote(num_cpus=0, scheduling_strategy=here)(Post).remote()
-        home = Home(str(Path.cwd()), tuple(sys.path), torch.get_num_threads())
+        post, home = open_post(ray), Home.here()
         opened = ray.cloudpickle.dumps(open_work)
         waiting, running, heard = list(enumerate(units)), dict[Any, int](), Heard()
         interrupted: str | None = None
@@ -115,12 +110,19 @@ class RayEngine(Engine):
         if ray is not None and ray.is_initialized():
             ray.shutdown()
 
-    def _connected(self) -> Any:
-        """Return Ray, connected."""
+    def connect(self, **options: Any) -> Any:
+        """Return Ray, connected.
+
+        Args:
+            options: More of `ray.init`.
+
+        Raises:
+            SettingError: If it is not installed, or there is no cluster, or none with such GPUs.
+        """
         ray = import_ray()
         if ray.is_initialized():
             return ray
-        options: dict[str, Any] = {"logging_level": logging.ERROR}
+        options |= {"logging_level": logging.ERROR}
         if self.address is not None:
             options |= {"address": self.address}
         else:
@@ -181,6 +183,14 @@ class Post:
         return self.stopping
 
 
+def open_post(ray: Any) -> Any:
+    """Start a post on this node, which lives as long as the run."""
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Post).remote()
+
+
 class Heard:
     """Gives losses of workers on to whoever listens in this process, each step once, and logs where they are."""
 
@@ -215,12 +225,19 @@ class Home:
     sys_path: tuple[str, ...]
     num_threads: int
 
+    @classmethod
+    def here(cls) -> Home:
+        """Return what this process has."""
+        return cls(str(Path.cwd()), tuple(sys.path), torch.get_num_threads())
 
-_opened: dict[str, Callable[[Any], Any]] = {}  # of a worker process, by what opened it; the last alone
 
+@contextmanager
+def at_home(home: Home, post: Any) -> Iterator[None]:
+    """Let a worker be like the run inside the block: losses go to the post, and from there comes the wish to stop.
 
-def _work_in_worker(opened: bytes, unit: Any, home: Home, post: Any) -> Outcome[Any] | str:
-    """Work on one unit; returns what came of it, or what was said where it was stopped."""
+    Raises:
+        SettingError: If this node does not see the run's folder.
+    """
     import ray
 
     if not Path(home.folder).is_dir():
@@ -249,6 +266,22 @@ def _work_in_worker(opened: bytes, unit: Any, home: Home, post: Any) -> Outcome[
     touch.start()
     try:
         with recording.listening(note):
+            yield
+    finally:
+        ended.set()
+        touch.join()
+        exchange()
+
+
+_opened: dict[str, Callable[[Any], Any]] = {}  # of a worker process, by what opened it; the last alone
+
+
+def _work_in_worker(opened: bytes, unit: Any, home: Home, post: Any) -> Outcome[Any] | str:
+    """Work on one unit; returns what came of it, or what was said where it was stopped."""
+    import ray
+
+    try:
+        with at_home(home, post):
             key = hashlib.sha256(opened).hexdigest()
             if key not in _opened:
                 _opened.clear()
@@ -256,7 +289,3 @@ def _work_in_worker(opened: bytes, unit: Any, home: Home, post: Any) -> Outcome[
             return attempt(_opened[key], unit)
     except InterruptedRunError as error:
         return str(error)
-    finally:
-        ended.set()
-        touch.join()
-        exchange()

@@ -137,7 +137,7 @@ def launched_processes(environment: Mapping[str, str] = os.environ) -> int:
 
 @contextmanager
 def joined_processes(device: str) -> Iterator[Processes]:
-    """Join the processes that `torchrun` has started inside the block; a process alone stays so.
+    """Join the processes that `torchrun` or Ray Train has started inside the block; a process alone stays so.
 
     Args:
         device: `compute.device`; each process takes the GPU of its own number on its machine.
@@ -147,6 +147,9 @@ def joined_processes(device: str) -> Iterator[Processes]:
     """
     if launched_processes() == 1:
         yield ALONE
+        return
+    if dist.is_initialized():  # by Ray Train, which has chosen the GPU too, and ends it
+        yield _Group()
         return
     on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
     if on_gpu:

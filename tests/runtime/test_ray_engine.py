@@ -65,6 +65,15 @@ def test_losses_that_are_told_twice_are_recorded_once() -> None:
     assert [told[1] for told in heard] == [2, 4, 6]
 
 
+def test_trainings_at_work_are_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(ray_engine, "REPORT_SECONDS", 0.0)
+    own = Heard()
+    with caplog.at_level("INFO"):
+        own.tell([("shape", 2, {}), ("texture", 2, {})])
+        own.tell([("texture", 2000, {})])
+    assert caplog.messages == ["shape: step 2, texture: step 2", "texture: step 2,000"]
+
+
 def test_without_ray_the_command_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SettingError, match=r"engine\.name: .*pip install \"skdcgn_pipeline\[ray\]\""):

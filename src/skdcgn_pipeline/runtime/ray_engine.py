@@ -192,20 +192,21 @@ def open_post(ray: Any) -> Any:
 
 
 class Heard:
-    """Gives losses of workers on to whoever listens in this process, each step once, and logs where they are."""
+    """Gives losses of workers on to whoever listens in this process, each step once, and logs who is where."""
 
     def __init__(self) -> None:
-        self._steps, self._shown = dict[str, int](), time.monotonic()
+        self._steps, self._at_work, self._shown = dict[str, int](), dict[str, int](), time.monotonic()
 
     def tell(self, told: Sequence[Told]) -> None:
         """Give losses on."""
         for training, step, losses in told:
             if step > self._steps.get(training, 0):
-                self._steps[training] = step
+                self._steps[training] = self._at_work[training] = step
                 recording.record(training, step, losses)
         if told and time.monotonic() - self._shown >= REPORT_SECONDS:
             self._shown = time.monotonic()
-            logger.info("%s", ", ".join(f"{name}: step {step:,}" for name, step in [*self._steps.items()][-8:]))
+            logger.info("%s", ", ".join(f"{name}: step {step:,}" for name, step in [*self._at_work.items()][-8:]))
+            self._at_work.clear()
 
 
 # --- in a worker -------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_params_may_be_given_several_times() -> None:
     ],
 )
 def test_the_recorded_command_does_the_same_run_again(params: dict[str, Any]) -> None:
-    asked = {"pipeline_names": ["sample", "distill"], "to_nodes": ["shape.distil_student"], "tags": None}
+    asked = {"pipeline_names": ["sample", "distill"], "to_nodes": ["distill.shape.distil_student"], "tags": None}
     asked |= {"load_versions": {"students": "2026-01-01T00.00.00.000Z"}, "only_missing_outputs": True}
     command = command_again({"env": "test", "params": params}, asked)
 

@@ -119,7 +119,7 @@ def test_every_command_of_the_documentation_is_understood(project: Path) -> None
 
     from skdcgn_pipeline.cli import run
     from skdcgn_pipeline.pipeline_registry import register_pipelines
-    from skdcgn_pipeline.session import NAMESPACES
+    from skdcgn_pipeline.session import namespaces_of
     from skdcgn_pipeline.settings import CONFIG_LOADER_ARGS
 
     pipelines = register_pipelines()
@@ -142,5 +142,7 @@ def test_every_command_of_the_documentation_is_understood(project: Path) -> None
                 check_parameters(settings)
             except SettingError as error:
                 pytest.fail(f"{page}: kedro run {shlex.join(words)}: {error}")
-        assert set(options["pipelines"] or ()) | {options["pipeline"] or "__default__"} <= set(pipelines), (page, words)
-        assert set(options["namespaces"] or ()) <= set(NAMESPACES), (page, words)
+        names = {*(options["pipelines"] or ()), options["pipeline"] or "__default__"}
+        assert names <= set(pipelines), (page, words)
+        there = {namespace for name in names for node in pipelines[name].nodes for namespace in namespaces_of(node)}
+        assert set(options["namespaces"] or ()) <= there, (page, words)

@@ -139,7 +139,7 @@ HELP = {
     "env": "The environment, one of those below.  [default: local]",
     "pipeline": "The pipeline, one of those below.  [default: __default__]",
     "pipelines": "The same; several are separated by commas.",
-    "namespaces": "A mechanism (shape, texture, background) or baseline, with all that it needs.",
+    "namespaces": "A mechanism (shape, texture, background) or a stage, with all that it needs.",
 }
 for name, words in HELP.items():
     options[name].help = words

@@ -19,6 +19,7 @@ from kedro.io import MemoryDataset
 from skdcgn_pipeline.io.terminal import headline_metrics, prepare_logs, tell_run
 from skdcgn_pipeline.parameters import Parameters, check_parameters, flatten
 from skdcgn_pipeline.pipeline_registry import left_out, register_pipelines
+from skdcgn_pipeline.pipelines.binding import stage_of
 from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.runtime.errors import print_messages
 from skdcgn_pipeline.runtime.extensions import look_in
@@ -164,7 +165,7 @@ class ProjectHooks:
     def after_node_run(self, node: Any) -> None:
         """Add what the node took to its stage, and send its losses."""
         self._losses.flush()
-        stage = next(iter(sorted(node.tags - {"plan"})), "other")
+        stage = stage_of(node)
         seconds = time.perf_counter() - self._node_starts.pop(node.name)
         self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
 

@@ -8,6 +8,7 @@ from functools import cache
 from kedro.pipeline import Pipeline
 
 from skdcgn_pipeline.pipelines.variants import Variants
+from skdcgn_pipeline.vocabulary import PLAN_TAG
 
 PUBLISHED = Variants()
 
@@ -29,6 +30,7 @@ def _make_pipelines(variants: Variants) -> dict[str, Pipeline]:
     from skdcgn_pipeline.pipelines.ablation import pipeline as ablation
     from skdcgn_pipeline.pipelines.baseline import pipeline as baseline
     from skdcgn_pipeline.pipelines.benchmark import pipeline as benchmark
+    from skdcgn_pipeline.pipelines.binding import in_stages
     from skdcgn_pipeline.pipelines.classify import pipeline as classify
     from skdcgn_pipeline.pipelines.compose import pipeline as compose
     from skdcgn_pipeline.pipelines.distill import pipeline as distill
@@ -69,7 +71,7 @@ def _make_pipelines(variants: Variants) -> dict[str, Pipeline]:
         "compose": composed,
         "classify": learnt,
         "ensemble": learnt,  # what ImageNet's classifiers are called
-        "ablation": studied.only_nodes_with_tags("plan") if variants.plan else studied,
+        "ablation": studied.only_nodes_with_tags(PLAN_TAG) if variants.plan else studied,
         "baseline": prepared + sampled + baseline.create_pipeline(),
         "benchmark": benchmark.create_network_pipeline() if random else composed + benchmark.create_pipeline(),
         "release": classified + benchmark.create_pipeline() + release.create_pipeline(),
@@ -81,6 +83,7 @@ def _make_pipelines(variants: Variants) -> dict[str, Pipeline]:
         "prune": prune.create_pipeline(),
         "__default__": reported,
     }
+    made = {name: in_stages(pipeline) for name, pipeline in made.items()}
     if variants.images:
         return made
     of_images = {"biased_images", "ablation_plan"} | (set() if variants.given_features else {"feature_network"})

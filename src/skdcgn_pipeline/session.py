@@ -9,6 +9,7 @@ from typing import Any
 from kedro.framework.hooks import hook_impl
 from kedro.framework.session import KedroSession
 from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 from kedro.runner import ParallelRunner
 
 from skdcgn_pipeline.io.configuration import read_configuration
@@ -17,9 +18,14 @@ from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.pipeline_registry import register_pipelines
 from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice, told_in_one_line
-from skdcgn_pipeline.vocabulary import BASELINE, MECHANISMS, RUNNERS
+from skdcgn_pipeline.vocabulary import RUNNERS
 
-NAMESPACES = (*MECHANISMS, BASELINE)
+
+def namespaces_of(node: Node) -> list[str]:
+    """Return the names by which a node's namespace is asked for: its stage, and where it has one its mechanism."""
+    return (node.namespace or "").split(".")
+
+
 # What of a pipeline an option of `kedro run` names, and the option.
 CHOSEN: dict[str, tuple[str, Callable[[Pipeline], Iterable[str]]]] = {
     "node_names": ("--nodes", lambda pipeline: [node.name for node in pipeline.nodes]),
@@ -29,6 +35,7 @@ CHOSEN: dict[str, tuple[str, Callable[[Pipeline], Iterable[str]]]] = {
     "to_outputs": ("--to-outputs", Pipeline.all_outputs),
     "load_versions": ("--load-versions", Pipeline.datasets),
     "tags": ("--tags", lambda pipeline: {tag for node in pipeline.nodes for tag in node.tags}),
+    "namespaces": ("--namespaces", lambda pipeline: {name for node in pipeline.nodes for name in namespaces_of(node)}),
 }
 
 
@@ -86,7 +93,7 @@ class ProjectSession(KedroSession):
         self._hook_manager.register(beginning)
         with errors_in_one_line():
             try:
-                checked = self._checked(namespaces or (), pipeline_names or [], kwargs)
+                checked = self._checked(pipeline_names or [], kwargs | {"namespaces": namespaces})
                 from skdcgn_pipeline.io.datasets import claim_run  # seconds, which a typing error need not take
                 from skdcgn_pipeline.runtime.compute import keep_freed_memory
 
@@ -100,7 +107,7 @@ class ProjectSession(KedroSession):
                 got, remedy = told_in_one_line(error), "Nothing has been run. SKDCGN_TRACEBACK=1 shows where."
                 raise SettingError("kedro run", "what can be run", f"{type(error).__name__}: {got}", remedy) from error
 
-    def _checked(self, namespaces: Iterable[str], pipeline_names: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    def _checked(self, pipeline_names: list[str], options: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of Kedro's own session, every name of which is known."""
         settings = check_parameters(self._get_config_loader()["parameters"])
         names = [name for name in [*pipeline_names, options.pop("pipeline_name", None)] if name]
@@ -117,26 +124,6 @@ class ProjectSession(KedroSession):
         for option, (setting, choices) in CHOSEN.items():
             for name in options.get(option) or ():
                 check_choice(setting, name, sorted(choices(whole)))
-        targets = [*(options.pop("to_nodes", None) or ()), *_nodes_of(namespaces, whole, names)]
+        namespaces, targets = set(options.pop("namespaces") or ()), list(options.pop("to_nodes", None) or ())
+        targets += [node.name for node in whole.nodes if not namespaces.isdisjoint(namespaces_of(node))]
         return options | {"to_nodes": targets, "pipeline_names": names}
-
-
-def _nodes_of(namespaces: Iterable[str], whole: Pipeline, names: list[str]) -> list[str]:
-    """Return the nodes of namespaces in the whole of the pipelines with these names.
-
-    Raises:
-        SettingError: If a namespace is unknown, or not in these pipelines.
-    """
-    nodes = []
-    for namespace in namespaces:
-        check_choice("--namespaces", namespace, NAMESPACES)
-        inside = [node.name for node in whole.nodes if node.namespace == namespace]
-        if not inside:
-            raise SettingError(
-                "--namespaces",
-                f"a mechanism that the pipeline {', '.join(names)} trains",
-                repr(namespace),
-                "Leave out --pipelines, or name distill or a later stage.",
-            )
-        nodes += inside
-    return nodes

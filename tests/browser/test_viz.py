@@ -18,6 +18,7 @@ from skdcgn_pipeline.mechanisms import MECHANISMS
 
 pytestmark = pytest.mark.slow
 
+STAGES = ("prepare", "sample", "distill", "compose", "classify", "report")
 SETTLING_MILLISECONDS = 2000  # the graph moves to its place, the hints come
 LAYERS = [
     "1 images",
@@ -93,8 +94,12 @@ def test_everything_that_is_kept_is_in_a_layer(graph: dict[str, Any]) -> None:
     assert without == {"run", "this_run"}, "how, not what"
 
 
-def test_each_mechanism_is_a_group_that_opens(graph: dict[str, Any]) -> None:
-    assert set(graph["modular_pipelines"]) == {"__root__", *MECHANISMS}
+def test_each_stage_is_a_box_and_each_mechanism_one_inside(graph: dict[str, Any]) -> None:
+    boxes = graph["modular_pipelines"]
+    assert set(boxes) == {"__root__", *STAGES, *(f"distill.{mechanism}" for mechanism in MECHANISMS)}
+    at_first_sight = boxes["__root__"]["children"]
+    assert {child["id"] for child in at_first_sight if child["type"] == "modularPipeline"} == set(STAGES)
+    assert not [child for child in at_first_sight if child["type"] == "task"]
 
 
 def test_every_node_has_its_code(built: Path) -> None:
@@ -152,7 +157,7 @@ def test_the_built_site_draws_the_graph(site: str, visit: Callable[..., Visit]) 
     seen = look(visit, site)
 
     names = shown(seen)
-    assert {"write_report", "biased_images", "students", "accuracy_chart", *MECHANISMS} <= names
+    assert {"biased_images", "students", "accuracy_chart", *STAGES} <= names
     layers = seen.page.locator(".pipeline-layer-name").all_text_contents()
     assert layers == [layer for layer in LAYERS if layer != "6 studies"]
     # Kedro-Viz asks for a font; the page is there without it.
@@ -163,14 +168,12 @@ def test_the_built_site_draws_the_graph(site: str, visit: Callable[..., Visit]) 
 
 def test_a_mechanism_opens_on_a_click(site: str, visit: Callable[..., Visit]) -> None:
     seen = look(visit, site)
-    before = seen.page.locator(".pipeline-node").count()
-    assert "distil_student" not in shown(seen)
+    assert shown(seen).isdisjoint({"distil_student", "distill.shape"})
 
-    row = seen.page.locator(".MuiTreeItem-content", has=seen.page.locator("button[title=shape]"))
-    row.locator(".MuiTreeItem-iconContainer").click()
-    seen.page.wait_for_function("count => document.querySelectorAll('.pipeline-node').length > count", arg=before)
-
-    assert "distil_student" in shown(seen)
+    for box, inside in (("distill", "distill.shape"), ("distill.shape", "distil_student")):
+        row = seen.page.locator(".MuiTreeItem-content", has=seen.page.locator(f"button[title='{box}']"))
+        row.locator(".MuiTreeItem-iconContainer").click()
+        seen.page.locator(".pipeline-node__text", has_text=inside).wait_for()
 
 
 def test_a_picture_opens_in_the_served_page(

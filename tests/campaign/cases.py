@@ -192,10 +192,13 @@ SELECTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "an unknown input": ((*SAMPLE, "--from-inputs", "no_data"), "--from-inputs"),
     "an unknown output": ((*SAMPLE, "--to-outputs", "no_data"), "--to-outputs"),
     "an unknown tag": ((*SAMPLE, "--tags", "no_tag"), "--tags"),
-    "a node whose inputs nobody made": ((*RUN, "--nodes", "shape.distil_student"), "teacher_samples"),
-    "a start in the middle of nothing": ((*RUN, "--from-nodes", "assemble_students"), "shape_student"),
+    "a node whose inputs nobody made": ((*RUN, "--nodes", "distill.shape.distil_student"), "teacher_samples"),
+    "a start in the middle of nothing": ((*RUN, "--from-nodes", "distill.assemble_students"), "shape_student"),
     "versions of unknown data": ((*SAMPLE, "--load-versions", "no_data:2026-01-01T00.00.00.000Z"), "no_data"),
-    "an unknown version": ((*RUN, "--from-nodes", "shape.distil_student", "--load-versions", "teacher_samples:1"), ""),
+    "an unknown version": (
+        (*RUN, "--from-nodes", "distill.shape.distil_student", "--load-versions", "teacher_samples:1"),
+        "",
+    ),
     "a version without a name": ((*SAMPLE, "--load-versions", "2026"), "load_versions"),
     "a network that nobody has": (
         (*RUN, "--pipelines", "classify", "--params", "classify.network.architecture=resnet1800"),

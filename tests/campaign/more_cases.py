@@ -335,7 +335,7 @@ def stored(name: str, content: str | None = "") -> Callable[[Path], object]:
 
 VERSION = "2026-01-01T00.00.00.000Z"
 POINTER = "03_samples/double_colored/teacher_samples.json/" + VERSION + "/teacher_samples.json"
-DISTIL = (*RUN, "--nodes", "shape.distil_student")
+DISTIL = (*RUN, "--nodes", "distill.shape.distil_student")
 DATA: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "a store that is a file": (stored("stores"), SAMPLE, ""),
     "a kind of a store that is a file": (stored("stores/sample"), SAMPLE, ""),

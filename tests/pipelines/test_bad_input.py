@@ -292,7 +292,7 @@ def test_unknown_pipeline_is_told_with_the_nearest(told: Callable[..., str], cam
 def test_unknown_mechanism_is_told_with_the_nearest(told: Callable[..., str]) -> None:
     message = told(namespaces=["shape", "textures"])
 
-    assert message.startswith("--namespaces: expected one of shape, texture, background, baseline, got 'textures'")
+    assert re.match("--namespaces: expected one of background, .*shape, texture, got 'textures'", message)
     assert "Did you mean 'texture'?" in message
 
 
@@ -686,9 +686,9 @@ def test_number_that_cannot_be_meant_is_refused(
 @pytest.mark.parametrize(
     ("options", "told_about"),
     [
-        ({"node_names": ["compare_student"]}, "--nodes: .*Did you mean 'compare_students'"),
-        ({"from_nodes": ["open_teachr"]}, "--from-nodes: .*Did you mean 'open_teacher'"),
-        ({"to_nodes": ["write_reprot"]}, "--to-nodes: .*Did you mean 'write_report'"),
+        ({"node_names": ["compare_student"]}, "--nodes: .*Did you mean 'distill.compare_students'"),
+        ({"from_nodes": ["open_teachr"]}, "--from-nodes: .*Did you mean 'sample.open_teacher'"),
+        ({"to_nodes": ["write_reprot"]}, "--to-nodes: .*Did you mean 'report.write_report'"),
         ({"from_inputs": ["studnts"]}, "--from-inputs: .*Did you mean 'students'"),
         ({"to_outputs": ["repor"]}, "--to-outputs: .*Did you mean 'report'"),
         ({"tags": ["distil"]}, "--tags: .*Did you mean 'distill'"),
@@ -697,9 +697,15 @@ def test_number_that_cannot_be_meant_is_refused(
             {"load_versions": {"students": "2026-01-31T12.00.00.000Z"}},
             "--load-versions: expected a version of",
         ),
-        ({"node_names": ["compare_students"]}, "teacher, which compare_students reads: .*--to-nodes compare_students"),
-        ({"node_names": ["draw_student_samples"]}, "students, which draw_student_samples reads: .*got nothing"),
-        ({"tags": ["report"], "node_names": ["show_losses"]}, "kedro run: .*no nodes after applying all"),
+        (
+            {"node_names": ["distill.compare_students"]},
+            "teacher, which distill.compare_students reads: .*--to-nodes distill.compare_students",
+        ),
+        (
+            {"node_names": ["compose.draw_student_samples"]},
+            "students, which compose.draw_student_samples reads: .*got nothing",
+        ),
+        ({"tags": ["report"], "node_names": ["distill.show_losses"]}, "kedro run: .*no nodes after applying all"),
     ],
 )
 def test_part_of_a_run_that_is_not_there_is_refused(

@@ -22,8 +22,8 @@ from skdcgn_pipeline.pipelines import preflight
 from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.runtime.errors import SettingError
 
-ALL_NODES = {"prepare_biased_images", "open_teacher"}
-DISTIL = "shape.distil_student"
+ALL_NODES = {"prepare.prepare_biased_images", "sample.open_teacher"}
+DISTIL = "distill.shape.distil_student"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def make(project):
 
 
 def test_digits_need_nothing_but_a_folder(check_surroundings, make, tmp_path):
-    assert check_surroundings(make(assets="absent"), tmp_path / "data", {"prepare_biased_images"}) is None
+    assert check_surroundings(make(assets="absent"), tmp_path / "data", {"prepare.prepare_biased_images"}) is None
     assert (tmp_path / "data").is_dir()
 
 
@@ -99,16 +99,16 @@ def test_assets_are_asked_for_only_where_they_are_needed(check_surroundings, mak
     parameters = make(variant="wildlife", assets=str(tmp_path / "absent"))
     assert check_surroundings(parameters, tmp_path, set()) is None
     with pytest.raises(SettingError, match="textures/"):
-        check_surroundings(parameters, tmp_path, {"prepare_biased_images"})
+        check_surroundings(parameters, tmp_path, {"prepare.prepare_biased_images"})
 
 
 def test_inception_is_asked_for_before_any_work_where_it_is_wanted(check_surroundings, make, tmp_path):
     parameters = make(report={"generation_metrics": {"network": "inception"}}, assets=str(tmp_path))
-    assert check_surroundings(parameters, tmp_path, {"show_students"}) is None
+    assert check_surroundings(parameters, tmp_path, {"distill.show_students"}) is None
     with pytest.raises(SettingError, match=r"report.generation_metrics.network.*weights-inception"):
         check_surroundings(parameters, tmp_path, {"baseline.compare_students"})
     with pytest.raises(SettingError, match=r"weights-inception"):
-        check_surroundings(parameters, tmp_path, {"compare_students"})
+        check_surroundings(parameters, tmp_path, {"distill.compare_students"})
 
 
 def test_a_baseline_that_cannot_be_trained_is_refused(check_surroundings, make, tmp_path):
@@ -126,20 +126,20 @@ def test_absent_mnist_files_are_refused(check_surroundings, make, tmp_path):
 
 def test_the_export_asks_for_its_libraries_and_students_first(check_surroundings, make, tmp_path, monkeypatch):
     monkeypatch.setattr(programs, "find_spec", lambda name: object())
-    assert check_surroundings(make(), tmp_path, {"export_students"}) is None
-    assert check_surroundings(make(export={"students": "digits"}), tmp_path, {"export_students"}) is None
+    assert check_surroundings(make(), tmp_path, {"export.export_students"}) is None
+    assert check_surroundings(make(export={"students": "digits"}), tmp_path, {"export.export_students"}) is None
     with pytest.raises(SettingError, match=r"export\.students: .* Did you mean 'digits'"):
-        check_surroundings(make(export={"students": "digit"}), tmp_path, {"export_students"})
+        check_surroundings(make(export={"students": "digit"}), tmp_path, {"export.export_students"})
     monkeypatch.setattr(programs, "find_spec", lambda name: None)
     assert check_surroundings(make(), tmp_path, {DISTIL}) is None
     with pytest.raises(SettingError, match=r"no onnx, onnxruntime, onnxscript\. Install them: pip install"):
-        check_surroundings(make(), tmp_path, {"export_students"})
+        check_surroundings(make(), tmp_path, {"export.export_students"})
 
 
 def test_an_absent_teacher_is_refused(check_surroundings, make, tmp_path):
     teacher = {"name": "mnist_cgn", "fit": {"num_images": 10}}
     with pytest.raises(SettingError, match="cgn_mnist/cgn_double_colored_mnist"):
-        check_surroundings(make(teacher=teacher, assets=str(tmp_path)), tmp_path, {"open_teacher"})
+        check_surroundings(make(teacher=teacher, assets=str(tmp_path)), tmp_path, {"sample.open_teacher"})
 
 
 def test_a_teacher_of_digits_is_refused_for_clothes(check_surroundings, make, assets, tmp_path):
@@ -147,11 +147,11 @@ def test_a_teacher_of_digits_is_refused_for_clothes(check_surroundings, make, as
         pytest.skip("needs ../shared/data/fashion_mnist, which is absent")
     clothes = {"images": {"source": "fashion_mnist"}, "assets": str(assets)}
     told = r"teacher\.name: expected a teacher of T-shirt, trouser, .*, got 'digits_cgn', which paints digits"
-    for nodes in ({"open_teacher", "export_classifier"}, {*ALL_NODES, "export_classifier"}):
+    for nodes in ({"sample.open_teacher", "export.export_classifier"}, {*ALL_NODES, "export.export_classifier"}):
         with pytest.raises(SettingError, match=told):
             check_surroundings(make(**clothes), tmp_path, nodes)
     trained = make(**clothes, teacher=make().teacher.model_dump() | {"name": "trained"})
-    assert check_surroundings(trained, tmp_path, {*ALL_NODES, "export_classifier"}) is None
+    assert check_surroundings(trained, tmp_path, {*ALL_NODES, "export.export_classifier"}) is None
     assert check_surroundings(make(**clothes), tmp_path, ALL_NODES) is None  # distilling needs no images
 
 
@@ -174,14 +174,14 @@ def sample_with(**changes) -> dict:
 )
 def test_what_the_teacher_cannot_be_asked_for_is_refused(check_surroundings, make, tmp_path, changes, message):
     with pytest.raises(SettingError, match=message):
-        check_surroundings(make(class_lists={"best": [1, 2, 3]}, **changes), tmp_path, {"open_teacher"})
+        check_surroundings(make(class_lists={"best": [1, 2, 3]}, **changes), tmp_path, {"sample.open_teacher"})
 
 
 def test_stages_after_a_range_of_shards_are_refused(check_surroundings, make, tmp_path):
     parameters = make(sample=sample_with(shard_range=[1, 3]))
-    drawing = {"open_teacher", "draw_teacher_samples", "draw_heldout_samples"}
+    drawing = {"sample.open_teacher", "sample.draw_teacher_samples", "sample.draw_heldout_samples"}
     assert check_surroundings(parameters, tmp_path, drawing) is None
     with pytest.raises(
-        SettingError, match=r"sample\.shard_range: expected the sample stage alone, got also 'shape.distil_"
+        SettingError, match=r"sample\.shard_range: expected the sample stage alone, got also 'distill.shape"
     ):
         check_surroundings(parameters, tmp_path, {*drawing, DISTIL})

@@ -63,15 +63,19 @@ def test_a_teacher_that_the_run_makes_comes_before_what_draws_from_it(
     registered: dict[str, Pipeline], teacher: str
 ) -> None:
     trained = register_pipelines(Variants(teacher=teacher))
-    training = {"prepare_biased_images", "fit_teacher", "show_trained_teacher"}
+    training = {"prepare.prepare_biased_images", "teacher.fit_teacher", "teacher.show_trained_teacher"}
 
     assert trained["teacher"].describe() == registered["teacher"].describe()
     for name in STAGES:
         nodes = {node.name for node in trained[name].nodes}
-        assert ("open_teacher" in nodes) == ("open_teacher" in {node.name for node in registered[name].nodes})
-        assert training <= nodes or "open_teacher" not in nodes, name
+        assert ("sample.open_teacher" in nodes) == (
+            "sample.open_teacher" in {node.name for node in registered[name].nodes}
+        )
+        assert training <= nodes or "sample.open_teacher" not in nodes, name
     for mechanism in MECHANISMS:
-        assert "fit_teacher" in {node.name for node in trained["distill"].to_outputs(f"{mechanism}_student").nodes}
+        assert "teacher.fit_teacher" in {
+            node.name for node in trained["distill"].to_outputs(f"{mechanism}_student").nodes
+        }
 
 
 def test_without_images_what_needs_them_is_left_out(registered: dict[str, Pipeline]) -> None:
@@ -143,7 +147,7 @@ def test_the_ablation_has_nodes_of_every_study_and_a_plan_of_its_own(registered:
     names = {node.name for node in registered["ablation"].nodes}
 
     for study in STUDIES:
-        assert {f"run_{study}_study", f"show_{study}_study"} <= names
+        assert {f"ablation.run_{study}_study", f"ablation.show_{study}_study"} <= names
     planning = register_pipelines(Variants(plan=True))["ablation"]
     assert planning.outputs() == {"ablation_plan"}
     assert free_inputs(planning) == set(SAMPLES)
@@ -152,8 +156,8 @@ def test_the_ablation_has_nodes_of_every_study_and_a_plan_of_its_own(registered:
 def test_a_failed_cell_ends_the_run_when_everything_is_saved(registered: dict[str, Pipeline]) -> None:
     last = registered["ablation"].nodes[-1]
 
-    assert last.name == "check_failures"
-    before = registered["ablation"].to_nodes("check_failures").all_outputs()
+    assert last.name == "ablation.check_failures"
+    before = registered["ablation"].to_nodes("ablation.check_failures").all_outputs()
     kept = {"ablation", "ablation_csv", "ablation_summary", "ablation_confusion", "ablation_failures"}
     kept |= {"ablation_findings", "ablation_chapter", "ablation_page"}
     kept |= {f"{study}_{picture}" for study in STUDIES for picture in ("study", "examples")}
@@ -161,11 +165,8 @@ def test_a_failed_cell_ends_the_run_when_everything_is_saved(registered: dict[st
 
 
 def test_each_mechanism_has_its_namespace(registered: dict[str, Pipeline]) -> None:
-    namespaces = {node.namespace for node in registered["distill"].nodes if node.namespace}
-
-    assert namespaces == set(MECHANISMS)
     for mechanism in MECHANISMS:
-        (node,) = registered["distill"].filter(node_namespaces=[mechanism]).nodes
+        (node,) = registered["distill"].filter(node_namespaces=[f"distill.{mechanism}"]).nodes
         assert f"params:{mechanism}.distill" in node.inputs
         assert node.outputs == [f"{mechanism}_student"]
 
@@ -182,7 +183,7 @@ def test_the_export_of_released_students_distils_and_draws_from_no_teacher(regis
     released = register_pipelines(Variants(released=True))["export"]
     names = {node.name for node in released.nodes}
 
-    assert "take_released_students" in names
+    assert "export.take_released_students" in names
     assert not [name for name in names if "distil_student" in name or "teacher" in name]
     assert released.all_outputs() >= registered["export"].only_nodes_with_tags("export").all_outputs()
 
@@ -190,7 +191,7 @@ def test_the_export_of_released_students_distils_and_draws_from_no_teacher(regis
 def test_results_distil_nothing(registered: dict[str, Pipeline]) -> None:
     names = {node.name for node in registered["results"].nodes}
 
-    assert "adopt_released_students" in names
+    assert "results.adopt_released_students" in names
     assert not [name for name in names if "distil_student" in name]
     assert {"student_comparison", "accuracy_summary", "benchmark"} <= registered["results"].all_outputs()
 

@@ -163,7 +163,11 @@ class Chain:
         for node, inputs in self.given:
             fresh = {key: self._fresh(key, value, parameters, told) for key, value in inputs.items()}
             fresh = {key: value for key, value in fresh.items() if not same(value, inputs[key])}
-            if not fresh or node.name in ECHOES or (SURROUNDINGS in fresh and not name.startswith("ablation.")):
+            if (
+                not fresh
+                or node.name.split(".")[-1] in ECHOES
+                or (SURROUNDINGS in fresh and not name.startswith("ablation."))
+            ):
                 continue
             try:
                 outputs = node.run({**inputs, **fresh})

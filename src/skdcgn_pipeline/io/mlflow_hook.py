@@ -11,8 +11,7 @@ from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
 from skdcgn_pipeline.io.terminal import is_interruption
 from skdcgn_pipeline.runtime.errors import without_credentials
-
-PLAN_TAG = "plan"
+from skdcgn_pipeline.vocabulary import PLAN_TAG
 
 
 def server_of(context: Any) -> str:

@@ -1,11 +1,14 @@
-"""Node functions with some arguments fixed, and what nodes need."""
+"""Node functions with some arguments fixed, what nodes need, and the stage that each belongs to."""
 
 import inspect
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
+from kedro.pipeline import Pipeline, pipeline
 from kedro.pipeline.node import Node
+
+from skdcgn_pipeline.vocabulary import PLAN_TAG
 
 
 def given(function: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
@@ -28,3 +31,22 @@ def needed_by(node: Node) -> list[str]:
         for name in (names if isinstance(names, tuple) else (names,))
         if "None" not in str(bound.signature.parameters[argument].annotation)
     ]
+
+
+def stage_of(node: Node) -> str:
+    """Return the stage that a node belongs to."""
+    return min(node.tags - {PLAN_TAG}, default="other")
+
+
+def in_stages(whole: Pipeline) -> Pipeline:
+    """Return the same nodes and data sets, each stage's nodes in its namespace: one box in Kedro-Viz."""
+    boxes = Pipeline([])
+    for stage in sorted({stage_of(node) for node in whole.nodes}):
+        nodes = Pipeline([node for node in whole.nodes if stage_of(node) == stage])
+        if stage in {(node.namespace or "").split(".")[0] for node in nodes.nodes}:
+            boxes += nodes
+            continue
+        parameters = {name for name in nodes.inputs() if name.startswith(("params:", "parameters"))}
+        shared = nodes.inputs() - parameters
+        boxes += pipeline(nodes, namespace=stage, inputs=shared, outputs=nodes.all_outputs(), parameters=parameters)
+    return boxes

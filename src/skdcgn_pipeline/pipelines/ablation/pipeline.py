@@ -6,6 +6,7 @@ from skdcgn_pipeline.parameters import MADE_BY_RUN
 from skdcgn_pipeline.pipelines.ablation import nodes
 from skdcgn_pipeline.pipelines.binding import given
 from skdcgn_pipeline.studies.registry import FURTHER, STUDIES
+from skdcgn_pipeline.vocabulary import PLAN_TAG
 
 TABLES = [
     "ablation_cells", "ablation_summary", "ablation", "ablation_csv", "ablation_confusion", "ablation_failures"
@@ -34,15 +35,14 @@ def create_pipeline(teacher: str) -> Pipeline:
     places = (*nodes.SAMPLES, *(("trained_teacher",) if teacher in MADE_BY_RUN else ()))
     pictures = [name for study in (*STUDIES, FURTHER) for name in (f"{study}_study", f"{study}_examples")]
     shared = [
-        # A run of nothing but the nodes of a plan is not kept in MLflow.
         node(
             given(nodes.name_surroundings, names=places),
             ["run", "parameters", *places],
             "surroundings",
             name="name_surroundings",
-            tags="plan",
+            tags=PLAN_TAG,
         ),
-        node(nodes.plan_ablation, "surroundings", "ablation_plan", name="plan_ablation", tags="plan"),
+        node(nodes.plan_ablation, "surroundings", "ablation_plan", name="plan_ablation", tags=PLAN_TAG),
         node(nodes.gather_cells, [f"{study}_cells" for study in (*STUDIES, FURTHER)], TABLES, name="gather_cells"),
         node(
             nodes.tell_findings,

@@ -249,7 +249,7 @@ def describe_run(run_params: Mapping[str, Any]) -> str:
     """Say which part of the project a run is, from what Kedro tells its hooks.
 
     Returns:
-        Such as `whole chain`, `ablation`, `distill, up to shape.distil_student`.
+        Such as `whole chain`, `ablation`, `distill, up to distill.shape.distil_student`.
     """
     parts = [" + ".join(run_params.get("pipeline_names") or ()) or "whole chain"]
     chosen = {"from_nodes": "from", "from_inputs": "from", "to_nodes": "up to", "to_outputs": "up to"}

@@ -81,7 +81,7 @@ def test_finished_classifiers_and_measures_are_reused(tmp_path, images, validati
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(module, "measure_accuracy", refuse)
+    monkeypatch.setattr(module, "predict_split", refuse)
     second = measure(tmp_path, images)
     assert first.equals(second)
 

@@ -46,7 +46,6 @@ def test_every_stage_leaves_its_work(chain: tuple[Place, Finished]) -> None:
         "baseline": 1,
         "cell": 4,  # the reference and one cell, two seeds each
         "classifier": 1 + 2 + 4,  # the given feature network, the classifiers, and the cells'
-        "confusion": 5,  # on every test split
         "counterfactual": 3,  # of the teacher, the students and the baseline
         "export": 1,  # the classifier that is kept to be taken away
         "followed": 1,

@@ -323,7 +323,6 @@ def test_every_store_holds_finished_artifacts_alone(finished: tuple[Place, Finis
         "accuracy": 12,  # by classifier and split
         "images": 1,
         "classifier": 7,  # the feature network is one
-        "confusion": 6,
         "counterfactual": 2,
         "export": 1,  # the classifier to take away
         "followed": 6,

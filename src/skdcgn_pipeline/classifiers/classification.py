@@ -19,8 +19,8 @@ from skdcgn_pipeline.classifiers.accuracy import (
     background_gap,
     confusion_rows,
     count_confusions,
-    measure_accuracy,
     measure_heads,
+    measure_predictions,
     predict_split,
 )
 from skdcgn_pipeline.classifiers.attention import NEITHER, count_followed
@@ -266,24 +266,33 @@ class Classification:
 
     def _kept(self, kind: str, artifact: Artifact, inputs: Mapping[str, Any], measure: Callable[[], Any]) -> Any:
         """Return what was measured of a classifier, now or before."""
-        inputs = {"kind": kind, "version": 3, "classifier": artifact.identity, **inputs}
+        inputs = {"kind": kind, "version": 4, "classifier": artifact.identity, **inputs}
         return build_json(self.run.store.folder(kind), inputs, measure)
 
     def measure(self, artifact: Artifact, classifier: Classifier) -> list[Row]:
         """Return what there is to say of a classifier, by `split` and `subset`."""
-        images, compute = self.images, self.settings.fit.computing(self.run.compute)
-
-        def of_split(name: str) -> list[Row]:
-            rows = measure_accuracy(classifier, self.splits[name](), compute, images.class_names, images.class_groups)
-            return [{"split": name} | row for row in rows]
-
-        rows: list[Row] = []
-        for name in self.splits:
-            inputs = {"split": name, "images": images.artifact.identity}
-            rows += self._kept("accuracy", artifact, inputs, partial(of_split, name))
+        rows: list[Row] = [row for name in self.splits for row in self._measured(artifact, classifier, name)["rows"]]
         if {*BACKGROUND_SPLITS} <= {*self.splits}:
             rows += background_gap(rows, *BACKGROUND_SPLITS)
         return rows
+
+    def _measured(self, artifact: Artifact, classifier: Classifier, split: str) -> dict[str, Any]:
+        """Return the rows of `measure` of a split and, of a split whose confusions are shown, their counts."""
+        images, compute = self.images, self.settings.fit.computing(self.run.compute)
+
+        def measure() -> dict[str, Any]:
+            shown = self.splits[split]()
+            predictions = predict_split(classifier, shown, compute)
+            rows = measure_predictions(predictions, shown, images.class_names, images.class_groups)
+            counts = count_confusions(predictions, shown) if split in self.confused_splits else None
+            return {"rows": [{"split": split} | row for row in rows], "confusion": counts}
+
+        return self._kept("accuracy", artifact, {"split": split, "images": images.artifact.identity}, measure)
+
+    @property
+    def confused_splits(self) -> list[str]:
+        """The splits of which confusions are counted: for tests, or where there are none for validation."""
+        return self.images.splits("test") or self.images.splits("validation")
 
     def _measure_on_counterfactuals(
         self, artifact: Artifact, classifier: Classifier, heldout: SampleShards, composition: Composition
@@ -351,28 +360,20 @@ class Classification:
                 rows.append({"trained_on": training_set.name} | shares | {"num_images": images})
         return pd.DataFrame(rows, columns=columns)
 
-    def confusions(self, sets: Sequence[TrainingSet], split: str) -> pd.DataFrame:
-        """Count what the classifiers of training sets take the images of a split for.
+    def confusions(self, sets: Sequence[TrainingSet]) -> pd.DataFrame:
+        """Tell what the classifiers of training sets take the images of `confused_splits` for.
 
         Returns:
-            A row per training set and class: `trained_on`, `split`, and what `confusion_rows` gives of the images of
-            all seeds together.
+            A row per split, training set and class: `trained_on`, `split`, and what `confusion_rows` gives of the
+            images of all seeds together.
         """
-        num_classes, compute = self.images.num_classes, self.settings.fit.computing(self.run.compute)
         rows: list[Row] = []
-        for training_set in sets:
-            counts = np.zeros((num_classes, num_classes), int)
-            for number in range(self.settings.num_seeds):
-                artifact, classifier = self.train(training_set, number)
-
-                def count(classifier: Classifier = classifier) -> list[list[int]]:
-                    images = self.splits[split]()
-                    return count_confusions(predict_split(classifier, images, compute), images)
-
-                inputs = {"images": self.images.artifact.identity, "split": split}
-                counts += np.array(self._kept("confusion", artifact, inputs, count))
-            counted = confusion_rows(counts.tolist(), self.images.class_names)
-            rows += [{"trained_on": training_set.name, "split": split} | row for row in counted]
+        for split in self.confused_splits:
+            for each in sets:
+                trained = [self.train(each, number) for number in range(self.settings.num_seeds)]
+                counts = np.sum([self._measured(*classifier, split)["confusion"] for classifier in trained], axis=0)
+                counted = confusion_rows(counts.tolist(), self.images.class_names)
+                rows += [{"trained_on": each.name, "split": split} | row for row in counted]
         return pd.DataFrame(rows)
 
     def take(

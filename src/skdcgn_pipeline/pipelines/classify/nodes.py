@@ -56,15 +56,14 @@ def look_into_classifiers(
     """
     classification = Classification(run, images, classify)
     sets, _ = compared_sets(classification, compose, class_lists, teacher.cutouts, STUDENTS, *pools)
-    splits, names = images.splits("test") or images.splits("validation"), images.class_names
-    confusion = pd.concat([classification.confusions(sets, split) for split in splits], ignore_index=True)
-    drawn = confusion[confusion["split"] == splits[0]]
+    confusion, first, names = classification.confusions(sets), classification.confused_splits[0], images.class_names
+    drawn = confusion[confusion["split"] == first]
     matrices = {
         f"trained on {name}": rows.filter(like="predicted_").to_numpy()
         for name, rows in drawn.groupby("trained_on", sort=False)
     }
-    title = f"Split {splits[0]}: share of each class's images, in %, over all seeds"
-    examples, labels = pick_examples(classification.splits[splits[0]](), report.num_examples)
+    title = f"Split {first}: share of each class's images, in %, over all seeds"
+    examples, labels = pick_examples(classification.splits[first](), report.num_examples)
     maps = {each.name: grad_cam(classification.train(each, 0)[1], examples) for each in sets}
     kept = run.make(KeptClassifier(*classification.labelled(sets[-1], 0)))
     followed = classification.followed(sets, heldout_samples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,7 +22,7 @@ from skdcgn_pipeline.parameters import Parameters, check_parameters, flatten
 from skdcgn_pipeline.pipeline_registry import left_out, register_pipelines
 from skdcgn_pipeline.pipelines.binding import stage_of
 from skdcgn_pipeline.pipelines.variants import Variants
-from skdcgn_pipeline.runtime.errors import print_messages
+from skdcgn_pipeline.runtime.errors import SettingError, print_messages
 from skdcgn_pipeline.runtime.extensions import look_in
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
@@ -60,6 +61,9 @@ class ProjectHooks:
         self._places: dict[str, str] = {}  # of what a run makes for people, for its end
         self._losses: Any = None  # the listener of the current run
         self._until_the_end = ExitStack()
+        # All of this is of one run, so a process has one at a time; the threads that last read settings, and that run:
+        self._reading: threading.Thread | None = None
+        self._running: threading.Thread | None = None
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
@@ -69,6 +73,8 @@ class ProjectHooks:
         """
         prepare_logs()
         print_messages()
+        self._refuse_beside(self._running)
+        self._reading = threading.current_thread()
         self._parameters = check_parameters(context.config_loader["parameters"])
         for name, pipeline in register_pipelines(Variants.of(self._parameters)).items():
             pipelines[name] = pipeline
@@ -77,6 +83,9 @@ class ProjectHooks:
         self._data_root = Path(str(context.config_loader["globals"]["data"]))
         from skdcgn_pipeline.io.mlflow_hook import TolerantMlflowHook, server_of
 
+        for plugin in context._hook_manager.get_plugins():
+            if isinstance(plugin, TolerantMlflowHook):  # of an earlier run of a session that has several
+                context._hook_manager.unregister(plugin)
         mlflow_hook = TolerantMlflowHook()
         mlflow_hook.after_context_created(context)
         context._hook_manager.register(mlflow_hook)
@@ -85,6 +94,28 @@ class ProjectHooks:
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Any) -> None:
         """Check device, disk, assets and teacher, tell nodes what they share, then listen for the wish to stop."""
+        self._refuse_beside(self._running)
+        self._refuse_beside(self._reading)
+        self._running = threading.current_thread()
+        self._until_the_end.callback(setattr, self, "_running", None)
+        try:
+            self._begin(run_params, pipeline, catalog)
+        except BaseException:
+            self._until_the_end.close()
+            raise
+
+    @staticmethod
+    def _refuse_beside(thread: threading.Thread | None) -> None:
+        """Refuse a run beside one of another thread.
+
+        Raises:
+            SettingError: If that is another one than this.
+        """
+        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
+            remedy = "Wait for its end, or start a process for each: they may share a data root."
+            raise SettingError("kedro run", "one run at a time in a process", "a second one", remedy)
+
+    def _begin(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Any) -> None:
         from mlflow.utils.git_utils import get_git_commit
 
         from skdcgn_pipeline.artifacts.recipe import Run, Store

@@ -17,6 +17,7 @@ from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.parameters import MADE_BY_RUN
 from skdcgn_pipeline.pipeline_registry import left_out, register_pipelines
 from skdcgn_pipeline.pipelines.ablation.nodes import SAMPLES
+from skdcgn_pipeline.pipelines.binding import stage_of
 from skdcgn_pipeline.pipelines.preflight import needed_by
 from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.session import ProjectSession, environments
@@ -234,6 +235,27 @@ def test_catalog_names_everything_that_is_kept(catalog: DataCatalog, registered:
         and not name.startswith("params:")
     }
     assert in_memory == {"run", "teacher", "surroundings", "this_run", "pruning"}
+
+
+def test_a_process_may_run_each_stage(catalog: DataCatalog, registered: dict[str, Pipeline]) -> None:
+    """What one stage makes and another reads is kept, so that orchestrators may give each a process of its own.
+
+    All but the teacher, which may be anything: a node that reads settings and what is kept opens it in each of them.
+    """
+    crossing: set[str] = set()
+    for pipe in registered.values():
+        made_by = {output: stage_of(node) for node in pipe.nodes for output in node.outputs}
+        for node in pipe.nodes:
+            crossing |= {name for name in node.inputs if made_by.get(name, stage_of(node)) != stage_of(node)}
+    in_memory = {name for name in crossing if isinstance(catalog.get(name), MemoryDataset | None)}
+
+    assert len(crossing) > 15
+    assert in_memory == {"teacher"}
+    for teacher in (*MADE_BY_RUN, "cgn"):
+        pipe = register_pipelines(Variants(teacher=teacher))["sample"]
+        (opening,) = [node for node in pipe.nodes if "teacher" in node.outputs]
+        own = {name for name in opening.inputs if not name.startswith("params:")}
+        assert not [name for name in own if isinstance(catalog.get(name), MemoryDataset | None)], teacher
 
 
 def test_everything_is_kept_below_the_data_root(

@@ -41,6 +41,7 @@ from skdcgn_pipeline.runtime.progress import REPORT_SECONDS, request_stop, stop_
 logger = logging.getLogger(__name__)
 
 MAX_RETRIES = 5  # of a unit whose worker died
+ANSWER_SECONDS = 5.0  # after which it is asked whether Ray is still there
 OBJECT_STORE_BYTES = 80 * 2**20  # about the least that Ray takes; nothing large goes through it
 Told = tuple[str, int, dict[str, float]]  # training, step, losses
 
@@ -69,7 +70,7 @@ class RayEngine(Engine):
         A unit whose worker dies again and again fails by itself.
 
         Raises:
-            SettingError: If Ray is not installed, or there is no cluster.
+            SettingError: If Ray is not installed, there is no cluster, or Ray ends on this machine.
         """
         if not units:
             return
@@ -88,7 +89,7 @@ class RayEngine(Engine):
                     number, unit = waiting.pop(0)
                     running[task.remote(opened, unit, home, post)] = number
                 done, _ = ray.wait([*running], timeout=POLL_SECONDS) if running else ([], [])
-                heard.tell(ray.get(post.hear.remote(stop_requested())))
+                heard.tell(hear(ray, post, stop_requested()))
                 for reference in done:
                     outcome = _outcome_of(ray, reference)
                     number = running.pop(reference)
@@ -97,8 +98,8 @@ class RayEngine(Engine):
                     else:
                         interrupted = outcome
         finally:
-            with suppress(ray.exceptions.RayError):
-                ray.get(post.hear.remote(True))
+            with suppress(ray.exceptions.RayError, SettingError):
+                hear(ray, post, True)
                 ray.wait([*running], num_returns=len(running)) if running else None
             ray.kill(post)
         if interrupted is not None:
@@ -184,11 +185,29 @@ class Post:
 
 
 def open_post(ray: Any) -> Any:
-    """Start a post on this node, which lives as long as the run."""
+    """Start a post on this node, which lives as long as the run; one that is killed comes back with empty hands."""
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Post).remote()
+    always = {"max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(num_cpus=0, scheduling_strategy=here, **always)(Post).remote()
+
+
+def hear(ray: Any, post: Any, stopping: bool) -> list[Told]:
+    """Tell the post whether to stop, and return what workers have told it.
+
+    Raises:
+        SettingError: If Ray has ended on this machine, so that nothing would ever answer.
+    """
+    answer, here = post.hear.remote(stopping), ray.get_runtime_context().get_node_id()
+    with suppress(ray.exceptions.RayActorError):
+        while not ray.wait([answer], timeout=ANSWER_SECONDS)[0]:
+            if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == here):
+                break
+        else:
+            return ray.get(answer)
+    remedy = "Repeat the same command: what is done is kept, and the rest goes on from what was saved."
+    raise SettingError("engine.name", "a Ray that lives as long as the run", "one that has ended", remedy)
 
 
 class Heard:

@@ -1,0 +1,263 @@
+"""Kill workers of Ray at random moments, again and again: what is finished must have the bits of a run in one process.
+
+    python tools/kill_workers.py --kills 20 --seed 0
+    python tools/kill_workers.py --head --kills 6 --seed 0
+
+Samples are drawn, students distilled and cells of a study run in the `test` environment: once by `engine.name=local`,
+once by Ray undisturbed, which tells how long each part takes, then once per kill in a fresh data root, parts in turns.
+A moment is drawn within its part's time; then SIGKILL comes to one worker that runs a unit, or to the actor between run
+and workers. With `--head` it comes to the run with its whole Ray, and the same command is given again. SHA-256 of every
+file in the store and of the study's tables are compared; the exit code is 1 if any differs. For Linux: processes are
+found in /proc, by their data root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import logging
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = {"sampling": {"sample"}, "distillation": {"student"}, "study": {"classifier", "cell"}}  # kinds of artifacts
+TABLES = ("ablation", "ablation_summary", "ablation_confusion", "ablation_failures", "cells_mixing")
+STEPS = [f"{mechanism}.distill.num_steps=150" for mechanism in ("shape", "texture", "background")]
+SETTINGS = [
+    *("sample.num_images_per_class=100", "sample.rows_per_shard=100", *STEPS),
+    *("ablation.study=[mixing]", "ablation.fit.num_images=1600", "ablation.fit.checkpoint_every_steps=5"),
+]
+BY_RAY = ("engine.name=ray", "engine.workers=2")
+WORKS, POST = "ray::_work_in_worker", "ray::Post"  # titles of workers; whole nodes hang on those of Ray's own agents
+POLL_SECONDS = 0.05
+DEADLINE_SECONDS = 600.0
+ATTEMPTS = 5  # at a kill whose part was over before its moment came
+
+logger = logging.getLogger("kill_workers")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="how many runs are disturbed")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and of which worker it is")
+    parser.add_argument("--head", action="store_true", help="kill the run with its whole Ray, then run it again")
+    parser.add_argument("--out", type=Path, help="folder for the data roots; a temporary one by default")
+    return parser.parse_args(arguments)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A data root and what runs there.
+
+    Attributes:
+        data: The data root; no two places share one, so that it tells whose a process is.
+    """
+
+    data: Path
+
+    def start(self, *engine: str) -> subprocess.Popen[bytes]:
+        """Start the command in a process group of its own; what it prints goes to a file beside the data root."""
+        params = ",".join([*SETTINGS, *engine])
+        command = [sys.executable, "-m", "kedro", "run", "--env", "test", "--pipelines", "ablation", "--params", params]
+        surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "KEDRO_"))}
+        surroundings |= {
+            "SKDCGN_DATA": str(self.data),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{self.data.parent}/mlflow.db",
+            "OMP_NUM_THREADS": "1",
+        }
+        with self.log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603
+                command, cwd=ROOT, env=surroundings, stdout=log, stderr=log, start_new_session=True
+            )
+
+    @property
+    def log(self) -> Path:
+        """What was printed."""
+        return self.data.with_suffix(".log")
+
+    def processes(self, title: str = "") -> dict[int, str]:
+        """Return the titles of all processes that run here, by their id; only those whose title begins so."""
+        mark, found = f"SKDCGN_DATA={self.data}".encode(), {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it ended, or belongs to somebody else
+                line = (folder / "cmdline").read_bytes()
+                if line.startswith(title.encode()) and mark in (folder / "environ").read_bytes().split(b"\0"):
+                    found[int(folder.name)] = line.replace(b"\0", b" ").decode(errors="replace").strip()
+        return found
+
+    def unfinished(self) -> list[str]:
+        """Return the kinds of the artifacts that are being made."""
+        return [path.parent.name for path in sorted(self.data.glob("stores/*/*.partial"))]
+
+    def digests(self) -> dict[str, str]:
+        """Return SHA-256 of every file in the store and of the newest tables of the study, by name."""
+        files = [path for path in self.data.glob("stores/**/*") if path.is_file() and path.suffix != ".lock"]
+        named = {str(path.relative_to(self.data)): path for path in files}
+        for table in (path for name in TABLES for path in self.data.glob(f"07_tables/*/{name}.*")):
+            named[str(table.relative_to(self.data))] = max(table.iterdir()) / table.name
+        return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(named.items())}
+
+
+def differences(expected: Mapping[str, str], got: Mapping[str, str]) -> list[str]:
+    """Return the names that only one side has, or whose digests differ."""
+    return sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
+
+
+@dataclass
+class Clock:
+    """When parts of a run were first and last seen at work.
+
+    Attributes:
+        place: Where the run is.
+        by_workers: Whether a part counts only while a worker runs a unit.
+    """
+
+    place: Place
+    by_workers: bool
+
+    def __post_init__(self) -> None:
+        self.seen = dict[str, tuple[float, float]]()
+
+    def look(self) -> set[str]:
+        """Return the parts that are at work now."""
+        kinds = set(self.place.unfinished())
+        parts = {part for part, own in PARTS.items() if own & kinds}
+        if not parts or (self.by_workers and not self.place.processes(WORKS)):
+            return set()
+        now = time.monotonic()
+        for part in parts:
+            self.seen[part] = (self.seen.get(part, (now, now))[0], now)
+        return parts
+
+    def seconds(self) -> dict[str, float]:
+        """Return how long each part was at work."""
+        return {part: last - first for part, (first, last) in self.seen.items()}
+
+
+def watch(process: subprocess.Popen[bytes], look: Callable[[], bool]) -> bool:
+    """Look again and again until it says so; returns whether it did before the process ended."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while process.poll() is None:
+        if look():
+            return True
+        if time.monotonic() > deadline:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise SystemExit(f"a run has not come to its end after {DEADLINE_SECONDS:.0f} s")
+        time.sleep(POLL_SECONDS)
+    return False
+
+
+def finish(place: Place, process: subprocess.Popen[bytes]) -> str:
+    """Wait for the end of a run and of all its processes; returns what is wrong with it, or nothing."""
+    watch(process, lambda: False)
+    deadline = time.monotonic() + 60
+    while (left := place.processes()) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    if process.returncode:
+        return f"exit code {process.returncode}, see {place.log}"
+    return f"processes {sorted(left)} stay behind" if left else ""
+
+
+def measure(place: Place, by_workers: bool) -> Clock:
+    """Run undisturbed; returns when the parts were at work."""
+    process, clock = place.start(*BY_RAY), Clock(place, by_workers)
+    watch(process, lambda: not clock.look() and False)
+    if wrong := finish(place, process):
+        raise SystemExit(f"the undisturbed run: {wrong}")
+    return clock
+
+
+def disturb(place: Place, part: str, moment: float, draw: random.Random, head: bool) -> tuple[str, str] | None:
+    """Run, kill so many seconds after the part has begun, and run to the end.
+
+    Returns:
+        What was killed while what was made, and what is wrong with the run or nothing; None if it came too late.
+    """
+    process, clock = place.start(*BY_RAY), Clock(place, not head)
+    told = ""
+
+    def kill() -> bool:
+        nonlocal told
+        at_work = clock.look()
+        if part not in at_work or time.monotonic() - clock.seen[part][0] < moment:
+            return False
+        kinds = ", ".join(place.unfinished())
+        if head:
+            os.killpg(process.pid, signal.SIGKILL)  # its workers are groups of their own, which must end by themselves
+            told = f"the run ({kinds})"
+        elif workers := place.processes(WORKS) | place.processes(POST):
+            number = draw.choice(sorted(workers))
+            os.kill(number, signal.SIGKILL)
+            told = f"{workers[number]} ({kinds})"
+        return bool(told)
+
+    watch(process, kill)
+    if head and told:
+        process.wait()
+        process = place.start(*BY_RAY)
+    wrong = finish(place, process)
+    return (told, wrong) if told or wrong else None
+
+
+def main(arguments: list[str]) -> int:
+    """Kill, compare, tell; returns the exit code."""
+    asked = parse(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    folder = asked.out or Path(tempfile.mkdtemp(prefix="kills-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    reference = Place(folder / "reference")
+    if wrong := finish(reference, reference.start("engine.name=local")):
+        raise SystemExit(f"the reference: {wrong}")
+    expected = reference.digests()
+    undisturbed = Place(folder / "undisturbed")
+    seconds = measure(undisturbed, not asked.head).seconds()
+    same = not differences(expected, undisturbed.digests())
+    took = ", ".join(f"{part} {of_part:.1f} s" for part, of_part in seconds.items())
+    logger.info("%d files; Ray undisturbed: %s; %s", len(expected), "same bits" if same else "OTHER BITS", took)
+    parts = [part for part in PARTS if part in seconds]
+    draw, rows = random.Random(asked.seed), []
+    for number in range(asked.kills):
+        row = kill_once(folder / f"{number + 1:02}", parts[number % len(parts)], seconds, draw, asked.head, expected)
+        rows.append({"kill": number + 1, **row})
+        logger.info("%s", rows[-1])
+    table = pd.DataFrame(rows)
+    num_same = int((table["same bits"] == "yes").sum())
+    logger.info("%s\n%d of %d", table.to_string(index=False), num_same, asked.kills)
+    return int(num_same < asked.kills or not same)
+
+
+def kill_once(
+    data: Path, part: str, seconds: Mapping[str, float], draw: random.Random, head: bool, expected: Mapping[str, str]
+) -> dict[str, str]:
+    """Kill in one run, drawing another moment where the part is over before; returns a row of the table."""
+    place = Place(data)
+    for _ in range(ATTEMPTS):
+        moment = draw.random() * seconds[part]
+        ended = disturb(place, part, moment, draw, head)
+        if ended is not None:
+            told, wrong = ended
+            other = differences(expected, place.digests())
+            same = "yes" if told and not wrong and not other else "; ".join(["NO", wrong, *other[:3]])
+            if same == "yes":
+                shutil.rmtree(place.data)
+            return {"part": part, "moment": f"{moment:.2f} s", "killed (in the making)": told, "same bits": same}
+        logger.info("%s was over before %.2f s; another moment is drawn", part, moment)
+        shutil.rmtree(place.data)
+    return {"part": part, "moment": "", "killed (in the making)": "", "same bits": "NO; never met"}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

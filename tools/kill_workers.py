@@ -39,7 +39,7 @@ SETTINGS = [
     *("sample.num_images_per_class=100", "sample.rows_per_shard=100", *STEPS),
     *("ablation.study=[mixing]", "ablation.fit.num_images=1600", "ablation.fit.checkpoint_every_steps=5"),
 ]
-BY_RAY = ("engine.name=ray", "engine.workers=2")
+BY_RAY = [*SETTINGS, "engine.name=ray", "engine.workers=2"]
 WORKS, POST = "ray::_work_in_worker", "ray::Post"  # titles of workers; whole nodes hang on those of Ray's own agents
 POLL_SECONDS = 0.05
 DEADLINE_SECONDS = 600.0
@@ -68,9 +68,9 @@ class Place:
 
     data: Path
 
-    def start(self, *engine: str) -> subprocess.Popen[bytes]:
-        """Start the command in a process group of its own; what it prints goes to a file beside the data root."""
-        params = ",".join([*SETTINGS, *engine])
+    def start(self, *settings: str) -> subprocess.Popen[bytes]:
+        """Start the study in a process group of its own; what it prints goes to a file beside the data root."""
+        params = ",".join(settings)
         command = [sys.executable, "-m", "kedro", "run", "--env", "test", "--pipelines", "ablation", "--params", params]
         surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "KEDRO_"))}
         surroundings |= {
@@ -219,7 +219,7 @@ def main(arguments: list[str]) -> int:
     folder = asked.out or Path(tempfile.mkdtemp(prefix="kills-"))
     folder.mkdir(parents=True, exist_ok=True)
     reference = Place(folder / "reference")
-    if wrong := finish(reference, reference.start("engine.name=local")):
+    if wrong := finish(reference, reference.start(*SETTINGS, "engine.name=local")):
         raise SystemExit(f"the reference: {wrong}")
     expected = reference.digests()
     undisturbed = Place(folder / "undisturbed")

@@ -42,6 +42,16 @@ def open_dying(folder: str) -> Callable[[int], tuple[int, int]]:
     return work
 
 
+def open_orphaned() -> Callable[[int], None]:
+    """Return work that kills what starts the workers of its node, and with it all of the node."""
+
+    def work(unit: int) -> None:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+
+    return work
+
+
 def open_waiting(folder: str) -> Callable[[int], None]:
     """Return work that goes on until it is asked to stop."""
 

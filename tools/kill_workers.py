@@ -1,14 +1,14 @@
 """Kill workers of Ray at random moments, again and again: what is finished must have the bits of a run in one process.
 
     python tools/kill_workers.py --kills 20 --seed 0
-    python tools/kill_workers.py --head --kills 6 --seed 0
+    python tools/kill_workers.py --head --kills 6
 
 Samples are drawn, students distilled and cells of a study run in the `test` environment: once by `engine.name=local`,
-once by Ray undisturbed, which tells how long each part takes, then once per kill in a fresh data root, parts in turns.
-A moment is drawn within its part's time; then SIGKILL comes to one worker that runs a unit, or to the actor between run
-and workers. With `--head` it comes to the run with its whole Ray, and the same command is given again. SHA-256 of every
-file in the store and of the study's tables are compared; the exit code is 1 if any differs. For Linux: processes are
-found in /proc, by their data root.
+once by Ray undisturbed, which tells how long each part takes, then in fresh data roots with a kill in each of the three
+parts, at a moment that is drawn within its time. SIGKILL comes to one worker that runs a unit, or to the actor between
+run and workers. With `--head` it comes to the run with its whole Ray, and the same command is given again. SHA-256 of
+every file in the store and of the study's tables are compared; the exit code is 1 if any differs. For Linux: processes
+are found in /proc, by their data root.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -43,7 +45,6 @@ BY_RAY = [*SETTINGS, "engine.name=ray", "engine.workers=2"]
 WORKS, POST = "ray::_work_in_worker", "ray::Post"  # titles of workers; whole nodes hang on those of Ray's own agents
 POLL_SECONDS = 0.05
 DEADLINE_SECONDS = 600.0
-ATTEMPTS = 5  # at a kill whose part was over before its moment came
 
 logger = logging.getLogger("kill_workers")
 
@@ -51,7 +52,7 @@ logger = logging.getLogger("kill_workers")
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="how many runs are disturbed")
+    parser.add_argument("--kills", type=int, default=20, help="in all, up to three in a run")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and of which worker it is")
     parser.add_argument("--head", action="store_true", help="kill the run with its whole Ray, then run it again")
     parser.add_argument("--out", type=Path, help="folder for the data roots; a temporary one by default")
@@ -171,45 +172,89 @@ def finish(place: Place, process: subprocess.Popen[bytes]) -> str:
     return f"processes {sorted(left)} stay behind" if left else ""
 
 
-def measure(place: Place, by_workers: bool) -> Clock:
-    """Run undisturbed; returns when the parts were at work."""
+def measure(place: Place, by_workers: bool) -> dict[str, float]:
+    """Run undisturbed; returns for how long each part was at work."""
     process, clock = place.start(*BY_RAY), Clock(place, by_workers)
     watch(process, lambda: not clock.look() and False)
     if wrong := finish(place, process):
         raise SystemExit(f"the undisturbed run: {wrong}")
-    return clock
+    return clock.seconds()
 
 
-def disturb(place: Place, part: str, moment: float, draw: random.Random, head: bool) -> tuple[str, str] | None:
-    """Run, kill so many seconds after the part has begun, and run to the end.
+@dataclass
+class Killer:
+    """Kills in each part of a run once, when its moment has come.
 
-    Returns:
-        What was killed while what was made, and what is wrong with the run or nothing; None if it came too late.
+    Attributes:
+        place: Where the run is.
+        moments: Seconds after the beginning of a part, by part; those that have come are taken out.
+        draw: Chooses one of the workers.
+        head: Whether to kill the run with its Ray rather than a worker.
     """
-    process, clock = place.start(*BY_RAY), Clock(place, not head)
-    told = ""
 
-    def kill() -> bool:
-        nonlocal told
-        at_work = clock.look()
-        if part not in at_work or time.monotonic() - clock.seen[part][0] < moment:
-            return False
-        kinds = ", ".join(place.unfinished())
-        if head:
-            os.killpg(process.pid, signal.SIGKILL)  # its workers are groups of their own, which must end by themselves
-            told = f"the run ({kinds})"
-        elif workers := place.processes(WORKS) | place.processes(POST):
-            number = draw.choice(sorted(workers))
-            os.kill(number, signal.SIGKILL)
-            told = f"{workers[number]} ({kinds})"
-        return bool(told)
+    place: Place
+    moments: dict[str, float]
+    draw: random.Random
+    head: bool
 
-    watch(process, kill)
-    if head and told:
-        process.wait()
-        process = place.start(*BY_RAY)
-    wrong = finish(place, process)
-    return (told, wrong) if told or wrong else None
+    def __post_init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.clock = Clock(self.place, not self.head)
+
+    def run(self) -> str:
+        """Run to the end, by the same command again where the run is killed; returns what is wrong, or nothing."""
+        while True:
+            process = self.place.start(*BY_RAY)
+            self.clock = Clock(self.place, not self.head)
+            if not watch(process, partial(self._kills, process)):
+                return finish(self.place, process)
+            process.wait()
+
+    def _kills(self, process: subprocess.Popen[bytes]) -> bool:
+        """Kill if a moment has come; returns whether the run has been killed."""
+        for part in self.clock.look() & self.moments.keys():
+            if time.monotonic() - self.clock.seen[part][0] < self.moments[part]:
+                continue
+            kinds = ", ".join(self.place.unfinished())
+            if self.head:
+                os.killpg(process.pid, signal.SIGKILL)  # workers are groups of their own and must end by themselves
+                killed = "the run"
+            else:
+                workers = self.place.processes(WORKS) | self.place.processes(POST)
+                if not workers:
+                    continue
+                number = self.draw.choice(sorted(workers))
+                os.kill(number, signal.SIGKILL)
+                killed = workers[number]
+            moment = f"{self.moments.pop(part):.2f} s"
+            self.rows.append({"part": part, "moment": moment, "killed": killed, "in the making": kinds})
+            return self.head
+        return False
+
+
+def kill_in_runs(
+    folder: Path, asked: argparse.Namespace, seconds: dict[str, float], expected: Mapping[str, str]
+) -> Any:
+    """Kill in one run after the other until there are as many kills as asked for; returns a table of them."""
+    draw, rows = random.Random(asked.seed), list[dict[str, Any]]()
+    while len(rows) < asked.kills:
+        place = Place(folder / f"{1 + (rows[-1]['run'] if rows else 0):02}")
+        hits = [row["part"] for row in rows]
+        parts = sorted(seconds, key=hits.count)[: asked.kills - len(rows)]
+        killer = Killer(place, {part: draw.random() * seconds[part] for part in parts}, draw, asked.head)
+        wrong, other = killer.run(), differences(expected, place.digests())
+        same = "NO: " + "; ".join([wrong, *other[:3]]) if wrong or other else "yes"
+        for row in killer.rows:
+            rows.append({"kill": len(rows) + 1, "run": int(place.data.name), **row, "same bits": same})
+            logger.info("%s", rows[-1])
+        for part, moment in killer.moments.items():
+            logger.info("%s was over before %.2f s", part, moment)
+            seconds[part] = min(seconds[part], killer.clock.seconds().get(part, seconds[part]))
+        if same == "yes":
+            shutil.rmtree(place.data)
+        elif not killer.rows:
+            raise SystemExit(f"a run without a kill: {same}")
+    return pd.DataFrame(rows)
 
 
 def main(arguments: list[str]) -> int:
@@ -218,45 +263,19 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folder = asked.out or Path(tempfile.mkdtemp(prefix="kills-"))
     folder.mkdir(parents=True, exist_ok=True)
-    reference = Place(folder / "reference")
+    reference, undisturbed = Place(folder / "reference"), Place(folder / "undisturbed")
     if wrong := finish(reference, reference.start(*SETTINGS, "engine.name=local")):
         raise SystemExit(f"the reference: {wrong}")
     expected = reference.digests()
-    undisturbed = Place(folder / "undisturbed")
-    seconds = measure(undisturbed, not asked.head).seconds()
-    same = not differences(expected, undisturbed.digests())
+    seconds = measure(undisturbed, not asked.head)
+    if other := differences(expected, undisturbed.digests()):
+        raise SystemExit(f"Ray undisturbed has other bits: {other}")
     took = ", ".join(f"{part} {of_part:.1f} s" for part, of_part in seconds.items())
-    logger.info("%d files; Ray undisturbed: %s; %s", len(expected), "same bits" if same else "OTHER BITS", took)
-    parts = [part for part in PARTS if part in seconds]
-    draw, rows = random.Random(asked.seed), []
-    for number in range(asked.kills):
-        row = kill_once(folder / f"{number + 1:02}", parts[number % len(parts)], seconds, draw, asked.head, expected)
-        rows.append({"kill": number + 1, **row})
-        logger.info("%s", rows[-1])
-    table = pd.DataFrame(rows)
+    logger.info("%d files; by Ray undisturbed the same; %s", len(expected), took)
+    table = kill_in_runs(folder, asked, seconds, expected)
     num_same = int((table["same bits"] == "yes").sum())
-    logger.info("%s\n%d of %d", table.to_string(index=False), num_same, asked.kills)
-    return int(num_same < asked.kills or not same)
-
-
-def kill_once(
-    data: Path, part: str, seconds: Mapping[str, float], draw: random.Random, head: bool, expected: Mapping[str, str]
-) -> dict[str, str]:
-    """Kill in one run, drawing another moment where the part is over before; returns a row of the table."""
-    place = Place(data)
-    for _ in range(ATTEMPTS):
-        moment = draw.random() * seconds[part]
-        ended = disturb(place, part, moment, draw, head)
-        if ended is not None:
-            told, wrong = ended
-            other = differences(expected, place.digests())
-            same = "yes" if told and not wrong and not other else "; ".join(["NO", wrong, *other[:3]])
-            if same == "yes":
-                shutil.rmtree(place.data)
-            return {"part": part, "moment": f"{moment:.2f} s", "killed (in the making)": told, "same bits": same}
-        logger.info("%s was over before %.2f s; another moment is drawn", part, moment)
-        shutil.rmtree(place.data)
-    return {"part": part, "moment": "", "killed (in the making)": "", "same bits": "NO; never met"}
+    logger.info("%s\n%d of %d", table.to_string(index=False), num_same, len(table))
+    return int(num_same < len(table))
 
 
 if __name__ == "__main__":

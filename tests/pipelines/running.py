@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -128,7 +128,13 @@ class Place:
             "OMP_NUM_THREADS": "1",
         }
         return subprocess.Popen(
-            command, cwd=PROJECT, env=surroundings, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            cwd=PROJECT,
+            env=surroundings,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
         )
 
     def command(self, *arguments: str) -> tuple[int, str]:
@@ -138,11 +144,16 @@ class Place:
         return process.returncode, output
 
     def stop_when(
-        self, reached: Callable[[], bool], *arguments: str, by: signal.Signals = signal.SIGKILL
+        self,
+        reached: Callable[[], bool],
+        *arguments: str,
+        by: signal.Signals = signal.SIGKILL,
+        to: Callable[[int, int], None] = os.kill,
     ) -> tuple[int, str]:
         """Start `kedro run` and send it a signal as soon as `reached`; returns as `command` does.
 
-        On a busy machine a run may get to its end unseen; it is then undone and started again.
+        With `os.killpg` its children get the signal too, as from a terminal. On a busy machine a run may get to its
+        end unseen; it is then undone and started again.
         """
         kept = self.data.with_name("as-it-was")
         if self.data.exists():
@@ -150,7 +161,7 @@ class Place:
         for _ in range(ATTEMPTS):
             process = self.start(*arguments)
             if _wait_for(process, reached):
-                process.send_signal(by)
+                to(process.pid, by)
             output = _output_of(process)
             if process.returncode != 0:
                 return process.returncode, output
@@ -158,6 +169,23 @@ class Place:
             if kept.exists():
                 shutil.copytree(kept, self.data)
         pytest.fail(f"every run ended before it could be stopped:\n{output[-4000:]}")
+
+    def processes(self) -> set[int]:
+        """Return the ids of all processes that run here, by their environment."""
+        mark = f"SKDCGN_DATA={self.data}".encode()
+        found = set()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it ended, or belongs to somebody else
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    found.add(int(folder.name))
+        return found
+
+    def wait_until_alone(self) -> None:
+        """Wait until no process runs here any more."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while left := self.processes():
+            assert time.monotonic() < deadline, f"processes {left} stay behind"
+            time.sleep(0.05)
 
     def saved(self, pattern: str) -> Path:
         """Return the newest version of a saved dataset, such as `07_tables/*/accuracy.csv`."""

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.running import Finished, Place, content_of, partial_files
+from pipelines.running import Finished, Place, artifacts_in, content_of, partial_files
 from ray_cluster import two_nodes  # noqa: F401  (a fixture)
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import sha256_of_file
+from skdcgn_pipeline.parameters import flatten
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 pytestmark = pytest.mark.slow
@@ -120,3 +121,57 @@ def test_a_study_ends_in_the_same_bits_with_a_worker_killed(
         assert content_of(killed.store(kind)) == content_of(alone.store(kind))
     for name in ("ablation.csv", "ablation.parquet", "ablation_confusion.parquet"):
         assert killed.saved(f"07_tables/*/{name}").read_bytes() == alone.saved(f"07_tables/*/{name}").read_bytes()
+
+
+STEPS = {"num_steps": 150, "batch_size": 32, "checkpoint_every_steps": 5, "log_every_steps": 2}
+CLASSIFIERS = {"num_images": 1600, "checkpoint_every_steps": 5}
+
+
+@pytest.mark.parametrize(
+    ("asked", "to", "kind", "options", "settings"),
+    [
+        pytest.param(
+            *(signal.SIGINT, os.killpg, "student", {"namespaces": ["shape"]}, {"shape": {"distill": STEPS}}),
+            id="ctrl-c",
+        ),
+        pytest.param(
+            *(signal.SIGTERM, os.kill, "classifier", {"pipeline_names": ["ablation"]}),
+            {"ablation": STUDY | {"fit": CLASSIFIERS}},
+            id="term",
+        ),
+    ],
+)
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to look for processes")
+def test_a_signal_ends_the_run_with_its_ray_and_the_rest_is_the_same(
+    copy_of_finished: Callable[[str], Place],
+    asked: signal.Signals,
+    to: Callable[[int, int], None],
+    kind: str,
+    options: dict[str, list[str]],
+    settings: dict[str, Any],
+) -> None:
+    pytest.importorskip("ray", reason='needs Ray: pip install "skdcgn_pipeline[ray]"')
+    whole, stopped = copy_of_finished("whole"), copy_of_finished("stopped")
+    before = artifacts_in(stopped.store(kind))
+    ((option, names),) = options.items()
+    params = [f"{name}={value}" for name, value in flatten(settings | {"engine": {"name": "ray"}}).items()]
+
+    status, output = stopped.stop_when(
+        lambda: bool(partial_files(stopped.store(kind), "scratch/checkpoint.pt")),
+        *(f"--{option.replace('pipeline_names', 'pipelines')}", *names, "--params", ",".join(params)),
+        by=asked,
+        to=to,
+    )
+
+    assert status == 130, output
+    stopped.wait_until_alone()
+    message = " ".join(output[output.index("Error: ") :].split())
+    assert "everything so far is saved. Repeat the same command to go on" in message
+    assert "Traceback" not in output
+    assert partial_files(stopped.store(kind), "scratch/checkpoint.pt")
+    done = artifacts_in(stopped.store(kind)) - before
+
+    whole.run(params=settings, **options)
+    stopped.run(params=settings, **options)
+    assert done < artifacts_in(whole.store(kind)) - before
+    assert content_of(stopped.store(kind)) == content_of(whole.store(kind))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from pipelines.running import (
-    DEADLINE_SECONDS,
     Finished,
     Place,
     artifacts_in,
@@ -235,25 +232,6 @@ def whole_study(finished: tuple[Place, Finished], tracking_uri: str, tmp_path_fa
     return place
 
 
-def processes_of(place: Place) -> set[int]:
-    """Return the ids of all processes that run at a place, by their environment."""
-    mark = f"SKDCGN_DATA={place.data}".encode()
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it ended, or belongs to somebody else
-            if mark in (folder / "environ").read_bytes().split(b"\0"):
-                found.add(int(folder.name))
-    return found
-
-
-def wait_until_alone(place: Place) -> None:
-    """Wait until no process runs at a place any more."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while left := processes_of(place):
-        assert time.monotonic() < deadline, f"processes {left} stay behind"
-        time.sleep(0.05)
-
-
 def is_the_whole_study(place: Place, whole: Place) -> None:
     for kind in ("classifier", "cell"):
         assert content_of(place.store(kind)) == content_of(whole.store(kind))
@@ -272,11 +250,11 @@ def test_a_study_goes_on_after_a_kill(
     def reached() -> bool:
         """Tell whether a cell is done and all workers are at another."""
         at_work = len(partial_files(store, CHECKPOINT)) == workers
-        return bool(artifacts_in(cells)) and at_work and len(processes_of(killed)) >= workers
+        return bool(artifacts_in(cells)) and at_work and len(killed.processes()) >= workers
 
     status, _ = killed.stop_when(reached, *command)
     assert status == -signal.SIGKILL
-    wait_until_alone(killed)
+    killed.wait_until_alone()
     done = artifacts_in(cells)
     assert 0 < len(done) < NUM_CELLS
     assert not list(killed.data.glob("07_tables/*/ablation.parquet"))
@@ -303,7 +281,7 @@ def test_a_study_that_is_asked_to_stop_says_how_to_go_on(
     status, output = stopped.stop_when(lambda: bool(artifacts_in(stopped.store("cell"))), *command, by=signal.SIGTERM)
 
     assert status == 130, output
-    wait_until_alone(stopped)
+    stopped.wait_until_alone()
     message = " ".join(output[output.index("Error: ") :].split())
     assert "everything so far is saved" in message
     assert "Repeat the same command to go on" in message

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from ray_cluster import open_dying, open_waiting, two_nodes  # noqa: F401  (a fixture)
+from ray_cluster import open_dying, open_orphaned, open_waiting, two_nodes  # noqa: F401  (a fixture)
 from skdcgn_pipeline.parameters import EngineSettings
 from skdcgn_pipeline.runtime import ray_engine, recording
 from skdcgn_pipeline.runtime.engine import choose_engine
@@ -45,6 +45,14 @@ def test_units_come_back_whatever_becomes_of_others_and_of_workers(engine: RayEn
         number: (number, torch.get_num_threads()) for number in range(3)
     }
     assert sorted(heard) == [(f"unit {number}", 1, {"total": float(number)}) for number in range(3)]
+
+
+@pytest.mark.slow
+def test_a_ray_that_ends_is_told_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason='needs Ray: pip install "skdcgn_pipeline[ray]"')
+    monkeypatch.setattr(ray_engine, "ANSWER_SECONDS", 0.5)
+    with closing(RayEngine(1)) as engine, pytest.raises(SettingError, match="expected a Ray that lives as long as"):
+        list(engine.outcomes(open_orphaned, range(2)))
 
 
 @pytest.mark.slow

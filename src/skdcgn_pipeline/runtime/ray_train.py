@@ -24,7 +24,7 @@ from skdcgn_pipeline.runtime.errors import (
     told_in_one_line,
 )
 from skdcgn_pipeline.runtime.progress import stop_requested
-from skdcgn_pipeline.runtime.ray_engine import MAX_RETRIES, Heard, Home, RayEngine, at_home, open_post
+from skdcgn_pipeline.runtime.ray_engine import MAX_RETRIES, Heard, Home, RayEngine, at_home, hear, open_post
 
 
 def call_together(engine: RayEngine, work: Callable[[], None], scratch: Path) -> None:
@@ -55,7 +55,7 @@ def call_together(engine: RayEngine, work: Callable[[], None], scratch: Path) ->
                 fit = _Fit(_trainer(engine, part, storage, f"attempt_{attempt}"))
                 while fit.is_alive():
                     fit.join(POLL_SECONDS)
-                    heard.tell(ray.get(post.hear.remote(stop_requested())))
+                    heard.tell(hear(ray, post, stop_requested()))
                 if (error := fit.error) is None:
                     return
                 _raise_for_users(error)

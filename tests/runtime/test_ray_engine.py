@@ -51,6 +51,7 @@ def test_units_come_back_whatever_becomes_of_others_and_of_workers(engine: RayEn
 def test_a_ray_that_ends_is_told_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason='needs Ray: pip install "skdcgn_pipeline[ray]"')
     monkeypatch.setattr(ray_engine, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # as the cluster of two nodes, which this process knows, too
     with closing(RayEngine(1)) as engine, pytest.raises(SettingError, match="expected a Ray that lives as long as"):
         list(engine.outcomes(open_orphaned, range(2)))
 

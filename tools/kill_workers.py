@@ -78,6 +78,7 @@ class Place:
             "SKDCGN_DATA": str(self.data),
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.data.parent}/mlflow.db",
             "OMP_NUM_THREADS": "1",
+            "RAY_worker_niceness": "0",  # by Ray's own 15 its workers would wait for whatever else is computed
         }
         with self.log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603

@@ -27,7 +27,7 @@ def test_ratios_are_those_inside_a_turn() -> None:
         for turn in range(2)
     ]
     turns[1]["command"] *= 3  # the machine was busy
-    told = engine_overhead.summarise(pd.concat(turns).assign(cells=1.0)).set_index(["engine", "workers"])
+    told = engine_overhead.summarise(pd.concat(turns).assign(cells=1.0, busy=0.5)).set_index(["engine", "workers"])
     assert told.loc[("ray", 2), "command to processes"] == "1.10 (1.10 to 1.10)"
     assert told.loc[("ray", 2), "command"] == "22.00 (11.00 to 33.00)"
     assert told.loc[("ray", 1), "command to processes"] == "nan (nan to nan)"

@@ -4,9 +4,10 @@
 
 The study runs in the `test` environment, whose samples and students are made once and are the same for all; its cells
 are of usual size. Each command starts from a copy without classifiers and cells. `command` is from its start to its
-end, `cells` from the start of the first cell to the end of the last; `to processes` is the ratio to the `processes` of
-as many workers in the same turn, so that what disturbs the machine for long disturbs both. At the end, how long the
-cells of the last run would take on more workers by list scheduling: a simulation, without what grows with workers.
+end, `cells` from the start of the first cell to the end of the last, `busy` the share of that time in which workers are
+at a cell; `to processes` is the ratio to the `processes` of as many workers in the same turn, so that what disturbs the
+machine for long disturbs both. At the end, how long the cells of the last run would take on more workers by list
+scheduling: a simulation, without what grows with workers.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -73,7 +75,7 @@ def seconds_of_cells(folder: Path, since: float) -> pd.DataFrame:
     )
 
 
-def run_once(ready: Path, mode: str, settings: Sequence[str]) -> tuple[dict[str, object], list[float]]:
+def run_once(ready: Path, mode: str, settings: Sequence[str]) -> tuple[dict[str, Any], list[float]]:
     """Run the study in a copy; returns a row of the table and the seconds of its cells."""
     engine, workers = mode.split(":")
     place = Place(ready.with_name("run"))
@@ -88,16 +90,18 @@ def run_once(ready: Path, mode: str, settings: Sequence[str]) -> tuple[dict[str,
         raise SystemExit(f"{mode}: {wrong}")
     shutil.rmtree(place.data)
     cells = seconds_of_cells(place.data.parent, since)
-    row = {"engine": engine, "workers": int(workers), "command": command}
+    row: dict[str, Any] = {"engine": engine, "workers": int(workers), "command": command}
+    seconds = [*(cells["end"] - cells["start"])]
     row["cells"] = float(cells["end"].max() - cells["start"].min())
-    return row, [*(cells["end"] - cells["start"])]
+    row["busy"] = sum(seconds) / (int(workers) * row["cells"])
+    return row, seconds
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Return medians and spreads by engine and workers, of times and of ratios inside a turn.
 
     Args:
-        rows: `turn`, `engine`, `workers`, `command` and `cells` in seconds.
+        rows: `turn`, `engine`, `workers`, `command` and `cells` in seconds, `busy`.
 
     Returns:
         A row per engine and workers, each figure as `median (least to greatest)`.

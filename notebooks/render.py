@@ -1,6 +1,6 @@
 """Run the notebooks and write them down as pages of the documentation: `python notebooks/render.py [NAME ...]`.
 
-The notebooks themselves are kept without outputs; `docs/notebooks/<name>.md` has them.
+Notebooks keep their outputs, pictures in few colours; `docs/notebooks/<name>.md` shows the same.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def executed(path: Path) -> NotebookNode:
     notebook = read(path)
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
-        client = NotebookClient(notebook, timeout=MAX_SECONDS, startup_timeout=MAX_SECONDS, resources=resources)
+        seconds = {"timeout": MAX_SECONDS, "startup_timeout": MAX_SECONDS}
+        client = NotebookClient(notebook, **seconds, record_timing=False, resources=resources)
         return client.execute()
 
 
@@ -65,6 +66,16 @@ def _reduced(png: bytes) -> bytes:
         buffer, "PNG", optimize=True
     )
     return buffer.getvalue()
+
+
+def reduced(notebook: NotebookNode) -> NotebookNode:
+    """Return an executed notebook with pictures in few colours and without what depends on the machine."""
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        if PICTURE in output.get("data", {}):
+            output.data.pop("image/jpeg", None)  # the same once more
+            output.data[PICTURE] = base64.b64encode(_reduced(base64.b64decode(output.data[PICTURE]))).decode()
+    notebook.metadata.pop("widgets", None)
+    return notebook
 
 
 def prose(markdown: str) -> str:
@@ -100,11 +111,12 @@ def main(names: list[str]) -> None:
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         if names and path.stem not in names:
             continue
-        notebook = executed(path)
+        notebook = reduced(executed(path))
+        nbformat.write(notebook, path)
         for old in PAGES.glob(f"{path.stem}_*.png"):
             old.unlink()
         for number, png in enumerate(pictures(notebook), 1):
-            (PAGES / f"{path.stem}_{number}.png").write_bytes(_reduced(png))
+            (PAGES / f"{path.stem}_{number}.png").write_bytes(png)
         (PAGES / f"{path.stem}.md").write_text(as_page(notebook, path.stem), encoding="utf-8")
 
 

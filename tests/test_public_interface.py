@@ -201,6 +201,9 @@ def test_any_folder_is_run_in_with_the_configuration_of_the_package(tmp_path):
     run = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "data" / "test").is_dir()
+    shown = run.stdout + run.stderr
+    assert "Completed node: prune.prune_data" in shown
+    assert "Loading data" not in shown, "Kedro's own settings of logs"
 
 
 def test_weights_are_readable_for_whom_the_surroundings_say(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.libraries import import_library
 
 PACKAGE = Path(__file__).parent
+LOGGING = "conf/logging.yml"
 COMMAND = f"python -m {PACKAGE.name}"
 PYPROJECT = """[tool.kedro]
 package_name = "{package}"
@@ -41,6 +43,8 @@ def write_project(folder: Path) -> None:
 def main(*args: Any, **kwargs: Any) -> Any:
     """Run the project with the command line's arguments, or make a folder for it."""
     words = list(args[0] if args else kwargs.pop("args", None) or sys.argv[1:])
+    if not Path(LOGGING).exists():  # Kedro looks for it in the working directory alone, when it is imported
+        os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(PACKAGE / LOGGING))
     try:
         import_library("kedro", "pipeline", COMMAND)
         if words[:1] == ["init"]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from omegaconf import OmegaConf
 from skdcgn_pipeline import pipelines
 from skdcgn_pipeline.explorer import DEFAULT_PORT
 from skdcgn_pipeline.io.terminal import INTERRUPTED, errors_in_one_line
+from skdcgn_pipeline.pipeline_registry import ENSEMBLE, names_of_pipelines
 from skdcgn_pipeline.runtime.errors import told_in_one_line
 from skdcgn_pipeline.vocabulary import RUNNERS
 
@@ -109,13 +109,15 @@ def run_checked(**chosen: Any) -> Any:
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
+def _doc_of(name: str) -> str:
+    return str(importlib.import_module(f"{pipelines.__name__}.{name}").__doc__)
+
+
 def list_choices(context: click.Context, formatter: click.HelpFormatter) -> None:
     """Write a line for each pipeline, as its package says what it is for, and environment, as its settings do."""
-    chain = [("__default__", "The whole chain, which ends in the report.")]
-    packages = [module.name for module in pkgutil.iter_modules(pipelines.__path__) if module.ispkg]
-    told = {name: str(importlib.import_module(f"{pipelines.__name__}.{name}").__doc__) for name in packages}
+    told = {"__default__": "The whole chain, which ends in the report.", ENSEMBLE: "Another name of classify."}
     with formatter.section("Pipelines"):
-        formatter.write_dl([*chain, *told.items()])
+        formatter.write_dl([(name, told.get(name) or _doc_of(name)) for name in names_of_pipelines()])
     files = sorted(Path(settings.CONF_SOURCE).glob("*/parameters.yml"))
     first = {file.parent.name: file.read_text(encoding="utf-8").partition("\n")[0] for file in files}
     first["base"] = "# scikit-learn's digits"

@@ -38,7 +38,10 @@ OF_EVERY_RUN = {"seed", "name", "images", "variant", "assets", "compute", "engin
 OF_ONE_STAGE = {"ablation", "baseline", "benchmark", "evaluate", "export", "fetch", "prune", "keep_last"}
 SHOWN_AT_THE_END = {"student_comparison", "accuracy_summary"}
 PAGES = {"report": "Report", "ablation_page": "Study"}
-CHAIN = {"fetch", "prepare", "teacher", "sample", "distill", "compose", "classify"}
+# What is exported, and how its folder is opened.
+EXPORTS = {"student_export": "StudentCGN", "classifier_export": "InvariantClassifier"}
+# What the report tells of; it is what comes next.
+TOLD_BY_REPORT = {"fetch", "prepare", "teacher", "sample", "distill", "compose", "classify", "ablation"}
 
 
 class ProjectHooks:
@@ -222,6 +225,8 @@ class ProjectHooks:
             log_metrics(headline_metrics({dataset_name: data}))
         if dataset_name in PAGES:
             self._places = {PAGES[dataset_name]: self._catalog.get(dataset_name)._get_load_path(), **self._places}
+        if dataset_name in EXPORTS:
+            self._places[f"Open it by {EXPORTS[dataset_name]}.from_pretrained"] = str(data.path)
 
     @hook_impl
     def after_pipeline_run(self) -> None:
@@ -236,7 +241,7 @@ class ProjectHooks:
 
         if PAGES["report"] in self._places:
             return next_steps(self._this_run)
-        return {"Next": command_of(self._this_run, "report")} if self._seconds.keys() <= CHAIN else {}
+        return {"Next": command_of(self._this_run, "report")} if self._seconds.keys() <= TOLD_BY_REPORT else {}
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:

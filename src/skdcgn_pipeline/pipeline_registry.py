@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import pkgutil
 from dataclasses import replace
 from functools import cache
 
 from kedro.pipeline import Pipeline
 
+from skdcgn_pipeline import pipelines
 from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.vocabulary import PLAN_TAG
 
 PUBLISHED = Variants()
+ENSEMBLE = "ensemble"  # what ImageNet's classifiers are called
 
 # Imported only when a pipeline is asked for, so that `kedro --help` starts without torch.
+
+
+def names_of_pipelines() -> list[str]:
+    """Return the names of what `register_pipelines` gives, without importing what makes it."""
+    packages = [module.name for module in pkgutil.iter_modules(pipelines.__path__) if module.ispkg]
+    return ["__default__", *packages, ENSEMBLE]
 
 
 def register_pipelines(variants: Variants = PUBLISHED) -> dict[str, Pipeline]:
@@ -70,7 +79,7 @@ def _make_pipelines(variants: Variants) -> dict[str, Pipeline]:
         "distill": distilled,
         "compose": composed,
         "classify": learnt,
-        "ensemble": learnt,  # what ImageNet's classifiers are called
+        ENSEMBLE: learnt,
         "ablation": studied.only_nodes_with_tags(PLAN_TAG) if variants.plan else studied,
         "baseline": prepared + sampled + baseline.create_pipeline(),
         "benchmark": benchmark.create_network_pipeline() if random else composed + benchmark.create_pipeline(),

@@ -15,7 +15,7 @@ from kedro.runner import ParallelRunner
 from skdcgn_pipeline.io.configuration import read_configuration
 from skdcgn_pipeline.io.terminal import errors_in_one_line, written_for_users
 from skdcgn_pipeline.parameters import check_parameters
-from skdcgn_pipeline.pipeline_registry import register_pipelines
+from skdcgn_pipeline.pipeline_registry import names_of_pipelines, register_pipelines
 from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice, told_in_one_line
 from skdcgn_pipeline.vocabulary import RUNNERS
@@ -111,9 +111,9 @@ class ProjectSession(KedroSession):
         """Return the arguments of Kedro's own session, every name of which is known."""
         settings = check_parameters(self._get_config_loader()["parameters"])
         names = [name for name in [*pipeline_names, options.pop("pipeline_name", None)] if name]
-        pipelines = register_pipelines(Variants.of(settings))
         for name in names:
-            check_choice("--pipeline", name, pipelines)
+            check_choice("--pipeline", name, names_of_pipelines())
+        pipelines = register_pipelines(Variants.of(settings))
         whole = sum((pipelines[name] for name in names or ["__default__"]), Pipeline([]))
         if not whole.nodes:
             remedy = "Name images (images.folder, images.source), or another pipeline."

@@ -62,6 +62,12 @@ def test_an_export_holds_everything_that_is_promised(exported):
     assert sorted(path.name for path in exported.iterdir()) == names
 
 
+def test_the_number_of_images_has_its_name_in_onnx(exported):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(exported / "students.onnx", providers=["CPUExecutionProvider"])
+    assert {value.shape[0] for value in (*session.get_inputs(), *session.get_outputs())} == {"num_images"}
+
+
 def test_programs_do_not_say_where_they_were_traced(exported):
     texts = [(exported / "students.onnx").read_bytes()]
     with zipfile.ZipFile(exported / "students.pt2") as archive:

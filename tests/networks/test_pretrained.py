@@ -62,7 +62,7 @@ def test_what_was_pushed_is_loaded_by_its_id(students, hub, tmp_path, monkeypatc
     ]
     card = (hub / "owner/students/README.md").read_text()
     assert 'StudentCGN.from_pretrained("owner/students")' in card
-    assert "library_name: skdcgn_pipeline" in card
+    assert card.startswith("---\nlibrary_name: skdcgn_pipeline\nlicense: mit\n")
     loaded = StudentCGN.from_pretrained("owner/students", revision="main")
     torch.testing.assert_close(loaded.sample(3, seed=1)[0], students.sample(3, seed=1)[0])
     assert StudentCGN.from_pretrained(hub / "owner/students").num_classes == 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from kedro.pipeline import Pipeline
 from pipelines.running import PROJECT, know_project, settings_read_once, untouched_mlflow
 from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.parameters import MADE_BY_RUN
-from skdcgn_pipeline.pipeline_registry import left_out, register_pipelines
+from skdcgn_pipeline.pipeline_registry import left_out, names_of_pipelines, register_pipelines
 from skdcgn_pipeline.pipelines.ablation.nodes import SAMPLES
 from skdcgn_pipeline.pipelines.binding import stage_of
 from skdcgn_pipeline.pipelines.preflight import needed_by
@@ -170,6 +172,14 @@ def test_each_mechanism_has_its_namespace(registered: dict[str, Pipeline]) -> No
         (node,) = registered["distill"].filter(node_namespaces=[f"distill.{mechanism}"]).nodes
         assert f"params:{mechanism}.distill" in node.inputs
         assert node.outputs == [f"{mechanism}_student"]
+
+
+def test_names_are_known_before_anything_is_made(registered: dict[str, Pipeline]) -> None:
+    assert set(names_of_pipelines()) == set(registered)
+    code = "import skdcgn_pipeline.pipeline_registry as module, sys; module.names_of_pipelines(); "
+    code += "print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_node_names_are_unique(registered: dict[str, Pipeline]) -> None:

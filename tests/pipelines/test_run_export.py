@@ -65,14 +65,19 @@ def test_the_students_and_a_classifier_of_a_finished_run_are_taken_away(
         atol=1,
     )
     assert own.run_id == place.run_of(run).info.run_id
-    assert own.description == card == (exported(place, "classifier_export") / "README.md").read_text()[:5000]
+    page = (exported(place, "classifier_export") / "README.md").read_text()
+    assert page.startswith("---\nlibrary_name:")
+    assert own.description == card == page[page.index("# ") :][:5000]
     assert 0 <= float(own.tags["accuracy/validation/all"]) <= 1
     assert "students/all/l1" in place.run_of(run).data.metrics
 
 
-def test_released_students_are_exported_without_distilling(place: Place) -> None:
+def test_released_students_are_exported_without_distilling(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     run = place.run(pipeline_names=["export"], params={"export": {"students": "digits", "register_as": "released"}})
 
+    shown = capsys.readouterr().out
+    assert f"Open it by StudentCGN.from_pretrained: {exported(place, 'student_export')}" in shown
+    assert f"Open it by InvariantClassifier.from_pretrained: {exported(place, 'classifier_export')}" in shown
     assert artifacts_in(place.store("teacher")) == set()
     assert len(artifacts_in(place.store("student"))) == 1
     expected = StudentCGN.from_released("digits").sample(2, seed=1)[0]

@@ -54,11 +54,19 @@ def test_a_terminal_sees_one_line_rewritten(clock):
 def test_elsewhere_a_line_is_logged_now_and_then(clock, caplog):
     shown = Progress("samples", 100, "rows", stream=io.StringIO())
     with caplog.at_level(logging.INFO):
-        for second in range(1, 26):
+        for second in range(1, 76):
             clock[0] = float(second)
             shown.advance()
     assert len(caplog.records) == 2
-    assert "samples: 10/100 rows" in caplog.text
+    assert "samples: 30/100 rows" in caplog.text
+
+
+def test_the_rate_is_that_of_the_last_while(clock):
+    shown = Progress("samples", 1000, "rows", stream=io.StringIO())
+    for second in range(1, 101):
+        clock[0] = float(second)
+        shown.advance(10 if second <= 50 else 1)
+    assert shown.line(100.0) == "samples: 550/1,000 rows (55%), 1 rows/s, 450 s left"
 
 
 def test_the_end_tells_how_much_was_done_by_this_run(clock, caplog):

@@ -19,6 +19,7 @@ from skdcgn_pipeline.export.programs import (
     versions,
 )
 from skdcgn_pipeline.metrics.cost import count_parameters
+from skdcgn_pipeline.networks.pretrained import front_matter
 from skdcgn_pipeline.reporting.templates import template
 
 CARD_FILE, PAGE_FILE = "card.json", "README.md"
@@ -60,4 +61,5 @@ def write_export(
     }
     writer.write_json(CARD_FILE, whole_card)
     page = template(f"export/{stem}.md.j2").render(**whole_card)
+    page = f"{front_matter(stem)}\n{page}"
     writer.write(PAGE_FILE, lambda path: path.write_text(page, encoding="utf-8"))

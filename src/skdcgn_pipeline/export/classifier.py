@@ -45,7 +45,7 @@ class ClassifierExport(Recipe[Artifact]):
 
     kind = "exported classifier"
     folder = "export"
-    version = 2  # programs no longer name the files that they were traced in
+    version = 3  # ONNX calls the number of images `num_images`; cards say what they are to the Hub
 
     def inputs(self) -> dict[str, Any]:
         """Return everything that the files depend on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ TOLERANCE = 1e-4
 # Neither is the number of images of the example that programs are traced with.
 CHECKED_NUMBERS = (1, 7)
 EXAMPLE_NUMBER = 3
+ROWS = "num_images"  # what programs call the size that may be any
 
 
 def check_libraries() -> None:
@@ -51,7 +53,7 @@ def trace(network: nn.Module, example: Callable[[int], Sequence[Tensor]]) -> tor
     """
     # Of weights that lie in memory in another layout, a program would keep what is around them, with a warning.
     network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
-    rows = torch.export.Dim("num_images", min=1)
+    rows = torch.export.Dim(ROWS, min=1)
     arguments = tuple(example(EXAMPLE_NUMBER))
     program = torch.export.export(network, arguments, dynamic_shapes=tuple({0: rows} for _ in arguments))
     for node in program.graph.nodes:
@@ -72,7 +74,12 @@ def save_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], outp
     converted: Any = torch.onnx.export(
         program, dynamo=True, input_names=[*inputs], output_names=[*outputs], external_data=False, verbose=False
     )
-    path.write_bytes(converted.model_proto.SerializeToString())
+    proto = converted.model_proto
+    traced_as = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param  # the tracer's own word
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            size.dim_param = re.sub(rf"\b{re.escape(traced_as)}\b", ROWS, size.dim_param)
+    path.write_bytes(proto.SerializeToString())
 
 
 def run_program(path: Path, arguments: Sequence[Tensor]) -> list[Tensor]:

@@ -27,6 +27,7 @@ from skdcgn_pipeline.classifiers.accuracy import metric_name
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.export.cards import CARD_FILE, PAGE_FILE
 from skdcgn_pipeline.io.tracking import active_run, metric_slug, never_fatal
+from skdcgn_pipeline.networks.pretrained import front_matter
 from skdcgn_pipeline.networks.weights_file import first_line
 from skdcgn_pipeline.runtime.compute import give_back_freed_memory
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -264,7 +265,7 @@ def _describe(export: Artifact, what: str, model: str, name: str, number: str) -
     linked = [Metric(metric_slug(key), value, now, 0, model_id=model) for key, value in figures.items()]
     client.log_batch(run.info.run_id, metrics=linked)
     if (page := export.directory / PAGE_FILE).exists():
-        card = page.read_text(encoding="utf-8")[:MAX_DESCRIPTION]
+        card = page.read_text(encoding="utf-8").removeprefix(front_matter(what)).lstrip()[:MAX_DESCRIPTION]
         client.update_registered_model(name, card)
         client.update_model_version(name, number, card)
     if (chosen_by := CHOSEN_BY[what]) in figures:

@@ -23,16 +23,15 @@ from skdcgn_pipeline.runtime.libraries import import_library
 HUB = "huggingface_hub"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_HUB_CARD = """---
-{{ card_data }}
----
+CARD_FILE = "README.md"
+TASKS = {"students": "image-generation", "classifier": "image-classification"}
 
-```python
-from skdcgn_pipeline import {{ class_name }}
 
-{{ variable }} = {{ class_name }}.from_pretrained("{{ repo_id }}")
-```
-"""
+def front_matter(kind: str) -> str:
+    """Return the lines that tell the Hugging Face Hub what a card is of: `students` or a `classifier`."""
+    tags = ("counterfactual", TASKS[kind])
+    lines = ["---", "library_name: skdcgn_pipeline", "license: mit", "tags:", *(f"- {tag}" for tag in tags), "---"]
+    return "\n".join(lines) + "\n"
 
 
 class PretrainedModel(nn.Module):
@@ -47,9 +46,18 @@ class PretrainedModel(nn.Module):
     CONFIG_KEYS: ClassVar[tuple[str, ...]]
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write `config.json` and `model.safetensors` into a folder."""
-        write_aside(Path(folder) / WEIGHTS_FILE, partial(write_state, self))
-        write_json(Path(folder) / CONFIG_FILE, self._config())
+        """Write `config.json`, `model.safetensors` and, where there is none, a card into a folder."""
+        self._save(Path(folder), "this folder")
+
+    def _save(self, folder: Path, name: str) -> None:
+        """Write the files, with a card that says by which name they are loaded."""
+        write_aside(folder / WEIGHTS_FILE, partial(write_state, self))
+        write_json(folder / CONFIG_FILE, self._config())
+        if not (folder / CARD_FILE).exists():
+            made = type(self).__name__
+            code = f'from skdcgn_pipeline import {made}\n\n{self.KIND} = {made}.from_pretrained("{name}")'
+            text = f"{front_matter(self.KIND)}\n```python\n{code}\n```\n"
+            write_aside(folder / CARD_FILE, lambda path: path.write_text(text, encoding="utf-8"))
 
     def write_into(self, writer: ArtifactWriter, prefix: str = "") -> None:
         """Write the same two files into an artifact, behind a prefix such as `students/`."""
@@ -99,18 +107,11 @@ class PretrainedModel(nn.Module):
         model, hub = self, import_library(HUB, "hub", "push_to_hub")
 
         # Made here, for the library is optional; as a base class it would also write what we do not.
-        class Pushed(  # type: ignore[misc, call-arg]
-            hub.ModelHubMixin,  # type: ignore[name-defined]
-            library_name="skdcgn_pipeline",
-            license="mit",
-            tags=["counterfactual", "image-generation" if self.KIND == "students" else "image-classification"],
-            model_card_template=_HUB_CARD,
-        ):
+        class Pushed(hub.ModelHubMixin):  # type: ignore[misc, name-defined]
             def _save_pretrained(self, save_directory: Path) -> None:
-                model.save_pretrained(save_directory)
+                model._save(save_directory, repo_id)
 
-        names = {"class_name": type(self).__name__, "variable": self.KIND, "repo_id": repo_id}
-        return Pushed().push_to_hub(repo_id, model_card_kwargs=names, **options)
+        return Pushed().push_to_hub(repo_id, **options)
 
     @classmethod
     def _load(cls, config_path: Path, weights_path: Path, what: str, remedy: str, **given: Any) -> Self:

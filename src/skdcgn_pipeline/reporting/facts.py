@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
+from skdcgn_pipeline import __version__
 from skdcgn_pipeline.benchmark.frame import describe_machine
 from skdcgn_pipeline.parameters import Parameters
 from skdcgn_pipeline.reporting.report import command_of
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.progress import tell_duration
 
-PACKAGES = ("skdcgn_pipeline", "torch", "numpy", "kedro", "mlflow")
+PACKAGES = ("torch", "numpy", "kedro", "mlflow")
 # As data flows; stages that are run by name alone follow.
 READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify")
 
@@ -93,7 +94,7 @@ def _tell_memory() -> str:
 
 def _versions() -> str:
     """Say which versions of packages are installed; those that are not are left out."""
-    versions = [f"Python {platform.python_version()}"]
+    versions = [f"Python {platform.python_version()}", f"skdcgn_pipeline {__version__}"]
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
             versions.append(f"{package} {version(package)}")

@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -15,7 +16,8 @@ from skdcgn_pipeline.runtime.errors import InterruptedRunError
 logger = logging.getLogger(__name__)
 
 _stop = threading.Event()
-REPORT_SECONDS = 10.0
+REPORT_SECONDS = 30.0  # in a log; a terminal shows one line, which is written over
+WINDOW_SECONDS = 30.0  # over which a rate is taken
 SECONDS_PER_MINUTE = 60
 
 
@@ -80,11 +82,16 @@ class Progress:
         self._first = done
         self._stream = stream or sys.stderr
         self._start = self._shown = time.perf_counter()
+        self._marks = deque([(self._start, done)])  # when how much was done, of the last while
 
     def advance(self, units: int = 1) -> None:
         """Count units as done and show the progress every few seconds."""
         self.done += units
         now = time.perf_counter()
+        if now - self._marks[-1][0] >= 1:
+            self._marks.append((now, self.done))
+            while now - self._marks[0][0] > WINDOW_SECONDS:
+                self._marks.popleft()
         interactive = self._stream.isatty()
         if now - self._shown >= (0.5 if interactive else REPORT_SECONDS) and self.done < self.total:
             self._shown = now
@@ -95,8 +102,9 @@ class Progress:
                 logger.info("%s", self.line(now))
 
     def line(self, now: float) -> str:
-        """Return the text shown: share done, rate, and time left."""
-        rate = (self.done - self._first) / max(now - self._start, 1e-9)
+        """Return the text shown: share done, rate of the last while, and time left."""
+        since, done = self._marks[0]
+        rate = (self.done - done) / max(now - since, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
         return (
             f"{self.title}: {self.done:,}/{self.total:,} {self.unit} "

@@ -226,7 +226,7 @@ class ProjectHooks:
         if dataset_name in PAGES:
             self._places = {PAGES[dataset_name]: self._catalog.get(dataset_name)._get_load_path(), **self._places}
         if dataset_name in EXPORTS:
-            self._places[f"Open it by {EXPORTS[dataset_name]}.from_pretrained"] = str(data.path)
+            self._places[f"Open it by {EXPORTS[dataset_name]}.from_pretrained"] = str(data.directory)
 
     @hook_impl
     def after_pipeline_run(self) -> None:

@@ -22,7 +22,6 @@ from pipelines.running import Finished, Place, artifacts_in, content_of, state_o
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
 from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.io import tracking
-from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.runtime.errors import StudyFailedError
 from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
 from skdcgn_pipeline.students.released import RELEASED
@@ -510,9 +509,3 @@ def test_run_goes_on_when_the_server_dies_in_the_middle(place: Place, monkeypatc
     place.run(namespaces=["shape"])
 
     assert len(artifacts_in(place.store("student"))) == 1
-
-
-def test_mechanisms_are_the_namespaces() -> None:
-    from skdcgn_pipeline import session
-
-    assert tuple(session.MECHANISMS) == MECHANISMS

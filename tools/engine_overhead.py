@@ -3,11 +3,11 @@
     python tools/engine_overhead.py --repetitions 3
 
 The study runs in the `test` environment, whose samples and students are made once and are the same for all; its cells
-are of usual size. Each command starts from a copy without classifiers and cells. `command` is from its start to its
-end, `cells` from the start of the first cell to the end of the last, `busy` the share of that time in which workers are
-at a cell; `to processes` is the ratio to the `processes` of as many workers in the same turn, so that what disturbs the
-machine for long disturbs both. At the end, how long the cells of the last run would take on more workers by list
-scheduling: a simulation, without what grows with workers.
+are of usual size. Each command starts from a copy without classifiers and cells, every other turn in reverse order.
+`command` is from its start to its end, `cells` from the start of the first cell to the end of the last, `busy` the
+share of that time in which workers are at a cell; `to processes` is the ratio to the `processes` of as many workers
+in the same turn, so that what disturbs the machine for long disturbs both. At the end, how long the cells of the last
+run would take on more workers by list scheduling: a simulation, without what grows with workers.
 """
 
 from __future__ import annotations
@@ -132,13 +132,13 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(f"samples and students: {wrong}")
     rows, seconds = [], list[float]()
     for turn in range(asked.repetitions):
-        for mode in asked.modes:
+        for mode in asked.modes[:: -1 if turn % 2 else 1]:
             row, seconds = run_once(ready.data, mode, settings)
             rows.append({"turn": turn, **row})
             logger.info("%s, %d cells of %.2f s on average", rows[-1], len(seconds), sum(seconds) / len(seconds))
     logger.info("%s", summarise(pd.DataFrame(rows)).to_string(index=False))
     simulated = {workers: list_schedule(seconds, workers) for workers in WORKERS}
-    logger.info("Simulated, %d cells of %s:", len(seconds), asked.modes[-1])
+    logger.info("Simulated, %d cells of %s, %d workers:", len(seconds), rows[-1]["engine"], rows[-1]["workers"])
     for workers, wall in simulated.items():
         logger.info("%3d workers: %.1f s, %.1f times as fast as one", workers, wall, simulated[1] / wall)
     shutil.rmtree(ready.data.parent)

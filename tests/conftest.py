@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -16,6 +17,8 @@ from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.samples.drawing import SampleShards
 from tiny import TinyTeacher, draw_samples
 
+# Workers of Ray would otherwise wait for the tests of the other process, which computes at a better priority.
+os.environ.setdefault("RAY_worker_niceness", "0")
 pytest_plugins = ["pipelines.chain"]
 
 PROJECT = Path(__file__).resolve().parents[1]

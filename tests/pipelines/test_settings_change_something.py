@@ -250,7 +250,7 @@ def test_every_setting_changes_something_or_is_refused(finished_chain: Chain) ->
 def test_rates_are_taken_as_the_report_asks(finished_chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
     monkeypatch.setattr(nodes, "measure_costs", lambda _teacher, _students, *timing: asked.append(timing))
-    node, inputs = next(given for given in finished_chain.given if given[0].name == "compare_students")
+    node, inputs = next(given for given in finished_chain.given if given[0].name == "distill.compare_students")
     report = inputs["params:report"].model_copy(update={"benchmark_batch_size": 5, "benchmark_seconds": 0.25})
     with pytest.raises(TypeError):  # nothing was measured
         node.run({**inputs, "params:report": report})

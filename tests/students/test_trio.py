@@ -297,7 +297,8 @@ def test_loaded_students_render_the_same_images(tmp_path):
         torch.testing.assert_close(
             loaded.render(noise, label).of(mechanism), students.render(noise, label).of(mechanism)
         )
-    assert sorted(path.name for path in (tmp_path / "students").iterdir()) == ["config.json", "model.safetensors"]
+    written = sorted(path.name for path in (tmp_path / "students").iterdir())
+    assert written == ["README.md", "config.json", "model.safetensors"]
 
 
 def test_loaded_students_are_frozen_and_in_eval_mode(tmp_path):

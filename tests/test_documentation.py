@@ -119,7 +119,7 @@ def test_every_command_of_the_documentation_is_understood(project: Path) -> None
 
     from skdcgn_pipeline.cli import run
     from skdcgn_pipeline.pipeline_registry import register_pipelines
-    from skdcgn_pipeline.session import namespaces_of
+    from skdcgn_pipeline.pipelines.binding import namespaces_of
     from skdcgn_pipeline.settings import CONFIG_LOADER_ARGS
 
     pipelines = register_pipelines()

@@ -24,7 +24,7 @@ from skdcgn_pipeline.pipelines.binding import stage_of
 from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.runtime.errors import SettingError, print_messages
 from skdcgn_pipeline.runtime.extensions import look_in
-from skdcgn_pipeline.vocabulary import MECHANISMS
+from skdcgn_pipeline.vocabulary import CHAIN, MECHANISMS
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -41,7 +41,7 @@ PAGES = {"report": "Report", "ablation_page": "Study"}
 # What is exported, and how its folder is opened.
 EXPORTS = {"student_export": "StudentCGN", "classifier_export": "InvariantClassifier"}
 # What the report tells of; it is what comes next.
-TOLD_BY_REPORT = {"fetch", "prepare", "teacher", "sample", "distill", "compose", "classify", "ablation"}
+TOLD_BY_REPORT = {"fetch", *CHAIN, "ablation"}
 
 
 class ProjectHooks:

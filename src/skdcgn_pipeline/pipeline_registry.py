@@ -9,6 +9,7 @@ from functools import cache
 from kedro.pipeline import Pipeline
 
 from skdcgn_pipeline import pipelines
+from skdcgn_pipeline.pipelines.binding import in_stages, needed_by
 from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.vocabulary import PLAN_TAG
 
@@ -39,7 +40,6 @@ def _make_pipelines(variants: Variants) -> dict[str, Pipeline]:
     from skdcgn_pipeline.pipelines.ablation import pipeline as ablation
     from skdcgn_pipeline.pipelines.baseline import pipeline as baseline
     from skdcgn_pipeline.pipelines.benchmark import pipeline as benchmark
-    from skdcgn_pipeline.pipelines.binding import in_stages
     from skdcgn_pipeline.pipelines.classify import pipeline as classify
     from skdcgn_pipeline.pipelines.compose import pipeline as compose
     from skdcgn_pipeline.pipelines.distill import pipeline as distill
@@ -101,8 +101,6 @@ def _make_pipelines(variants: Variants) -> dict[str, Pipeline]:
 
 def without(pipeline: Pipeline, datasets: set[str]) -> Pipeline:
     """Return what is left of a pipeline where nobody can make some datasets: nodes that can do without them stay."""
-    from skdcgn_pipeline.pipelines.binding import needed_by
-
     absent, left = set(datasets), []
     for node in pipeline.nodes:  # in the order in which data flows
         if absent.isdisjoint([*node.outputs, *needed_by(node)]):

@@ -9,22 +9,16 @@ from typing import Any
 from kedro.framework.hooks import hook_impl
 from kedro.framework.session import KedroSession
 from kedro.pipeline import Pipeline
-from kedro.pipeline.node import Node
 from kedro.runner import ParallelRunner
 
 from skdcgn_pipeline.io.configuration import read_configuration
 from skdcgn_pipeline.io.terminal import errors_in_one_line, written_for_users
 from skdcgn_pipeline.parameters import check_parameters
 from skdcgn_pipeline.pipeline_registry import names_of_pipelines, register_pipelines
+from skdcgn_pipeline.pipelines.binding import namespaces_of
 from skdcgn_pipeline.pipelines.variants import Variants
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice, told_in_one_line
 from skdcgn_pipeline.vocabulary import RUNNERS
-
-
-def namespaces_of(node: Node) -> list[str]:
-    """Return the names by which a node's namespace is asked for: its stage, and where it has one its mechanism."""
-    return (node.namespace or "").split(".")
-
 
 # What of a pipeline an option of `kedro run` names, and the option.
 CHOSEN: dict[str, tuple[str, Callable[[Pipeline], Iterable[str]]]] = {

@@ -9,6 +9,8 @@ CHANNELS_OF_MECHANISM = {"shape": 1, "texture": 3, "background": 3}
 STUDENTS, BASELINE = "students", "baseline"
 # What is made of images and their masks alone: a teacher, and a training set beside those of generators.
 CUTOUTS = "cutouts"
+# The stages that lead to classifiers, as data flows; the others are run by name alone.
+CHAIN = ("prepare", "teacher", "sample", "distill", "compose", "classify")
 # Of nodes, beside their stage: a run of nothing else is not kept in MLflow.
 PLAN_TAG = "plan"
 # The finished image, for a student that knows no mechanisms.

@@ -119,8 +119,8 @@ class Run:
             InterruptedRunError: If a stop was requested; every recipe keeps what it has.
         """
         paths = [self.store.path(recipe) for recipe in recipes]
-        to_do = [recipe for recipe, path in zip(recipes, paths, strict=True) if not is_finished(path)]
-        units = {f"{recipe.kind} {self.store.path(recipe).name}": recipe for recipe in to_do}
+        asked = zip(recipes, paths, strict=True)
+        units = {f"{recipe.kind} {path.name}": recipe for recipe, path in asked if not is_finished(path)}
         self.work_side_by_side(partial(_open_store, self.store), units, "side by side", "artifacts")
         return paths
 

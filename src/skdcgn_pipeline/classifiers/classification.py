@@ -367,14 +367,14 @@ class Classification:
             A row per split, training set and class: `trained_on`, `split`, and what `confusion_rows` gives of the
             images of all seeds together.
         """
-        rows: list[Row] = []
-        for split in self.confused_splits:
-            for each in sets:
-                trained = [self.train(each, number) for number in range(self.settings.num_seeds)]
+        rows: dict[str, list[Row]] = {split: [] for split in self.confused_splits}
+        for each in sets:
+            trained = [self.train(each, number) for number in range(self.settings.num_seeds)]
+            for split, of_split in rows.items():
                 counts = np.sum([self._measured(*classifier, split)["confusion"] for classifier in trained], axis=0)
                 counted = confusion_rows(counts.tolist(), self.images.class_names)
-                rows += [{"trained_on": each.name, "split": split} | row for row in counted]
-        return pd.DataFrame(rows)
+                of_split += [{"trained_on": each.name, "split": split} | row for row in counted]
+        return pd.DataFrame([row for of_split in rows.values() for row in of_split])
 
     def take(
         self, trained_on: str, samples: SampleShards, compose: Compose, composition: Composition, number: int = 0

@@ -19,10 +19,10 @@ from skdcgn_pipeline.export.programs import (
     versions,
 )
 from skdcgn_pipeline.metrics.cost import count_parameters
-from skdcgn_pipeline.networks.pretrained import front_matter
+from skdcgn_pipeline.networks.pretrained import PAGE_FILE, front_matter
 from skdcgn_pipeline.reporting.templates import template
 
-CARD_FILE, PAGE_FILE = "card.json", "README.md"
+CARD_FILE = "card.json"
 
 
 def write_export(

@@ -25,9 +25,9 @@ from packaging.requirements import Requirement
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.accuracy import metric_name
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
-from skdcgn_pipeline.export.cards import CARD_FILE, PAGE_FILE
+from skdcgn_pipeline.export.cards import CARD_FILE
 from skdcgn_pipeline.io.tracking import active_run, metric_slug, never_fatal
-from skdcgn_pipeline.networks.pretrained import front_matter
+from skdcgn_pipeline.networks.pretrained import PAGE_FILE, front_matter
 from skdcgn_pipeline.networks.weights_file import first_line
 from skdcgn_pipeline.runtime.compute import give_back_freed_memory
 from skdcgn_pipeline.runtime.errors import SettingError

@@ -23,7 +23,7 @@ from skdcgn_pipeline.runtime.libraries import import_library
 HUB = "huggingface_hub"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-CARD_FILE = "README.md"
+PAGE_FILE = "README.md"
 TASKS = {"students": "image-generation", "classifier": "image-classification"}
 
 
@@ -53,11 +53,11 @@ class PretrainedModel(nn.Module):
         """Write the files, with a card that says by which name they are loaded."""
         write_aside(folder / WEIGHTS_FILE, partial(write_state, self))
         write_json(folder / CONFIG_FILE, self._config())
-        if not (folder / CARD_FILE).exists():
+        if not (folder / PAGE_FILE).exists():
             made = type(self).__name__
             code = f'from skdcgn_pipeline import {made}\n\n{self.KIND} = {made}.from_pretrained("{name}")'
             text = f"{front_matter(self.KIND)}\n```python\n{code}\n```\n"
-            write_aside(folder / CARD_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+            write_aside(folder / PAGE_FILE, lambda path: path.write_text(text, encoding="utf-8"))
 
     def write_into(self, writer: ArtifactWriter, prefix: str = "") -> None:
         """Write the same two files into an artifact, behind a prefix such as `students/`."""

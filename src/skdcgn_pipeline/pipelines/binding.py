@@ -38,12 +38,17 @@ def stage_of(node: Node) -> str:
     return min(node.tags - {PLAN_TAG}, default="other")
 
 
+def namespaces_of(node: Node) -> list[str]:
+    """Return the names by which a node's namespace is asked for: its stage, and where it has one its mechanism."""
+    return (node.namespace or "").split(".")
+
+
 def in_stages(whole: Pipeline) -> Pipeline:
     """Return the same nodes and data sets, each stage's nodes in its namespace: one box in Kedro-Viz."""
     boxes = Pipeline([])
     for stage in sorted({stage_of(node) for node in whole.nodes}):
         nodes = Pipeline([node for node in whole.nodes if stage_of(node) == stage])
-        if stage in {(node.namespace or "").split(".")[0] for node in nodes.nodes}:
+        if stage in {namespaces_of(node)[0] for node in nodes.nodes}:
             boxes += nodes
             continue
         parameters = {name for name in nodes.inputs() if name.startswith(("params:", "parameters"))}

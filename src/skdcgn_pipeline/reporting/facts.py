@@ -20,10 +20,9 @@ from skdcgn_pipeline.parameters import Parameters
 from skdcgn_pipeline.reporting.report import command_of
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.progress import tell_duration
+from skdcgn_pipeline.vocabulary import CHAIN
 
 PACKAGES = ("torch", "numpy", "kedro", "mlflow")
-# As data flows; stages that are run by name alone follow.
-READING_ORDER = ("prepare", "teacher", "sample", "distill", "compose", "classify")
 
 
 def tell_facts(
@@ -76,8 +75,8 @@ def _tell_images(parameters: Parameters) -> str:
 
 
 def _tell_stages(seconds: Mapping[str, float]) -> str:
-    order = [stage for stage in READING_ORDER if stage in seconds]
-    order += [stage for stage in seconds if stage not in READING_ORDER]
+    order = [stage for stage in CHAIN if stage in seconds]
+    order += [stage for stage in seconds if stage not in CHAIN]
     told = ", ".join(f"{stage} {seconds[stage]:,.1f} s" for stage in order)
     return told and f"{told} (what was there already is reused)"
 

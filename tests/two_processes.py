@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import multiprocessing
 
 from skdcgn_pipeline.artifacts.recipe import Store
 from skdcgn_pipeline.artifacts.store import Artifact
@@ -55,6 +58,14 @@ STOPPED = settings(checkpoint_every_steps=100, num_steps=5)
 
 def recipe_of(samples: Path, mechanism: str, own: Distill, processes: Processes = ALONE) -> StudentRecipe:
     return StudentRecipe(mechanism, SampleShards(Artifact.open(samples)), own, 0, CPU, processes=processes)
+
+
+def launch(part: Callable[[int, int, Path, Path], None], samples: Path, stores: Path) -> None:
+    """Call `part` with rank, port, samples and stores in two processes, as `torchrun` would start them."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    multiprocessing.spawn(part, (port, samples, stores), nprocs=2)
 
 
 def take_part(rank: int, port: int, samples: Path, stores: Path) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from torch import multiprocessing
 
 from pipelines.running import content_of
 from ray_cluster import two_nodes  # noqa: F401  (a fixture)
@@ -18,7 +16,7 @@ from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError, Un
 from skdcgn_pipeline.runtime.ray_engine import RayEngine
 from skdcgn_pipeline.runtime.ray_train import call_together, check_gpus, check_room
 from tiny import TinyTeacher, draw_samples
-from two_processes import CPU
+from two_processes import CPU, launch
 
 
 @pytest.fixture
@@ -39,10 +37,7 @@ def test_a_killed_process_is_replaced_and_the_bits_are_those_of_processes_starte
 ) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     killed.mkdir()
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-    multiprocessing.spawn(train_as_launched, (port, samples, undisturbed), nprocs=2)
+    launch(train_as_launched, samples, undisturbed)
     heard: list[int] = []
     with recording.listening(lambda training, step, losses: heard.append(step)):
         call_together(engine, partial(train_with_a_death, samples, killed), tmp_path)

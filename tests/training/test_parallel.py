@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-from torch import multiprocessing, nn
+from torch import nn
 
 from skdcgn_pipeline.artifacts.recipe import Store
 from skdcgn_pipeline.parameters import Distill
@@ -22,17 +21,14 @@ from skdcgn_pipeline.training.parallel import (
     launched_processes,
 )
 from tiny import draw_samples
-from two_processes import CPU, STOPPED, STREAMED_BEYOND_BYTES, TRAININGS, recipe_of, take_part
+from two_processes import CPU, STOPPED, STREAMED_BEYOND_BYTES, TRAININGS, launch, recipe_of, take_part
 
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory, samples_directory: Path) -> Path:
     """Where two processes have left their students."""
     stores = tmp_path_factory.mktemp("two")
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-    multiprocessing.spawn(take_part, (port, samples_directory, stores), nprocs=2)
+    launch(take_part, samples_directory, stores)
     return stores
 
 

@@ -2,8 +2,9 @@
 
     python tools/engine_overhead.py --repetitions 3
 
-The study runs in the `test` environment, whose samples and students are made once and are the same for all; its cells
-are of usual size. Each command starts from a copy without classifiers and cells, every other turn in reverse order.
+The study is that of transformations as in conf/base, with the samples and students of the `test` environment, which
+are made once and are the same for all. Each command starts from a copy without classifiers and cells, every other turn
+in reverse order.
 `command` is from its start to its end, `cells` from the start of the first cell to the end of the last, `busy` the
 share of that time in which workers are at a cell; `to processes` is the ratio to the `processes` of as many workers
 in the same turn, so that what disturbs the machine for long disturbs both. At the end, how long the cells of the last
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import json
 import logging
 import shutil
 import sys
@@ -25,10 +27,10 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+import yaml
 from kill_workers import Place, finish
 
-SHAPE = "gaussian_noise:[0.1,0.3,0.6,1.0] opacity:[0.25,0.5,0.75,0.9]"
-IMAGES = "gaussian_noise:[0.1,0.3,0.6,1.0]"
+SETTINGS = Path("conf/base/parameters_ablation.yml")
 MODES = ["processes:2", "ray:2", "processes:1", "ray:1"]
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -40,15 +42,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=3, help="turns of all modes")
     parser.add_argument("--modes", nargs="+", default=MODES, help="engine:workers, in the order of a turn")
-    parser.add_argument("--seeds", type=int, default=2, help="per cell, at least 2")
-    parser.add_argument("--images", type=int, default=3200, help="that each classifier learns from, as in conf/base")
+    parser.add_argument("--seeds", type=int, default=3, help="per cell, at least 2; 3 in conf/base")
+    parser.add_argument("--images", type=int, default=3200, help="that each classifier learns from; 3200 in conf/base")
     return parser.parse_args(arguments)
-
-
-def grid(text: str) -> str:
-    """Return a grid of transformations as --params takes it."""
-    kinds = (each.split(":") for each in text.split())
-    return "[" + ",".join(f"{{kind: {kind}, strengths: {strengths}}}" for kind, strengths in kinds) + "]"
 
 
 def list_schedule(seconds: Sequence[float], workers: int) -> float:
@@ -126,8 +122,9 @@ def main(arguments: list[str]) -> None:
     logger.setLevel(logging.INFO)
     ready = Place(Path(tempfile.mkdtemp(prefix="overhead-")) / "ready")
     settings = [f"ablation.num_seeds={asked.seeds}", f"ablation.fit.num_images={asked.images}"]
-    settings += ["ablation.study=[transformations]", f"ablation.transformations.shape={grid(SHAPE)}"]
-    settings += [f"ablation.transformations.{mechanism}={grid(IMAGES)}" for mechanism in ("texture", "background")]
+    settings += ["ablation.study=[transformations]"]
+    for name, value in yaml.safe_load(SETTINGS.read_text())["ablation"]["transformations"].items():
+        settings.append(f"ablation.transformations.{name}={json.dumps(value)}")
     if wrong := finish(ready, ready.start("ablation.study=[mixing]")):
         raise SystemExit(f"samples and students: {wrong}")
     rows, seconds = [], list[float]()

@@ -13,11 +13,9 @@ from skdcgn_pipeline.classifiers import classification as module
 from skdcgn_pipeline.classifiers.classification import (
     COLUMNS,
     Classification,
-    TrainingSet,
     classifier_seed,
-    counterfactuals_on_the_fly,
-    stored_counterfactuals,
 )
+from skdcgn_pipeline.classifiers.training_sets import TrainingSet, counterfactuals_on_the_fly, stored_counterfactuals
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, CounterfactualsRecipe
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import ClassifierFit, Classify, Compose, Composition, Compute, Prepare

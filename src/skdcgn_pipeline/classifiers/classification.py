@@ -33,13 +33,12 @@ from skdcgn_pipeline.classifiers.training import (
     counterfactual_lesson,
     real_lesson,
 )
-from skdcgn_pipeline.counterfactuals.composing import CounterfactualPool
-from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards, CounterfactualsRecipe, open_pool
+from skdcgn_pipeline.classifiers.training_sets import TrainingSet, counterfactuals_on_the_fly, stored_counterfactuals
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualsRecipe, open_pool
 from skdcgn_pipeline.images.batches import (
     crop_randomly_from,
     draw_ahead,
     draw_crops_from_split,
-    draw_from_images,
     draw_from_split,
     mix_batches,
 )
@@ -61,46 +60,6 @@ COLUMNS = ["trained_on", "seed", "split", "subset", "accuracy", "num_images", "g
 BACKGROUND_SPLITS = "imagenet9/mixed_same", "imagenet9/mixed_rand"
 MEASURED_BATCH = 256
 FOLLOWED_IMAGES = 2000  # a share of them is known to about two points
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Images that classifiers can be trained on.
-
-    Attributes:
-        name: What the tables call it.
-        inputs: What the images depend on, seeds aside.
-        num_classes: Number of classes.
-        source: Seed -> function that draws batches, with labels [B], or [B, 3] of shape, texture and background. It is
-            pickled for workers, so it opens what it draws from.
-    """
-
-    name: str
-    inputs: dict[str, Any]
-    num_classes: int
-    source: Callable[[int], DrawBatch]
-
-
-def counterfactuals_on_the_fly(
-    name: str, samples: SampleShards, composition: Composition, pool: Callable[[], CounterfactualPool]
-) -> TrainingSet:
-    """Return fresh counterfactuals composed while training; `pool` gives the samples in memory."""
-    inputs = {"samples": samples.artifact.identity, "composition": composition.identity()}
-    return TrainingSet(name, inputs, samples.num_classes, partial(_draw_from_pool, pool, composition))
-
-
-def _draw_from_pool(pool: Callable[[], CounterfactualPool], composition: Composition, seed: int) -> DrawBatch:
-    return pool().draw_labelled_batch(composition, seed, "classifier-counterfactuals")
-
-
-def stored_counterfactuals(name: str, shards: CounterfactualShards, num_classes: int) -> TrainingSet:
-    """Return stored counterfactuals."""
-    inputs, images = {"counterfactuals": shards.artifact.identity}, once(shards.read_labelled)
-    return TrainingSet(name, inputs, num_classes, partial(_draw_stored, images))
-
-
-def _draw_stored(images: Callable[[], tuple[Tensor, Tensor]], seed: int) -> DrawBatch:
-    return draw_from_images(*images(), seed, "classifier-rows")
 
 
 def classifier_seed(seed: int, number: int) -> int:

@@ -14,8 +14,9 @@ from torch import Tensor
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import Artifact, artifact_path, build_json, is_finished
 from skdcgn_pipeline.classifiers.accuracy import count_confusions, measure_predictions, predict_split
-from skdcgn_pipeline.classifiers.classification import Classification, TrainingSet
+from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.classifiers.training import identity_of_network
+from skdcgn_pipeline.classifiers.training_sets import TrainingSet
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
 from skdcgn_pipeline.images.batches import draw_from_images, draw_from_split, mix_batches
 from skdcgn_pipeline.images.epochs import DrawBatch

@@ -6,8 +6,9 @@ import pandas as pd
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.attention import grad_cam
-from skdcgn_pipeline.classifiers.classification import Classification, TrainingSet
+from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.classifiers.evaluation import KeptClassifier
+from skdcgn_pipeline.classifiers.training_sets import TrainingSet
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import Classify, Compose, Composition, CutoutSettings, Report, Teacher
 from skdcgn_pipeline.reporting.pictures import draw_attention, draw_confusions, pick_examples

@@ -167,8 +167,26 @@ def monolith() -> pd.DataFrame:
     return cells.add("monolith", 0.75, source="monolith", num_parameters=270_000.0).frame
 
 
+def alternatives() -> pd.DataFrame:
+    """Made-up methods at two shares, each compared with the students' counterfactuals at its own."""
+    frames = []
+    for share, by_method in (
+        (0.0, {"students": 0.8, "erm": 0.1, "group_dro": 0.11, "unbiased": 0.9}),
+        (0.05, {"students": 0.8, "erm": 0.4, "group_dro": 0.85, "unbiased": 0.9}),
+    ):
+        cells = Cells("alternatives", f"students, {share:.0%}")
+        for method, accuracy in by_method.items():
+            cells.add(f"{method}, {share:.0%}", accuracy, method=method, conflicting_share=share, calibration_error=0.1)
+        frames.append(cells.frame)
+        for subset, less in (("worst group", 0.2), ("all, chosen with groups", 0.0)):
+            test = cells.frame[cells.frame["split"] == "test"]
+            frames.append(test.assign(subset=subset, accuracy=test["accuracy"] - less))
+    return pd.concat(frames, ignore_index=True)
+
+
 FRAME_OF = {
-    make.__name__: make for make in (transformations, mechanisms, counts, mixing, losses, size, source, stage, monolith)
+    make.__name__: make
+    for make in (transformations, mechanisms, counts, mixing, losses, size, source, stage, monolith, alternatives)
 }
 
 

@@ -319,7 +319,7 @@ def test_finished_units_are_not_computed_again(surroundings, monkeypatch):
     before = times_of(surroundings)
 
     monkeypatch.setattr(Classification, "train", refuse)
-    monkeypatch.setattr(training_data, "predict_split", refuse)
+    monkeypatch.setattr(training_data, "measure_splits", refuse)
     told.clear()
     second = run_units(units, surroundings, told.append)
 

@@ -127,6 +127,18 @@ def measure_predictions(
     ]
 
 
+def measure_splits(
+    classifier: nn.Module, splits: Mapping[str, Split], compute: Compute
+) -> tuple[list[Row], dict[str, list[list[int]]]]:
+    """Return the rows of several splits, with the `split` of each, and the confusions by split."""
+    rows, confusions = list[Row](), {}
+    for name, split in splits.items():
+        predictions = predict_split(classifier, split, compute)
+        confusions[name] = count_confusions(predictions, split)
+        rows += [{"split": name, **row} for row in measure_predictions(predictions, split)]
+    return rows, confusions
+
+
 def _rows_of(logits: Tensor, split: Split, class_names: Sequence[str], groups: ClassGroups, details: bool) -> list[Row]:
     if {*MECHANISMS[:2]} <= {*split.attributes} & {*groups}:
         return [_cue_decisions(logits, split, groups[MECHANISMS[0]])]

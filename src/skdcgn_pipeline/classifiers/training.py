@@ -37,6 +37,11 @@ WARM_UP_SHARE = 0.25
 WEIGHTS_FILE, HISTORY_FILE = "classifier.safetensors", "history.json"
 
 
+def network_itself(network: nn.Module) -> Callable[[Tensor], Any]:
+    """Return what gives logits of images: the network that is trained."""
+    return network
+
+
 @dataclass(frozen=True)
 class Lesson:
     """One of the kinds of images that a step learns from.
@@ -44,14 +49,18 @@ class Lesson:
     Attributes:
         draw_batch: Gives its images [B, 3, H, W] in [-1, 1] and labels.
         batch_size: Images per step.
-        losses: (logits as the network gives them, labels) -> loss by name.
+        losses: (logits, labels) -> loss by name.
         weight: Of the mean of these losses.
+        attach: Is given the network as training starts and returns what gives the logits of images.
+        state: What beside the network a checkpoint holds and, where it has parameters, is trained.
     """
 
     draw_batch: DrawBatch
     batch_size: int
     losses: Callable[[Any, Tensor], Mapping[str, Tensor]]
     weight: float = 1.0
+    attach: Callable[[Classifier], Callable[[Tensor], Any]] = network_itself
+    state: nn.Module | None = None
 
 
 def class_lesson(draw_batch: DrawBatch, settings: ClassifierFit) -> Lesson:
@@ -138,8 +147,12 @@ class ClassifierTask:
         self.device = choose_device(compute.device)
         # The faster layout of these convolutions, and of pooling, in either precision.
         self.result = place(network, self.device, torch.channels_last).train()
-        self.rates = make_rates(settings, self.compute.precision == "bf16", self.result)
+        states = [place(each.state, self.device, torch.channels_last).train() for each in lessons if each.state]
+        self._trained = nn.ModuleList([self.result, *states]) if states else self.result
+        self.rates = make_rates(settings, self.compute.precision == "bf16", self._trained)
         self.objects: dict[str, Stateful] = {"network": self.result, **self.rates.objects}
+        self.objects |= {f"state_{number}": state for number, state in enumerate(states)}
+        self._logits_of = [lesson.attach(self.result) for lesson in lessons]
         # Only what draws while it computes needs the step's own numbers: `seeded` lets threads wait for each other.
         self._draws = isinstance(network, TorchvisionClassifier | ForeignClassifier)
         self._layout = torch.channels_last if self._draws else torch.preserve_format
@@ -158,15 +171,15 @@ class ClassifierTask:
             SettingError: If the training has diverged.
         """
         self.rates.set(step)
-        self.result.zero_grad(set_to_none=True)
+        self._trained.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         parts: dict[str, Tensor] = {}
         with self._drawing(step):
-            for lesson, (images, labels) in zip(self.lessons, batch, strict=True):
+            for lesson, logits_of, (images, labels) in zip(self.lessons, self._logits_of, batch, strict=True):
                 images = images.to(self.device, memory_format=self._layout, non_blocking=True)
                 labels = labels.to(self.device, non_blocking=True)
                 with autocast(self.compute, self.device):
-                    logits = self.result(images)
+                    logits = logits_of(images)
                 losses = lesson.losses(logits, labels)
                 loss = next(iter(losses.values())) if len(losses) == 1 else torch.stack([*losses.values()]).mean()
                 loss = loss if lesson.weight == 1 else lesson.weight * loss

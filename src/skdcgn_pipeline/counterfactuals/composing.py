@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.images.epochs import DrawBatch, EpochSampler
+from skdcgn_pipeline.images.epochs import DrawBatch, EpochSampler, RowsByClass
 from skdcgn_pipeline.mechanisms import MechanismImages, compose, shift_patches
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -61,24 +61,6 @@ class CounterfactualBatch(CounterfactualRecord):
     images: Tensor
 
 
-class _RowsByClass:
-    """Which rows of a pool are of which class; refuses labels [N] without one of the classes that are drawn."""
-
-    def __init__(self, labels: Tensor, num_classes: int, classes: Tensor) -> None:
-        self._rows = labels.argsort(stable=True)
-        self._counts = torch.bincount(labels, minlength=num_classes)
-        self._starts = self._counts.cumsum(0) - self._counts
-        if (self._counts[classes] == 0).any():
-            empty = classes[self._counts[classes] == 0].tolist()
-            raise SettingError("pool", "images of every class", f"none of {empty}", "Draw at least one per class.")
-
-    def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw one row of each class in `labels`."""
-        counts = self._counts[labels]
-        within = (torch.rand(len(labels), generator=generator) * counts).long().clamp_(max=counts - 1)
-        return self._rows[self._starts[labels] + within]
-
-
 class CounterfactualPool:
     """The images of all three mechanisms in memory, by class.
 
@@ -106,7 +88,7 @@ class CounterfactualPool:
         self.shares_rows = isinstance(labels, Tensor)
         if isinstance(labels, Tensor):
             labels = dict.fromkeys(MECHANISMS, labels)
-        self._rows_by_class = {m: _RowsByClass(labels[m], num_classes, self.classes) for m in MECHANISMS}
+        self._rows_by_class = {m: RowsByClass(labels[m], num_classes, self.classes) for m in MECHANISMS}
 
     @classmethod
     def of(cls, samples: SampleShards) -> CounterfactualPool:

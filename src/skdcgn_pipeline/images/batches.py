@@ -10,12 +10,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.images.epochs import DrawBatch, EpochSampler
+from skdcgn_pipeline.images.epochs import DrawBatch, EpochSampler, RowsByClass
 from skdcgn_pipeline.images.image_set import ImageFiles, ImagesInMemory, Split
 from skdcgn_pipeline.images.reading import crop_randomly
 from skdcgn_pipeline.kernels.taking import take_decoded
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested
-from skdcgn_pipeline.runtime.seeding import numpy_generator
+from skdcgn_pipeline.runtime.seeding import numpy_generator, torch_generator
 from skdcgn_pipeline.samples.loading import BatchLoader
 from skdcgn_pipeline.samples.pixels import IMAGE_SCALE, IMAGE_SHIFT, from_bytes
 from skdcgn_pipeline.samples.shards import ahead
@@ -40,9 +40,38 @@ def draw_from_split(split: Split, seed: int, purpose: str) -> DrawBatch:
     return _draw_rows(split.labels, seed, purpose, lambda rows, epochs: from_bytes(split.rows.take(rows)))
 
 
-def draw_from_images(images: Tensor, labels: Tensor, seed: int, purpose: str) -> DrawBatch:
-    """Return a function that draws training batches from uint8 images [N, 3, H, W] and labels [N]."""
-    return _draw_rows(labels, seed, purpose, lambda rows, epochs: take_decoded(images, rows, IMAGE_SCALE, IMAGE_SHIFT))
+def draw_from_images(
+    images: Tensor, labels: Tensor, seed: int, purpose: str, chosen: Tensor | None = None
+) -> DrawBatch:
+    """Return a function that draws training batches from uint8 images [N, 3, H, W] and labels [N] or [N, K].
+
+    Args:
+        images, labels: What is drawn from.
+        seed, purpose: As in `EpochSampler`.
+        chosen: [M] the rows of an epoch, in which a row may come several times; None takes each once.
+    """
+    chosen = torch.arange(len(labels)) if chosen is None else chosen
+
+    def take(drawn: Tensor, epochs: Tensor) -> Tensor:
+        return take_decoded(images, chosen[drawn], IMAGE_SCALE, IMAGE_SHIFT)
+
+    return _draw_rows(labels[chosen], seed, purpose, take)
+
+
+def draw_balanced(images: Tensor, labels: Tensor, groups: Tensor, seed: int, purpose: str) -> DrawBatch:
+    """Return a function that draws every group [N] that has images as often, whatever their number.
+
+    The rest as in `draw_from_images`.
+    """
+    present, numbers = groups.unique(return_inverse=True)
+    rows_of = RowsByClass(numbers, len(present), torch.arange(len(present)))
+
+    def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+        generator = torch_generator(seed, purpose, step)
+        rows = rows_of.draw(torch.randint(len(present), (batch_size,), generator=generator), generator)
+        return take_decoded(images, rows, IMAGE_SCALE, IMAGE_SHIFT), labels[rows]
+
+    return draw
 
 
 def draw_crops_from_split(split: Split, image_size: int, seed: int, purpose: str) -> DrawBatch:

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.runtime.errors import check_whole
+from skdcgn_pipeline.runtime.errors import SettingError, check_whole
 from skdcgn_pipeline.runtime.seeding import torch_generator
 
 # (step, batch size) -> images [B, 3, H, W] in [-1, 1] and labels [B], the same for the same step.
@@ -70,6 +70,24 @@ class WindowSampler(EpochSampler):
         turns = torch.randperm(len(self.group_sizes), generator=generator).repeat_interleave(self.group_sizes)
         delays = torch.rand(self.num_rows, generator=generator, dtype=torch.float64)
         return (turns + self.window * delays).argsort(stable=True)
+
+
+class RowsByClass:
+    """Which rows of a pool are of which class; refuses labels [N] without one of the classes that are drawn."""
+
+    def __init__(self, labels: Tensor, num_classes: int, classes: Tensor) -> None:
+        self._rows = labels.argsort(stable=True)
+        self._counts = torch.bincount(labels, minlength=num_classes)
+        self._starts = self._counts.cumsum(0) - self._counts
+        if (self._counts[classes] == 0).any():
+            empty = classes[self._counts[classes] == 0].tolist()
+            raise SettingError("pool", "images of every class", f"none of {empty}", "Draw at least one per class.")
+
+    def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw one row of each class in `labels`."""
+        counts = self._counts[labels]
+        within = (torch.rand(len(labels), generator=generator) * counts).long().clamp_(max=counts - 1)
+        return self._rows[self._starts[labels] + within]
 
 
 class SharedEpoch:

@@ -38,8 +38,12 @@ from skdcgn_pipeline.runtime.seeding import numpy_generator
 from skdcgn_pipeline.samples.encoding import decoding_threads
 
 # Of the splits of a biased set. `train` is biased; all others have random colours: `randomised` the shapes of
-# `train`, `validation` shapes of the training side that `train` has not.
-BIASED_ROLES: dict[str, Role] = {"train": "train", "randomised": "auxiliary", "validation": "validation"}
+# `train`, `validation` shapes of the training side that `train` has not. `HELD_OUT`, these as biased as `train`, is
+# stored nowhere: whoever chooses without unbiased images colours it.
+HELD_OUT = "biased_validation"
+BIASED_ROLES: dict[str, Role] = {
+    "train": "train", "randomised": "auxiliary", "validation": "validation", HELD_OUT: "validation"
+}  # fmt: skip
 # Decoded images of a set beyond which they stay files.
 DECODED_BYTES = 2**31
 IMAGES_PER_CHECK = 256
@@ -133,7 +137,7 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
         split = apply_bias(
             GreyImages(shapes.images.repeat(self.copies, 1, 1), shapes.labels.repeat(self.copies)),
             self.variant,
-            bias_share=self.bias_share if name == "train" else None,
+            bias_share=self.bias_share if name in ("train", HELD_OUT) else None,
             generator=numpy_generator(self.seed, f"colours-{name}"),
             binarise_threshold=threshold_of(self.source, self.binarise_threshold),
             assets=self.assets,

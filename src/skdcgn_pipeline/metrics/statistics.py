@@ -19,6 +19,7 @@ NO_SPREAD = 1e-9  # of accuracy: far below one image, far above rounding
 
 KEYS = ["study", "cell", "split", "subset"]
 FIDELITY = ["mask_iou", "l1_foreground", "l1_background"]
+AVERAGED = [*FIDELITY, "calibration_error"]  # over seeds, where there are any
 BUDGET = ["num_training_images", "batch_size", "distillation_steps"]
 FACTORS = ["mechanism", "transformation", "strength", "source"]
 DESCRIPTION = [
@@ -26,6 +27,7 @@ DESCRIPTION = [
     *FACTORS,
     *(f"{switch}_{mechanism}" for switch in ("source", "counterfactual") for mechanism in MECHANISMS),
     *("per_shape", "dataset_size", "originals_share", "loss_change", "stage", "num_parameters"),
+    *("method", "conflicting_share"),
     *BUDGET,
 ]
 MEASURED = ["mean_accuracy", "standard_deviation", "interval_low", "interval_high", "num_seeds", "num_images"]
@@ -134,7 +136,7 @@ def summarise_cells(cells: pd.DataFrame) -> pd.DataFrame:
             any. Rows without an accuracy do not count.
 
     Returns:
-        A row per study, cell, split and subset, in order of appearance: descriptions, fidelity (mean over
+        A row per study, cell, split and subset, in order of appearance: descriptions, `AVERAGED` (mean over
         seeds), the columns of `summarise_accuracy` and those of `compare_pairs`, and `p_holm`, adjusted over
         all comparisons of one study, split and subset. The comparison is NaN for the reference itself and
         where the reference is missing.
@@ -144,7 +146,7 @@ def summarise_cells(cells: pd.DataFrame) -> pd.DataFrame:
     """
     cells = _checked(cells)
     described = [name for name in DESCRIPTION if name in cells]
-    measured = [name for name in FIDELITY if name in cells]
+    measured = [name for name in AVERAGED if name in cells]
     if cells.empty:
         return pd.DataFrame(columns=[*KEYS, *described, *measured, *MEASURED, *COMPARED, "p_holm"])
     groups = cells.groupby(KEYS, sort=False)

@@ -6,6 +6,7 @@ refused all at once and before any work (`check_parameters`).
 
 from skdcgn_pipeline.parameters.ablation import (
     Ablation,
+    AlternativesGrid,
     CountsGrid,
     LossesGrid,
     MixingGrid,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import Field, FiniteFloat, field_validator, model_validator
 
-from skdcgn_pipeline.parameters.base import EXTENSIBLE, Count, Positive, Settings
+from skdcgn_pipeline.parameters.base import EXTENSIBLE, Count, Positive, Settings, Share
 from skdcgn_pipeline.parameters.classify import ClassifierFit
 from skdcgn_pipeline.parameters.compose import Composition, Transformation
 from skdcgn_pipeline.parameters.distill import LossTerm, Student
@@ -17,7 +17,7 @@ from skdcgn_pipeline.transformations import TAKEN, check_transformation
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 StudyName = Literal[
-    "transformations", "mechanisms", "counts", "mixing", "losses", "size", "source", "stage", "monolith"
+    "transformations", "mechanisms", "counts", "mixing", "losses", "size", "source", "stage", "monolith", "alternatives"
 ]
 STUDIES: tuple[StudyName, ...] = get_args(StudyName)
 ValueT = TypeVar("ValueT")
@@ -161,6 +161,30 @@ class MonolithGrid(Settings):
     student: Student
 
 
+class AlternativesGrid(Settings):
+    """Study `alternatives`: counterfactuals against other remedies for a bias, where some images conflict with it.
+
+    Attributes:
+        methods: Names in `classifiers.methods.registry`; `all` stands for every one.
+        conflicting_shares: Shares of the training images whose colours or textures are those of other classes:
+            1 - `images.bias_share`, which this study sets itself.
+        hyperparameters: Those tried, by method, in place of the method's own grid: `irm: [{penalty: 100}]`.
+        num_images, batch_size: Of every training, in place of those of `ablation.fit`; a method that trains twice
+            shares the images between both.
+    """
+
+    methods: Several[str] = ("all",)
+    conflicting_shares: Several[Share] = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1)
+    hyperparameters: dict[str, Several[dict[str, FiniteFloat]]] = Field(default={})
+    num_images: Count | None = None
+    batch_size: Count | None = None
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _one_by_name(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
 class StudyDistillation(Settings):
     """Budget of the students that cells distil for themselves.
 
@@ -174,7 +198,7 @@ class StudyDistillation(Settings):
 
 
 class Ablation(Settings):
-    """The composition study: nine named grids of cells, each of which trains classifiers.
+    """The composition study: ten named grids of cells, each of which trains classifiers.
 
     Attributes:
         study: `all`, one name or several; one may be `module:class`, a study of yours.
@@ -183,7 +207,7 @@ class Ablation(Settings):
         num_seeds: Classifiers per cell.
         source: Whose pools are composed where a study does not say otherwise.
         composition: The reference that transformations are added to.
-        transformations, counts, mixing, losses, size, stage, monolith: The grids; `mechanisms` and
+        transformations, counts, mixing, losses, size, stage, monolith, alternatives: The grids; `mechanisms` and
             `source` have nothing to choose.
         distill: Budget of the students that cells distil for themselves.
         fit: How each classifier, a network as `classify.network` says, is trained.
@@ -204,8 +228,14 @@ class Ablation(Settings):
     size: SizeGrid
     stage: StageGrid
     monolith: MonolithGrid
+    alternatives: AlternativesGrid = AlternativesGrid()
     distill: StudyDistillation
     fit: ClassifierFit
+
+    def fit_of(self, study: str) -> ClassifierFit:
+        """Return how the classifiers of a study are trained."""
+        own = self.alternatives.model_dump(include={"num_images", "batch_size"}) if study == "alternatives" else {}
+        return self.fit.model_copy(update={name: value for name, value in own.items() if value is not None})
 
     @field_validator("composition")
     @classmethod

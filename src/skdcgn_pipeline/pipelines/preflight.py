@@ -89,7 +89,7 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
         if made & CLASSIFYING:
             _check_names(parameters)
         if "ablation_plan" in made:
-            check_possible(cells, generator, parameters.classify.network.by_mechanism)
+            check_possible(cells, generator, parameters.classify.network.by_mechanism, parameters.images.are_coloured)
 
 
 def _check_what_is_painted(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # processes that compute cells draw nothing
 
 REFERENCE = "reference"
 OWN: Final = "own"
-MONOLITH = "monolith"
+MONOLITH, ORIGINALS = "monolith", "originals"
 
 SourceName = Literal["teacher", "students", "own"]
 LossChange = Literal["", "all terms", "without", "only", "temperature"]
@@ -55,6 +55,9 @@ class CellData(Settings):
         originals_share: Share of biased originals in every batch.
         students: How the cell's own students are distilled: one per mechanism, or that of the finished image.
         teacher_transformations: What a teacher is trained on with; None takes the teacher as it is.
+        method: A name in `classifiers.methods.registry`, where what follows says how its classifiers are trained.
+        hyperparameters: Those that it tries.
+        conflicting_share: Share of the training images that are in conflict with the bias.
     """
 
     sources: Sources | None
@@ -64,6 +67,14 @@ class CellData(Settings):
     originals_share: float = 0.0
     students: tuple[Distill, ...] = ()
     teacher_transformations: Transformations | None = None
+    method: str = ""
+    hyperparameters: tuple[dict[str, float], ...] = ()
+    conflicting_share: float | None = None
+
+    @property
+    def told_source(self) -> str:
+        """Whose images classifiers learn from."""
+        return str(self.sources) if self.sources else MONOLITH if self.students else ORIGINALS
 
 
 def trio(settings: Ablation, students: Students, **changes: Any) -> tuple[Distill, ...]:
@@ -86,7 +97,8 @@ class Cell:
     Attributes:
         study: Name of the study.
         name: What tables and figures call it; unique in its study.
-        reference: The cell of the same study, one for all, that it is compared with; the reference names itself.
+        reference: The cell of the same study that it is compared with, one for all or one for each share of
+            conflicting images; the reference names itself.
         data: What its classifiers are trained on.
         mechanism, transformation, strength: What was changed, where the study changes it.
         loss_change: How the terms of the distillation differ, where the study changes them.
@@ -118,7 +130,7 @@ class Cell:
             "mechanism": self.mechanism,
             "transformation": self.transformation,
             "strength": self.strength,
-            "source": str(data.sources) if data.sources else MONOLITH,
+            "source": data.told_source,
             **{f"source_{m}": sources.get(m, "") for m in MECHANISMS},
             **{f"counterfactual_{m}": getattr(origins, m) if sources else "" for m in MECHANISMS},
             "stage": self.stage,
@@ -126,6 +138,8 @@ class Cell:
             "dataset_size": data.dataset_size,
             "originals_share": data.originals_share,
             "loss_change": self.loss_change,
+            "method": data.method,
+            "conflicting_share": data.conflicting_share,
             "distillation_steps": data.students[0].num_steps if data.students else None,
         }
 
@@ -149,8 +163,8 @@ class UnitResult:
 
     Attributes:
         unit: Which.
-        result: `accuracy` (rows of split, subset, accuracy, num_images), `confusion` per split and `facts`;
-            empty where it failed.
+        result: `accuracy` (rows of split, subset, accuracy, num_images), `confusion` per split, `facts` and, of
+            methods, what was `chosen`; empty where it failed.
         error: Why it failed; empty where it did not.
         seconds: How long it took; None where it was done before.
     """
@@ -211,3 +225,9 @@ class Study(ABC):
         from skdcgn_pipeline.studies.words import outcomes
 
         return outcomes(rows.to_dict("records"))
+
+    def table(self, summary: pd.DataFrame) -> list[str]:
+        """Return a table of the cells as lines of Markdown, by default of all images of every split."""
+        from skdcgn_pipeline.studies.words import table_of_cells
+
+        return table_of_cells(summary[summary["subset"] == "all"])

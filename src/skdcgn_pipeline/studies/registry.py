@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from skdcgn_pipeline.parameters import Ablation
+from skdcgn_pipeline.parameters import BIASED_SOURCES, Ablation
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.extensions import call, is_extension
+from skdcgn_pipeline.studies.alternatives import AlternativesStudy
 from skdcgn_pipeline.studies.contract import Cell, Students, Study
 from skdcgn_pipeline.studies.counts import CountsStudy
 from skdcgn_pipeline.studies.losses import LossesStudy
@@ -33,6 +34,7 @@ STUDIES: dict[str, Study] = {
         SourceStudy(),
         StageStudy(),
         MonolithStudy(),
+        AlternativesStudy(),
     )
 }
 
@@ -78,17 +80,18 @@ def expand_cells(settings: Ablation, students: Students) -> list[Cell]:
     return cells
 
 
-def check_possible(cells: Sequence[Cell], teacher: Any, by_mechanism: bool = False) -> None:
-    """Refuse cells that this teacher cannot serve, or this classifier not judge, before any work.
+def check_possible(cells: Sequence[Cell], teacher: Any, by_mechanism: bool = False, coloured: bool = True) -> None:
+    """Refuse cells that this teacher or these images cannot serve, or this classifier not judge, before any work.
 
     Args:
         cells: What would be run.
         teacher: The teacher.
         by_mechanism: Whether classifiers have a head per mechanism, and need the labels of all.
+        coloured: Whether a bias protocol colours the images, which can be done again with another share.
 
     Raises:
-        SettingError: If a cell trains a teacher on that cannot be, or images that have one label are to be
-            learnt by heads of mechanisms.
+        SettingError: If a cell trains a teacher on that cannot be, images that have one label are to be learnt by
+            heads of mechanisms, or images are to be in conflict with a bias that nobody knows.
     """
     asked = {cell.study for cell in cells}
     unfit = sorted(name for name in asked if study_of(name).single_label) if by_mechanism else []
@@ -99,6 +102,9 @@ def check_possible(cells: Sequence[Cell], teacher: Any, by_mechanism: bool = Fal
             ", ".join(f"'{study}'" for study in unfit),
             f"Choose among {', '.join(name for name, study in STUDIES.items() if not study.single_label)}.",
         )
+    if not coloured and any(cell.data.method for cell in cells):
+        expected, got = f"images of {', '.join(BIASED_SOURCES)}, whose bias is known", "'alternatives' with others"
+        raise SettingError("ablation.study", expected, got, "Leave out 'alternatives', or choose such images.")
     if not isinstance(teacher, MnistCGN) and any(cell.data.teacher_transformations is not None for cell in cells):
         raise SettingError(
             "ablation.study",

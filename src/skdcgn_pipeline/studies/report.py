@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from skdcgn_pipeline.reporting.pictures import Picture, draw_sheet, rasterise
-from skdcgn_pipeline.reporting.templates import in_markdown
 from skdcgn_pipeline.studies.figures import STYLE, draw_notice
 from skdcgn_pipeline.studies.registry import STUDIES, study_of
-from skdcgn_pipeline.studies.words import percent, signed
+from skdcgn_pipeline.studies.words import percent
 
 LARGEST_EXAMPLE = 64  # pixels; larger examples are scaled down
 Findings = list[tuple[str, list[str]]]
@@ -136,30 +135,11 @@ def _failed(failures: pd.DataFrame) -> list[str]:
 
 
 def findings_as_markdown(findings: Findings, summary: pd.DataFrame) -> str:
-    """Write findings as Markdown, each study followed by a table of its cells, all images of every split."""
+    """Write findings as Markdown, each study followed by a table of its cells."""
     lines = ["# What the ablation found", ""]
     name_of = {study_of(name).title: name for name in [*STUDIES, *summary["study"]]}
     for title, sentences in findings:
         lines += [f"## {title}", "", *(f"- {sentence}" for sentence in sentences), ""]
-        rows = summary[(summary["study"] == name_of[title]) & (summary["subset"] == "all")]
-        lines += _table(rows) if len(rows) else []
+        rows = summary[summary["study"] == name_of[title]]
+        lines += study_of(name_of[title]).table(rows) if len(rows) else []
     return "\n".join(lines)
-
-
-def _table(rows: pd.DataFrame) -> list[str]:
-    """Write cells as a Markdown table, in percent and points."""
-    names = ["cell", "split", "accuracy", "95 % interval", "difference", "its interval", "p (Holm)", "g", "seeds"]
-    lines = [names, ["---"] * len(names)]
-    for row in rows.to_dict("records"):
-        entries = [
-            percent(row["mean_accuracy"]),
-            f"{100 * row['interval_low']:.1f} to {100 * row['interval_high']:.1f}",
-            signed(100 * row["difference"]),
-            f"{signed(100 * row['difference_low'])} to {signed(100 * row['difference_high'])}",
-            f"{row['p_holm']:.3g}",
-            signed(row["effect_size"], 2),
-            str(int(row["num_seeds"])),
-        ]
-        figures = ("–" if "nan" in entry else entry for entry in entries)
-        lines.append([in_markdown(row["cell"]), in_markdown(row["split"]), *figures])
-    return [*(f"| {' | '.join(line)} |" for line in lines), ""]

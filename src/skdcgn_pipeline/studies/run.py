@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from skdcgn_pipeline.metrics.statistics import DESCRIPTION, FIDELITY
+from skdcgn_pipeline.metrics.statistics import AVERAGED, DESCRIPTION
 from skdcgn_pipeline.parameters import ClassifierFit
 from skdcgn_pipeline.runtime.progress import Progress, stop_requested, without_progress
 from skdcgn_pipeline.runtime.threads import computing_on
@@ -97,7 +97,9 @@ def estimate_seconds(unit: Unit, surroundings: Surroundings) -> float:
     data = unit.cell.data
     num_teacher_images = 0 if data.teacher_transformations is None else surroundings.ablation.stage.num_images
     return (
-        surroundings.ablation.fit.num_images / CLASSIFIER_IMAGES_PER_SECOND
+        surroundings.ablation.fit_of(unit.cell.study).num_images
+        * max(1, len(data.hyperparameters))
+        / CLASSIFIER_IMAGES_PER_SECOND
         + sum(distill.num_steps for distill in data.students) / DISTILLATION_STEPS_PER_SECOND
         + num_teacher_images / TEACHER_IMAGES_PER_SECOND
     )
@@ -140,11 +142,12 @@ def describe_plan(plan: pd.DataFrame, surroundings: Surroundings, cells: bool) -
 # --- tables ------------------------------------------------------------------------------------------
 
 CELL_COLUMNS = [
-    "study", "cell", *DESCRIPTION, *FIDELITY, "seed", "split", "subset", "accuracy", "num_images", "confusion", "error"
+    "study", "cell", *DESCRIPTION, *AVERAGED, "hyperparameters", "hyperparameters_with_groups", "candidates",
+    "seed", "split", "subset", "accuracy", "num_images", "confusion", "error"
 ]  # fmt: skip
 NUMBERS = [
-    "strength", "per_shape", "dataset_size", "originals_share", "num_parameters", "distillation_steps", *FIDELITY,
-    "accuracy", "num_images",
+    "strength", "per_shape", "dataset_size", "originals_share", "num_parameters", "distillation_steps", *AVERAGED,
+    "conflicting_share", "accuracy", "num_images",
 ]  # fmt: skip
 
 
@@ -161,6 +164,7 @@ def tabulate(results: Sequence[UnitResult], fit: ClassifierFit) -> pd.DataFrame:
         described = {
             **result.unit.cell.describe(),
             **result.result.get("facts", {}),
+            **result.result.get("chosen", {}),
             "seed": result.unit.number,
             "num_training_images": fit.num_images,
             "batch_size": fit.batch_size,

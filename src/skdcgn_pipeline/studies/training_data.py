@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import Artifact, artifact_path, build_json, is_finished
-from skdcgn_pipeline.classifiers.accuracy import count_confusions, measure_predictions, predict_split
+from skdcgn_pipeline.classifiers.accuracy import measure_splits
 from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.classifiers.training import identity_of_network
 from skdcgn_pipeline.classifiers.training_sets import TrainingSet
@@ -28,6 +28,7 @@ from skdcgn_pipeline.runtime.seeding import derive_seed
 from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe, draw_composites
 from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsArtifact, StudentsRecipe
 from skdcgn_pipeline.studies.contract import OWN, CellData, Unit
+from skdcgn_pipeline.studies.method_units import MethodUnits
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher, open_identified_teacher, open_trained_teacher
 from skdcgn_pipeline.teachers.training import TeacherRecipe
 from skdcgn_pipeline.vocabulary import COMPOSITE, MECHANISMS
@@ -115,6 +116,11 @@ class Workplace:
             return open_trained_teacher(Artifact.open(folders["trained_teacher"]))
         return open_identified_teacher(parameters.teacher, parameters.variant, self.surroundings.run.assets)
 
+    @cached_property
+    def methods(self) -> MethodUnits:
+        """What units of the study `alternatives` need."""
+        return MethodUnits(self)
+
     # --- what a cell's classifiers are trained on ---------------------------------------------------
 
     def training_set(self, unit: Unit) -> tuple[TrainingSet, Facts]:
@@ -139,7 +145,7 @@ class Workplace:
             if COMPOSITE in samples:
                 images, labels = samples[COMPOSITE]
                 return draw_from_images(images, labels, seed, "classifier-rows")
-            pool, composition, purpose = self._pool(samples), data.composition, "classifier-counterfactuals"
+            pool, composition, purpose = self.pool(samples), data.composition, "classifier-counterfactuals"
             if data.dataset_size:
                 return pool.draw_fixed_batch(composition, data.dataset_size, data.per_shape, seed, purpose)
             if not data.originals_share:
@@ -220,7 +226,8 @@ class Workplace:
         recipe = SamplesRecipe(generator, identity, *self.pool_size, seed, self.compute, "pool", classes=classes)
         return self.surroundings.run.make(recipe)
 
-    def _pool(self, samples: Mapping[str, SampleShards]) -> CounterfactualPool:
+    def pool(self, samples: Mapping[str, SampleShards]) -> CounterfactualPool:
+        """Return samples by mechanism in memory."""
         key = tuple(shards.artifact.identity for shards in samples.values())
         if key in self._pools:
             return self._pools[key]
@@ -234,6 +241,8 @@ class Workplace:
 
     def inputs_of(self, unit: Unit) -> dict[str, Any]:
         """Return everything that the result of a unit depends on."""
+        if unit.cell.data.method:
+            return self.methods.inputs_of(unit)
         return {
             "kind": "ablation cell",
             "training": self.training_set(unit)[0].inputs,
@@ -262,6 +271,8 @@ class Workplace:
         """
 
         def compute() -> dict[str, Any]:
+            if unit.cell.data.method:
+                return self.methods.choose_and_measure(unit)
             training_set, facts = self.training_set(unit)
             accuracy, confusion = self._train_and_measure(unit, training_set)
             return {"accuracy": accuracy, "confusion": confusion, "facts": facts()}
@@ -273,17 +284,13 @@ class Workplace:
         title = f"{unit.cell.study}, {unit.cell.name}, seed {unit.number}"
         _, classifier = self.classification.train(training_set, unit.number, title)
         computing = self.fit.computing(self.compute)
-        accuracy: list[dict[str, Any]] = []
-        confusion = {}
-        for role, name in self.splits.items():
-            split = self.classification.splits[name]()
-            predictions = predict_split(classifier, split, computing)
-            confusion[role] = count_confusions(predictions, split)
-            accuracy += [{"split": role, **row} for row in measure_predictions(predictions, split)]
-        return accuracy, confusion
+        splits = {role: self.classification.splits[name]() for role, name in self.splits.items()}
+        return measure_splits(classifier, splits, computing)
 
     def draw_examples(self, unit: Unit, num_images: int) -> torch.Tensor:
         """Return some images [N, 3, H, W] in [-1, 1] that the classifiers of a cell are trained on."""
-        training_set, _ = self.training_set(unit)
         # The same seed for all cells: where they share a pool, the same shapes, textures and backgrounds.
-        return training_set.source(derive_seed(self.seed, "ablation-examples"))(0, num_images)[0]
+        seed = derive_seed(self.seed, "ablation-examples")
+        if unit.cell.data.method:
+            return self.methods.draw_examples(unit, num_images, seed)
+        return self.training_set(unit)[0].source(seed)(0, num_images)[0]

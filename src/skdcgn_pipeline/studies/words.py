@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from skdcgn_pipeline.metrics.statistics import compare_pairs, factorial_effects, holm, judge
+from skdcgn_pipeline.reporting.templates import in_markdown
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 # What can be said of a comparison -> of one, of several.
@@ -100,3 +101,38 @@ def tell_sizes(rows: pd.DataFrame) -> str:
     columns = sized[["num_parameters", "cell", "mean_accuracy"]].to_numpy()
     sizes = (f"{number:,.0f} ({cell}) {percent(mean)}" for number, cell, mean in columns)
     return f"Accuracy by parameters of the generator: {', '.join(sizes)}."
+
+
+def markdown_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table as lines of Markdown."""
+    return [*(f"| {' | '.join(line)} |" for line in [names, ["---"] * len(names), *rows]), ""]
+
+
+def dashed(figures: Sequence[str]) -> list[str]:
+    """Return figures as they are told; one that there is not is a dash."""
+    return ["–" if "nan" in figure else figure for figure in figures]
+
+
+def compared_figures(row: Row) -> list[str]:
+    """Return accuracy with its interval, difference with its interval, and the adjusted p, in percent and points."""
+    return [
+        percent(row["mean_accuracy"]),
+        f"{100 * row['interval_low']:.1f} to {100 * row['interval_high']:.1f}",
+        signed(100 * row["difference"]),
+        f"{signed(100 * row['difference_low'])} to {signed(100 * row['difference_high'])}",
+        f"{row['p_holm']:.3g}",
+    ]
+
+
+def table_of_cells(summary: pd.DataFrame) -> list[str]:
+    """Return cells as a table in Markdown, in percent and points."""
+    names = ["cell", "split", "accuracy", "95 % interval", "difference", "its interval", "p (Holm)", "g", "seeds"]
+    rows = [
+        [
+            in_markdown(row["cell"]),
+            in_markdown(row["split"]),
+            *dashed([*compared_figures(row), signed(row["effect_size"], 2), str(int(row["num_seeds"]))]),
+        ]
+        for row in summary.to_dict("records")
+    ]
+    return markdown_table(names, rows)

@@ -64,7 +64,7 @@ def run_study(study: str) -> Callable[..., pd.DataFrame]:
         if (name := place_of(study, ablation.study)) in ablation.study:
             units = units_of(study_of(name).cells(ablation, surroundings.parameters.students), ablation.num_seeds)
         results = run_units(units, surroundings, log_unit, f"study {study}")
-        return tabulate(results, ablation.fit)
+        return tabulate(results, ablation.fit_of(name))
 
     return run_cells
 

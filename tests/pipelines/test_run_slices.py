@@ -400,27 +400,6 @@ def test_a_cell_that_fails_ends_the_run_after_everything_is_saved(
     assert len(pd.read_csv(place.saved("07_tables/*/ablation_failures.csv"))) == 0
 
 
-@pytest.mark.parametrize("study", ["counts", "mixing", "losses", "size", "source", "stage", "monolith"])
-def test_every_other_study_runs(studied: tuple[Place, Finished, set[str]], tmp_path: Path, study: str) -> None:
-    place = copied(studied[0], tmp_path)
-    samples = artifacts_in(place.store("sample"))
-
-    place.run(params={"ablation": {"study": study}}, pipeline_names=["ablation"])
-
-    table = read_tables(place)["ablation"]
-    assert set(table["study"]) == {study}
-    assert table["accuracy"].notna().all()
-    makes_samples = study in ("losses", "size", "stage", "monolith")
-    assert bool(artifacts_in(place.store("sample")) - samples) == makes_samples
-    if study in ("losses", "size"):
-        cells = read_tables(place)["ablation_cells"]
-        assert cells["num_parameters"].notna().all()
-        own = cells[cells["cell"] != "teacher"]
-        assert own["mask_iou"].between(0, 1).all()
-        assert own["l1_foreground"].between(0, 2).all()
-    assert STUDIES[study].title in place.saved("08_reporting/*/ablation_findings.md").read_text()
-
-
 def test_benchmark_writes_a_table_and_a_picture_and_logs_them(copy_of_finished: Callable[[str], Place]) -> None:
     place = copy_of_finished("benchmark")
     before = state_of(place.data / "stores")

@@ -1,13 +1,14 @@
 """No setting does nothing: each changes what nodes look for in the store or give, or is refused.
 
-The chain is run until everything is finished, and then every setting is changed by itself. What a node that reads
-it asks the store for is then not there, or what it gives differs, or the value is refused.
+The chain and all studies are run until everything is finished, and then every setting is changed by itself. What a node
+that reads it asks the store for is then not there, or what it gives differs, or the value is refused.
 """
 
 from __future__ import annotations
 
 import copy
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -21,18 +22,20 @@ import pandas as pd
 import pytest
 from kedro.pipeline.node import Node
 
-from pipelines.running import Place
+from pipelines.running import Finished, Place, artifacts_in
 from skdcgn_pipeline.artifacts import store
 from skdcgn_pipeline.mechanisms import MECHANISMS
 from skdcgn_pipeline.parameters import Parameters, Settings, check_parameters
 from skdcgn_pipeline.pipelines.distill import nodes
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.studies.registry import STUDIES
 
 pytestmark = pytest.mark.slow
 
-PIPELINES = ["report", "ablation", "baseline", "teacher", "export"]
+PIPELINES = ["report", "ablation", "baseline", "teacher"]
+STUDY_TABLES = "ablation", "ablation_cells"
 # Tell all settings to whoever reads what they give: no proof that one does something.
-ECHOES = {"take_run_students", "export_students", "export_classifier", "tell_findings", "write_report"}
+ECHOES = {"tell_findings", "write_report"}
 # Hands all settings on to the studies, which are asked about their own.
 SURROUNDINGS = "surroundings"
 
@@ -139,16 +142,24 @@ class WouldComputeError(Exception):
 
 
 class Chain:
-    """A finished chain: what each node was given and what it gave."""
+    """A finished chain: what each node was given and what it gave.
+
+    Attributes:
+        place: Where it was run.
+        samples: The artifacts of samples that each node made.
+    """
 
     def __init__(self, place: Place) -> None:
+        self.place, self.samples = place, dict[str, set[str]]()
         self.given: list[tuple[Node, dict[str, Any]]] = []
         self.results: dict[str, Any] = {}
         run = Node.run
 
         def record(node: Node, inputs: dict[str, Any] | None = None) -> dict[str, Any]:
             self.given.append((node, dict(inputs or {})))
+            before = artifacts_in(place.store("sample"))
             outputs = run(node, inputs)
+            self.samples[node.name] = artifacts_in(place.store("sample")) - before
             self.results |= outputs
             return outputs
 
@@ -212,15 +223,20 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def finished_chain(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Iterator[Chain]:
-    finished = Chain(Place(tmp_path_factory.mktemp("settings") / "data", tracking_uri))
+def finished_chain(
+    tmp_path_factory: pytest.TempPathFactory, tracking_uri: str, finished: tuple[Place, Finished]
+) -> Iterator[Chain]:
+    """The chain, found done, and after it all studies, the end-to-end students and the trained teacher."""
+    data = tmp_path_factory.mktemp("settings") / "data"
+    shutil.copytree(finished[0].data, data)
+    done = Chain(Place(data, tracking_uri))
 
     def refuse(folder: Path) -> None:
         raise WouldComputeError(folder)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "ArtifactWriter", refuse)
-        yield finished
+        yield done
 
 
 def does_something(finished: Chain, name: str, annotation: Any) -> bool:
@@ -245,6 +261,23 @@ def test_every_setting_changes_something_or_is_refused(finished_chain: Chain) ->
     asked = [(name, annotation) for name, annotation in leaves(Parameters) if not skipped.fullmatch(name)]
     assert len(asked) > 150
     assert [name for name, annotation in asked if not does_something(finished_chain, name, annotation)] == []
+
+
+@pytest.mark.parametrize("study", ["counts", "mixing", "losses", "size", "source", "stage", "monolith"])
+def test_every_other_study_runs(finished_chain: Chain, study: str) -> None:
+    tables = (pd.read_parquet(finished_chain.place.saved(f"07_tables/*/{name}.parquet")) for name in STUDY_TABLES)
+    table, cells = (each[each["study"] == study] for each in tables)
+    assert len(table)
+    assert table["accuracy"].notna().all()
+    makes_samples = study in ("losses", "size", "stage", "monolith")
+    assert bool(finished_chain.samples[f"ablation.run_{study}_study"]) == makes_samples
+    if study in ("losses", "size"):
+        assert cells["num_parameters"].notna().all()
+        own = cells[cells["cell"] != "teacher"]
+        assert own["mask_iou"].between(0, 1).all()
+        assert own["l1_foreground"].between(0, 2).all()
+    findings = finished_chain.place.saved("08_reporting/*/ablation_findings.md")
+    assert STUDIES[study].title in findings.read_text()
 
 
 def test_rates_are_taken_as_the_report_asks(finished_chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,11 @@ def launch(part: Callable[[int, int, Path, Path], None], samples: Path, stores: 
     multiprocessing.spawn(part, (port, samples, stores), nprocs=2)
 
 
+def threads_of_groups() -> int:
+    """Return how many threads of this process work for groups of processes; 0 where there is no /proc."""
+    return [path.read_text() for path in Path("/proc/self/task").glob("*/comm")].count("pt_gloo_runloop\n")
+
+
 def take_part(rank: int, port: int, samples: Path, stores: Path) -> None:
     """Be one of two processes that train together."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
@@ -85,3 +90,5 @@ def take_part(rank: int, port: int, samples: Path, stores: Path) -> None:
         with pytest.raises(InterruptedRunError) as stopped, listening(lambda *_: rank or progress.request_stop()):
             distil_together(Store(stores), recipe)
         (stores / f"stopped_{rank}").write_text(str(stopped.value))
+        inside = threads_of_groups()
+    (stores / f"threads_{rank}").write_text(f"{inside} {threads_of_groups()}")

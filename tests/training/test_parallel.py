@@ -81,6 +81,13 @@ def test_a_stop_of_one_process_stops_both_and_one_process_goes_on(tmp_path, stor
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to look for threads")
+def test_threads_of_the_talk_end_with_it(stores):
+    for rank in (0, 1):
+        inside, left = map(int, (stores / f"threads_{rank}").read_text().split())
+        assert left < inside
+
+
 def test_a_process_alone_has_the_whole_batch_and_shares_nothing():
     rows, network = torch.arange(6), nn.Sequential(nn.BatchNorm2d(2))
     assert ALONE.part(rows).tolist() == rows.tolist()

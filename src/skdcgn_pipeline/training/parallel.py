@@ -87,6 +87,11 @@ class _Group(Processes):
         # Wishes and messages go over a group of their own, which does not lose patience.
         self._talk: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
 
+    def leave(self) -> None:
+        """End the talk, and here its threads: one that frees a tensor while Python ends would abort the process."""
+        talk, self._talk = self._talk, None
+        dist.destroy_process_group(talk)
+
     def wrap(self, network: nn.Module) -> nn.Module:
         # Spectral norms iterate alike everywhere, and moments are shared: there is nothing to broadcast.
         return DistributedDataParallel(network, forward_sync_buffers=False)
@@ -149,7 +154,8 @@ def joined_processes(device: str) -> Iterator[Processes]:
         yield ALONE
         return
     if dist.is_initialized():  # by Ray Train, which has chosen the GPU too, and ends it
-        yield _Group()
+        with _group() as group:
+            yield group
         return
     on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
     if on_gpu:
@@ -160,9 +166,19 @@ def joined_processes(device: str) -> Iterator[Processes]:
         torch.cuda.set_device(number)
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
-        yield _Group()
+        with _group() as group:
+            yield group
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _group() -> Iterator[Processes]:
+    group = _Group()
+    try:
+        yield group
+    finally:
+        group.leave()
 
 
 # --- batch norm over all processes ---------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
@@ -96,10 +96,10 @@ class Method(ABC):
         Raises:
             SettingError: If it has no such hyperparameter.
         """
-        for unknown in {name for point in grid for name in point} - {*cls.__dataclass_fields__}:
-            got, remedy = f"'{unknown}'", "Correct the name."
-            known = ", ".join(cls.__dataclass_fields__) or "no hyperparameter at all"
-            raise SettingError(f"ablation.alternatives.hyperparameters.{cls.name}", known, got, remedy)
+        known = [field.name for field in fields(cls)]
+        for unknown in (name for point in grid for name in point if name not in known):
+            setting, expected = f"ablation.alternatives.hyperparameters.{cls.name}", ", ".join(known)
+            raise SettingError(setting, expected or "no hyperparameter at all", f"'{unknown}'", "Correct the name.")
         return [cls(**point) for point in grid or cls.grid]
 
 

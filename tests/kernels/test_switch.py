@@ -14,6 +14,7 @@ from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.kernels.taking import take_decoded
 from skdcgn_pipeline.mechanisms import shift_patches
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.students.trio import StudentCGN
 
 ROWS, OFFSETS = torch.tensor([4, 4, 0]), torch.tensor([[0, 0], [3, 5], [8, 6]])
 
@@ -66,6 +67,13 @@ def test_a_classifier_trains_by_its_layers(without_kernels):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         classifier(torch.randn(2, 3, 32, 32)).float().sum().backward()
     assert classifier.trunk[1].weight.grad.abs().sum() > 0
+
+
+def test_fused_students_render_by_their_network(without_kernels):
+    students = StudentCGN.from_released("digits")
+    fused, noise, labels = students.fused(), torch.randn(3, 32), torch.arange(3)
+    assert fused.runtime == "torch"
+    assert torch.equal(fused.render(noise, labels).mask, students.render(noise, labels).mask)
 
 
 def test_a_process_that_is_told_so_never_imports_numba():

@@ -7,7 +7,6 @@ import torch
 from torch.nn import functional as F
 
 from skdcgn_pipeline.students.layers import (
-    instance_norm_channels_last,
     phase_weights,
     pixel_shuffle,
     upsampled_convolution,
@@ -45,15 +44,6 @@ def test_the_pixel_shuffle_is_torchs_in_value_and_gradient(channels, layout):
     shuffled.backward(direction)
     expected.backward(direction)
     assert torch.equal(mine.grad, plain.grad)
-
-
-@pytest.mark.parametrize("offset", [0.0, 30.0])
-def test_the_instance_norm_in_channels_last_is_torchs(offset):
-    images = torch.randn(3, 4, 5, 6, generator=torch.manual_seed(0)) + offset
-    images = images.to(memory_format=torch.channels_last)
-    norm = instance_norm_channels_last(images)
-    torch.testing.assert_close(norm, F.instance_norm(images), atol=1e-5, rtol=1e-4)
-    assert norm.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_plain_operations_of_an_exported_program_give_the_same():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import pickle
 
 import pytest
 import torch
 
 from skdcgn_pipeline.networks.interface import GeneratorSize, check_same_interface
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.runtime.threads import computing_on
 from skdcgn_pipeline.students.architectures import CompactGenerator, TinyGenerator, make_student
 from skdcgn_pipeline.students.layers import ConditionalNorm
 from skdcgn_pipeline.students.released import released_students
@@ -328,26 +330,88 @@ def test_weights_of_another_interface_than_the_config_are_refused(tmp_path, key,
         StudentCGN.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["colored_mnist", "wildlife_mnist"])
+def fused_and_plain(students: StudentCGN, num_images: int):
+    noise = torch.randn(num_images, students.noise_dim, generator=torch.manual_seed(0))
+    labels = torch.arange(num_images) % students.num_classes
+    fused = students.fused()
+    return fused, vars(fused.render(noise, labels)), vars(students.render(noise, labels))
+
+
+@pytest.mark.parametrize("name", released_students())
 def test_fused_students_render_the_same_images_up_to_rounding(name):
     students = StudentCGN.from_released(name)
-    fused = students.fused()
-    noise, labels = torch.randn(50, students.noise_dim, generator=torch.manual_seed(0)), torch.arange(50) % 10
-    plain = students.render(noise, labels)
-    torch.testing.assert_close(vars(fused.render(noise, labels)), vars(plain), atol=1e-4, rtol=0)
-    assert torch.equal(students.render(noise, labels).mask, plain.mask), "the original stays as it is"
+    fused, images, plain = fused_and_plain(students, 50)
+    assert (fused.runtime, students.runtime) == ("kernels", "torch")
+    torch.testing.assert_close(images, plain, atol=1e-3, rtol=0)
     assert [*fused.state_dict()] == [*students.state_dict()]
 
 
-def test_fused_students_leave_the_layout_of_their_images_alone():
-    fused = make_students(architectures=dict.fromkeys(MECHANISMS, SMALL_BASIS)).fused()
-    layouts = []
-    basis = fused.network_of("shape")
-    basis.output.register_forward_pre_hook(
-        lambda _, inputs: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
-    )
-    fused.render(torch.randn(6, 4), torch.arange(6) % 3)
-    assert layouts == [True]
+def with_random_norms(students: StudentCGN) -> StudentCGN:
+    for module in students.modules():
+        if isinstance(module, ConditionalNorm):
+            torch.nn.init.normal_(module.affine.weight, 0, 0.3)
+            if isinstance(module.norm, torch.nn.BatchNorm2d):
+                module.norm.running_mean.normal_(0, 0.3)
+                module.norm.running_var.uniform_(0.5, 2)
+    return students
+
+
+@pytest.mark.parametrize(
+    ("architecture", "image_size", "runtime"),
+    [
+        (SMALL, 8, "kernels"),
+        (SMALL, 24, "kernels"),
+        (SMALL_BASIS, 8, "kernels"),
+        (SMALL_BASIS, 12, "kernels"),
+        (COMPACT, 32, "kernels"),
+        (BASIS, 32, "kernels"),
+        (TINYGAN, 8, "torch"),
+    ],
+)
+@pytest.mark.parametrize("num_images", [0, 1, 33])
+def test_any_architecture_renders_the_same_by_the_fastest_runtime(architecture, image_size, runtime, num_images):
+    options = {"architectures": dict.fromkeys(MECHANISMS, architecture), "image_size": image_size}
+    fused, images, plain = fused_and_plain(with_random_norms(make_students(**options)), num_images)
+    assert fused.runtime == runtime
+    torch.testing.assert_close(images, plain, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_fused_images_depend_neither_on_their_batch_nor_on_the_threads(num_threads):
+    fused = with_random_norms(make_students(image_size=16)).fused()
+    noise, labels = torch.randn(70, 4), torch.arange(70) % 3
+    with computing_on(num_threads):
+        together = fused.render(noise, labels)
+    single = fused.render(noise[40:41], labels[40:41])
+    torch.testing.assert_close(vars(together[40:41]), vars(single), atol=1e-5, rtol=0)
+
+
+def test_fused_students_follow_their_weights_and_leave_gradients_and_mixtures_to_the_network():
+    students = make_students()
+    fused, images, _ = fused_and_plain(students, 4)
+    noise = torch.randn(4, 4, requires_grad=True)
+    assert fused(noise, torch.arange(4) % 3).mask.sum().backward() is None
+    assert noise.grad.abs().sum() > 0
+    halves = dict.fromkeys(MECHANISMS, torch.tensor([[0.5, 0.5, 0.0]] * 4))
+    mixtures = [vars(own.render_mixtures(noise.detach(), halves)) for own in (fused, students)]
+    torch.testing.assert_close(*mixtures, atol=1e-3, rtol=0)
+    state = {
+        name: tensor + 0.5 if tensor.is_floating_point() else tensor for name, tensor in students.state_dict().items()
+    }
+    fused.load_state_dict(state)
+    students.load_state_dict(state)
+    labels = torch.arange(4) % 3
+    changed = vars(fused.render(noise.detach(), labels))
+    torch.testing.assert_close(changed, vars(students.render(noise.detach(), labels)), atol=1e-3, rtol=0)
+    assert not torch.equal(changed["mask"], images["mask"])
+
+
+def test_fused_students_are_pickled_for_workers():
+    fused = make_students().fused()
+    again = pickle.loads(pickle.dumps(fused))
+    noise, labels = torch.randn(3, 4), torch.arange(3)
+    assert again.runtime == "kernels"
+    torch.testing.assert_close(vars(again.render(noise, labels)), vars(fused.render(noise, labels)), atol=0, rtol=0)
 
 
 def test_compact_students_run_under_bfloat16_autocast():

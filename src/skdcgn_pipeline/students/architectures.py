@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skdcgn_pipeline.kernels.rendering import SIGMOID, TANH, Plan
 from skdcgn_pipeline.networks.interface import GeneratorSize, look_up
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.students.layers import (
     ConditionalNorm,
     UpsampledConvolution,
     colours,
-    instance_norm_channels_last,
+    phase_weights,
     pixel_shuffle,
     sub_pixels,
 )
@@ -35,6 +36,7 @@ class StudentGenerator(nn.Module):
     """
 
     embedding: nn.Embedding
+    norms: nn.ModuleList  # those of the class, in the order in which they are applied
     stem: nn.Linear
     start: int  # height and width of what the stem gives
     first: int  # its channels
@@ -52,6 +54,15 @@ class StudentGenerator(nn.Module):
     def stem_of_both(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return the stem's output of noise and class embedding, joined."""
         return self.stem(torch.cat([noise, look_up(self.embedding, labels)], 1))
+
+    def columns(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return what the steps of `plan` begin with: the stem's output, then scale and shift of each norm, [N, D]."""
+        conditions = [part for norm in self.norms for part in norm.of_evaluation(labels)]  # type: ignore[operator]
+        return torch.cat([self.stem_of_both(noise, labels), *conditions], 1)
+
+    def plan(self, num_columns: int) -> Plan | None:
+        """Return the steps from columns to images, the same function as `forward`; None where there are none."""
+        return None
 
 
 class CompactGenerator(StudentGenerator):
@@ -82,6 +93,17 @@ class CompactGenerator(StudentGenerator):
             hidden = F.leaky_relu_(norm(convolution(hidden), labels), 0.2)  # [N, C, S/4, S/4], [N, C, S/2, S/2]
         return sub_pixels(self.output, hidden, self.is_mask)
 
+    def plan(self, num_columns: int) -> Plan:
+        """Return the steps of `forward`, see `StudentGenerator`."""
+        plan = Plan(num_columns)
+        hidden = plan.columns(self.first, self.start)
+        hidden = plan.normalise(hidden, per_image=False, conditional=True, leaky=True, border=1)
+        for convolution in self.convolutions:
+            hidden = plan.upsampled_convolution(hidden, phase_weights(convolution.weight))  # type: ignore[arg-type]
+        images = plan.shuffled_convolution(hidden, self.output)
+        plan.activate(images, SIGMOID if self.is_mask else TANH)
+        return plan
+
 
 class BasisGenerator(StudentGenerator):
     """A shallow network whose linear layer speaks in learnt spatial patterns; its image size is a multiple of 4.
@@ -110,7 +132,6 @@ class BasisGenerator(StudentGenerator):
         )
         self.convolution = UpsampledConvolution(self.first, last)
         self.output = nn.Conv2d(last, 4 * channels, 3, padding=1)
-        self.is_fused = False
         if self.is_mask:
             # A steep sigmoid around the mean stands for the teacher's clamp to [0, 1].
             self.gain, self.shift = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(-2.0))
@@ -121,11 +142,25 @@ class BasisGenerator(StudentGenerator):
         hidden = (coefficients @ self.patterns).view(-1, self.first, self.start, self.start)  # [N, C, S/4, S/4]
         hidden = self.convolution(self.norms[0](hidden, labels))  # [N, C, S/2, S/2]
         hidden = F.leaky_relu_(self.norms[1](hidden, labels), 0.2)
-        hidden = instance_norm_channels_last(hidden) if self.is_fused else F.instance_norm(hidden)
+        hidden = F.instance_norm(hidden)
         if not self.is_mask:
             return colours(self.output, hidden)
         logits = F.instance_norm(pixel_shuffle(self.output(hidden).float()))
         return (logits * self.gain + self.shift).sigmoid_()
+
+    def plan(self, num_columns: int) -> Plan:
+        """Return the steps of `forward`, see `StudentGenerator`."""
+        plan = Plan(num_columns)
+        hidden = plan.patterns(self.first, self.patterns)
+        hidden = plan.normalise(hidden, per_image=True, conditional=True)
+        hidden = plan.upsampled_convolution(hidden, phase_weights(self.convolution.weight))
+        hidden = plan.normalise(hidden, per_image=True)
+        images = plan.shuffled_convolution(hidden, self.output)
+        if self.is_mask:
+            plan.activate(plan.normalise(images, per_image=True), SIGMOID, self.gain, self.shift)
+        else:
+            plan.activate(images, TANH)
+        return plan
 
 
 class _TinyBlock(nn.Module):

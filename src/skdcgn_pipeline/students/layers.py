@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from skdcgn_pipeline.networks.frozen_cache import FrozenCache
 from skdcgn_pipeline.networks.interface import look_up, pick
 
-INSTANCE_NORM_EPSILON = 1e-5  # torch's
 # Which taps of a 3x3 kernel meet on the same small pixel, by the parity of the large pixel's row (or
 # column) and the place, 0 or 1, of the small pixel in the 2x2 window that the large pixel sees.
 _TAPS = ((((1, 0, 0)), ((0, 1, 1))), (((1, 1, 0)), ((0, 0, 1))))
@@ -104,20 +103,6 @@ def pixel_shuffle(images: Tensor) -> Tensor:
     return torch.view_as_real(moved).view(num_images, channels // 4, 2 * height, 2 * width)
 
 
-def instance_norm_channels_last(images: Tensor) -> Tensor:
-    """Return `torch.nn.functional.instance_norm(images)` of [N, C, H, W] without leaving channels last.
-
-    Torch's own changes the layout on its way in, and the next convolution changes it back.
-    """
-    num_images, channels, height, width = images.shape
-    pixels = images.permute(0, 2, 3, 1).reshape(num_images, height * width, channels)
-    # A mean over pixels as a product of matrices: reductions over strided dimensions are slow.
-    average = pixels.new_full((1, 1, height * width), 1 / (height * width)).expand(num_images, -1, -1)
-    pixels = pixels - average @ pixels
-    pixels = pixels * torch.rsqrt(average @ pixels.square() + INSTANCE_NORM_EPSILON)
-    return pixels.view(num_images, height, width, channels).permute(0, 3, 1, 2)
-
-
 class UpsampledConvolution(nn.Conv2d):
     """Nearest x2, then Conv3x3 with padding 1 and without bias, see `upsampled_convolution`."""
 
@@ -162,19 +147,27 @@ class ConditionalNorm(nn.Module):
         `condition` is classes [N], weights [N, num_classes] of classes, or embeddings [N, embedding_dim].
         """
         norm = self.norm
-        is_table = isinstance(self.affine, nn.Embedding)
         if self.training or isinstance(norm, nn.InstanceNorm2d):
-            affine = look_up(self.affine, condition) if is_table else self.affine(condition)
-            scale, shift = affine[:, :, None, None].to(images.dtype).chunk(2, 1)
+            scale, shift = self._affine_of(condition)[:, :, None, None].to(images.dtype).chunk(2, 1)
             return torch.addcmul(shift, norm(images), scale + 1)
+        scale, shift = (part[:, :, None, None].to(images.dtype) for part in self.of_evaluation(condition))
+        return torch.addcmul(shift, images, scale)
+
+    def of_evaluation(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scale and shift [N, C] that follow instance norm, or that are all of batch-norm in evaluation."""
+        norm = self.norm
+        if isinstance(norm, nn.InstanceNorm2d):
+            scale, shift = self._affine_of(condition).chunk(2, 1)
+            return scale + 1, shift
         mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-        if is_table:
-            table = self.affine.weight
-            scale, shift = self._table.get(self, (table, mean, variance), lambda: self._fused(table, mean, variance))
-            scale, shift = pick(scale, condition), pick(shift, condition)
-        else:
-            scale, shift = self._fused(self.affine(condition), mean, variance)
-        return torch.addcmul(shift[:, :, None, None].to(images.dtype), images, scale[:, :, None, None].to(images.dtype))
+        if not isinstance(self.affine, nn.Embedding):
+            return self._fused(self.affine(condition), mean, variance)
+        table = self.affine.weight
+        scale, shift = self._table.get(self, (table, mean, variance), lambda: self._fused(table, mean, variance))
+        return pick(scale, condition), pick(shift, condition)
+
+    def _affine_of(self, condition: Tensor) -> Tensor:
+        return look_up(self.affine, condition) if isinstance(self.affine, nn.Embedding) else self.affine(condition)
 
     def _fused(self, affine: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Return scale and shift [N, C] of both affine maps in one, which is one pass over the images."""

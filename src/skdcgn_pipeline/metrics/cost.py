@@ -124,15 +124,16 @@ def measure_costs(
         A row per mechanism and one for `all`: `mechanism` and `COST_COLUMNS`, multiply-accumulates per image; empty
         where a teacher cannot tell. On a GPU also the bytes that each needs for a batch, of `all`.
     """
-    students = students.fused()
-    with on_device(choose_device(device), teacher, students) as place:
+    fused = students.fused()
+    with on_device(choose_device(device), teacher, students, fused) as place:
         noise = torch.randn(batch_size, teacher.noise_dim, generator=torch_generator(0, "cost")).to(place)
         labels = (torch.arange(batch_size) % teacher.num_classes).to(place)
-        generators = {"teacher": teacher, "student": students}
-        rows = [_costs_of(generators, mechanism, noise, labels, seconds) for mechanism in (*MECHANISMS, None)]
+        # What fused students compute cannot be counted.
+        generators, timed = ({"teacher": teacher, "student": own} for own in (students, fused))
+        rows = [_costs_of(generators, timed, mechanism, noise, labels, seconds) for mechanism in (*MECHANISMS, None)]
         table = pd.DataFrame(rows, columns=["mechanism", *COST_COLUMNS])
         if place.type == "cuda":
-            for role, generator in generators.items():
+            for role, generator in timed.items():
                 peak = peak_gpu_bytes(generator, partial(generator.render, noise, labels))
                 table.loc[table["mechanism"] == "all", f"{role}_gpu_bytes"] = peak
     return table
@@ -144,7 +145,12 @@ def untimed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _costs_of(
-    generators: dict[str, Any], mechanism: str | None, noise: Tensor, labels: Tensor, seconds: float | None
+    generators: dict[str, Any],
+    timed: dict[str, Any],
+    mechanism: str | None,
+    noise: Tensor,
+    labels: Tensor,
+    seconds: float | None,
 ) -> dict[str, Any]:
     """Return a row of the costs of a mechanism, or of all for None."""
     row: dict[str, Any] = {"mechanism": mechanism or "all"}
@@ -156,7 +162,7 @@ def _costs_of(
         call = render_call(generator, mechanism, noise, labels)
         macs = None if call is None else count_macs(call)
         row |= {f"{role}_parameters": count_parameters(network), f"{role}_macs": macs and macs // len(noise)}
-        if call is not None:
+        if (call := render_call(timed[role], mechanism, noise, labels)) is not None:
             calls[role] = call
     rates = measure_rates(calls, len(noise), seconds)
     return row | {f"{role}_images_per_s": rates.get(role) for role in generators}

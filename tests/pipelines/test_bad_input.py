@@ -251,8 +251,8 @@ def test_impossible_study_is_refused(told: Callable[..., str], params: dict[str,
 def test_more_cells_than_confirmed_are_refused_before_any_work(told: Callable[..., str]) -> None:
     message = told(params={"ablation": {"max_cells": 20}}, pipeline_names=["ablation"])
 
-    assert message.startswith("ablation.max_cells: expected at most 20 cells, got 44 (x 2 seeds).")
-    assert "confirm with ablation.max_cells=44" in message
+    assert message.startswith("ablation.max_cells: expected at most 20 cells, got 50 (x 2 seeds).")
+    assert "confirm with ablation.max_cells=50" in message
 
 
 def test_stage_that_a_teacher_cannot_be_trained_at_is_refused(told: Callable[..., str]) -> None:
@@ -814,7 +814,7 @@ def test_server_that_does_not_answer_is_refused_before_any_work(place: Place) ->
         (["--pipeline", "distil"], "Did you mean 'distill'?"),
         (["--namespaces", "shap"], "Did you mean 'shape'?"),
         (["--pipelines", "ablation", "--params", "ablation.study=transformation"], "Did you mean 'transformations'?"),
-        (["--pipelines", "ablation", "--params", "ablation.max_cells=41"], "expected at most 41 cells, got 44"),
+        (["--pipelines", "ablation", "--params", "ablation.max_cells=41"], "expected at most 41 cells, got 50"),
         (["--params", "teacher.weights=nowhere.safetensors", "--pipelines", "sample"], "got nothing at nowhere"),
     ],
 )

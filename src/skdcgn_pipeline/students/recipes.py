@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -105,15 +106,12 @@ class StudentRecipe(Recipe[StudentArtifact]):
             inputs["vgg16"] = sha256_of_file(require_vgg16(self.assets, PERCEPTUAL_SETTING))
         return inputs
 
-    def distil(self, checkpoint_path: Path | None = None) -> tuple[StudentGenerator, History]:
-        """Train the student, see `Distillation`, or continue.
-
-        Returns:
-            The averaged student in eval mode, on the CPU, and the history of its losses.
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Distillation, BatchLoader]]:
+        """Open the training and what loads its batches.
 
         Raises:
             SettingError: As `Distillation`, or if the perceptual loss lacks its weights.
-            InterruptedRunError: If a stop was requested; the state is saved.
         """
         settings, name, processes = self.settings, self.mechanism, self.processes
         perceive = open_vgg16_features(self.assets, PERCEPTUAL_SETTING) if settings.weights.perceptual else None
@@ -122,13 +120,25 @@ class StudentRecipe(Recipe[StudentArtifact]):
         device, size = choose_device(self.compute.device), GeneratorSize.of(self.samples)
         with BatchLoader(fetch, settings.num_steps, device, settings.fetch_threads) as load:
             options: dict[str, Any] = {"load": load, "perceive": perceive, "processes": processes}
-            task = Distillation(name, size, settings, self.seed, self.compute, **options)
+            yield Distillation(name, size, settings, self.seed, self.compute, **options), load
+
+    def distil(self, checkpoint_path: Path | None = None) -> tuple[StudentGenerator, History]:
+        """Train the student, see `Distillation`, or continue.
+
+        Returns:
+            The averaged student in eval mode, on the CPU, and the history of its losses.
+
+        Raises:
+            SettingError: As `opened`.
+            InterruptedRunError: If a stop was requested; the state is saved.
+        """
+        with self.opened() as (task, load):
             return fit(
                 task,
                 checkpoint_path,
-                read_only=processes.rank != 0,
+                read_only=self.processes.rank != 0,
                 remark=lambda: f", {load.data_wait:.1%} waiting for data",
-                agree=processes.agree,
+                agree=self.processes.agree,
             )
 
     def build(self, writer: ArtifactWriter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -109,13 +110,14 @@ class AlternativesStudy(Study):
             line = rows[(rows["method"] == name) & (rows["cell"] != rows["reference"])]
             if said := _tell_line(line.sort_values("conflicting_share")):
                 sentences.append(f"{title_of(method)}: {said}.")
-        return sentences
+        return sentences + _tell_costs(rows)
 
     def table(self, summary: pd.DataFrame) -> list[str]:
         """Return a row per method and share: test images, chosen without groups, and what choosing with them gives."""
         names = [
             "method", "conflicting", "accuracy", "95 % interval", "difference", "its interval", "p (Holm)",
             "worst group", "calibration error", "accuracy, chosen with groups", "worst group, chosen with groups",
+            "seconds of training", "of making counterfactuals",
         ]  # fmt: skip
         test = summary[summary["split"] == "test"]
         by_subset = {subset: part.set_index("cell") for subset, part in test.groupby("subset")}
@@ -124,7 +126,7 @@ class AlternativesStudy(Study):
 
             def share_in(subset: str, cell: str = row["cell"]) -> str:
                 part = by_subset.get(subset)
-                return percent(part["mean_accuracy"].get(cell, float("nan"))) if part is not None else "nan"
+                return percent(part["mean_accuracy"].get(cell, math.nan)) if part is not None else "nan"
 
             figures = [
                 *compared_figures(row),
@@ -132,10 +134,23 @@ class AlternativesStudy(Study):
                 percent(row["calibration_error"]),
                 share_in(f"all{WITH_GROUPS}"),
                 share_in(f"worst group{WITH_GROUPS}"),
+                *(f"{row.get(cost, math.nan):,.0f}" for cost in ("training_seconds", "making_seconds")),
             ]
             told = [title_of(METHODS[row["method"]]), f"{100 * row['conflicting_share']:g} %"]
             lines.append([*told, *dashed(figures)])
         return ["\\* needs the group of every training image.", "", *markdown_table(names, lines)]
+
+
+def _tell_costs(rows: pd.DataFrame) -> list[str]:
+    """Give the seconds of each method, where they were measured."""
+    if "training_seconds" not in rows or rows["training_seconds"].isna().all():
+        return []
+    costs = rows.groupby("method", sort=False)[["training_seconds", "making_seconds"]].first()
+    told = [f"{title_of(METHODS[str(name)])} {cost:,.0f}" for name, cost in costs["training_seconds"].items()]
+    sentences = [f"Seconds of one training on one core, as measured now: {', '.join(told)}."]
+    if (making := costs["making_seconds"].max()) > 0:
+        sentences.append(f"Making the students' counterfactuals takes {making:,.0f} more, once for all classifiers.")
+    return sentences
 
 
 def _colours() -> list[tuple[float, ...]]:

@@ -16,7 +16,7 @@ from skdcgn_pipeline.classifiers.methods.contract import Material, Method
 from skdcgn_pipeline.classifiers.methods.erm import ERM
 from skdcgn_pipeline.classifiers.methods.registry import METHODS
 from skdcgn_pipeline.classifiers.torchvision_classifier import ALL_HEADS
-from skdcgn_pipeline.classifiers.training import ClassifierRecipe, Lesson, initial_classifier
+from skdcgn_pipeline.classifiers.training import ClassifierRecipe, ClassifierTask, Lesson, initial_classifier
 from skdcgn_pipeline.images.batches import crop_randomly_from
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.images.recipes import HELD_OUT, BiasedImagesRecipe, image_set_recipe
@@ -127,13 +127,16 @@ class MethodUnits:
         )
         lesson = method.lesson(material)
         if self.network.augments:
-            crop = crop_randomly_from(lesson.draw_batch, self._image_size, seed, "classifier-crops")
+            size = self.workplace.images.image_size
+            crop = crop_randomly_from(lesson.draw_batch, size, seed, "classifier-crops")
             lesson = replace(lesson, draw_batch=crop)
         return lesson
 
-    @property
-    def _image_size(self) -> int:
-        return self.workplace.images.image_size
+    def task(self, method: Method, share: float) -> ClassifierTask:
+        """Return the training of a method, as it starts."""
+        recipe = self.recipe(method, share, 0, method.title)
+        network = initial_classifier(self.network, self.workplace.num_classes, recipe.seed)
+        return ClassifierTask(network, recipe.source(), recipe.settings, recipe.seed, recipe.compute)
 
     # --- units ------------------------------------------------------------------------------------
 

@@ -110,6 +110,7 @@ def tell_findings(
     cells: pd.DataFrame,
     summary: pd.DataFrame,
     failures: pd.DataFrame,
+    costs: pd.DataFrame,
     heldout_samples: SampleShards,
     this_run: dict[str, Any] | None,
     parameters: dict[str, Any],
@@ -117,6 +118,7 @@ def tell_findings(
 ) -> tuple[str, str, str]:
     """Write what the studies found, as Markdown, as a chapter of the report and as a page of its own."""
     finished = cells[cells["error"] == ""]
+    summary = summary.merge(costs, "left", on="method")
     findings = write_findings(summary, finished, failures)
     done = set(finished["study"])
     names = [*STUDIES, place_of(FURTHER, [*done])]

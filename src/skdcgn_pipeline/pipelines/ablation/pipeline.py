@@ -5,6 +5,7 @@ from kedro.pipeline import Pipeline, node, pipeline
 from skdcgn_pipeline.parameters import MADE_BY_RUN
 from skdcgn_pipeline.pipelines.ablation import nodes
 from skdcgn_pipeline.pipelines.binding import given
+from skdcgn_pipeline.studies.costs import measure_costs
 from skdcgn_pipeline.studies.registry import FURTHER, STUDIES
 from skdcgn_pipeline.vocabulary import PLAN_TAG
 
@@ -43,11 +44,12 @@ def create_pipeline(teacher: str) -> Pipeline:
             tags=PLAN_TAG,
         ),
         node(nodes.plan_ablation, "surroundings", "ablation_plan", name="plan_ablation", tags=PLAN_TAG),
+        node(measure_costs, ["surroundings", "alternatives_cells"], "alternatives_costs", name="measure_method_costs"),
         node(nodes.gather_cells, [f"{study}_cells" for study in (*STUDIES, FURTHER)], TABLES, name="gather_cells"),
         node(
             nodes.tell_findings,
             [
-                *("ablation_cells", "ablation_summary", "ablation_failures"),
+                *("ablation_cells", "ablation_summary", "ablation_failures", "alternatives_costs"),
                 *("heldout_samples", "this_run", "parameters"),
                 *pictures,
             ],

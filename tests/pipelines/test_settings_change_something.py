@@ -83,6 +83,7 @@ VALUES: dict[str, Any] = {
     "ablation.transformations.background": ({"kind": "opacity", "strengths": [0.5]},),
     "ablation.size.students": (SMALL,),
     "ablation.stage.transformations": OPACITY,
+    "ablation.alternatives.hyperparameters": {"group_dro": ({"step_size": 0.5},)},
     "baseline.students": dict.fromkeys(MECHANISMS, SMALL),
     "sample.classes": (0, 1),
     "sample.shard_range": (0, 1),

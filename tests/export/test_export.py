@@ -142,6 +142,18 @@ def test_every_architecture_becomes_a_program(tmp_path):
     assert set(differences) == set(OUTPUTS)
 
 
+def test_rounded_students_are_the_same_in_every_form(tmp_path):
+    students = build_in(tmp_path / "student", ReleasedStudentsRecipe("digits"))
+    folder = build_in(tmp_path / "export", StudentsExport(students, origin_of_release("digits"), bits=6)).directory
+    loaded, example = StudentCGN.from_pretrained(folder), example_of(students.open(), 5)
+    assert (folder / "model.safetensors").stat().st_size < 60_000
+    assert json.loads((folder / "card.json").read_text())["bits"] == 6
+    expected = StudentProgram(loaded)(*example)
+    for images, other in zip(programs.run_onnx(folder / "students.onnx", example), expected, strict=True):
+        torch.testing.assert_close(images, other, rtol=0, atol=1e-4)
+    assert not torch.equal(expected[0], StudentProgram(students.open())(*example)[0])
+
+
 def test_a_program_that_differs_is_refused(tmp_path):
     def other(path: Path, arguments) -> list[torch.Tensor]:
         return [arguments[0] + 2e-4]

@@ -18,6 +18,7 @@ from skdcgn_pipeline.export.cards import write_export
 from skdcgn_pipeline.export.programs import versions
 from skdcgn_pipeline.metrics.cost import untimed
 from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
+from skdcgn_pipeline.networks.rounded_weights import restore_state, round_state
 from skdcgn_pipeline.parameters import Parameters
 from skdcgn_pipeline.reporting.release import records_of, training_of
 from skdcgn_pipeline.runtime.compute import place
@@ -85,10 +86,12 @@ class StudentsExport(Recipe[Artifact]):
     Attributes:
         students: The students.
         origin: What `origin_of_run` or `origin_of_release` returns.
+        bits: Of each weight, which all forms then share; None keeps float32.
     """
 
     students: StudentsArtifact
     origin: Mapping[str, Any]
+    bits: int | None = None
 
     kind = "exported students"
     folder = "export"
@@ -96,14 +99,19 @@ class StudentsExport(Recipe[Artifact]):
 
     def inputs(self) -> dict[str, Any]:
         """Return everything that the files depend on."""
-        return {"students": self.students.artifact.identity, "origin": dict(self.origin), "versions": versions()}
+        inputs = {"students": self.students.artifact.identity, "origin": dict(self.origin), "versions": versions()}
+        return inputs if self.bits is None else inputs | {"bits": self.bits}
 
     def build(self, writer: ArtifactWriter) -> None:
         """Write all files; raises SettingError if a program differs from the students by more than 1e-4."""
         # In the plain layout: a program's file keeps each tensor as it lies in memory.
         network = place(self.students.open(), "cpu", torch.contiguous_format)
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            writer.write(name, partial(copyfile, self.students.artifact.path(name)))
+        if self.bits is None:
+            for name in (CONFIG_FILE, WEIGHTS_FILE):
+                writer.write(name, partial(copyfile, self.students.artifact.path(name)))
+        else:
+            network.write_into(writer, bits=self.bits)
+            network.load_state_dict(restore_state(round_state(network, self.bits), network))
         card = {
             "kind": "students",
             "name": self.origin["name"],
@@ -111,5 +119,5 @@ class StudentsExport(Recipe[Artifact]):
             "interface": {key: getattr(network, key) for key in ("noise_dim", "num_classes", "image_size")},
             "inputs": list(INPUTS),
             "outputs": list(OUTPUTS),
-        }
+        } | ({} if self.bits is None else {"bits": self.bits})
         write_export(writer, "students", StudentProgram(network).eval(), partial(example_of, network), card)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import requires, version
@@ -27,6 +27,7 @@ from skdcgn_pipeline.classifiers.accuracy import metric_name
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.export.cards import CARD_FILE
 from skdcgn_pipeline.io.tracking import active_run, metric_slug, never_fatal
+from skdcgn_pipeline.kernels import numba_is_there
 from skdcgn_pipeline.networks.pretrained import PAGE_FILE, front_matter
 from skdcgn_pipeline.networks.weights_file import first_line
 from skdcgn_pipeline.runtime.compute import give_back_freed_memory
@@ -121,13 +122,14 @@ def refuse_deep_json() -> None:
 class ServedStudents(PythonModel):
     """A table of seeds and classes in, images out.
 
-    Row by row the first image of `StudentCGN.sample` with the seed and the classes of the row.
+    Row by row the first image of `StudentCGN.sample` of the `fused` students, with the seed and the classes of the row.
     """
 
     def load_context(self, context: Any) -> None:
         """Load the students."""
         refuse_deep_json()
-        self.students = StudentCGN.from_pretrained(context.artifacts[FOLDER])
+        self.students = StudentCGN.from_pretrained(context.artifacts[FOLDER]).fused()
+        logger.info("students render by %s", self.students.runtime)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
         """Return pixels, uint8 [N, H, W, 3], for the columns seed, shape, texture and background."""
@@ -163,12 +165,12 @@ class ServedClassifier(PythonModel):
             return pd.concat([self.classifier.predict(images[chunk]) for chunk in chunks], ignore_index=True)
 
 
-def pinned_requirements() -> list[str]:
-    """Return MLflow and what the core needs, in the versions that are installed."""
+def pinned_requirements(*more: str) -> list[str]:
+    """Return MLflow, what the core needs and what else is named, in the versions that are installed."""
     own = [Requirement(line) for line in requires("skdcgn_pipeline") or []]
     names = {one.name for one in own if one.marker is None or one.marker.evaluate({"extra": ""})}
     # Without the local part, such as +cpu, which no registry knows.
-    return sorted(f"{name}=={version(name).partition('+')[0]}" for name in names | {"mlflow"})
+    return sorted(f"{name}=={version(name).partition('+')[0]}" for name in names | {"mlflow", *more})
 
 
 def _signature(*outputs: ColSpec | TensorSpec) -> ModelSignature:
@@ -199,7 +201,8 @@ def log_students(export: Artifact, name: str, alias: str) -> dict[str, str]:
     signature = _signature(_pixel_schema(interface["image_size"]))
     last = interface["num_classes"] - 1
     example = pd.DataFrame([[0, 0, last, 0], [1, last, 0, 0]], columns=list(COLUMNS), dtype="int64")
-    return _log(export, "students", signature, example, name, alias)
+    libraries = ("numba",) if numba_is_there() else ()  # which students render faster by
+    return _log(export, "students", signature, example, name, alias, libraries)
 
 
 def log_classifier(export: Artifact, name: str, alias: str) -> dict[str, str]:
@@ -219,6 +222,7 @@ def _log(
     example: Any,
     name: str,
     alias: str,
+    libraries: Sequence[str] = (),
 ) -> dict[str, str]:
     if active_run() is None:
         logger.warning("no MLflow run is active: the exported %s is in %s alone", what, export.directory)
@@ -232,7 +236,7 @@ def _log(
             code_paths=[str(Path(__file__).parents[1])],
             signature=signature,
             input_example=example,
-            pip_requirements=pinned_requirements(),
+            pip_requirements=pinned_requirements(*libraries),
             registered_model_name=name,
             metadata={"export": export.identity},
         )

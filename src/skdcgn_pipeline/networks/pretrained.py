@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from skdcgn_pipeline.artifacts.store import ArtifactWriter, write_aside, write_json
+from skdcgn_pipeline.networks.rounded_weights import restore_state
 from skdcgn_pipeline.networks.weights_file import first_line, write_state
 from skdcgn_pipeline.runtime.compute import place, sizes_alone
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -45,13 +46,21 @@ class PretrainedModel(nn.Module):
     KIND: ClassVar[str]
     CONFIG_KEYS: ClassVar[tuple[str, ...]]
 
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write `config.json`, `model.safetensors` and, where there is none, a card into a folder."""
-        self._save(Path(folder), "this folder")
+    def save_pretrained(self, folder: Path | str, bits: int | None = None) -> None:
+        """Write `config.json`, `model.safetensors` and, where there is none, a card into a folder.
 
-    def _save(self, folder: Path, name: str) -> None:
+        Args:
+            folder: Where to.
+            bits: Of each weight, 3 to 8, see `rounded_weights`; None writes float32.
+
+        Raises:
+            SettingError: If weights cannot be rounded so.
+        """
+        self._save(Path(folder), "this folder", bits)
+
+    def _save(self, folder: Path, name: str, bits: int | None) -> None:
         """Write the files, with a card that says by which name they are loaded."""
-        write_aside(folder / WEIGHTS_FILE, partial(write_state, self))
+        write_aside(folder / WEIGHTS_FILE, partial(write_state, self, bits=bits))
         write_json(folder / CONFIG_FILE, self._config())
         if not (folder / PAGE_FILE).exists():
             made = type(self).__name__
@@ -59,10 +68,10 @@ class PretrainedModel(nn.Module):
             text = f"{front_matter(self.KIND)}\n```python\n{code}\n```\n"
             write_aside(folder / PAGE_FILE, lambda path: path.write_text(text, encoding="utf-8"))
 
-    def write_into(self, writer: ArtifactWriter, prefix: str = "") -> None:
+    def write_into(self, writer: ArtifactWriter, prefix: str = "", bits: int | None = None) -> None:
         """Write the same two files into an artifact, behind a prefix such as `students/`."""
         writer.write_json(prefix + CONFIG_FILE, self._config())
-        writer.write(prefix + WEIGHTS_FILE, partial(write_state, self))
+        writer.write(prefix + WEIGHTS_FILE, partial(write_state, self, bits=bits))
 
     def _config(self) -> dict[str, Any]:
         return {key: getattr(self, key) for key in self.CONFIG_KEYS}
@@ -90,11 +99,12 @@ class PretrainedModel(nn.Module):
         what = f"pretrained {cls.KIND} in {folder}"
         return cls._load(folder / CONFIG_FILE, folder / WEIGHTS_FILE, what, remedy, **(arguments or {}))
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+    def push_to_hub(self, repo_id: str, *, bits: int | None = None, **options: Any) -> str:
         """Upload to a repository on the Hugging Face Hub, which is made where there is none.
 
         Args:
             repo_id: Such as `owner/name`.
+            bits: As in `save_pretrained`.
             options: Those of huggingface_hub's `ModelHubMixin.push_to_hub`, such as `private`, `token`,
                 `branch`, `commit_message`.
 
@@ -109,7 +119,7 @@ class PretrainedModel(nn.Module):
         # Made here, for the library is optional; as a base class it would also write what we do not.
         class Pushed(hub.ModelHubMixin):  # type: ignore[misc, name-defined]
             def _save_pretrained(self, save_directory: Path) -> None:
-                model._save(save_directory, repo_id)
+                model._save(save_directory, repo_id, bits)
 
         return Pushed().push_to_hub(repo_id, **options)
 
@@ -121,7 +131,9 @@ class PretrainedModel(nn.Module):
             arguments |= given
             state = load_file(weights_path)
             with sizes_alone():  # sizes that the weights do not have are found before memory is taken for them
-                cls(**arguments).load_state_dict(state, assign=True)
+                sizes = cls(**arguments)
+                state = restore_state(state, sizes)
+                sizes.load_state_dict(state, assign=True)
             model = cls(**arguments)
             model.load_state_dict(state)
         except UntrustedCodeError:

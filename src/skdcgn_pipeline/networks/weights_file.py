@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from skdcgn_pipeline.networks.rounded_weights import round_state
 from skdcgn_pipeline.runtime.errors import SettingError
 
 METADATA = "__metadata__"  # as safetensors calls it
@@ -76,12 +77,16 @@ def check_tensors(
         raise SettingError("teacher.weights", f"the {len(expected)} tensors of {network}", got, remedy)
 
 
-def write_state(network: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+def write_state(
+    network: nn.Module, path: Path, metadata: Mapping[str, str] | None = None, bits: int | None = None
+) -> None:
     """Write the tensors of a network as safetensors, wherever it is and however they lie in memory.
 
-    The bytes depend on the content alone: the library would write metadata in another order in each process.
+    The bytes depend on the content alone: the library would write metadata in another order in each process. With
+    `bits` the weights are rounded, see `rounded_weights`.
     """
-    state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    state = network.state_dict() if bits is None else round_state(network, bits)
+    state = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
     content = bytearray(save(state, None if metadata is None else dict(metadata)))
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])

@@ -16,6 +16,8 @@ class Export(Settings):
     Attributes:
         students: `run` takes the students of these settings; a released name, such as `wildlife_mnist`, those
             that come with the package.
+        bits: Of each weight of the students, 3 to 8: 7 make a file of a quarter of the size (`docs/releases.md`); null
+            keeps float32.
         classifier: Number of the classifier trained on the students' counterfactuals, counted from 0 like the
             seeds of `classify`.
         register_as: Registered models are called `<register_as>_students_<name>` and
@@ -25,6 +27,7 @@ class Export(Settings):
     """
 
     students: Location = "run"
+    bits: Annotated[int, Field(ge=3, le=8)] | None = None
     classifier: Annotated[int, Field(ge=0)] = 0
     register_as: Annotated[Location, Field(pattern=r"^[A-Za-z0-9][\w-]*$")] = "skdcgn"
     alias: Location = "champion"

@@ -30,9 +30,9 @@ def take_released_students(run: Run, export: Export) -> tuple[StudentsArtifact, 
     return students, origin_of_release(export.students)
 
 
-def export_students(run: Run, students: StudentsArtifact, origin: dict[str, Any]) -> Artifact:
+def export_students(run: Run, students: StudentsArtifact, origin: dict[str, Any], export: Export) -> Artifact:
     """Write the students as safetensors, ONNX and `torch.export`, with a card."""
-    return run.make(StudentsExport(students, origin))
+    return run.make(StudentsExport(students, origin, export.bits))
 
 
 def export_classifier(

@@ -21,7 +21,7 @@ def create_pipeline(released: bool = False) -> Pipeline:
     return Pipeline(
         [
             take,
-            node(nodes.export_students, ["run", *taken], "student_export", name="export_students"),
+            node(nodes.export_students, ["run", *taken, "params:export"], "student_export", name="export_students"),
             node(
                 draw_student_samples,
                 ["run", "exported_students", "params:compose", "params:sample", "params:class_lists"],

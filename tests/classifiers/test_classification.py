@@ -168,6 +168,28 @@ def test_a_share_of_every_batch_of_counterfactuals_are_originals(tmp_path, image
     assert torch.equal(real.draw_batch(0, 8)[0], plain.lessons(sets[0], seed=3)[0].draw_batch(0, 8)[0])
 
 
+def test_counterfactuals_come_in_pairs_whose_difference_has_a_weight(tmp_path, images, samples):
+    paired, plain = classification(tmp_path, images, pair_weight=2.0), classification(tmp_path, images)
+    sets = paired.training_sets({"students": samples}, COMPOSE, Composition())
+    (lesson,), (real,) = (paired.lessons(each, seed=3) for each in (sets[1], sets[0]))
+    pictures, labels = lesson.draw_batch(0, 8)
+    assert torch.equal(labels[::2, 0], labels[1::2, 0])
+    assert not torch.equal(pictures[::2], pictures[1::2])
+    logits = torch.arange(8.0 * images.num_classes).view(8, -1)
+    difference = images.num_classes**2  # of each number from that of the row below
+    plain_loss = plain.lessons(sets[1], seed=3)[0].losses(logits, labels)["loss"]
+    torch.testing.assert_close(lesson.losses(logits, labels)["loss"], plain_loss + 2.0 * difference)
+    assert real.losses(logits, labels) == plain.lessons(sets[0], seed=3)[0].losses(logits, labels)
+    assert paired.recipe(sets[1], 0).inputs() != plain.recipe(sets[1], 0).inputs()
+    assert paired.recipe(sets[0], 0).inputs() == plain.recipe(sets[0], 0).inputs()
+
+
+@pytest.mark.parametrize("beside", [{"share_of_originals": 0.5}, {"counterfactuals": "stored"}])
+def test_pairs_are_refused_where_there_are_none(beside):
+    with pytest.raises(ValueError, match="'pair_weight' is for one head and counterfactuals made on the fly"):
+        Classify(fit=FIT, pair_weight=1.0, **beside)
+
+
 def test_only_reported_splits_are_measured_and_read_once(tmp_path, images):
     splits = classification(tmp_path, images).splits
     assert sorted(splits) == ["test", "validation"]

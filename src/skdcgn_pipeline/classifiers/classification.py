@@ -25,6 +25,7 @@ from skdcgn_pipeline.classifiers.accuracy import (
 )
 from skdcgn_pipeline.classifiers.attention import NEITHER, count_followed
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
+from skdcgn_pipeline.classifiers.methods.pairs import paired_lesson
 from skdcgn_pipeline.classifiers.training import (
     Classifier,
     ClassifierRecipe,
@@ -110,7 +111,8 @@ class Classification:
                 sets.append(stored_counterfactuals(name, shards, pool.num_classes))
             else:
                 opened = once(partial(open_pool, self.run.store.folder("mapped"), pool))
-                sets.append(counterfactuals_on_the_fly(name, pool, composition, opened))
+                per_shape = 2 if self.settings.pair_weight else 1
+                sets.append(counterfactuals_on_the_fly(name, pool, composition, opened, per_shape))
         return sets
 
     @property
@@ -138,6 +140,8 @@ class Classification:
             drawn = mix_batches(drawn, self._draw_originals(seed, "mixed-originals"), share)
         if self._augments:
             drawn = draw_ahead(drawn, fit.num_steps)
+        if is_counterfactual and self.settings.pair_weight:
+            return [paired_lesson(drawn, fit, self.settings.pair_weight)]
         if not by_mechanism:
             return [class_lesson(drawn, fit)]
         if not is_counterfactual:
@@ -153,6 +157,8 @@ class Classification:
             inputs = {"counterfactuals": inputs, "real": self.images.fingerprint_of("train")}
         if share := self._share_in(training_set):
             inputs = inputs | {"originals": {"share": share, "images": self.images.fingerprint_of("train")}}
+        if self.settings.pair_weight and training_set.name != ORIGINALS:
+            inputs = inputs | {"pair_weight": self.settings.pair_weight}
         if self._augments:
             inputs = inputs | {"image_size": self.images.image_size}
         return ClassifierRecipe(

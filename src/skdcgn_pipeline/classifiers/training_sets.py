@@ -37,15 +37,21 @@ class TrainingSet:
 
 
 def counterfactuals_on_the_fly(
-    name: str, samples: SampleShards, composition: Composition, pool: Callable[[], CounterfactualPool]
+    name: str,
+    samples: SampleShards,
+    composition: Composition,
+    pool: Callable[[], CounterfactualPool],
+    per_shape: int = 1,
 ) -> TrainingSet:
-    """Return fresh counterfactuals composed while training; `pool` gives the samples in memory."""
+    """Return fresh counterfactuals, `per_shape` of each mask, composed while training from the samples in memory."""
     inputs = {"samples": samples.artifact.identity, "composition": composition.identity()}
-    return TrainingSet(name, inputs, samples.num_classes, partial(_draw_from_pool, pool, composition))
+    return TrainingSet(name, inputs, samples.num_classes, partial(_draw_from_pool, pool, composition, per_shape))
 
 
-def _draw_from_pool(pool: Callable[[], CounterfactualPool], composition: Composition, seed: int) -> DrawBatch:
-    return pool().draw_labelled_batch(composition, seed, "classifier-counterfactuals")
+def _draw_from_pool(
+    pool: Callable[[], CounterfactualPool], composition: Composition, per_shape: int, seed: int
+) -> DrawBatch:
+    return pool().draw_labelled_batch(composition, seed, "classifier-counterfactuals", per_shape)
 
 
 def stored_counterfactuals(name: str, shards: CounterfactualShards, num_classes: int) -> TrainingSet:

@@ -230,12 +230,22 @@ class CounterfactualPool:
             compose(MechanismImages(*(image_of(mechanism, part) for mechanism in MECHANISMS)), out=composites[part])
         return composites
 
-    def draw_labelled_batch(self, composition: Composition, seed: int, purpose: str) -> DrawBatch:
-        """Return a function that composes fresh training batches with the labels [B, 3] of all mechanisms."""
+    def draw_labelled_batch(self, composition: Composition, seed: int, purpose: str, per_shape: int = 1) -> DrawBatch:
+        """Return a function that composes fresh training batches with the labels [B, 3] of all mechanisms.
+
+        Args:
+            composition, seed: As in `draw`.
+            purpose: Word that sets these draws apart from others.
+            per_shape: Counterfactuals of each mask, one after the other; their transformations differ.
+        """
 
         def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-            batch = self.draw(batch_size, composition, torch_generator(seed, purpose, step))
-            return batch.images, batch.labels
+            generator = torch_generator(seed, purpose, step)
+            if per_shape == 1:
+                batch = self.draw(batch_size, composition, generator)
+                return batch.images, batch.labels
+            record = self.draw_records(batch_size, per_shape, composition, generator)
+            return self.compose_records(record, composition, generator), record.labels
 
         return draw
 

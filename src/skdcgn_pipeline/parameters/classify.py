@@ -125,6 +125,8 @@ class Classify(Settings):
             learnt beside real images, and `originals` are real images alone.
         share_of_originals: Of every batch of counterfactuals, the share that are real images; heads of mechanisms learn
             real images anyway.
+        pair_weight: Where it is not 0, counterfactuals come in pairs of the same mask with another texture and
+            background, and the mean squared difference of their logits has this weight (arXiv 2505.24843).
         num_seeds: Classifiers per training set; one has no interval.
         counterfactuals: `on_the_fly` composes fresh ones while training; `stored` uses the dataset.
         num_counterfactuals: Counterfactuals of held-out samples that the heads of mechanisms are measured on; 2,000
@@ -135,6 +137,7 @@ class Classify(Settings):
 
     trained_on: Annotated[tuple[TrainingSetName, ...], Field(min_length=1)] = ("originals", "teacher", "students")
     share_of_originals: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    pair_weight: Weight = 0.0
     num_seeds: Count = 3
     counterfactuals: Literal["on_the_fly", "stored"] = "on_the_fly"
     num_counterfactuals: Annotated[int, Field(ge=0)] = 10_000
@@ -147,6 +150,9 @@ class Classify(Settings):
             raise ValueError(f"'trained_on' names each training set once, got {list(self.trained_on)}")
         if self.share_of_originals and self.network.by_mechanism:
             raise ValueError("'share_of_originals' is for one head; heads of mechanisms learn real images anyway")
+        alone = self.counterfactuals == "on_the_fly" and not self.share_of_originals
+        if self.pair_weight and (self.network.by_mechanism or not alone):
+            raise ValueError("'pair_weight' is for one head and counterfactuals made on the fly, without originals")
         return self
 
     @property

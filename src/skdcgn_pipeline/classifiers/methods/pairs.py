@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from skdcgn_pipeline.classifiers.methods.contract import Material, Method
-from skdcgn_pipeline.classifiers.training import Lesson
-from skdcgn_pipeline.runtime.seeding import torch_generator
+from skdcgn_pipeline.classifiers.training import Lesson, class_lesson
+from skdcgn_pipeline.images.epochs import DrawBatch
+from skdcgn_pipeline.parameters import ClassifierFit
 
 
-def paired_loss(logits: Tensor, labels: Tensor, weight: float) -> Tensor:
-    """Return the cross-entropy of all, plus `weight` times the mean squared difference of the logits of pairs.
-
-    Args:
-        logits: [B, K]; rows 2 i and 2 i + 1 are a pair.
-        labels: [B].
-        weight: Of the second term.
-    """
+def difference_of_pairs(logits: Tensor) -> Tensor:
+    """Return the mean squared difference of logits [B, K] in pairs, rows 2 i and 2 i + 1, without a last one alone."""
     logits, num_paired = logits.float(), len(logits) // 2 * 2
-    first, second = logits[:num_paired:2], logits[1:num_paired:2]
-    return F.cross_entropy(logits, labels) + weight * F.mse_loss(first, second)
+    difference = logits[:num_paired:2] - logits[1:num_paired:2]
+    return difference.square().sum() / max(1, difference.numel())
+
+
+def paired_lesson(draw_batch: DrawBatch, settings: ClassifierFit, weight: float) -> Lesson:
+    """Return what a classifier with one head learns of images in pairs: the class, and to tell no difference."""
+    plain = class_lesson(draw_batch, settings)
+
+    def losses(logits: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
+        return {"loss": plain.losses(logits, labels)["loss"] + weight * difference_of_pairs(logits)}
+
+    return replace(plain, losses=losses)
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,5 @@ class CounterfactualPairs(Method):
     def lesson(self, material: Material) -> Lesson:
         """Compose counterfactuals, two of each mask."""
         pool, composition = material.pools["students"](), material.composition
-
-        def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-            generator = torch_generator(material.seed, "counterfactual-pairs", step)
-            record = pool.draw_records(batch_size, 2, composition, generator)
-            return pool.compose_records(record, composition, generator), record.labels[:, 0]
-
-        def losses(logits: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
-            return {"loss": paired_loss(logits, labels, self.weight)}
-
-        return Lesson(draw, material.fit.batch_size, losses)
+        draw = pool.draw_labelled_batch(composition, material.seed, "counterfactual-pairs", per_shape=2)
+        return paired_lesson(draw, material.fit, self.weight)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -23,11 +25,30 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 
 pytestmark = pytest.mark.slow
 
-STUDY = {"study": ["mixing"]}
+STUDY = {"ablation": {"study": ["mixing"], "fit": {"num_images": 1600, "checkpoint_every_steps": 5}}}
 
 
 def by_ray(address: str, **settings: Any) -> dict[str, Any]:
     return settings | {"engine": {"name": "ray", "workers": 2, "address": address}}
+
+
+@pytest.fixture(scope="module")
+def run_alone(
+    finished: tuple[Place, Finished], tracking_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Place]:
+    """Continue a copy of the finished run in one process, the same settings once; the place is only looked at."""
+    places = dict[str, Place]()
+
+    def run(settings: dict[str, Any], **options: list[str]) -> Place:
+        asked = json.dumps([settings, options])
+        if asked not in places:
+            data = tmp_path_factory.mktemp("alone") / "data"
+            shutil.copytree(finished[0].data, data)
+            places[asked] = Place(data, tracking_uri)
+            places[asked].run(params=settings, **options)
+        return places[asked]
+
+    return run
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
@@ -93,11 +114,10 @@ def test_a_namespace_distils_its_own_student_alone(
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc to look for processes")
 def test_a_study_ends_in_the_same_bits_with_a_worker_killed(
     copy_of_finished: Callable[[str], Place],
+    run_alone: Callable[..., Place],
     two_nodes: str,  # noqa: F811
 ) -> None:
-    alone, killed = copy_of_finished("alone"), copy_of_finished("killed")
-    study = {"ablation": STUDY | {"fit": {"num_images": 1600, "checkpoint_every_steps": 5}}}
-    alone.run(params=study, pipeline_names=["ablation"])
+    alone, killed = run_alone(STUDY, pipeline_names=["ablation"]), copy_of_finished("killed")
     draw, ended, hits = random.Random(19), threading.Event(), list[int]()
 
     def kill_one() -> None:
@@ -112,7 +132,7 @@ def test_a_study_ends_in_the_same_bits_with_a_worker_killed(
     killer = threading.Thread(target=kill_one)
     killer.start()
     try:
-        killed.run(params=by_ray(two_nodes, **study), pipeline_names=["ablation"])
+        killed.run(params=by_ray(two_nodes, **STUDY), pipeline_names=["ablation"])
     finally:
         ended.set()
         killer.join()
@@ -124,7 +144,6 @@ def test_a_study_ends_in_the_same_bits_with_a_worker_killed(
 
 
 STEPS = {"num_steps": 150, "batch_size": 32, "checkpoint_every_steps": 5, "log_every_steps": 2}
-CLASSIFIERS = {"num_images": 1600, "checkpoint_every_steps": 5}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +155,7 @@ CLASSIFIERS = {"num_images": 1600, "checkpoint_every_steps": 5}
         ),
         pytest.param(
             *(signal.SIGTERM, os.kill, "classifier", {"pipeline_names": ["ablation"]}),
-            {"ablation": STUDY | {"fit": CLASSIFIERS}},
+            STUDY,
             id="term",
         ),
     ],
@@ -144,6 +163,7 @@ CLASSIFIERS = {"num_images": 1600, "checkpoint_every_steps": 5}
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to look for processes")
 def test_a_signal_ends_the_run_with_its_ray_and_the_rest_is_the_same(
     copy_of_finished: Callable[[str], Place],
+    run_alone: Callable[..., Place],
     asked: signal.Signals,
     to: Callable[[int, int], None],
     kind: str,
@@ -151,7 +171,7 @@ def test_a_signal_ends_the_run_with_its_ray_and_the_rest_is_the_same(
     settings: dict[str, Any],
 ) -> None:
     pytest.importorskip("ray", reason='needs Ray: pip install "skdcgn_pipeline[ray]"')
-    whole, stopped = copy_of_finished("whole"), copy_of_finished("stopped")
+    stopped = copy_of_finished("stopped")
     before = artifacts_in(stopped.store(kind))
     ((option, names),) = options.items()
     params = [f"{name}={value}" for name, value in flatten(settings | {"engine": {"name": "ray"}}).items()]
@@ -171,7 +191,7 @@ def test_a_signal_ends_the_run_with_its_ray_and_the_rest_is_the_same(
     assert partial_files(stopped.store(kind), "scratch/checkpoint.pt")
     done = artifacts_in(stopped.store(kind)) - before
 
-    whole.run(params=settings, **options)
+    whole = run_alone(settings, **options)
     stopped.run(params=settings, **options)
     assert done < artifacts_in(whole.store(kind)) - before
     assert content_of(stopped.store(kind)) == content_of(whole.store(kind))

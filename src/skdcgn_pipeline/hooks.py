@@ -17,7 +17,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.io import MemoryDataset
 
-from skdcgn_pipeline.io.terminal import headline_metrics, prepare_logs, tell_run
+from skdcgn_pipeline.io.terminal import prepare_logs, tell_run
 from skdcgn_pipeline.parameters import Parameters, check_parameters, flatten
 from skdcgn_pipeline.pipeline_registry import left_out, register_pipelines
 from skdcgn_pipeline.pipelines.binding import stage_of
@@ -214,6 +214,7 @@ class ProjectHooks:
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
         """Link, log and print what the run makes as the catalog's metadata say, and keep what is shown at its end."""
         from skdcgn_pipeline.io.tracking import log_metrics, log_saved, log_use
+        from skdcgn_pipeline.reporting.headlines import headline_metrics
 
         metadata = _metadata_of(self._catalog, dataset_name)
         log_use(dataset_name, data)

@@ -6,7 +6,6 @@ import io
 import logging
 
 import click
-import pandas as pd
 import pytest
 from kedro.logging import RichHandler
 from rich.console import Console
@@ -14,32 +13,11 @@ from rich.console import Console
 from skdcgn_pipeline.io.terminal import (
     INTERRUPTED,
     errors_in_one_line,
-    headline_metrics,
-    headlines,
     prepare_logs,
     tell_run,
 )
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
 from skdcgn_pipeline.runtime.progress import clear_stop, request_stop
-
-COMPARISON = pd.DataFrame(
-    {
-        "mechanism": ["shape", "all"],
-        "student_parameters": [20_000, 59_116],
-        "teacher_parameters": [200_000, 591_160],
-        "mask_iou": [0.9123, None],
-    }
-)
-ACCURACY = pd.DataFrame(
-    {
-        "trained_on": "students",
-        "split": ["test", "test", "test", "validation"],
-        "subset": ["all", "worst group", "without collisions", "all"],
-        "mean_accuracy": [0.795, 0.5, 0.8, 0.7],
-        "interval_high": [0.856, 0.6, 0.9, 0.8],
-        "num_seeds": 3,
-    }
-)
 
 
 def test_the_time_of_every_stage_and_in_all_is_told_then_where_things_are():
@@ -51,35 +29,6 @@ def test_the_time_of_every_stage_and_in_all_is_told_then_where_things_are():
         "  in all   1.7 min",
         "Report: /data/report.html",
     ]
-
-
-def test_headlines_are_the_students_size_and_likeness_and_test_accuracy():
-    assert headlines({"student_comparison": COMPARISON, "accuracy_summary": ACCURACY, "report": "<html>"}) == [
-        ("parameters of the students", "59,116 (10.0 % of the teacher)"),
-        ("mask IoU with the teacher", "91.2 %"),
-        ("accuracy on test, trained on students", "79.5 ± 6.1 %"),
-        ("accuracy on test, trained on students, worst group", "50.0 ± 10.0 %"),
-    ]
-
-
-@pytest.mark.parametrize("none", [None, float("nan")])
-def test_a_teacher_without_parameters_is_compared_with_in_nothing(none):
-    row, *_ = headlines({"student_comparison": COMPARISON.assign(teacher_parameters=none)})
-    assert row == ("parameters of the students", "59,116")
-
-
-def test_headlines_are_metrics_too():
-    assert headline_metrics({"student_comparison": COMPARISON, "accuracy_summary": ACCURACY}) == {
-        "headline/parameters of the students": 59_116,
-        "headline/mask IoU with the teacher": 0.9123,
-        "headline/accuracy on test, trained on students": 0.795,
-        "headline/accuracy on test, trained on students, worst group": 0.5,
-    }
-
-
-def test_one_seed_has_no_spread():
-    row, *_ = headlines({"accuracy_summary": ACCURACY.assign(num_seeds=1)})
-    assert row[1] == "79.5 %"
 
 
 @pytest.fixture

@@ -8,12 +8,33 @@ import pytest
 
 from skdcgn_pipeline.reporting.headlines import (
     Headline,
+    headline_metrics,
+    headlines,
     summarise_in_a_sentence,
     tell_change,
     tell_costs,
     tell_gains,
     tell_likeness,
     tell_problem,
+)
+
+COMPARISON = pd.DataFrame(
+    {
+        "mechanism": ["shape", "all"],
+        "student_parameters": [20_000, 59_116],
+        "teacher_parameters": [200_000, 591_160],
+        "mask_iou": [0.9123, None],
+    }
+)
+ACCURACY = pd.DataFrame(
+    {
+        "trained_on": "students",
+        "split": ["test", "test", "test", "validation"],
+        "subset": ["all", "worst group", "without collisions", "all"],
+        "mean_accuracy": [0.795, 0.5, 0.8, 0.7],
+        "interval_high": [0.856, 0.6, 0.9, 0.8],
+        "num_seeds": 3,
+    }
 )
 
 
@@ -132,3 +153,32 @@ def test_the_problem_is_what_becomes_of_originals():
     assert told.endswith("the shape in 10.0 %, the texture in 55.0 %, the background in 30.0 %, none of them in 5.0 %.")
     assert "follow" not in tell_problem(summary, None)
     assert tell_problem(summary.iloc[1:], followed) == ""
+
+
+def test_headlines_are_the_students_size_and_likeness_and_test_accuracy():
+    assert headlines({"student_comparison": COMPARISON, "accuracy_summary": ACCURACY, "report": "<html>"}) == [
+        ("parameters of the students", "59,116 (10.0 % of the teacher)"),
+        ("mask IoU with the teacher", "91.2 %"),
+        ("accuracy on test, trained on students", "79.5 ± 6.1 %"),
+        ("accuracy on test, trained on students, worst group", "50.0 ± 10.0 %"),
+    ]
+
+
+@pytest.mark.parametrize("none", [None, float("nan")])
+def test_a_teacher_without_parameters_is_compared_with_in_nothing(none):
+    row, *_ = headlines({"student_comparison": COMPARISON.assign(teacher_parameters=none)})
+    assert row == ("parameters of the students", "59,116")
+
+
+def test_headlines_are_metrics_too():
+    assert headline_metrics({"student_comparison": COMPARISON, "accuracy_summary": ACCURACY}) == {
+        "headline/parameters of the students": 59_116,
+        "headline/mask IoU with the teacher": 0.9123,
+        "headline/accuracy on test, trained on students": 0.795,
+        "headline/accuracy on test, trained on students, worst group": 0.5,
+    }
+
+
+def test_one_seed_has_no_spread():
+    row, *_ = headlines({"accuracy_summary": ACCURACY.assign(num_seeds=1)})
+    assert row[1] == "79.5 %"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from kedro.logging import RichHandler
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, UserError
 from skdcgn_pipeline.runtime.progress import stop_requested, tell_duration
 
-PERCENT = 100.0
 INTERRUPTED = 130  # the exit status that shells give what Ctrl-C ended
 # What Kedro says of every run, and how it would go on: by other means than the same command once more.
 LEFT_OUT = ("Using synchronous mode", "No nodes ran. Repeat", "You can resume the pipeline run from")
@@ -93,6 +91,8 @@ def tell_run(seconds: Mapping[str, float], results: Mapping[str, Any], places: M
     Returns:
         A line for each.
     """
+    from skdcgn_pipeline.reporting.headlines import headlines
+
     told = [("in all", tell_duration(sum(seconds.values())))] if len(seconds) > 1 else []
     parts = {"What was run": [(stage, tell_duration(own)) for stage, own in seconds.items()] + told}
     parts["What came out"] = headlines(results)
@@ -101,39 +101,3 @@ def tell_run(seconds: Mapping[str, float], results: Mapping[str, Any], places: M
         width = max((len(what) for what, _ in rows), default=0)
         lines += [title, *(f"  {what:<{width}}  {value}" for what, value in rows)] if rows else []
     return "\n".join([*lines, *(f"{what}: {place}" for what, place in places.items() if place)])
-
-
-def headlines(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the figures that people look at first: the students' likeness, then test accuracy in %."""
-    return [(what, told) for what, _, told in _figures(results)]
-
-
-def headline_metrics(results: Mapping[str, Any]) -> dict[str, float]:
-    """Return the same as the metrics `headline/<what>`: numbers of parameters, and shares from 0 to 1."""
-    return {f"headline/{what}": value for what, value, _ in _figures(results)}
-
-
-def _figures(results: Mapping[str, Any]) -> list[tuple[str, float, str]]:
-    """Return what each headline is about, its value, and how it is written."""
-    rows: list[tuple[str, float, str]] = []
-    comparison = results.get("student_comparison")
-    if comparison is not None:
-        by_mechanism = comparison.set_index("mechanism")
-        students, teacher = (by_mechanism[f"{whose}_parameters"]["all"] for whose in ("student", "teacher"))
-        known = teacher is not None and teacher > 0  # one that is no network has none
-        share = f" ({PERCENT * students / teacher:.1f} % of the teacher)" if known else ""
-        rows.append(("parameters of the students", students, f"{students:,.0f}{share}"))
-        likeness = by_mechanism["mask_iou"]["shape"]
-        rows.append(("mask IoU with the teacher", likeness, f"{PERCENT * likeness:.1f} %"))
-    accuracy = results.get("accuracy_summary")
-    if accuracy is not None:
-        from skdcgn_pipeline.reporting.headlines import headline_split, percent
-
-        split = headline_split(accuracy)
-        shown = accuracy[(accuracy["split"] == split) & accuracy["subset"].isin(["all", "worst group"])]
-        for row in shown.to_dict("records"):
-            told = percent(row["mean_accuracy"], row["interval_high"] if row["num_seeds"] > 1 else math.nan)
-            subset = "" if row["subset"] == "all" else f", {row['subset']}"
-            what = f"accuracy on {split}, trained on {row['trained_on']}{subset}"
-            rows.append((what, row["mean_accuracy"], f"{told} %"))
-    return rows

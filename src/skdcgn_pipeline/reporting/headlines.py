@@ -208,3 +208,54 @@ def tell_problem(summary: pd.DataFrame, followed: pd.DataFrame | None) -> str:
         told += f" Where the three mechanisms are of different classes, their answers follow {shares}"
         told += f", none of them in {100 * row[NEITHER]:.1f} %."
     return told
+
+
+# --- of whatever a run has made: datasets by name --------------------------------------------------
+
+
+def tell_figures(results: Mapping[str, Any]) -> list[Headline]:
+    """Return accuracy before and after, and size and speed of the students, as far as they are known."""
+    change = tell_change(results["accuracy"]) if "accuracy" in results else []
+    return change + (tell_costs(results["student_comparison"]) if "student_comparison" in results else [])
+
+
+def tell_sentences(results: Mapping[str, Any]) -> list[str]:
+    """Say what counterfactuals bought and what the classifiers reached, or how like their teacher students are."""
+    if "accuracy_summary" in results:
+        gains = [tell_gains(results["accuracy"])] if "accuracy" in results else []
+        return [*filter(None, gains), summarise_in_a_sentence(results["accuracy_summary"])]
+    return [tell_likeness(results["student_comparison"])] if "student_comparison" in results else []
+
+
+def headlines(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the figures that people look at first: the students' likeness, then test accuracy in %."""
+    return [(what, told) for what, _, told in _figures(results)]
+
+
+def headline_metrics(results: Mapping[str, Any]) -> dict[str, float]:
+    """Return the same as the metrics `headline/<what>`: numbers of parameters, and shares from 0 to 1."""
+    return {f"headline/{what}": value for what, value, _ in _figures(results)}
+
+
+def _figures(results: Mapping[str, Any]) -> list[tuple[str, float, str]]:
+    """Return what each headline is about, its value, and how it is written."""
+    rows: list[tuple[str, float, str]] = []
+    comparison = results.get("student_comparison")
+    if comparison is not None:
+        by_mechanism = comparison.set_index("mechanism")
+        students, teacher = (by_mechanism[f"{whose}_parameters"]["all"] for whose in ("student", "teacher"))
+        known = teacher is not None and teacher > 0  # one that is no network has none
+        share = f" ({100 * students / teacher:.1f} % of the teacher)" if known else ""
+        rows.append(("parameters of the students", students, f"{students:,.0f}{share}"))
+        likeness = by_mechanism["mask_iou"]["shape"]
+        rows.append(("mask IoU with the teacher", likeness, f"{100 * likeness:.1f} %"))
+    accuracy = results.get("accuracy_summary")
+    if accuracy is not None:
+        split = headline_split(accuracy)
+        shown = accuracy[(accuracy["split"] == split) & accuracy["subset"].isin(["all", "worst group"])]
+        for row in shown.to_dict("records"):
+            told = percent(row["mean_accuracy"], row["interval_high"] if row["num_seeds"] > 1 else math.nan)
+            subset = "" if row["subset"] == "all" else f", {row['subset']}"
+            what = f"accuracy on {split}, trained on {row['trained_on']}{subset}"
+            rows.append((what, row["mean_accuracy"], f"{told} %"))
+    return rows

@@ -10,15 +10,7 @@ from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.accuracy import WORST_GROUP
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.reporting.facts import next_steps, tell_facts
-from skdcgn_pipeline.reporting.headlines import (
-    Headline,
-    summarise_in_a_sentence,
-    tell_change,
-    tell_costs,
-    tell_gains,
-    tell_likeness,
-    tell_problem,
-)
+from skdcgn_pipeline.reporting.headlines import tell_figures, tell_problem, tell_sentences
 from skdcgn_pipeline.reporting.report import Page, Part, Section, command_of, render_report
 from skdcgn_pipeline.reporting.tables import (
     accuracy_table,
@@ -123,7 +115,7 @@ def write_report(
     this_run, settings = this_run or {}, check_parameters(parameters)
     page = Page(
         settings=parameters,
-        figures=figures_of(data),
+        figures=tell_figures(data),
         sentences=tell_faults(data.get(TRAINED)),
         sections=arrange(data, this_run, settings),
         chapter=ablation_chapter or "",
@@ -136,7 +128,7 @@ def write_report(
 def arrange(data: Mapping[str, Any], this_run: Mapping[str, Any], settings: Parameters) -> list[Section]:
     """Return the sections of a report, of the pictures and tables that are there; long tables are left out."""
     features = FEATURES[settings.report.generation_metrics.network]
-    summary, leads, subsets = data.get("accuracy_summary"), {WHAT_CAME_OUT: headlines_of(data)}, set[str]()
+    summary, leads, subsets = data.get("accuracy_summary"), {WHAT_CAME_OUT: tell_sentences(data)}, set[str]()
     if summary is not None:
         leads[THE_PROBLEM] = [*filter(None, [tell_problem(summary, data.get("followed_mechanisms"))])]
         subsets = {*summary["subset"]}
@@ -164,17 +156,3 @@ def tell_faults(trained_teacher: Artifact | None) -> list[str]:
         return []
     faults = trained_teacher.read_json(CARD_FILE).get("faults")
     return [describe_faults(faults)] if faults else []
-
-
-def figures_of(data: Mapping[str, Any]) -> list[Headline]:
-    """Return accuracy before and after, and size and speed of the students, as far as they are known."""
-    change = tell_change(data["accuracy"]) if "accuracy" in data else []
-    return change + (tell_costs(data["student_comparison"]) if "student_comparison" in data else [])
-
-
-def headlines_of(data: Mapping[str, Any]) -> list[str]:
-    """Say what counterfactuals bought and what the classifiers reached, or how like their teacher students are."""
-    if "accuracy_summary" in data:
-        gains = [tell_gains(data["accuracy"])] if "accuracy" in data else []
-        return [*filter(None, gains), summarise_in_a_sentence(data["accuracy_summary"])]
-    return [tell_likeness(data["student_comparison"])] if "student_comparison" in data else []

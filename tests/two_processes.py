@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import torch
 from torch import multiprocessing
 
+from ports import free_port
 from skdcgn_pipeline.artifacts.recipe import Store
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.parameters import Compute, Distill, LossWeights, Student
@@ -62,10 +62,7 @@ def recipe_of(samples: Path, mechanism: str, own: Distill, processes: Processes 
 
 def launch(part: Callable[[int, int, Path, Path], None], samples: Path, stores: Path) -> None:
     """Call `part` with rank, port, samples and stores in two processes, as `torchrun` would start them."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-    multiprocessing.spawn(part, (port, samples, stores), nprocs=2)
+    multiprocessing.spawn(part, (free_port(), samples, stores), nprocs=2)
 
 
 def threads_of_groups() -> int:

@@ -77,8 +77,8 @@ def keep_screenshot(page: Page, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on; Kedro-Viz takes none above 49151."""
+def low_port() -> int:
+    """Return a port of this machine that nobody listens on, none above 49151, which Kedro-Viz would refuse."""
     ports = range(20_000, 49_000)
     for offset in range(len(ports)):
         port = ports[(os.getpid() + offset) % len(ports)]

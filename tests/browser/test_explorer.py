@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from browser.looking import PHONE, Visit, brightness, broken_rules, free_port, keep_screenshot, serving, surroundings
+from browser.looking import PHONE, Visit, brightness, broken_rules, keep_screenshot, low_port, serving, surroundings
 from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.explorer.bundle import ExplorerRecipe
 from skdcgn_pipeline.students.trio import StudentCGN
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    port = free_port()
+    port = low_port()
     command = ["skdcgn_pipeline.explorer", str(folder), "--port", str(port), "--no-browser"]
     place = tmp_path_factory.mktemp("elsewhere")
     paths = os.pathsep.join([str(Path(__file__).parents[2] / "src"), os.environ.get("PYTHONPATH", "")])

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
-from browser.looking import Visit, free_port, keep_screenshot, serving, surroundings
+from browser.looking import Visit, keep_screenshot, low_port, serving, surroundings
 from pipelines.running import untouched_mlflow
 from skdcgn_pipeline.io import tracking
 from skdcgn_pipeline.parameters import Composition
@@ -60,7 +60,7 @@ def ui(
 ) -> Iterator[str]:
     """The address of MLflow's own server on that store."""
     folder: Path = tmp_path_factory.mktemp("server")
-    port = free_port()
+    port = low_port()
     command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", tracking_uri, "--default-artifact-root", str(folder)]
     address = f"http://127.0.0.1:{port}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from browser.looking import DEADLINE_SECONDS, Visit, free_port, keep_screenshot, served_folder, serving, surroundings
+from browser.looking import DEADLINE_SECONDS, Visit, keep_screenshot, low_port, served_folder, serving, surroundings
 from pipelines.running import PROJECT, Finished, Place
 from skdcgn_pipeline.mechanisms import MECHANISMS
 
@@ -179,7 +179,7 @@ def test_a_mechanism_opens_on_a_click(site: str, visit: Callable[..., Visit]) ->
 def test_a_picture_opens_in_the_served_page(
     project_copy: Path, finished: tuple[Place, Finished], visit: Callable[..., Visit], tmp_path: Path
 ) -> None:
-    port = free_port()
+    port = low_port()
     address = f"http://127.0.0.1:{port}"
     command = ["kedro", "viz", "run", "--host", "127.0.0.1", "--port", str(port), "--no-browser"]
     with serving(command, address, tmp_path / "viz.log", cwd=project_copy, env=variables(finished[0])):

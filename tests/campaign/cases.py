@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from campaign.run import Case
+from ports import free_port
 from skdcgn_pipeline.artifacts.store import ArtifactWriter, build_artifact
 from skdcgn_pipeline.explorer.bundle import CARD_FILE
 
@@ -315,13 +316,6 @@ server.serve_forever()
 
 
 QUIET = {"start_new_session": True, "stderr": subprocess.DEVNULL}
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])
 
 
 def ill(name: str, status: int, body: str, drip: str = "") -> Case:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import torch
 from mlflow.pyfunc import scoring_server
 
 from pipelines.running import untouched_mlflow
+from ports import free_port
 from skdcgn_pipeline import InvariantClassifier, StudentCGN
 from skdcgn_pipeline.artifacts.store import Artifact, build_artifact
 from skdcgn_pipeline.io import serving, tracking
@@ -175,9 +175,7 @@ def test_mlflow_predicts_from_another_directory(registered, tracking_uri, expect
 @pytest.fixture(scope="module")
 def served(registered, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server that MLflow started in another directory, and that stops cleanly."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     options = ["-h", "127.0.0.1", "-p", str(port), "--env-manager", "local", "-w", "1"]
     folder = tmp_path_factory.mktemp("elsewhere")

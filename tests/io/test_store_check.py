@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pytest
 from filelock import FileLock
 
 from pipelines.running import untouched_mlflow
+from ports import free_port
 from skdcgn_pipeline.io import store_check, tracking
 from skdcgn_pipeline.io.mlflow_hook import TolerantMlflowHook
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -123,9 +123,7 @@ def test_server_that_drips_is_refused_at_the_deadline(monkeypatch: pytest.Monkey
 
 
 def test_server_that_is_not_there_is_refused() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     assert f"http://127.0.0.1:{port}: ConnectionError" in refusal(f"http://127.0.0.1:{port}")
     assert "unset the variable" in refusal("http://no-such-host.invalid:5000")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import math
-import socket
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,13 +79,6 @@ def stored(run_id: str) -> Run:
 
 def read_artifact(run_id: str, name: str) -> bytes:
     return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name)).read_bytes()
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def draw_noise(step: int, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -59,6 +59,23 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def processes_in(data: Path, title: str = "") -> dict[int, str]:
+    """Return the titles of all processes of a data root, by their id; only those whose title begins so."""
+    mark, found = f"SKDCGN_DATA={data}".encode(), {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended, or belongs to somebody else
+            line = (folder / "cmdline").read_bytes()
+            if line.startswith(title.encode()) and mark in (folder / "environ").read_bytes().split(b"\0"):
+                found[int(folder.name)] = line.replace(b"\0", b" ").decode(errors="replace").strip()
+    return found
+
+
+def digests_in(folder: Path) -> dict[str, str]:
+    """Return SHA-256 of every file below a folder by name, lock files aside."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
 @dataclass(frozen=True)
 class Place:
     """A data root and what runs there.
@@ -91,14 +108,8 @@ class Place:
         return self.data.with_suffix(".log")
 
     def processes(self, title: str = "") -> dict[int, str]:
-        """Return the titles of all processes that run here, by their id; only those whose title begins so."""
-        mark, found = f"SKDCGN_DATA={self.data}".encode(), {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # it ended, or belongs to somebody else
-                line = (folder / "cmdline").read_bytes()
-                if line.startswith(title.encode()) and mark in (folder / "environ").read_bytes().split(b"\0"):
-                    found[int(folder.name)] = line.replace(b"\0", b" ").decode(errors="replace").strip()
-        return found
+        """Return what `processes_in` finds here."""
+        return processes_in(self.data, title)
 
     def unfinished(self) -> list[str]:
         """Return the kinds of the artifacts that are being made."""
@@ -106,11 +117,10 @@ class Place:
 
     def digests(self) -> dict[str, str]:
         """Return SHA-256 of every file in the store and of the newest tables of the study, by name."""
-        files = [path for path in self.data.glob("stores/**/*") if path.is_file() and path.suffix != ".lock"]
-        named = {str(path.relative_to(self.data)): path for path in files}
+        digests = {f"stores/{name}": digest for name, digest in digests_in(self.data / "stores").items()}
         for table in (path for name in TABLES for path in self.data.glob(f"07_tables/*/{name}.*")):
-            named[str(table.relative_to(self.data))] = max(table.iterdir()) / table.name
-        return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(named.items())}
+            digests[str(table.relative_to(self.data))] = digests_in(max(table.iterdir()))[table.name]
+        return digests
 
 
 def differences(expected: Mapping[str, str], got: Mapping[str, str]) -> list[str]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +20,7 @@ import mlflow
 import pytest
 from kedro.config import OmegaConfigLoader
 from kedro.framework.startup import bootstrap_project
+from kill_workers import digests_in, processes_in
 from mlflow.entities import Run
 
 from skdcgn_pipeline.session import ProjectSession
@@ -48,18 +49,37 @@ def know_project() -> None:
     bootstrap_project(PROJECT)
 
 
+_files: dict[tuple[str | None, str], Any] = {}  # what the project's own conf/ says, by environment and kind
+
+
 @contextmanager
 def settings_read_once() -> Iterator[None]:
-    """Read every kind of settings once: Kedro resolves the files anew each of the dozen times that a run asks."""
+    """Read every kind of settings once: Kedro resolves the files anew each of the dozen times that a run asks.
+
+    The files themselves, which no test changes, are parsed once for all runs.
+    """
     read, settings = OmegaConfigLoader.__getitem__, {}
+    parse, merge = OmegaConfigLoader._read_raw_config, OmegaConfigLoader._soft_merge
 
     def remember(loader: OmegaConfigLoader, key: str) -> dict[str, Any]:
         if key not in settings:
             settings[key] = read(loader, key)
         return deepcopy(settings[key])
 
+    def parse_once(loader: OmegaConfigLoader, key: str) -> Any:
+        if Path(loader.conf_source) != PROJECT / "conf":
+            return parse(loader, key)
+        if (loader.env, key) not in _files:
+            _files[loader.env, key] = parse(loader, key)
+        return deepcopy(_files[loader.env, key])
+
+    def merge_something(config: dict[str, Any], env_config: dict[str, Any], env_path: str | None = None) -> Any:
+        return merge(config, env_config, env_path) if env_config else config
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OmegaConfigLoader, "__getitem__", remember)
+        patch.setattr(OmegaConfigLoader, "_read_raw_config", parse_once)
+        patch.setattr(OmegaConfigLoader, "_soft_merge", staticmethod(merge_something))
         yield
 
 
@@ -172,13 +192,7 @@ class Place:
 
     def processes(self) -> set[int]:
         """Return the ids of all processes that run here, by their environment."""
-        mark = f"SKDCGN_DATA={self.data}".encode()
-        found = set()
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it ended, or belongs to somebody else
-                if mark in (folder / "environ").read_bytes().split(b"\0"):
-                    found.add(int(folder.name))
-        return found
+        return set(processes_in(self.data))
 
     def wait_until_alone(self) -> None:
         """Wait until no process runs here any more."""
@@ -238,13 +252,9 @@ def partial_files(store: Path, pattern: str) -> list[Path]:
     return sorted(store.glob(f"*.partial/{pattern}"))
 
 
-def content_of(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of every file below a folder, lock files aside."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".lock"
-    }
+def content_of(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder, lock files aside."""
+    return digests_in(folder)
 
 
 def state_of(folder: Path) -> dict[str, int]:

@@ -19,7 +19,6 @@ import pytest
 from pipelines.running import Finished, Place, artifacts_in, content_of, partial_files
 from ray_cluster import two_nodes  # noqa: F401  (a fixture)
 from skdcgn_pipeline.artifacts.recipe import Run
-from skdcgn_pipeline.artifacts.store import sha256_of_file
 from skdcgn_pipeline.parameters import flatten
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
@@ -51,12 +50,6 @@ def run_alone(
     return run
 
 
-def hashes_of(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder, lock files aside."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock")
-    return {str(path.relative_to(folder)): sha256_of_file(path) for path in files}
-
-
 def workers_at_work(address: str) -> list[int]:
     """Return the processes of a cluster's workers that run a unit; their parents say which cluster they are of."""
     found = []
@@ -84,7 +77,7 @@ def test_samples_students_and_classifiers_are_those_of_one_process(
 
     monkeypatch.setattr(Run, "work_side_by_side", note)
     done = place.run(params=by_ray(two_nodes), pipeline_names=["classify"])
-    expected, own = (hashes_of(each.data / "stores") for each in (finished[0], place))
+    expected, own = (content_of(each.data / "stores") for each in (finished[0], place))
     assert {name.partition("/")[0] for name in own} >= {"sample", "student", "classifier", "accuracy"}
     assert {name: expected.get(name) for name in own} == own
 

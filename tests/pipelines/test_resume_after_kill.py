@@ -87,7 +87,7 @@ DISTILL = {
 
 
 @pytest.fixture(scope="module")
-def whole_student(places: Callable[[str], Place]) -> dict[str, bytes]:
+def whole_student(places: Callable[[str], Place]) -> dict[str, str]:
     """The files of the student that is distilled without a stop."""
     place = places("whole-student")
     place.run(params=nested(DISTILL), namespaces=["shape"])
@@ -113,7 +113,7 @@ def killed(killed_student: Place, tmp_path: Path) -> Place:
 
 
 def test_distillation_goes_on_after_a_kill(
-    killed: Place, whole_student: dict[str, bytes], caplog: pytest.LogCaptureFixture
+    killed: Place, whole_student: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = killed.store("student")
 
@@ -126,7 +126,7 @@ def test_distillation_goes_on_after_a_kill(
 
 
 def test_distillation_starts_over_from_an_unreadable_checkpoint(
-    killed: Place, whole_student: dict[str, bytes], caplog: pytest.LogCaptureFixture
+    killed: Place, whole_student: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A half-written file cannot come from a kill, but from a full disk or a copy."""
     store = killed.store("student")
@@ -142,7 +142,7 @@ def test_distillation_starts_over_from_an_unreadable_checkpoint(
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM], ids=["interrupt", "terminate"])
 def test_a_run_that_is_asked_to_stop_says_how_to_go_on(
     places: Callable[[str], Place],
-    whole_student: dict[str, bytes],
+    whole_student: dict[str, str],
     caplog: pytest.LogCaptureFixture,
     asked: signal.Signals,
 ) -> None:

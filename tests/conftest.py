@@ -26,9 +26,14 @@ SHARED = PROJECT.parent / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that hold slow tests, so that no process is left alone with one at the end."""
+    """Begin with the files that hold slow tests, so that no process is left alone with one at the end.
+
+    The first file makes the run that many share; those that do without come next, so that nobody waits for it.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    sharing = {item.path for item in items if "finished" in getattr(item, "fixturenames", ())}
+    first = next((item.path for item in items if item.path in slow & sharing), None)
+    items.sort(key=lambda item: (item.path not in slow, item.path != first, item.path in sharing))
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ import os
 import pickle
 import re
 import shutil
-import socket
 import textwrap
 from collections import namedtuple
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from pipelines.running import (
     settings_read_once,
     untouched_mlflow,
 )
+from ports import free_port
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.teacher import SHIPPED_DIGITS_TEACHER
@@ -777,15 +777,8 @@ def test_disk_that_fills_up_keeps_what_is_finished(place: Place, monkeypatch: py
 # --- the tracking server ---
 
 
-def closed_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_server_that_does_not_answer_is_refused_before_any_work(place: Place) -> None:
-    uri = f"http://127.0.0.1:{closed_port()}"
+    uri = f"http://127.0.0.1:{free_port()}"
     offline = Place(place.data, uri)
 
     with pytest.raises(SettingError) as caught:
@@ -842,7 +835,7 @@ def test_refused_command_ends_with_one_message(place: Place) -> None:
 
 @pytest.mark.slow
 def test_command_without_its_server_ends_with_one_message(place: Place) -> None:
-    uri = f"http://127.0.0.1:{closed_port()}"
+    uri = f"http://127.0.0.1:{free_port()}"
 
     status, output = Place(place.data, uri).command("--pipelines", "sample")
 

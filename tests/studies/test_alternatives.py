@@ -274,7 +274,10 @@ def test_a_method_is_told_share_by_share():
             "p_holm": [float("nan"), 0.01, float("nan"), 0.02],
         }
     )  # fmt: skip
+    counted = "so many are worse, better and neither: 1, 0 and 0 at 0 %; 0, 1 and 0 at 5 %."
+    counted = f"Of 1 methods without counterfactuals, {counted}"
     assert STUDIES["alternatives"].claims(rows, rows) == [
         "Students' counterfactuals, by share of conflicting images: 80.0 % at 0 %, 80.0 % at 5 %.",
+        counted,
         "ERM on originals: worse than the students' counterfactuals at 0 % (−70.0); better at 5 % (+10.0).",
     ]

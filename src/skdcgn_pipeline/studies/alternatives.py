@@ -106,6 +106,7 @@ class AlternativesStudy(Study):
             for row in reference.to_dict("records")
         ]
         sentences = [f"Students' counterfactuals, by share of conflicting images: {', '.join(reached)}."]
+        sentences += _count_verdicts(rows)
         for name, method in METHODS.items():
             line = rows[(rows["method"] == name) & (rows["cell"] != rows["reference"])]
             if said := _tell_line(line.sort_values("conflicting_share")):
@@ -139,6 +140,18 @@ class AlternativesStudy(Study):
             told = [title_of(METHODS[row["method"]]), f"{100 * row['conflicting_share']:g} %"]
             lines.append([*told, *dashed(figures)])
         return ["\\* needs the group of every training image.", "", *markdown_table(names, lines)]
+
+
+def _count_verdicts(rows: pd.DataFrame) -> list[str]:
+    """Say by share how many of the methods that learn from originals alone are worse, better or neither."""
+    rivals = rows[rows["method"].isin([name for name, method in METHODS.items() if method.uses == ("originals",)])]
+    counted = []
+    for share in sorted(rivals["conflicting_share"].unique()):
+        verdicts = [judge(row) for row in rivals[rivals["conflicting_share"] == share].to_dict("records")]
+        worse, better = verdicts.count("lowers"), verdicts.count("raises")
+        counted.append(f"{worse}, {better} and {len(verdicts) - worse - better} at {100 * share:g} %")
+    told = f"Of {rivals['method'].nunique()} methods without counterfactuals, so many are worse, better and neither:"
+    return [f"{told} {'; '.join(counted)}."] if counted else []
 
 
 def _tell_costs(rows: pd.DataFrame) -> list[str]:

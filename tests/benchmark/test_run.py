@@ -140,7 +140,7 @@ def test_every_group_is_measured_and_every_row_is_complete(table):
 
 def test_teacher_and_students_are_measured_at_every_batch_size(table):
     rates = table[table["group"] == "throughput"]
-    for what in ("teacher", "students", "students bf16"):
+    for what in ("teacher", "students", "students by torch", "students bf16", "students by ONNX Runtime"):
         assert rates[rates["what"] == what]["batch_size"].tolist() == [2, 4]
     assert rates["precision"].tolist().count("bf16") == 3
 
@@ -179,7 +179,7 @@ def test_every_mechanism_is_distilled(table):
 # --- how it is judged ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rate", "met"), [(1000.0, True), (999.0, False)])
+@pytest.mark.parametrize(("rate", "met"), [(2000.0, True), (1999.0, False)])
 def test_the_best_students_are_compared_with_the_best_teacher(workload, monkeypatch, rate, met):
     def rates(renders: Any, batch_size: int) -> dict[str, float]:
         return {"teacher": 100.0 / batch_size, "students": rate * batch_size / 8, "students bf16": 60.0}
@@ -187,7 +187,7 @@ def test_the_best_students_are_compared_with_the_best_teacher(workload, monkeypa
     monkeypatch.setattr(network_benchmark, "measure_rates", rates)
     best = row_of(one_group(workload, "throughput"), "students, best batch size")
     assert (best["batch_size"], best["ratio"]) == (4, pytest.approx(rate * 4 / 8 / 50))
-    assert (best["target"], bool(best["met"])) == (">= 10x", met)
+    assert (best["target"], bool(best["met"])) == (">= 20x", met)
 
 
 @pytest.mark.parametrize(("seconds", "met"), [(4.0, True), (4.1, False)])

@@ -16,19 +16,13 @@ from skdcgn_pipeline import InvariantClassifier, StudentCGN, load_teacher
 from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import sha256_of_file
 from skdcgn_pipeline.classifiers.training import ClassifierRecipe, class_lesson
-from skdcgn_pipeline.export import programs
 from skdcgn_pipeline.export.classifier import ClassifierExport
-from skdcgn_pipeline.export.students import (
-    OUTPUTS,
-    StudentProgram,
-    StudentsExport,
-    example_of,
-    origin_of_release,
-    origin_of_run,
-)
+from skdcgn_pipeline.export.students import StudentsExport, origin_of_release, origin_of_run
+from skdcgn_pipeline.networks import programs
 from skdcgn_pipeline.parameters import ClassifierFit, Compute, check_parameters
 from skdcgn_pipeline.reporting.templates import template
 from skdcgn_pipeline.runtime.errors import SettingError
+from skdcgn_pipeline.students.program import OUTPUTS, StudentProgram, by_onnxruntime, example_of
 from skdcgn_pipeline.students.recipes import ReleasedStudentsRecipe
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
@@ -152,6 +146,14 @@ def test_rounded_students_are_the_same_in_every_form(tmp_path):
     for images, other in zip(programs.run_onnx(folder / "students.onnx", example), expected, strict=True):
         torch.testing.assert_close(images, other, rtol=0, atol=1e-4)
     assert not torch.equal(expected[0], StudentProgram(students.open())(*example)[0])
+
+
+@pytest.mark.parametrize("num_images", [1, 33])
+def test_onnxruntime_renders_what_the_students_render(num_images):
+    students = StudentCGN.from_released("wildlife_mnist")
+    noise, labels = torch.randn(num_images, 32), torch.arange(num_images) % 10
+    images, expected = (vars(own.render(noise, labels)) for own in (by_onnxruntime(students), students))
+    torch.testing.assert_close(images, expected, atol=1e-3, rtol=0)
 
 
 def test_a_program_that_differs_is_refused(tmp_path):

@@ -15,7 +15,7 @@ from kedro.pipeline.node import Node
 from configuration import read_folder
 from images.pictures import make_folder
 from skdcgn_pipeline.artifacts import store as artifacts
-from skdcgn_pipeline.export import programs
+from skdcgn_pipeline.networks import programs
 from skdcgn_pipeline.parameters import Parameters, check_parameters
 from skdcgn_pipeline.pipeline_registry import register_pipelines
 from skdcgn_pipeline.pipelines import preflight

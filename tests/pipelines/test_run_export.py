@@ -14,8 +14,8 @@ import torch
 
 from pipelines.running import Place, artifacts_in, untouched_mlflow
 from skdcgn_pipeline import InvariantClassifier, StudentCGN
-from skdcgn_pipeline.export.programs import LIBRARIES
 from skdcgn_pipeline.io.serving import to_pixels
+from skdcgn_pipeline.networks.programs import LIBRARIES
 from skdcgn_pipeline.runtime.errors import SettingError
 
 pytestmark = pytest.mark.slow

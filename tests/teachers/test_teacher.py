@@ -18,9 +18,9 @@ from torch import nn
 
 from configuration import read_folder
 from skdcgn_pipeline.artifacts.store import sha256_of_file
-from skdcgn_pipeline.export.programs import save_onnx
 from skdcgn_pipeline.images.assets import published_teacher_name
 from skdcgn_pipeline.mechanisms import MechanismImages, MechanismLabels
+from skdcgn_pipeline.networks.programs import save_onnx
 from skdcgn_pipeline.parameters import Teacher, TeacherFit
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.teachers.cgn import MnistCGN

@@ -44,7 +44,6 @@ from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.imagenet_cgn import make_random
 from skdcgn_pipeline.vocabulary import MECHANISMS, channels_of
 
-FASTER = 10  # students than their teacher, each at its best batch size
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 logger = logging.getLogger(__name__)
@@ -79,6 +78,7 @@ class Networks:
         compute: Device and precision.
         trained: Mechanisms whose training is timed: one stands for all where networks are of one size.
         step_factor: How many times as fast as a plain loop a training step should be; None aims at nothing.
+        faster: How many times as fast as their teacher students should be, each at its best batch size.
     """
 
     teacher: CounterfactualGenerator
@@ -90,6 +90,7 @@ class Networks:
 
     trained: ClassVar[Sequence[str]] = ("texture",)
     step_factor: ClassVar[float | None] = 3
+    faster: ClassVar[float] = 10
 
     @property
     def device(self) -> torch.device:
@@ -198,7 +199,7 @@ def render_batch(
 def measure_throughput(networks: Networks) -> list[Row]:
     """Measure images/s of all three mechanisms by batch size, and the GPU memory that it takes.
 
-    A batch that the memory of a GPU cannot hold is left out and told. Students should be `FASTER`.
+    A batch that the memory of a GPU cannot hold is left out and told. Students should be `faster`.
     """
     renderings, device = networks.renderings(), networks.device
     reference = renderings[0].name
@@ -222,10 +223,10 @@ def measure_throughput(networks: Networks) -> list[Row]:
                 if name != reference and measured.get(reference):
                     row = row.compared(row.value / measured[reference], f"{reference}, same batch size")
                 rates[name].append(row)
-    return [*(row for rows in rates.values() for row in rows), *memory, *_best_of(renderings, rates)]
+    return [*(row for rows in rates.values() for row in rows), *memory, *_best_of(renderings, rates, networks.faster)]
 
 
-def _best_of(renderings: Sequence[Rendering], rates: Mapping[str, Sequence[Row]]) -> list[Row]:
+def _best_of(renderings: Sequence[Rendering], rates: Mapping[str, Sequence[Row]], faster: float) -> list[Row]:
     """Return the fastest row of each role, compared with the teacher's, which is the first."""
     best: dict[str, Row] = {}
     for name, role, _, _ in renderings:
@@ -235,7 +236,7 @@ def _best_of(renderings: Sequence[Rendering], rates: Mapping[str, Sequence[Row]]
     first = renderings[0].role
     for role, row in best.items():
         if role != first and first in best:
-            target = FASTER if role == "students" else None
+            target = faster if role == "students" else None
             best[role] = row.compared(row.value / best[first].value, best[first].what, target)
     return [*best.values()]
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from skdcgn_pipeline import __version__
 from skdcgn_pipeline.artifacts.store import ArtifactWriter
-from skdcgn_pipeline.export.programs import (
+from skdcgn_pipeline.metrics.cost import count_parameters
+from skdcgn_pipeline.networks.pretrained import PAGE_FILE, front_matter
+from skdcgn_pipeline.networks.programs import (
+    LIBRARIES,
     TOLERANCE,
     compare,
     run_onnx,
@@ -16,13 +22,16 @@ from skdcgn_pipeline.export.programs import (
     save_onnx,
     save_program,
     trace,
-    versions,
 )
-from skdcgn_pipeline.metrics.cost import count_parameters
-from skdcgn_pipeline.networks.pretrained import PAGE_FILE, front_matter
 from skdcgn_pipeline.reporting.templates import template
 
 CARD_FILE = "card.json"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that an export depends on."""
+    libraries = {name: version(name) for name in LIBRARIES}
+    return {"skdcgn_pipeline": __version__, "torch": torch.__version__, **libraries}
 
 
 def write_export(

@@ -13,8 +13,7 @@ from torch import Tensor
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
-from skdcgn_pipeline.export.cards import write_export
-from skdcgn_pipeline.export.programs import versions
+from skdcgn_pipeline.export.cards import versions, write_export
 from skdcgn_pipeline.runtime.seeding import torch_generator
 
 

@@ -10,51 +10,19 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
-from skdcgn_pipeline.export.cards import write_export
-from skdcgn_pipeline.export.programs import versions
+from skdcgn_pipeline.export.cards import versions, write_export
 from skdcgn_pipeline.metrics.cost import untimed
 from skdcgn_pipeline.networks.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from skdcgn_pipeline.networks.rounded_weights import restore_state, round_state
 from skdcgn_pipeline.parameters import Parameters
 from skdcgn_pipeline.reporting.release import records_of, training_of
 from skdcgn_pipeline.runtime.compute import place
-from skdcgn_pipeline.runtime.seeding import torch_generator
+from skdcgn_pipeline.students.program import INPUTS, OUTPUTS, StudentProgram, example_of
 from skdcgn_pipeline.students.recipes import StudentsArtifact
 from skdcgn_pipeline.students.released import released_card
-from skdcgn_pipeline.students.trio import StudentCGN
-from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
-
-# A graph has one name space, and an image is called `background` too.
-INPUTS = ("noise", *(f"{mechanism}_class" for mechanism in MECHANISMS))
-OUTPUTS = tuple(IMAGE_OF_MECHANISM[mechanism] for mechanism in MECHANISMS)
-
-
-class StudentProgram(nn.Module):
-    """The function of students that is exported: noise and three labels in, three images out.
-
-    Its ONNX program is a teacher of the name `custom`, see `load_teacher`.
-    """
-
-    def __init__(self, students: StudentCGN) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(students.network_of(mechanism) for mechanism in MECHANISMS)
-
-    def forward(self, noise: Tensor, shape: Tensor, texture: Tensor, background: Tensor) -> tuple[Tensor, ...]:
-        """Return mask, foreground and background for noise [N, noise_dim] and classes [N]."""
-        return tuple(
-            network(noise, label) for network, label in zip(self.networks, (shape, texture, background), strict=True)
-        )
-
-
-def example_of(students: StudentCGN, num_images: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return noise [N, noise_dim] and the classes [N] of the mechanisms, to trace and to check with."""
-    generator = torch_generator(0, "export-example")
-    labels = [torch.randint(students.num_classes, (num_images,), generator=generator) for _ in MECHANISMS]
-    return (torch.randn(num_images, students.noise_dim, generator=generator), *labels)  # type: ignore[return-value]
 
 
 def origin_of_run(parameters: Parameters, comparison: pd.DataFrame) -> dict[str, Any]:

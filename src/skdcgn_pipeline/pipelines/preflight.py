@@ -11,7 +11,6 @@ from kedro.pipeline import Pipeline
 from skdcgn_pipeline.artifacts.store import check_writable
 from skdcgn_pipeline.classifiers.feature_network import read_given_network
 from skdcgn_pipeline.classifiers.training import initial_classifier
-from skdcgn_pipeline.export.programs import check_libraries
 from skdcgn_pipeline.images.grey import CLASS_NAMES, DIGIT_NAMES
 from skdcgn_pipeline.images.grey import IMAGE_SIZE as COLOURED_SIZE
 from skdcgn_pipeline.images.listing import some_of
@@ -19,6 +18,7 @@ from skdcgn_pipeline.images.recipes import check_images
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.metrics.features import inception_path
 from skdcgn_pipeline.networks.interface import GeneratorSize
+from skdcgn_pipeline.networks.programs import check_libraries
 from skdcgn_pipeline.parameters import BIASED_SOURCES, MADE_BY_RUN, Parameters, choose_classes
 from skdcgn_pipeline.pipelines.binding import needed_by
 from skdcgn_pipeline.pipelines.estimates import check_estimates, check_number

@@ -6,7 +6,6 @@ import copy
 import logging
 import re
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline import __version__
 from skdcgn_pipeline.networks.onnx_program import OnnxProgram
 from skdcgn_pipeline.runtime.errors import SettingError
 
@@ -36,12 +34,6 @@ def check_libraries() -> None:
     if missing:
         remedy = 'Install them: pip install "skdcgn_pipeline[export]".'
         raise SettingError("export", f"the libraries {', '.join(LIBRARIES)}", f"no {', '.join(missing)}", remedy)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that an export depends on."""
-    libraries = {name: version(name) for name in LIBRARIES}
-    return {"skdcgn_pipeline": __version__, "torch": torch.__version__, **libraries}
 
 
 def trace(network: nn.Module, example: Callable[[int], Sequence[Tensor]]) -> torch.export.ExportedProgram:

@@ -10,6 +10,7 @@ import logging
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import pandas as pd
@@ -31,6 +32,7 @@ from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.metrics.cost import measure_rates, wait_for_device
 from skdcgn_pipeline.networks.discriminator import ProjectionDiscriminator
 from skdcgn_pipeline.networks.interface import GeneratorSize, check_same_interface
+from skdcgn_pipeline.networks.programs import LIBRARIES
 from skdcgn_pipeline.parameters import Benchmark, Compute, Distill, Precision
 from skdcgn_pipeline.runtime.compute import autocast, choose_device
 from skdcgn_pipeline.runtime.progress import without_progress
@@ -40,6 +42,7 @@ from skdcgn_pipeline.samples.loading import BatchLoader, PairsInMemory, PairSour
 from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.students.architectures import make_student
 from skdcgn_pipeline.students.distillation import Distillation
+from skdcgn_pipeline.students.program import by_onnxruntime
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.imagenet_cgn import make_random
 from skdcgn_pipeline.vocabulary import MECHANISMS, channels_of
@@ -63,6 +66,19 @@ class Rendering(NamedTuple):
     role: str
     generator: CounterfactualGenerator
     precision: Precision
+
+
+def renderings_by_runtime(teacher: CounterfactualGenerator, students: StudentCGN) -> list[Rendering]:
+    """Return the teacher as a way to render, and students by each runtime that is installed, the fastest first."""
+    ways: list[tuple[str, CounterfactualGenerator, Precision]] = [
+        ("teacher", teacher, "fp32"),
+        ("students", students.fused(), "fp32"),
+        ("students by torch", students, "fp32"),
+        ("students bf16", students, "bf16"),
+    ]
+    if all(find_spec(name) for name in LIBRARIES):
+        ways.append(("students by ONNX Runtime", by_onnxruntime(students), "fp32"))
+    return [Rendering(name, name, generator, precision) for name, generator, precision in ways]
 
 
 @dataclass(frozen=True)

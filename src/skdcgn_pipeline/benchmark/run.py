@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from skdcgn_pipeline.benchmark.networks import (
     measure_distillation,
     measure_throughput,
     render_batch,
+    renderings_by_runtime,
 )
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.training import fit_classifier
@@ -31,7 +31,6 @@ from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, compose_in
 from skdcgn_pipeline.images.bias import apply_bias
 from skdcgn_pipeline.images.grey import read_grey_images, threshold_of
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
-from skdcgn_pipeline.networks.programs import LIBRARIES
 from skdcgn_pipeline.parameters import ClassifierFit, Composition, Parameters
 from skdcgn_pipeline.runtime.engine import num_side_by_side, run_side_by_side
 from skdcgn_pipeline.runtime.seeding import numpy_generator, seeded, torch_generator
@@ -39,7 +38,6 @@ from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe
 from skdcgn_pipeline.samples.loading import PairSource, open_pairs
 from skdcgn_pipeline.samples.pixels import from_bytes
 from skdcgn_pipeline.samples.records import ROWS_PER_BLOCK
-from skdcgn_pipeline.students.program import by_onnxruntime
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
 # Of the published code on two x86 cores.
@@ -73,17 +71,7 @@ class Workload(Networks):
 
     def renderings(self) -> list[Rendering]:
         """Return the ways to render that are timed, the teacher's first: students by each runtime that is installed."""
-        students, fused = self.students, self.students.fused()
-        renderings = [
-            Rendering("teacher", "teacher", self.teacher, "fp32"),
-            Rendering("students", "students", fused, "fp32"),
-            Rendering("students by torch", "students by torch", students, "fp32"),
-            Rendering("students bf16", "students bf16", students, "bf16"),
-        ]
-        if all(find_spec(name) for name in LIBRARIES):
-            name = "students by ONNX Runtime"
-            renderings.append(Rendering(name, name, by_onnxruntime(students), "fp32"))
-        return renderings
+        return renderings_by_runtime(self.teacher, self.students)
 
     def pairs(self, mechanism: str) -> PairSource:
         """Return what the student of a mechanism learns from."""

@@ -1,0 +1,62 @@
+"""Released students by each runtime that is installed, against their teacher: a table and a picture.
+
+    SKDCGN_ASSETS=/path/to/assets python tools/runtimes.py [PICTURE.png]
+
+Per variant and number of threads everything is timed in turns in one process, each at its best batch size.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+
+import pandas as pd
+from PIL import Image
+
+from skdcgn_pipeline.benchmark.frame import BEST
+from skdcgn_pipeline.benchmark.networks import Networks, Rendering, measure_throughput, renderings_by_runtime, tabulate
+from skdcgn_pipeline.parameters import Benchmark, Compute
+from skdcgn_pipeline.reporting.pictures import draw_benchmark
+from skdcgn_pipeline.students.trio import StudentCGN
+from skdcgn_pipeline.teachers.teacher import load_teacher
+
+VARIANTS = ("colored", "double_colored", "wildlife")
+BATCH_SIZES = (64, 128, 256, 512)
+
+
+@dataclass(frozen=True)
+class Runtimes(Networks):
+    """Teacher and released students."""
+
+    faster = 20
+
+    def renderings(self) -> list[Rendering]:
+        """Return the runtimes."""
+        return renderings_by_runtime(self.teacher, self.students)
+
+
+def measure(variant: str, num_threads: int) -> pd.DataFrame:
+    """Return the best rate of each runtime, on so many threads."""
+    teacher = load_teacher("mnist_cgn", variant=variant, assets=os.environ["SKDCGN_ASSETS"])
+    students = StudentCGN.from_released(f"{variant}_mnist")
+    settings = Benchmark(num_threads=num_threads, batch_sizes=BATCH_SIZES)
+    networks = Runtimes(teacher, students, {}, settings, 0, Compute(device="cpu"))
+    table = tabulate({"throughput": measure_throughput}, networks, lambda group: "python tools/runtimes.py")
+    best = table[table["what"].str.endswith(BEST)]
+    threads = "thread" if num_threads == 1 else "threads"
+    return best.assign(group=f"{variant}, {num_threads} {threads}", what=best["what"].str.removesuffix(f", {BEST}"))
+
+
+def main() -> None:
+    """Measure all, print the table and draw it."""
+    load = " ".join(f"{number:.1f}" for number in os.getloadavg())
+    table = pd.concat([measure(variant, number) for number in (1, 2) for variant in VARIANTS], ignore_index=True)
+    text = table[["group", "what", "value", "batch_size", "ratio"]].to_string(index=False, float_format="%.1f")
+    sys.stdout.write(f"{text}\n{table['machine'][0]}; {table['versions'][0]}; load at the start {load}\n")
+    if len(sys.argv) > 1:
+        Image.fromarray(draw_benchmark(table)).save(sys.argv[1])
+
+
+if __name__ == "__main__":
+    main()

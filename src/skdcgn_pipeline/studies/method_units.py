@@ -79,6 +79,8 @@ class MethodUnits:
     def _data_of(self, method: Method, share: float) -> dict[str, Any]:
         """Return what a method's classifiers depend on: of those that see no original, not the share."""
         data: dict[str, Any] = {"method": method.identity()}
+        if method.budget(self.fit) != self.fit:
+            data["first"] = ERM().identity()
         for name in method.uses:
             if name in self.workplace.samples:
                 data[name] = self.workplace.samples[name].artifact.identity

@@ -371,6 +371,13 @@ def test_group_dros_weights_grow_with_the_losses_of_groups():
         torch.testing.assert_close(loss.weights, weights)
 
 
+def test_group_dros_weights_stay_finite_where_a_loss_is_great():
+    loss = _WorstGroups(2, 0.1)
+    loss(torch.tensor([[0.0, 1e6], [0, 1]]), torch.tensor([[0, 0], [1, 1]]))
+    torch.testing.assert_close(loss.weights, torch.tensor([1.0, 0.0]))
+    assert math.isfinite(loss(torch.tensor([[0.0, 1], [0, 1]]), torch.tensor([[0, 0], [1, 1]]))["loss"])
+
+
 def test_group_dro_finds_the_minimax_where_erm_follows_the_majority():
     """One score for nine images of the first class and one of the second: equal losses are the best worst case."""
     groups = torch.tensor([0] * 9 + [1])

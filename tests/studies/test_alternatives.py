@@ -14,6 +14,7 @@ import torch
 from configuration import merge, read_folder
 from skdcgn_pipeline.artifacts.recipe import Run, Store
 from skdcgn_pipeline.classifiers.methods.registry import METHODS
+from skdcgn_pipeline.classifiers.training import DivergedError
 from skdcgn_pipeline.metrics.statistics import summarise_cells
 from skdcgn_pipeline.parameters import Ablation, ClassifierFit, Compute, Prepare, check_parameters
 from skdcgn_pipeline.runtime import progress
@@ -165,6 +166,20 @@ def test_the_worst_decides_and_the_mean_among_equals():
     assert worst_and_mean(torch.tensor([True, True, True, False, False, False]), keys) == [0.0, 0.5]
     assert worst_and_mean(torch.tensor([True, False, True, False, False, True]), keys) == [0.5, 0.5]
     assert max([0.5, 0.5], [0.0, 0.9], [0.5, 0.6]) == [0.5, 0.6]
+
+
+def test_a_candidate_that_diverges_is_not_chosen(surroundings, tmp_path):
+    def measured(*weights: float) -> UnitResult:
+        tried = tuple({"weight": weight} for weight in weights)
+        cell = cells_of(surroundings, hyperparameters={"pairs": tried})["pairs", SHARES[0]]
+        return Workplace(replace(surroundings, run=replace(surroundings.run, store=Store(tmp_path)))).run(Unit(cell, 0))
+
+    chosen = measured(1e300, 0.1, 1e301)["chosen"]
+    assert json.loads(chosen["hyperparameters"]) == {"weight": 0.1}
+    scores = [each["scores"]["classes"] for each in json.loads(chosen["candidates"])]
+    assert [len(each) for each in scores] == [0, 2, 0]
+    with pytest.raises(DivergedError, match="that keeps a finite loss, got inf at step"):
+        measured(1e300)
 
 
 def test_a_candidate_is_chosen_on_held_out_images_and_measured_on_the_others(surroundings, tmp_path, monkeypatch):

@@ -37,6 +37,10 @@ WARM_UP_SHARE = 0.25
 WEIGHTS_FILE, HISTORY_FILE = "classifier.safetensors", "history.json"
 
 
+class DivergedError(SettingError):
+    """A training whose loss is no longer finite."""
+
+
 def network_itself(network: nn.Module) -> Callable[[Tensor], Any]:
     """Return what gives logits of images: the network that is trained."""
     return network
@@ -168,7 +172,7 @@ class ClassifierTask:
         """Update the network; see `Task.update`. The losses are `loss`, their weighted sum, and all parts.
 
         Raises:
-            SettingError: If the training has diverged.
+            DivergedError: If the loss is not finite.
         """
         self.rates.set(step)
         self._trained.zero_grad(set_to_none=True)
@@ -193,7 +197,7 @@ class ClassifierTask:
         if not math.isfinite(total.item()):
             remedy = "Lower it; where `weights` are null, let batch norm learn too (`frozen_norm: none`)."
             wanted = f"one, such as less than {self.learning_rate}, that keeps a finite loss"
-            raise SettingError("fit.learning_rate", wanted, f"{total.item()} at step {step + 1}", remedy)
+            raise DivergedError("fit.learning_rate", wanted, f"{total.item()} at step {step + 1}", remedy)
         return {"loss": total.item()} | {name: part.item() for name, part in parts.items()}
 
 

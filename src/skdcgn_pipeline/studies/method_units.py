@@ -15,8 +15,15 @@ from skdcgn_pipeline.classifiers.classification import classifier_seed
 from skdcgn_pipeline.classifiers.methods.contract import Material, Method
 from skdcgn_pipeline.classifiers.methods.erm import ERM
 from skdcgn_pipeline.classifiers.methods.registry import METHODS
+from skdcgn_pipeline.classifiers.networks import Classifier
 from skdcgn_pipeline.classifiers.torchvision_classifier import ALL_HEADS
-from skdcgn_pipeline.classifiers.training import ClassifierRecipe, ClassifierTask, Lesson, initial_classifier
+from skdcgn_pipeline.classifiers.training import (
+    ClassifierRecipe,
+    ClassifierTask,
+    DivergedError,
+    Lesson,
+    initial_classifier,
+)
 from skdcgn_pipeline.images.batches import crop_randomly_from
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.images.recipes import HELD_OUT, BiasedImagesRecipe, image_set_recipe
@@ -167,21 +174,30 @@ class MethodUnits:
         """Train every candidate, choose one without groups and one with them, and measure these.
 
         What is chosen on are shapes of the training side that are not trained on, as biased as the training images.
+        A candidate whose training diverges has no scores and is not chosen.
 
         Returns:
             `accuracy`, `confusion` of what was chosen without groups, and what was `chosen`.
+
+        Raises:
+            DivergedError: If the training of every candidate diverges.
         """
         candidates, share = self._candidates(unit)
         computing, held_out = self.fit.computing(self.run.compute), self.held_out(share)
         assert held_out.groups is not None
-        classifiers, scores = [], list[Mapping[str, list[float]]]()
-        for method in candidates:
+        classifiers: dict[int, Classifier] = {}
+        scores: list[Mapping[str, list[float]]] = [{choice: [] for choice in CHOICES} for _ in candidates]
+        for number, method in enumerate(candidates):
             title = f"{unit.cell.study}, {unit.cell.name}, seed {unit.number}"
-            _, classifier = self.run.make(self.recipe(method, share, unit.number, title))
-            correct = predict_split(classifier, held_out, computing)[ALL_HEADS].argmax(1) == held_out.labels
+            try:
+                _, classifiers[number] = self.run.make(self.recipe(method, share, unit.number, title))
+            except DivergedError:
+                if number == len(candidates) - 1 and not classifiers:
+                    raise
+                continue
+            correct = predict_split(classifiers[number], held_out, computing)[ALL_HEADS].argmax(1) == held_out.labels
             keys = {"classes": held_out.labels, "groups": held_out.groups}
-            scores.append({choice: worst_and_mean(correct, keys[choice]) for choice in CHOICES})
-            classifiers.append(classifier)
+            scores[number] = {choice: worst_and_mean(correct, keys[choice]) for choice in CHOICES}
         best = {choice: max(range(len(scores)), key=lambda number: scores[number][choice]) for choice in CHOICES}
         splits = {"validation": held_out, "test": self.workplace.classification.splits[self.workplace.splits["test"]]()}
         measured = {number: measure_splits(classifiers[number], splits, computing) for number in {*best.values()}}

@@ -39,8 +39,8 @@ class _WorstGroups(nn.Module):
         counts = torch.bincount(groups, minlength=len(self.weights))
         of_groups = torch.zeros_like(self.weights).index_add(0, groups, losses) / counts.clamp(min=1)
         with torch.no_grad():
-            grown = self.weights * (self.step_size * of_groups).exp()
-            self.weights.copy_(grown / grown.sum())
+            # By their logarithms: a loss that is great for a step would be infinite as a factor.
+            self.weights.copy_((self.weights.log() + self.step_size * of_groups).softmax(0))
         return {"loss": (self.weights * of_groups).sum()}
 
 

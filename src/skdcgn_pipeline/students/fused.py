@@ -9,6 +9,7 @@ from torch import Tensor
 
 from skdcgn_pipeline import kernels
 from skdcgn_pipeline.networks.frozen_cache import FrozenCache
+from skdcgn_pipeline.runtime.threads import computing_on
 from skdcgn_pipeline.students.architectures import StudentGenerator
 
 
@@ -38,7 +39,8 @@ class FusedStudent:
         network = self._network
         is_plain = noise.dtype == torch.float32 and not (noise.requires_grad or torch.is_autocast_enabled("cpu"))
         if is_plain and self.runtime == "kernels" and not torch.compiler.is_compiling():
-            columns = network.columns(noise, labels)
+            with computing_on(1):  # torch's threads would go on waiting where those of the loops are to compute
+                columns = network.columns(noise, labels)
             tensors = (*network.parameters(), *network.buffers())
             plan = self._plan.get(network, tensors, lambda: network.plan(columns.shape[1]))
             if plan is not None:

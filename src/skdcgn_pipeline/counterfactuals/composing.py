@@ -130,7 +130,9 @@ class CounterfactualPool:
             raise SettingError(setting, "classes of the samples", f"{missing[0]} ({len(missing)} such)", remedy)
         return torch.tensor(wanted)
 
-    def draw(self, num_images: int, composition: Composition, generator: torch.Generator) -> CounterfactualBatch:
+    def draw(
+        self, num_images: int, composition: Composition, generator: torch.Generator, per_shape: int = 1
+    ) -> CounterfactualBatch:
         """Compose counterfactuals.
 
         Each image has a class, which factual mechanisms take; the others draw a class of their own, or take the row
@@ -140,12 +142,13 @@ class CounterfactualPool:
             num_images: How many.
             composition: Where classes come from, transformations, patch shift.
             generator: Source of every random choice.
+            per_shape: Counterfactuals of each mask, one after the other; their transformations differ.
 
         Raises:
             SettingError: If a class has no row, or a mechanism is to take a row of the shape that it has not.
         """
         transformed: dict[str, Tensor] = {}
-        record = self.draw_records(num_images, 1, composition, generator, transformed)
+        record = self.draw_records(num_images, per_shape, composition, generator, transformed)
         return CounterfactualBatch(**vars(record), images=self._compose(record, composition, transformed))
 
     def draw_records(
@@ -234,18 +237,14 @@ class CounterfactualPool:
         """Return a function that composes fresh training batches with the labels [B, 3] of all mechanisms.
 
         Args:
-            composition, seed: As in `draw`.
+            composition, per_shape: As in `draw`.
+            seed: Base seed.
             purpose: Word that sets these draws apart from others.
-            per_shape: Counterfactuals of each mask, one after the other; their transformations differ.
         """
 
         def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-            generator = torch_generator(seed, purpose, step)
-            if per_shape == 1:
-                batch = self.draw(batch_size, composition, generator)
-                return batch.images, batch.labels
-            record = self.draw_records(batch_size, per_shape, composition, generator)
-            return self.compose_records(record, composition, generator), record.labels
+            batch = self.draw(batch_size, composition, torch_generator(seed, purpose, step), per_shape)
+            return batch.images, batch.labels
 
         return draw
 

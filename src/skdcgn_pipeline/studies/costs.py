@@ -73,9 +73,9 @@ def measure_costs(surroundings: Surroundings, cells: pd.DataFrame) -> pd.DataFra
 
 def _training_seconds(units: MethodUnits, method: Method, share: float, plain: float) -> float:
     """Return the seconds of all that a method trains; `plain` are those of a step of what some train first."""
-    own = method.budget(units.fit).num_steps
-    first = (units.fit.num_images - method.budget(units.fit).num_images) // units.fit.batch_size
-    return first * plain + own * seconds_per_step(units.task(method, share))
+    own = method.budget(units.fit)
+    first = (units.fit.num_images - own.num_images) // units.fit.batch_size
+    return first * plain + own.num_steps * seconds_per_step(units.task(method, share))
 
 
 def _student_seconds(workplace: Workplace) -> Iterator[float]:

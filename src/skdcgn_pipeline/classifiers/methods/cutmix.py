@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from skdcgn_pipeline.classifiers.methods.contract import Material, Method
-from skdcgn_pipeline.classifiers.methods.mixup import mix_labels, soft_loss
+from skdcgn_pipeline.classifiers.methods.mixup import mixed_lesson
 from skdcgn_pipeline.classifiers.training import Lesson
-from skdcgn_pipeline.images.batches import draw_from_split
-from skdcgn_pipeline.runtime.seeding import numpy_generator
 
 
 def draw_rectangle(height: int, width: int, kept: float, generator: np.random.Generator) -> tuple[slice, slice]:
@@ -45,20 +43,17 @@ class CutMix(Method):
 
     probability: float = 0.5
 
+    def mix(self, images: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor, float]:
+        """Paste into images as `mixed_lesson` asks for it."""
+        partners, kept = torch.from_numpy(generator.permutation(len(images))), 1.0
+        if generator.random() < self.probability:
+            height, width = images.shape[-2:]
+            rows, columns = draw_rectangle(height, width, float(generator.beta(1, 1)), generator)
+            pasted = images[partners][:, :, rows, columns]
+            images[:, :, rows, columns] = pasted
+            kept = 1 - pasted[0, 0].numel() / (height * width)
+        return images, partners, kept
+
     def lesson(self, material: Material) -> Lesson:
         """Draw originals and paste into each a part of another of its batch."""
-        drawn = draw_from_split(material.originals(), material.seed, "classifier-rows")
-
-        def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-            images, labels = drawn(step, batch_size)
-            generator = numpy_generator(material.seed, "cutmix", step)
-            partners, kept = torch.from_numpy(generator.permutation(len(labels))), 1.0
-            if generator.random() < self.probability:
-                height, width = images.shape[-2:]
-                rows, columns = draw_rectangle(height, width, float(generator.beta(1, 1)), generator)
-                pasted = images[partners][:, :, rows, columns]
-                images[:, :, rows, columns] = pasted
-                kept = 1 - pasted[0, 0].numel() / (height * width)
-            return images, mix_labels(labels, partners, kept, material.num_classes)
-
-        return Lesson(draw, material.fit.batch_size, soft_loss)
+        return mixed_lesson(material, self.name, self.mix)

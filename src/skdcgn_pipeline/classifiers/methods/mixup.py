@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,6 +27,27 @@ def mix_labels(labels: Tensor, partners: Tensor, kept: float, num_classes: int) 
     return kept * own + (1 - kept) * own[partners]
 
 
+def mixed_lesson(
+    material: Material, purpose: str, mix: Callable[[Tensor, np.random.Generator], tuple[Tensor, Tensor, float]]
+) -> Lesson:
+    """Return what is learnt of originals, each mixed with a partner of its batch.
+
+    Args:
+        material: What there is to learn from.
+        purpose: Word that sets these draws apart from others.
+        mix: Images [B, 3, H, W] and a generator -> mixed images, the row [B] of each one's partner, and the share in
+            [0, 1] of an image that is its own.
+    """
+    drawn = draw_from_split(material.originals(), material.seed, "classifier-rows")
+
+    def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+        images, labels = drawn(step, batch_size)
+        mixed, partners, kept = mix(images, numpy_generator(material.seed, purpose, step))
+        return mixed, mix_labels(labels, partners, kept, material.num_classes)
+
+    return Lesson(draw, material.fit.batch_size, soft_loss)
+
+
 @dataclass(frozen=True)
 class Mixup(Method):
     """x = l x_i + (1 - l) x_j, and its loss l CE(f(x), y_i) + (1 - l) CE(f(x), y_j), l ~ Beta(alpha, alpha) per batch.
@@ -45,17 +67,13 @@ class Mixup(Method):
 
     alpha: float = 0.2
 
+    def mix(self, images: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor, float]:
+        """Mix images as `mixed_lesson` asks for it."""
+        kept = float(generator.beta(self.alpha, self.alpha)) if self.alpha else 1.0
+        kept = max(kept, 1 - kept)
+        partners = torch.from_numpy(generator.permutation(len(images)))
+        return kept * images + (1 - kept) * images[partners], partners, kept
+
     def lesson(self, material: Material) -> Lesson:
         """Draw originals and mix each with another of its batch."""
-        drawn = draw_from_split(material.originals(), material.seed, "classifier-rows")
-
-        def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-            images, labels = drawn(step, batch_size)
-            generator = numpy_generator(material.seed, "mixup", step)
-            kept = float(generator.beta(self.alpha, self.alpha)) if self.alpha else 1.0
-            kept = max(kept, 1 - kept)
-            partners = torch.from_numpy(generator.permutation(len(labels)))
-            mixed = kept * images + (1 - kept) * images[partners]
-            return mixed, mix_labels(labels, partners, kept, material.num_classes)
-
-        return Lesson(draw, material.fit.batch_size, soft_loss)
+        return mixed_lesson(material, self.name, self.mix)

@@ -56,9 +56,9 @@ def sources(seen: Visit, pictures: str) -> list[str]:
 
 
 def wait_until_changed(seen: Visit, pictures: str, number: int, before: str) -> list[str]:
-    """Wait until a picture is another one; returns all of them."""
+    """Wait until a picture stands there and is another one; returns all of them."""
     seen.page.wait_for_function(
-        "([pictures, number, before]) => document.querySelectorAll(pictures)[number].src !== before",
+        "([pictures, number, before]) => (document.querySelectorAll(pictures)[number]?.src ?? before) !== before",
         arg=[pictures, number, before],
     )
     return sources(seen, pictures)

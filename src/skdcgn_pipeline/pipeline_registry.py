@@ -49,6 +49,7 @@ def _make_pipelines(variants: Variants) -> dict[str, Pipeline]:
     from skdcgn_pipeline.pipelines.fetch import pipeline as fetch
     from skdcgn_pipeline.pipelines.prepare import pipeline as prepare
     from skdcgn_pipeline.pipelines.prune import pipeline as prune
+    from skdcgn_pipeline.pipelines.quality import pipeline as quality
     from skdcgn_pipeline.pipelines.release import pipeline as release
     from skdcgn_pipeline.pipelines.report import pipeline as report
     from skdcgn_pipeline.pipelines.results import pipeline as results
@@ -83,6 +84,7 @@ def _make_pipelines(variants: Variants) -> dict[str, Pipeline]:
         "ablation": studied.only_nodes_with_tags(PLAN_TAG) if variants.plan else studied,
         "baseline": prepared + sampled + baseline.create_pipeline(),
         "benchmark": benchmark.create_network_pipeline() if random else composed + benchmark.create_pipeline(),
+        "quality": prepared + distilled + quality.create_pipeline(),
         "release": classified + benchmark.create_pipeline() + release.create_pipeline(),
         "export": prepared + (exported if variants.released else distilled + exported),
         "explore": prepared + distilled + compose.create_student_pool() + explore.create_pipeline(),

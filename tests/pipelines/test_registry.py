@@ -36,6 +36,7 @@ BY_NAME_ONLY = [
     "explore",
     "export",
     "evaluate",
+    "quality",
     "prune",
 ]
 STAGES = ["prepare", "sample", "distill", "compose", "classify", "report", *BY_NAME_ONLY]

@@ -388,3 +388,23 @@ def test_one_process_can_run_twice_and_each_run_is_its_own(copy_of_finished: Cal
 
     assert place.run_of(first).info.run_id != place.run_of(second).info.run_id
     assert not first.left_active, "the MLflow run is still active after the session: a second one would log into it"
+
+
+def test_counterfactuals_of_a_finished_run_are_measured(copy_of_finished: Callable[[str], Place]) -> None:
+    place = copy_of_finished("quality")
+    kinds = ("student", "sample", "accuracy")
+    before = {kind: artifacts_in(place.store(kind)) for kind in kinds}
+
+    run = place.run(pipeline_names=["quality"])
+
+    assert {kind: artifacts_in(place.store(kind)) for kind in kinds} == before
+    table = pd.read_parquet(place.saved("07_tables/*/counterfactual_quality.parquet"))
+    assert set(table["images"]) == {"teacher", "students"}
+    assert table.groupby("images").size().tolist() == [16, 16]  # 1 composition, 4 times 3 readings, 3 minimalities
+    assert table["value"].between(0, 2).all()
+    wide = pd.read_csv(place.saved("07_tables/*/quality_table.csv"))
+    assert list(wide.columns) == ["intervention", "measure", "mechanism", "teacher", "students"]
+    composition = wide[wide["measure"] == "composition"].iloc[0]
+    assert composition["teacher"] < 0.01 < composition["students"]
+    assert place.saved("08_reporting/*/intervention_sheet.png").stat().st_size > 1000
+    assert place.run_of(run).data.metrics["quality/teacher/none/composition"] < 0.01

@@ -39,7 +39,7 @@ from skdcgn_pipeline.vocabulary import CUTOUTS, MECHANISMS
 MINIMUM_FREE_BYTES = 200 * 2**20
 DIGIT_TEACHERS = ("digits_cgn", "mnist_cgn")
 COLOURED = {"release", "results"}  # stages that are made for digits in colour
-CLASSIFYING = {"accuracy", "ablation_plan", "classifier_export", "explorer"}
+CLASSIFYING = {"accuracy", "ablation_plan", "counterfactual_quality", "classifier_export", "explorer"}
 
 
 def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeline) -> None:

@@ -17,6 +17,7 @@ from skdcgn_pipeline.classifiers.classification import COUNTERFACTUALS
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
+from skdcgn_pipeline.metrics.counterfactual_quality import FACTUAL, INTERVENTIONS, intervene
 from skdcgn_pipeline.metrics.pairs import first_images
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards
@@ -127,6 +128,19 @@ def draw_counterfactual_sheet(sets: dict[str, CounterfactualShards], num_example
         images = from_bytes(torch.from_numpy(columns["images"]))
         rows += [(name, part) for part in images.split(num_examples)]
     return draw_sheet(rows, "Counterfactuals: shape, texture and background as composed")
+
+
+def draw_interventions(
+    generators: Mapping[str, CounterfactualGenerator], heldout: SampleShards, num_examples: int, seed: int
+) -> Picture:
+    """Draw the first held-out images of each generator, and these with another class of one mechanism."""
+    rows = []
+    for name, generator in generators.items():
+        shown = [batch.composites for batch in intervene(generator, heldout, seed, "cpu", num_examples)]
+        for intervention in INTERVENTIONS:
+            label = name if intervention == FACTUAL else f"other {intervention}"
+            rows.append((label, torch.cat([composites[intervention] for composites in shown])))
+    return draw_sheet(rows, "Counterfactuals of held-out images: one mechanism of another class")
 
 
 def draw_biased_sheet(splits: dict[str, Tensor], num_examples: int) -> Picture:

@@ -1,0 +1,83 @@
+"""Readers: classifiers that name the class of one mechanism in a composed image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skdcgn_pipeline.classifiers.classification import Classification
+from skdcgn_pipeline.classifiers.networks import Classifier, ForeignClassifier
+from skdcgn_pipeline.classifiers.training_sets import TrainingSet, counterfactuals_on_the_fly
+from skdcgn_pipeline.counterfactuals.pools import open_pool
+from skdcgn_pipeline.images.epochs import DrawBatch
+from skdcgn_pipeline.metrics.features import FeatureSpace, Seen
+from skdcgn_pipeline.parameters import Composition
+from skdcgn_pipeline.runtime.compute import autocast, choose_device
+from skdcgn_pipeline.runtime.threads import once
+from skdcgn_pipeline.samples.drawing import SampleShards
+from skdcgn_pipeline.vocabulary import MECHANISMS
+
+WITHOUT_MIXING = {"share_of_originals": 0.0, "pair_weight": 0.0, "counterfactuals": "on_the_fly"}
+
+
+def train_readers(classification: Classification, samples: SampleShards) -> dict[str, FeatureSpace]:
+    """Return by mechanism what reads its class in composites, trained on counterfactuals of samples, now or before.
+
+    Each is a classifier of the run's network and budget with one head. Its composites have a class drawn for every
+    mechanism and are not transformed.
+
+    Args:
+        classification: What classifies, and how long it is trained.
+        samples: The images of the mechanisms.
+
+    Raises:
+        SettingError, InterruptedRunError: As `Classification.train`.
+    """
+    settings = classification.settings
+    network = settings.network.model_copy(update={"heads": "class"})
+    alone = replace(classification, settings=settings.model_copy(update={"network": network, **WITHOUT_MIXING}))
+    opened = once(partial(open_pool, classification.run.store.folder("mapped"), samples))
+    composed = counterfactuals_on_the_fly("teacher", samples, Composition(), opened)
+    readers = {}
+    for column, mechanism in enumerate(MECHANISMS):
+        artifact, classifier = alone.train(_reading(composed, column), 0, f"reader of {mechanism}")
+        readers[mechanism] = _space_of(classifier, artifact.identity, alone)
+    return readers
+
+
+def _reading(composed: TrainingSet, column: int) -> TrainingSet:
+    """Return the same images with the class of one mechanism; the shape's, the first, is what a classifier learns."""
+    if not column:
+        return composed
+    inputs = composed.inputs | {"mechanism": MECHANISMS[column]}
+    return replace(composed, inputs=inputs, source=partial(_draw_column, composed, column))
+
+
+def _draw_column(composed: TrainingSet, column: int, seed: int) -> DrawBatch:
+    draw = composed.source(seed)
+
+    def draw_batch(*arguments: Any) -> tuple[Tensor, Tensor]:
+        images, labels = draw(*arguments)
+        return images, labels[:, column]
+
+    return draw_batch
+
+
+def _space_of(classifier: Classifier, identity: str, classification: Classification) -> FeatureSpace:
+    compute = classification.settings.fit.computing(classification.run.compute)
+    device = choose_device(compute.device)
+
+    @torch.no_grad()
+    def look(images: Tensor) -> Seen:
+        classifier.to(device).eval()
+        images = images.to(device)
+        with autocast(compute, device):
+            logits = classifier(images)
+            features = logits if isinstance(classifier, ForeignClassifier) else classifier.features(images)
+        return Seen(features.float().cpu(), logits.float().cpu())
+
+    return FeatureSpace(look, identity)

@@ -69,6 +69,14 @@ def test_the_rate_is_that_of_the_last_while(clock):
     assert shown.line(100.0) == "samples: 550/1,000 rows (55%), 1 rows/s, 450 s left"
 
 
+def test_units_that_take_longer_than_the_window_have_a_rate(clock):
+    shown = Progress("classifiers", 10, "classifiers")
+    for second in (50.0, 100.0, 150.0):
+        clock[0] = second
+        shown.advance()
+    assert shown.line(150.0) == "classifiers: 3/10 classifiers (30%), 0.02 classifiers/s, 350 s left"
+
+
 def test_the_end_tells_how_much_was_done_by_this_run(clock, caplog):
     shown = Progress("samples", 100, "rows", done=40, stream=io.StringIO())
     clock[0] = 3.0

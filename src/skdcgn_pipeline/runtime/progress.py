@@ -90,7 +90,7 @@ class Progress:
         now = time.perf_counter()
         if now - self._marks[-1][0] >= 1:
             self._marks.append((now, self.done))
-            while now - self._marks[0][0] > WINDOW_SECONDS:
+            while now - self._marks[1][0] > WINDOW_SECONDS:  # one mark before it: units may take longer
                 self._marks.popleft()
         interactive = self._stream.isatty()
         if now - self._shown >= (0.5 if interactive else REPORT_SECONDS) and self.done < self.total:

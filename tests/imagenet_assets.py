@@ -75,8 +75,12 @@ def make_assets(root: Path) -> Path:
     pairs = [(shape, texture) for shape in CATEGORIES for texture in CATEGORIES]
     write_images(own / "cue_conflict", [f"{shape}/{shape}1-{texture}2.png" for shape, texture in pairs])
     in9 = [f"{number:02}_{group}/{n}.png" for number, group in enumerate(IN9) for n in "ab"]
-    for name in ("mixed_same", "mixed_rand"):
-        write_images(own / "in9" / name / "val", in9)
+    for seed, name in enumerate(("mixed_same", "mixed_rand", "original", "only_bg_t")):
+        write_images(own / "in9" / name / "val", in9, seed)
+    for name in in9:
+        path = (own / "in9" / "fg_mask" / "val" / name).with_suffix(".npy")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.pad(np.ones((SIZE // 2, SIZE // 2), dtype=bool), SIZE // 4))
     write_images(root / "sketch", [f"{wnid}/a.png" for wnid in WNIDS[:3]])
     return root
 

@@ -219,3 +219,19 @@ def test_what_answers_follow_is_told_of_samples_that_nothing_was_trained_on(
     assert 1350 < table["num_images"].item() < 1530
     assert compared.followed(sets, None).empty
     assert classification(tmp_path, images, num_counterfactuals=0).followed(sets, samples).empty
+
+
+def test_errors_of_classifiers_are_compared_image_by_image(tmp_path, images, samples, monkeypatch):
+    monkeypatch.setattr(StoredImages, "splits", lambda self, *roles: ["validation"] if "test" in roles else [])
+    compared = classification(tmp_path, images)
+    sets = compared.training_sets({"students": samples}, COMPOSE, Composition())
+    table = compared.shared_errors(sets).set_index(["trained_on", "other"])
+
+    assert table.index.tolist() == [("originals", "originals"), ("originals", "students"), ("students", "students")]
+    accuracy = compared.compare(sets).query("subset == 'all'").set_index(["trained_on", "seed"])["accuracy"]
+    (first, second), of = accuracy["originals"], table.loc[("originals", "originals")]
+    assert of["num_images"] == len(images.split("validation"))
+    if of["num_pairs"]:
+        assert of["expected"] == pytest.approx(first * second + (1 - first) * (1 - second))
+    assert table["num_pairs"].le([1, 4, 1]).all()
+    assert classification(tmp_path, images, num_seeds=1).shared_errors(sets[:1]).empty

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from images.pictures import picture, save
 from skdcgn_pipeline.images.imagenet import (
@@ -12,11 +15,15 @@ from skdcgn_pipeline.images.imagenet import (
     IN9_FILE,
     IN9_NAMES_FILE,
     WNIDS_FILE,
+    ImageNetTables,
+    check_imagenet,
     list_cue_conflict,
+    list_imagenet,
     list_in9,
     list_wordnet,
     parse_cue_conflict_name,
     read_tables,
+    with_array_masks,
 )
 from skdcgn_pipeline.runtime.errors import SettingError
 
@@ -196,3 +203,70 @@ def test_cue_conflict_images_have_two_labels(tmp_path):
     save(tmp_path / "cat" / "bottle4-cat2.png", picture(2))
     with pytest.raises(SettingError, match=r"in the folder of their shape, got 'cat/bottle4-cat2\.png'"):
         list_cue_conflict(tmp_path, CATEGORIES)
+
+
+# --- the backgrounds challenge --------------------------------------------------------------------
+
+
+@pytest.fixture
+def challenge(tmp_path):
+    """The archive of ImageNet-9 with one class: two images of 8 x 8 pixels with masks, and one without."""
+    for number in range(3):
+        save(tmp_path / "original" / "val" / "00_dog" / f"{number}.JPEG", picture(number, 8, 8))
+    save(tmp_path / "only_bg_t" / "val" / "00_dog" / "0.JPEG", picture(5, 8, 8))
+    masks = tmp_path / "fg_mask" / "val" / "00_dog"
+    masks.mkdir(parents=True)
+    for number in (0, 2):
+        np.save(masks / f"{number}.npy", np.arange(64).reshape(8, 8) < 8 + number)
+    return tmp_path
+
+
+def test_objects_of_the_challenge_are_the_images_with_masks(challenge, tmp_path):
+    link = tmp_path / "elsewhere" / "deep" / "linked"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(challenge / "original", target_is_directory=True)
+    for folder in (challenge / "original", link):
+        split = with_array_masks(list_in9(folder, ("dog",)), challenge / "fg_mask")
+        assert split.rows.names == ("00_dog/0.JPEG", "00_dog/2.JPEG")
+        assert split.attributes["in9"].tolist() == [0, 0]
+        masks = replace(split.masks, image_size=8).take(torch.tensor([0, 1]))
+        assert masks.sum((1, 2, 3)).tolist() == [8 * 255, 10 * 255]
+
+
+def test_a_folder_without_masks_of_the_images_is_refused(challenge, tmp_path):
+    split = list_in9(challenge / "original", ("dog",))
+    (tmp_path / "others" / "00_dog").mkdir(parents=True)
+    with pytest.raises(SettingError, match=r"masks named as the images, such as 00_dog/0\.npy, got none in .*others"):
+        with_array_masks(split, tmp_path / "others")
+
+
+def test_the_challenge_is_checked_and_listed_with_or_without_the_rest(challenge):
+    tables = ImageNetTables(("n00000001",), ("dog",), (), {})
+    folders = {"train": None, "backgrounds_challenge": str(challenge)}
+    check_imagenet(folders, tables)
+    splits = {split.name: split for split in list_imagenet(folders, tables).splits}
+    assert {name: len(split) for name, split in splits.items()} == {"imagenet9/original": 2, "imagenet9/only_bg_t": 1}
+    assert splits["imagenet9/original"].masks is not None
+
+    # Both settings name the unchanged images; they are read once.
+    for part in ("mixed_same", "mixed_rand"):
+        save(challenge / part / "00_dog" / "0.png", picture(0))
+    both = list_imagenet(folders | {"imagenet9": str(challenge)}, tables)
+    assert sorted(split.name for split in both.splits) == sorted(
+        f"imagenet9/{part}" for part in ("mixed_same", "mixed_rand", "original", "only_bg_t")
+    )
+    gap_alone = list_imagenet({"imagenet9": str(challenge)}, tables)
+    assert [split.name for split in gap_alone.splits][2:] == ["imagenet9/original"]
+    assert gap_alone.splits[2].masks is None
+
+
+@pytest.mark.parametrize("part", ["original", "only_bg_t", "fg_mask"])
+def test_a_part_of_the_challenge_that_is_absent_is_named_before_any_work(challenge, part):
+    (challenge / part).rename(challenge / "away")
+    where = "original), masks" if part == "fg_mask" else f"{part})"
+    with pytest.raises(SettingError, match="backgrounds_challenge") as caught:
+        check_imagenet({"backgrounds_challenge": str(challenge)}, ImageNetTables((), ("dog",), (), {}))
+    wanted = (
+        f"images.folders.backgrounds_challenge ({where}: expected a folder with a folder per class, got nothing at "
+    )
+    assert str(caught.value).startswith(wanted + str(challenge / part))

@@ -87,6 +87,15 @@ def test_masks_are_found_below_the_split_and_below_the_folder(folder, tmp_path):
     assert all(len(split.masks) == len(split) for split in images.splits)
 
 
+def test_masks_are_found_where_the_folder_is_a_link(folder, tmp_path):
+    link = tmp_path / "link"
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    moved = folder.rename(tmp_path / "a" / "b" / "moved")
+    link.symlink_to(moved, target_is_directory=True)
+    masks = split_of(listed(link), "test").masks
+    assert all((masks.root / name).is_file() for name in masks.names)
+
+
 def test_masks_among_the_images_are_no_images(tmp_path):
     folder = make_folder(tmp_path / "shapes", {"train": 2}, tables=False)
     for label in CLASSES:

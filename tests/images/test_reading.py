@@ -16,6 +16,7 @@ from skdcgn_pipeline.images.reading import (
     crop_centre,
     crop_randomly,
     draw_crop,
+    open_mask,
     read_picture,
     read_pictures,
     to_bytes,
@@ -101,6 +102,27 @@ def test_masks_of_every_kind_are_white_on_black(mode):
     mask.paste(255, (2, 2, 6, 6))
     given = mask.point(lambda value: value // 255) if mode == "ones" else mask.convert(mode)
     assert np.array_equal(np.asarray(as_mask(given)), np.asarray(mask))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float64])
+def test_masks_may_be_arrays(tmp_path, dtype):
+    mask = np.zeros((6, 8), dtype=dtype)
+    mask[1:3, 2:7] = 1
+    np.save(tmp_path / "mask.npy", mask)
+    assert np.array_equal(np.asarray(read_picture(tmp_path / "mask.npy", "L")), 255 * (mask != 0))
+    save_as = tmp_path / "mask.png"
+    Image.fromarray((255 * (mask != 0)).astype(np.uint8)).save(save_as)
+    assert np.array_equal(np.asarray(open_mask(save_as)), 255 * (mask != 0))
+
+
+@pytest.mark.parametrize("content", [np.zeros((2, 3, 4)), np.array(1), np.array([{}]), b"", b"no array"])
+def test_other_arrays_are_no_masks(tmp_path, content):
+    if isinstance(content, bytes):
+        (tmp_path / "mask.npy").write_bytes(content)
+    else:
+        np.save(tmp_path / "mask.npy", content, allow_pickle=True)
+    with pytest.raises(SettingError, match=r"mask\.npy: expected a readable picture"):
+        read_picture(tmp_path / "mask.npy", "L")
 
 
 def test_pictures_are_read_to_one_size(tmp_path):

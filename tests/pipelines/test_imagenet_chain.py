@@ -42,11 +42,12 @@ def test_every_stage_leaves_its_work(chain: tuple[Place, Finished]) -> None:
     counts = {path.name: len(artifacts_in(path)) for path in (place.data / "stores").iterdir() if path.is_dir()}
 
     assert counts == {
-        "accuracy": 2 * 6,  # of the students' and the baseline's classifier, on five splits and on counterfactuals
+        "accuracy": 2 * 8,  # of the students' and the baseline's classifier, on seven splits and on counterfactuals
         "baseline": 1,
         "cell": 4,  # the reference and one cell, two seeds each
         "classifier": 1 + 2 + 4,  # the given feature network, the classifiers, and the cells'
         "counterfactual": 3,  # of the teacher, the students and the baseline
+        "every_background": 2,
         "export": 1,  # the classifier that is kept to be taken away
         "followed": 1,
         "images": 1,
@@ -65,6 +66,7 @@ def test_the_table_of_accuracy_tells_every_prediction(chain: tuple[Place, Finish
     assert not table.duplicated(["trained_on", "split", "subset"]).any()
     heads = {f"{mechanism} head" for mechanism in MECHANISMS}
     predictions = {"without background", *heads}
+    invariance = ("background gap", "on every background")
     subsets = table.groupby("split")["subset"].agg(set).to_dict()
     assert subsets == {
         "validation": {"all", *predictions},
@@ -72,18 +74,21 @@ def test_the_table_of_accuracy_tells_every_prediction(chain: tuple[Place, Finish
         "cue_conflict": {"shape bias", *(f"shape bias, {name}" for name in predictions)},
         "imagenet9/mixed_same": {"all", *predictions},
         "imagenet9/mixed_rand": {"all", *predictions},
-        "imagenet9": {"background gap", *(f"background gap, {name}" for name in predictions)},
+        "imagenet9/original": {"all", *predictions},
+        "imagenet9/only_bg_t": {"all", *predictions},
+        "imagenet9": {*invariance, *(f"{measure}, {name}" for measure in invariance for name in predictions)},
         "counterfactuals": heads,
     }
     counts = table[table["split"] != "cue_conflict"].groupby("split")["num_images"].first().to_dict()
     assert counts == {
         "validation": 20, "sketch": 3, "imagenet9/mixed_same": 6, "imagenet9/mixed_rand": 6, "imagenet9": 6,
-        "counterfactuals": 6,
+        "imagenet9/original": 6, "imagenet9/only_bg_t": 6, "counterfactuals": 6,
     }  # fmt: skip
     # Three of the nine cue-conflict images have no conflict.
     assert table.loc[table["split"] == "cue_conflict", "num_images"].max() <= 6
     value = table.set_index(["split", "subset"])["accuracy"]
     assert value.drop("imagenet9", level="split").dropna().between(0, 1).all()
+    assert value["imagenet9"].filter(like="on every background").between(0, 1).all()
     for name in predictions:
         difference = value["imagenet9/mixed_same", name] - value["imagenet9/mixed_rand", name]
         assert value["imagenet9", f"background gap, {name}"] == pytest.approx(difference)
@@ -136,14 +141,17 @@ def test_folders_report_and_metrics_tell_of_the_run(chain: tuple[Place, Finished
     folders = pd.read_csv(place.saved("07_tables/imagenet/images.csv")).set_index("split")
     assert folders["num_images"].to_dict() == {
         "train": 30, "validation": 20, "sketch": 3, "cue_conflict": 9, "imagenet9/mixed_same": 6,
-        "imagenet9/mixed_rand": 6,
+        "imagenet9/mixed_rand": 6, "imagenet9/original": 6, "imagenet9/only_bg_t": 6,
     }  # fmt: skip
     page = place.saved("08_reporting/imagenet/report.html").read_text(encoding="utf-8")
     assert "Accuracy on validation: " in page
     assert "shape bias of the shape head" in page
+    assert "% of objects right on every background" in page
+    assert "Whether classifiers err alike" not in page  # a single one
     assert "Accuracy on test: " not in page
     run = place.run_of(finished)
     assert "accuracy/students/validation/all" in run.data.metrics
+    assert "accuracy/students/imagenet9/on_every_background" in run.data.metrics
     assert "classifier/students/seed_0/loss/shape" in run.data.metrics
     assert run.data.tags["source"] == "imagenet"
     assert len(run.data.tags["teacher_sha256"]) == 64
@@ -181,6 +189,8 @@ def test_absent_weights_and_folders_are_named(place: Place, assets: Path, tmp_pa
         )
     told = refusal(place, assets, "classify", images={"folders": {"imagenet9": absent}})
     assert told.startswith("images.folders.imagenet9 (mixed_same): expected a folder")
+    told = refusal(place, assets, "classify", images={"folders": {"backgrounds_challenge": absent}})
+    assert told.startswith("images.folders.backgrounds_challenge (original): expected a folder")
     told = refusal(place, assets, "classify", images={"folders": {"imagenet_a": absent}})
     assert told.startswith("images.folders.imagenet_a: expected a folder")
     told = refusal(place, assets, "classify", classify={"network": {"architecture": ARCHITECTURE, "weights": absent}})
@@ -223,7 +233,7 @@ def test_images_are_not_looked_at_where_nothing_needs_them(place: Place, assets:
 def test_an_evaluation_without_a_folder_is_left_out(chain: tuple[Place, Finished], assets: Path) -> None:
     place, _ = chain
     params = tiny_settings(assets)
-    params["images"]["folders"] |= {"cue_conflict": "", "imagenet9": ""}
+    params["images"]["folders"] |= {"cue_conflict": "", "imagenet9": "", "backgrounds_challenge": ""}
     params["classify"]["num_counterfactuals"] = 0
     place.run(env="imagenet", params=params, assets=assets, pipeline_names=["ensemble"])
     table = pd.read_parquet(place.saved("07_tables/imagenet/accuracy.parquet"))

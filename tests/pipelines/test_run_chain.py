@@ -307,8 +307,8 @@ def test_pictures_tables_and_report_are_artifacts(finished: tuple[Place, Finishe
         return {entry.path for entry in client.list_artifacts(first_run.info.run_id, folder)}
 
     assert listed("pictures") == {f"pictures/{name}.png" for name in PICTURES}
-    tables = ["accuracy", "accuracy_summary", "confusion", "followed_mechanisms", "generation", "images", "students"]
-    assert listed("tables") == {f"tables/{name}.csv" for name in tables}
+    names = "accuracy accuracy_summary confusion error_consistency followed_mechanisms generation images students"
+    assert listed("tables") == {f"tables/{name}.csv" for name in names.split()}
     assert "report.html" in listed("")
 
 

@@ -9,6 +9,7 @@ import pytest
 from skdcgn_pipeline.reporting.tables import (
     accuracy_table,
     class_table,
+    errors_table,
     followed_table,
     format_value,
     generation_table,
@@ -105,3 +106,14 @@ def test_measures_of_composites_stand_side_by_side():
     assert [*told.loc["mean mask, %"]] == ["49.6 ± 1.4", "35.4 ± 3.4"]
     assert [*told.loc["Frechet distance to training images"]] == ["4.68", "–"]
     assert told.loc["collapsed masks, %", "students"] == "0.0"
+
+
+def test_error_consistency_is_told_with_agreements_in_percent():
+    known = {"trained_on": "originals", "other": "students", "split": "test", "num_images": 359}
+    rows = [
+        {**known, "error_consistency": 0.4049, "observed": 0.7, "expected": 0.5, "num_pairs": 9},
+        {**known, "error_consistency": np.nan, "observed": np.nan, "expected": np.nan, "num_pairs": 0},
+    ]
+    first, second = errors_table(pd.DataFrame(rows)).to_dict("records")
+    assert [*first.values()] == ["originals", "students", "test", "0.4", "70.0", "50.0", 9, 359]
+    assert [*second.values()] == ["originals", "students", "test", "–", "–", "–", 0, 359]

@@ -8,7 +8,9 @@ Everything is a share in [0, 1] of images in a subset of a split:
 - `top 5`, with more than ten classes: whose class is among the five most probable;
 - `shape bias`, of cue-conflict images: decided for the shape, of those decided for shape or texture (Geirhos et al.,
   arXiv 1811.12231);
-- `background gap`, of ImageNet-9 (arXiv 2006.09994): by how much `all` is lower where backgrounds are of any class.
+- `background gap`, of ImageNet-9 (arXiv 2006.09994): by how much `all` is lower where backgrounds are of any class;
+- `on every background`, of the same: objects that no background keeps from being recognised, see
+  `adversarial_backgrounds`.
 
 A classifier with a head per mechanism is measured by all heads together, by those that do not look at the background
 (`without background`, as the gap is published), and by each alone (`shape head`, ...).
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,7 @@ CONFIDENCE = 0.95
 FEW_CLASSES = 10  # with more, the five most probable classes are looked at, too
 BATCH_SIZE, BATCH_PIXELS = 500, 500 * 64**2  # images per batch at most; of larger images fewer
 ALL, TOP_5, SHAPE_BIAS, BACKGROUND_GAP = "all", "top 5", "shape bias", "background gap"
-WORST_GROUP = "worst group"
+WORST_GROUP, EVERY_BACKGROUND = "worst group", "on every background"
 
 Row = dict[str, Any]
 
@@ -55,7 +57,30 @@ DETAILS = {subset_of(measure, name) for measure in (ALL, TOP_5) for name in (ALL
 DETAILS -= {ALL}
 
 
-@torch.no_grad()
+def open_predictor(classifier: nn.Module, compute: Compute) -> Callable[[Tensor], Any]:
+    """Return what gives the logits of images [B, 3, H, W] in [-1, 1], in single precision on the CPU.
+
+    They are [B, K] or `MechanismLogits`; the classifier is moved to the device and set to eval mode.
+    """
+    device = choose_device(compute.device)
+    classifier = place(classifier, device, torch.channels_last).eval()
+
+    @torch.no_grad()
+    def predict(images: Tensor) -> Any:
+        with autocast(compute, device):
+            logits = classifier(images.to(device, non_blocking=True))
+        if isinstance(logits, MechanismLogits):
+            return MechanismLogits(*(head.float().cpu() for head in logits))
+        return logits.float().cpu()
+
+    return predict
+
+
+def predictions_of(logits: Tensor | MechanismLogits) -> dict[str, Tensor]:
+    """Return logits [N, K] by name: those of `ALL_HEADS`, and of the others where there are several."""
+    return logits.predictions if isinstance(logits, MechanismLogits) else {ALL_HEADS: logits}
+
+
 def predict_logits(
     classifier: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], compute: Compute
 ) -> Iterator[tuple[Any, Tensor]]:
@@ -66,15 +91,15 @@ def predict_logits(
         batches: Images [B, 3, H, W] in [-1, 1], and labels, which are handed on.
         compute: Device and precision.
     """
-    device = choose_device(compute.device)
-    classifier = place(classifier, device, torch.channels_last).eval()
+    predict = open_predictor(classifier, compute)
     for images, labels in batches:
-        with autocast(compute, device):
-            logits = classifier(images.to(device, non_blocking=True))
-        if isinstance(logits, MechanismLogits):
-            yield MechanismLogits(*(head.float().cpu() for head in logits)), labels
-        else:
-            yield logits.float().cpu(), labels
+        yield predict(images), labels
+
+
+def batch_size_for(split: Split) -> int:
+    """Return how many images of a split are classified at a time."""
+    height, width = split.rows.take(torch.zeros(1, dtype=torch.long)).shape[-2:]
+    return max(1, min(BATCH_SIZE, BATCH_PIXELS // (height * width)))
 
 
 def predict_split(classifier: nn.Module, split: Split, compute: Compute) -> dict[str, Tensor]:
@@ -83,12 +108,11 @@ def predict_split(classifier: nn.Module, split: Split, compute: Compute) -> dict
     Raises:
         InterruptedRunError: If a stop was requested.
     """
-    height, width = split.rows.take(torch.zeros(1, dtype=torch.long)).shape[-2:]
-    batches = batches_in_order(split, max(1, min(BATCH_SIZE, BATCH_PIXELS // (height * width))))
+    batches = batches_in_order(split, batch_size_for(split))
     logits = [of_batch for of_batch, _ in predict_logits(classifier, batches, compute)]
     if isinstance(logits[0], MechanismLogits):
-        return MechanismLogits(*(torch.cat(head) for head in zip(*logits, strict=True))).predictions
-    return {ALL_HEADS: torch.cat(logits)}
+        return predictions_of(MechanismLogits(*(torch.cat(head) for head in zip(*logits, strict=True))))
+    return predictions_of(torch.cat(logits))
 
 
 def measure_accuracy(
@@ -142,16 +166,12 @@ def measure_splits(
 def _rows_of(logits: Tensor, split: Split, class_names: Sequence[str], groups: ClassGroups, details: bool) -> list[Row]:
     if {*MECHANISMS[:2]} <= {*split.attributes} & {*groups}:
         return [_cue_decisions(logits, split, groups[MECHANISMS[0]])]
-    for attribute, of_class in groups.items():
-        if attribute in split.attributes:
-            return [_share(ALL, _in_group(logits, split.attributes[attribute], of_class))]
-    known = split.labels >= 0  # an image of no class says nothing
-    logits, labels = logits[known], split.labels[known]
-    check_classes(labels, logits.shape[1], "labels")
-    if split.classes is not None:
-        logits = logits.masked_fill(~torch.isin(torch.arange(logits.shape[1]), split.classes), -math.inf)
-    correct = logits.argmax(1) == labels
+    correct = tell_correct(logits, split, groups)
     rows = [_share(ALL, correct)]
+    if {*split.attributes} & {*groups}:
+        return rows
+    known = split.labels >= 0
+    logits, labels = _allowed(logits[known], split), split.labels[known]
     if details:
         rows[0]["calibration_error"] = expected_calibration_error(logits, labels)
         if split.collision.any():
@@ -165,6 +185,37 @@ def _rows_of(logits: Tensor, split: Split, class_names: Sequence[str], groups: C
     if logits.shape[1] > FEW_CLASSES:
         rows.append(_share(TOP_5, (logits.topk(5, 1).indices == labels[:, None]).any(1)))
     return rows
+
+
+def tell_correct(logits: Tensor, split: Split, groups: ClassGroups) -> Tensor:
+    """Tell which images of a split are recognised, [M] bool; those of no class, which say nothing, are left out.
+
+    Where attributes name groups of classes, their group counts; of cue-conflict images, that of the shape.
+
+    Args:
+        logits: [N, K].
+        split: The images.
+        groups: As in `measure_accuracy`.
+
+    Raises:
+        SettingError: If labels or groups are of other classes.
+    """
+    for attribute, of_class in groups.items():  # shape comes before texture
+        if attribute in split.attributes:
+            wanted = split.attributes[attribute]
+            if attribute == MECHANISMS[0]:
+                return decide_groups(logits, of_class) == wanted
+            return _in_group(logits, wanted, of_class)
+    known = split.labels >= 0
+    check_classes(split.labels[known], logits.shape[1], "labels")
+    return _allowed(logits[known], split).argmax(1) == split.labels[known]
+
+
+def _allowed(logits: Tensor, split: Split) -> Tensor:
+    """Return logits [N, K] of which those of classes that may not be predicted are -inf."""
+    if split.classes is None:
+        return logits
+    return logits.masked_fill(~torch.isin(torch.arange(logits.shape[1]), split.classes), -math.inf)
 
 
 def _share(subset: str, correct: Tensor) -> Row:

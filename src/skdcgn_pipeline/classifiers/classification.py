@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import Artifact, build_json, is_finished
 from skdcgn_pipeline.classifiers.accuracy import (
+    ALL_HEADS,
     Row,
     background_gap,
     confusion_rows,
@@ -22,7 +24,9 @@ from skdcgn_pipeline.classifiers.accuracy import (
     measure_heads,
     measure_predictions,
     predict_split,
+    tell_correct,
 )
+from skdcgn_pipeline.classifiers.adversarial_backgrounds import count_robust, robust_rows
 from skdcgn_pipeline.classifiers.attention import NEITHER, count_followed
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.classifiers.methods.pairs import paired_lesson
@@ -47,6 +51,7 @@ from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.images.reading import crop_centre
 from skdcgn_pipeline.images.stored import StoredImages
+from skdcgn_pipeline.metrics.error_consistency import ERROR_COLUMNS, compare_errors
 from skdcgn_pipeline.parameters import Classify, Compose, Composition
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.engine import run_side_by_side
@@ -59,6 +64,8 @@ ORIGINALS, COUNTERFACTUALS = "originals", "counterfactuals"
 COLUMNS = ["trained_on", "seed", "split", "subset", "accuracy", "num_images", "group", "calibration_error"]
 # Of ImageNet-9: objects on backgrounds of their own class, and of any.
 BACKGROUND_SPLITS = "imagenet9/mixed_same", "imagenet9/mixed_rand"
+CHALLENGE_SPLITS = "imagenet9/original", "imagenet9/only_bg_t"  # objects with masks, and backgrounds to put them on
+OBJECTS_PER_BLOCK = 500  # a killed measurement on every background repeats at most these
 MEASURED_BATCH = 256
 FOLLOWED_IMAGES = 2000  # a share of them is known to about two points
 
@@ -231,7 +238,7 @@ class Classification:
 
     def _kept(self, kind: str, artifact: Artifact, inputs: Mapping[str, Any], measure: Callable[[], Any]) -> Any:
         """Return what was measured of a classifier, now or before."""
-        inputs = {"kind": kind, "version": 4, "classifier": artifact.identity, **inputs}
+        inputs = {"kind": kind, "version": 5, "classifier": artifact.identity, **inputs}
         return build_json(self.run.store.folder(kind), inputs, measure)
 
     def measure(self, artifact: Artifact, classifier: Classifier) -> list[Row]:
@@ -239,10 +246,23 @@ class Classification:
         rows: list[Row] = [row for name in self.splits for row in self._measured(artifact, classifier, name)["rows"]]
         if {*BACKGROUND_SPLITS} <= {*self.splits}:
             rows += background_gap(rows, *BACKGROUND_SPLITS)
+        if {*CHALLENGE_SPLITS} <= {*self.splits}:
+            rows += self._measured_on_every_background(artifact, classifier)
         return rows
 
+    def _measured_on_every_background(self, artifact: Artifact, classifier: Classifier) -> list[Row]:
+        """Return how many of ImageNet-9's objects are recognised on all of its backgrounds."""
+        images, compute = self.images, self.settings.fit.computing(self.run.compute)
+        objects, backgrounds = (self.splits[name] for name in CHALLENGE_SPLITS)
+        scenes, counts = once(lambda: backgrounds().images), []
+        for rows in torch.arange(len(objects())).split(OBJECTS_PER_BLOCK):
+            count = partial(count_robust, classifier, objects()[rows], scenes, images.class_groups, compute)
+            inputs = {"objects": [int(rows[0]), int(rows[-1])], "images": images.artifact.identity}
+            counts.append(self._kept("every_background", artifact, inputs, count))
+        return [{"split": CHALLENGE_SPLITS[0].partition("/")[0]} | row for row in robust_rows(counts, len(objects()))]
+
     def _measured(self, artifact: Artifact, classifier: Classifier, split: str) -> dict[str, Any]:
-        """Return the rows of `measure` of a split and, of a split whose confusions are shown, their counts."""
+        """Return the rows of `measure` of a split, which images are recognised, and of some splits confusions."""
         images, compute = self.images, self.settings.fit.computing(self.run.compute)
 
         def measure() -> dict[str, Any]:
@@ -250,7 +270,9 @@ class Classification:
             predictions = predict_split(classifier, shown, compute)
             rows = measure_predictions(predictions, shown, images.class_names, images.class_groups)
             counts = count_confusions(predictions, shown) if split in self.confused_splits else None
-            return {"rows": [{"split": split} | row for row in rows], "confusion": counts}
+            correct = tell_correct(predictions[ALL_HEADS], shown, images.class_groups)
+            told = "".join(map(str, correct.int().tolist()))
+            return {"rows": [{"split": split} | row for row in rows], "confusion": counts, "correct": told}
 
         return self._kept("accuracy", artifact, {"split": split, "images": images.artifact.identity}, measure)
 
@@ -340,6 +362,21 @@ class Classification:
                 counted = confusion_rows(counts.tolist(), self.images.class_names)
                 of_split += [{"trained_on": each.name, "split": split} | row for row in counted]
         return pd.DataFrame([row for of_split in rows.values() for row in of_split])
+
+    def shared_errors(self, sets: Sequence[TrainingSet]) -> pd.DataFrame:
+        """Tell how far the classifiers of training sets err on the same images of `confused_splits`.
+
+        Returns:
+            A row per split and two training sets, or one of which there are several classifiers: `split`, and what
+            `error_consistency.compare_errors` gives.
+        """
+        trained = {each.name: [self.train(each, number) for number in range(self.settings.num_seeds)] for each in sets}
+        rows = list[Row]()
+        for split in self.confused_splits:
+            told = {name: [self._measured(*each, split)["correct"] for each in of] for name, of in trained.items()}
+            correct = {name: [np.array([*answers]) == "1" for answers in of] for name, of in told.items()}
+            rows += [{"split": split} | row for row in compare_errors(correct)]
+        return pd.DataFrame(rows, columns=ERROR_COLUMNS)
 
     def take(
         self, trained_on: str, samples: SampleShards, compose: Compose, composition: Composition, number: int = 0

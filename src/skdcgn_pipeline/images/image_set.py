@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.images.reading import as_mask, crop_centre, crop_randomly, read_picture, to_bytes
+from skdcgn_pipeline.images.reading import crop_centre, crop_randomly, read_picture, to_bytes
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import numpy_generator
 from skdcgn_pipeline.samples.encoding import decoding_threads
@@ -75,8 +75,7 @@ class ImageFiles:
         """
 
         def decode(row: int) -> Tensor:
-            picture = read_picture(self.root / self.names[row])
-            picture = as_mask(picture) if self.mode == "L" else picture
+            picture = read_picture(self.root / self.names[row], self.mode)
             return to_bytes(crop_centre(picture, self.image_size, self.resize))
 
         with ThreadPoolExecutor(decoding_threads()) as threads:

@@ -7,6 +7,7 @@ classes of ImageNet-9 (arXiv 2006.09994), and cue-conflict images, whose name te
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,8 +19,8 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 
 from skdcgn_pipeline.images.assets import require_assets
-from skdcgn_pipeline.images.image_set import ClassGroups, FileSplit
-from skdcgn_pipeline.images.listing import ListedImages, files_in_classes, folders_in, labelled
+from skdcgn_pipeline.images.image_set import ClassGroups, FileSplit, ImageFiles
+from skdcgn_pipeline.images.listing import ListedImages, files_in_classes, folders_in, labelled, logger
 from skdcgn_pipeline.runtime.errors import SettingError, nearest
 
 WNIDS_FILE = "imagenet/imagenet_wnids_sorted.json"
@@ -27,9 +28,13 @@ IN9_FILE = "imagenet/in_to_in9.json"
 IN9_NAMES_FILE = "imagenet/in9_classes.txt"
 CATEGORIES_FILE = "imagenet/human16_imagenet_indices.json"
 NOT_IN_IN9 = -1
-# Of ImageNet-9, the unchanged images need not be there.
-IMAGENET9_FOLDERS = {"mixed_same": True, "mixed_rand": True, "original": False}
-IMAGENET9, CUE_CONFLICT = "imagenet9", "cue_conflict"
+IMAGENET9, CHALLENGE, CUE_CONFLICT = "imagenet9", "backgrounds_challenge", "cue_conflict"
+# What is read of ImageNet-9 by the setting that names its folder; the unchanged images alone need not be there.
+IMAGENET9_FOLDERS = {
+    IMAGENET9: {"mixed_same": True, "mixed_rand": True, "original": False},
+    CHALLENGE: {"original": True, "only_bg_t": True},
+}
+CHALLENGE_MASKS = "fg_mask"  # of the unchanged images
 
 
 class ImageNetTables(NamedTuple):
@@ -135,8 +140,7 @@ def list_in9(root: Path | str, names: tuple[str, ...], setting: str = "ImageNet-
     Raises:
         SettingError: If a class folder is named otherwise, or a number is out of range.
     """
-    root = Path(root)
-    root = root / "val" if (root / "val").is_dir() else root
+    root = _below_val(Path(root))
     files = files_in_classes(root, setting)
     class_of = {}
     for folder in files:
@@ -150,6 +154,28 @@ def list_in9(root: Path | str, names: tuple[str, ...], setting: str = "ImageNet-
     split = labelled(root, files, class_of)
     unknown = torch.full_like(split.labels, -1)
     return replace(split, labels=unknown, attributes={"in9": split.labels}, attribute_names={"in9": names})
+
+
+def _below_val(root: Path) -> Path:
+    return root / "val" if (root / "val").is_dir() else root
+
+
+def with_array_masks(split: FileSplit, folder: Path, setting: str = "ImageNet-9 folder") -> FileSplit:
+    """Return the images of a split that have a mask, with it: `<folder>/<class>/<name>.npy`, or below `val`.
+
+    Raises:
+        SettingError: If none has.
+    """
+    folder, root = _below_val(folder).resolve(), split.rows.root.resolve()
+    files = [(folder / name).with_suffix(".npy") for name in split.rows.names]
+    rows = [row for row, file in enumerate(files) if file.is_file()]
+    if not rows:
+        wanted = f"masks named as the images, such as {Path(split.rows.names[0]).with_suffix('.npy')}"
+        raise SettingError(setting, wanted, f"none in {folder}", "Unpack the archive of ImageNet-9 again.")
+    if missing := len(split) - len(rows):
+        logger.warning("%s: %d images have no mask and are left out", root, missing)
+    names = tuple(os.path.relpath(files[row], root) for row in rows)
+    return replace(split[torch.tensor(rows)], masks=ImageFiles(split.rows.root, names, mode="L"))
 
 
 def parse_cue_conflict_name(name: str, categories: Iterable[str], setting: str = "cue-conflict folder") -> list[int]:
@@ -193,11 +219,12 @@ def list_cue_conflict(root: Path | str, categories: Iterable[str], setting: str 
 
 
 class _Folder(NamedTuple):
-    """A folder of images: name of its split, where it is, what errors call it."""
+    """A folder of images: name of its split, where it is, what errors call it, where masks are, if any."""
 
     name: str
     path: Path
     setting: str
+    masks: Path | None = None
 
     @property
     def is_of_classes(self) -> bool:
@@ -209,10 +236,11 @@ def _named(folders: Mapping[str, str | None]) -> Iterator[_Folder]:
     """Yield the folders that are named, `train` and `validation` first; of ImageNet-9's, those that must be or are."""
     for name in sorted(folders, key=lambda name: name not in ("train", "validation")):
         setting, folder = f"images.folders.{name}", folders[name]
-        if folder and name == IMAGENET9:
-            for part, is_needed in IMAGENET9_FOLDERS.items():
-                if is_needed or (Path(folder) / part).is_dir():
-                    yield _Folder(f"{name}/{part}", Path(folder) / part, f"{setting} ({part})")
+        if folder and name in IMAGENET9_FOLDERS:
+            for part, is_needed in IMAGENET9_FOLDERS[name].items():
+                if is_needed or ((Path(folder) / part).is_dir() and not folders.get(CHALLENGE)):
+                    masks = Path(folder) / CHALLENGE_MASKS if (name, part) == (CHALLENGE, "original") else None
+                    yield _Folder(f"{IMAGENET9}/{part}", Path(folder) / part, f"{setting} ({part})", masks)
         elif folder:
             yield _Folder(name, Path(folder), setting)
 
@@ -228,6 +256,8 @@ def check_imagenet(folders: Mapping[str, str | None], tables: ImageNetTables) ->
             check_wordnet_names(folder.path, tables.wnids, folder.setting)
         else:
             folders_in(folder.path, folder.setting)
+        if folder.masks is not None:
+            folders_in(folder.masks, f"{folder.setting}, masks")
 
 
 def list_imagenet(folders: Mapping[str, str | None], tables: ImageNetTables) -> ListedImages:
@@ -248,6 +278,8 @@ def list_imagenet(folders: Mapping[str, str | None], tables: ImageNetTables) -> 
             split = list_cue_conflict(folder.path, tables.categories, folder.setting)
         elif not folder.is_of_classes:
             split = list_in9(folder.path, tables.in9_names, folder.setting)
+            if folder.masks is not None:
+                split = with_array_masks(split, folder.masks, folder.setting)
         else:
             is_train = folder.name == "train"
             split = list_wordnet(folder.path, tables.wnids, folder.setting, complete=is_train)

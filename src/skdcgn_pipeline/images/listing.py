@@ -367,7 +367,7 @@ def _with_attributes(
         table, of_split = columns[split.name], masks[root.name]
         known = [str(column) for column in table]
         paths = [of_split.get(_normal(name)) for name in split.rows.names]
-        files = ImageFiles(root, tuple(os.path.relpath(path, root) for path in paths if path), mode="L")
+        files = ImageFiles(root, tuple(os.path.relpath(path, root.resolve()) for path in paths if path), mode="L")
         if of_split and None in paths:
             logger.warning("%s: %d images have no mask; none is used", root, paths.count(None))
         result.append(

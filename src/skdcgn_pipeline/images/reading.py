@@ -67,17 +67,31 @@ def describe_fault(error: Exception, path: Path) -> str:
     return " ".join(f"{type(error).__name__}: {error}".replace(str(path), path.name).split())[:200]
 
 
-def read_picture(path: Path | str) -> Image.Image:
-    """Read a picture, see `open_rgb`.
+def read_picture(path: Path | str, mode: str = "RGB") -> Image.Image:
+    """Read a picture of mode `RGB` or `L`, see `open_rgb` and `open_mask`.
 
     Raises:
         SettingError: Naming the file that cannot be read.
     """
     try:
-        return open_rgb(path)
+        return open_mask(path) if mode == "L" else open_rgb(path)
     except PICTURE_ERRORS as error:
         fault = describe_fault(error, Path(path))
         raise SettingError(str(path), "a readable picture", fault, "Replace it or leave it out.") from error
+
+
+def open_mask(path: Path | str) -> Image.Image:
+    """Read a mask, white on black; of an array [H, W] (`.npy`), what is not 0 is white.
+
+    Raises:
+        Exception: As `open_rgb`.
+    """
+    if Path(path).suffix != ".npy":
+        return as_mask(open_rgb(path))
+    mask = np.asarray(np.load(path, allow_pickle=False))
+    if mask.ndim != 2:
+        raise ValueError(f"an array of shape {list(mask.shape)}, not of height and width")
+    return Image.fromarray((mask != 0).astype(np.uint8) * 255)
 
 
 def as_mask(picture: Image.Image) -> Image.Image:

@@ -28,7 +28,7 @@ from skdcgn_pipeline.images.grey import (
 from skdcgn_pipeline.images.image_set import FileSplit, ImagesInMemory, Role, Split, check_masks
 from skdcgn_pipeline.images.imagenet import check_imagenet, list_imagenet, read_tables
 from skdcgn_pipeline.images.listing import ListedImages, list_folder, logger, some_of
-from skdcgn_pipeline.images.reading import PICTURE_ERRORS, as_mask, crop_centre, describe_fault, open_rgb, to_bytes
+from skdcgn_pipeline.images.reading import PICTURE_ERRORS, crop_centre, describe_fault, open_mask, open_rgb, to_bytes
 from skdcgn_pipeline.images.stored import StoredImages, has_split, write_card, write_split
 from skdcgn_pipeline.parameters import Images, Prepare
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -238,7 +238,7 @@ class FolderImagesRecipe(Recipe[StoredImages]):
             pictures = [open_rgb(path)]
             if split.masks is not None:
                 path = split.masks.root / split.masks.names[row]
-                pictures.append(as_mask(open_rgb(path)))
+                pictures.append(open_mask(path))
         except PICTURE_ERRORS as error:
             return describe_fault(error, path)
         sizes = [f"{picture.width} x {picture.height}" for picture in pictures]

@@ -29,7 +29,9 @@ class Images(Settings):
         folder: Of the source `folder`: `<folder>/<split>/<class>/<image>`, and perhaps `<split>/metadata.csv`.
         folders: Of the source `imagenet`: `train` and `validation`, a folder per class named by its WordNet id;
             `cue_conflict` for the shape bias; `imagenet9` with `mixed_same`, `mixed_rand` and perhaps `original` for
-            the background gap; and further ones to measure accuracy on, by name, such as ImageNet-A or -Sketch.
+            the background gap; `backgrounds_challenge`, the same archive with `original`, `fg_mask` and `only_bg_t`,
+            for objects on every background; and further ones to measure accuracy on, by name, such as ImageNet-A or
+            -Sketch.
             Where one of these lacks classes, only those that it has may be predicted. What is null (empty on the
             command line) is left out.
         image_size: Height and width to which images of a folder are brought.

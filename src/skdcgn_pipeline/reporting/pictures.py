@@ -44,6 +44,7 @@ DOTS_PER_INCH = 110
 MILLISECONDS_PER_FRAME = 120  # GIF knows multiples of 10
 MOST_CLASSES = 20  # of a confusion matrix that can be read
 LONG_NAME = 3  # letters of a class name, beyond which it stands upright
+FEW_GROUPS = 7  # of bars whose names stand side by side
 
 
 def tile(images: Tensor) -> np.ndarray:
@@ -179,7 +180,8 @@ def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
     summary = summary[~summary["subset"].isin(DETAILS) | (summary["split"] == COUNTERFACTUALS)]
     summary = summary.assign(group=summary[["split", "subset"]].agg("\n".join, axis=1))
     groups, sources = summary["group"].unique(), summary["trained_on"].unique()
-    figure = new_figure((9, 3.6))
+    are_many = len(groups) > FEW_GROUPS
+    figure = new_figure((9, 5.6 if are_many else 3.6))
     axis = figure.subplots()
     width = 0.8 / len(sources)
     for number, source in enumerate(sources):
@@ -190,7 +192,8 @@ def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
         bars = axis.bar(positions, means, width * 0.95, **options)
         numbers = ["–" if np.isnan(mean) else f"{mean:.1f}" for mean in means]
         axis.bar_label(bars, numbers, fontsize=7, label_type="center", color="white")
-    axis.set_xticks(range(len(groups)), groups, fontsize=8)
+    tilted: dict[str, Any] = {"rotation": 45, "ha": "right"} if are_many else {}
+    axis.set_xticks(range(len(groups)), groups, fontsize=8, **tilted)
     axis.set(ylabel="accuracy, %", ylim=(min(0, 105 * summary["mean_accuracy"].min()), 100))
     axis.set_title("Accuracy by training images (mean over seeds, 95 % interval)", fontsize=10)
     axis.legend(title="trained on", fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

@@ -53,6 +53,14 @@ def followed_table(followed: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([followed[["trained_on"]], shares, followed["num_images"].rename("images")], axis=1)
 
 
+def errors_table(consistency: pd.DataFrame) -> pd.DataFrame:
+    """Return the error consistency of training sets, with the agreement that is observed and expected in %."""
+    shares = {f"{name} agreement, %": consistency[name].map(share) for name in ("observed", "expected")}
+    kappa = [format_value(None if pd.isna(value) else round(value, 2)) for value in consistency["error_consistency"]]
+    table = consistency[["trained_on", "other", "split"]].assign(**{"error consistency": kappa}, **shares)
+    return table.assign(pairs=consistency["num_pairs"], images=consistency["num_images"])
+
+
 # Column of a comparison, measure of composites -> what it is; distances are in the features that the caption names.
 LIKENESS = {
     "l1": "L1, in units of the image range",

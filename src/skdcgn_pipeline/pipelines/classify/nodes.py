@@ -49,8 +49,8 @@ def look_into_classifiers(
     accuracy: pd.DataFrame,
     heldout_samples: SampleShards | None = None,
     *pools: SampleShards,
-) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame, np.ndarray, Artifact]:
-    """Tell what trained classifiers confuse, what their answers follow and where they look; keep one to take away.
+) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame, pd.DataFrame, np.ndarray, Artifact]:
+    """Tell what trained classifiers confuse, whether alike, what they follow and look at; keep one to take away.
 
     Confusions are counted on all test splits and drawn of the first; what is kept is the first classifier of the last
     training set. What answers follow is told by counterfactuals of held-out samples; without, the table is empty.
@@ -69,7 +69,8 @@ def look_into_classifiers(
     kept = run.make(KeptClassifier(*classification.labelled(sets[-1], 0)))
     followed = classification.followed(sets, heldout_samples)
     attention = draw_attention(examples, maps, labels, names)
-    return confusion, draw_confusions(matrices, names, title), followed, attention, kept
+    alike = classification.shared_errors(sets)
+    return confusion, draw_confusions(matrices, names, title), alike, followed, attention, kept
 
 
 def compared_sets(

@@ -29,7 +29,14 @@ def create_pipeline(of: str = STUDENTS, generated: bool = True) -> Pipeline:
     looked_into = node(
         nodes.look_into_classifiers,
         [*shared, "params:report", "accuracy", *(("heldout_samples", *GENERATED) if generated else ())],
-        ["confusion", "confusion_chart", "followed_mechanisms", "attention_sheet", "invariant_classifier"],
+        [
+            "confusion",
+            "confusion_chart",
+            "error_consistency",
+            "followed_mechanisms",
+            "attention_sheet",
+            "invariant_classifier",
+        ],
         name="look_into_classifiers",
     )
     summarise = given(summarise_accuracy, by=["trained_on", "split", "subset"])

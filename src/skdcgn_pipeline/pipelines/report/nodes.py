@@ -15,6 +15,7 @@ from skdcgn_pipeline.reporting.report import Page, Part, Section, command_of, re
 from skdcgn_pipeline.reporting.tables import (
     accuracy_table,
     class_table,
+    errors_table,
     followed_table,
     generation_table,
     likeness_table,
@@ -55,6 +56,8 @@ SECTIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("What the classifiers confuse", "classify", "confusion_chart",
          "Test images, all seeds together; rows are the true classes."),
         ("Accuracy by class", "classify", "confusion", "Share of each class's images that are recognised, all seeds."),
+        ("Whether classifiers err alike", "classify", "error_consistency",
+         "Kappa of the images that two classifiers recognise, mean over pairs: 1, the same; 0, as by chance. {kappa}"),
         ("Students", "distill", "student_comparison",
          "Teacher and students on held-out noise; both timed in one process. Distances are {features}."),
         ("Generated images", "distill", "generation_metrics",
@@ -64,6 +67,7 @@ SECTIONS: dict[str, list[tuple[str, str, str, str]]] = {
 TABLES: dict[str, Told] = {
     "accuracy_summary": accuracy_table,
     "confusion": class_table,
+    "error_consistency": errors_table,
     "followed_mechanisms": followed_table,
     "student_comparison": likeness_table,
     "generation_metrics": generation_table,
@@ -91,6 +95,7 @@ SALIENCY = (
     "A map shows where features speak for the answer, not which mechanism decides it: a classifier that goes by shape "
     "may light the surroundings of an outline. The shares above tell what is followed."
 )
+KAPPA = "Pairs that are both right, or both wrong, on every image have none and are left out."
 FEATURES = {
     "feature_network": "in the features of a network that the run trained itself: no paper's FID compares with them",
     "inception": "in the features of Inception",
@@ -137,7 +142,7 @@ def arrange(data: Mapping[str, Any], this_run: Mapping[str, Any], settings: Para
         parts = [
             Part(
                 what,
-                caption.format(features=features, saliency=SALIENCY),
+                caption.format(features=features, saliency=SALIENCY, kappa=KAPPA),
                 TABLES[name](data[name]) if name in TABLES else data[name],
                 command_of(this_run, stage, [name]),
             )

@@ -110,6 +110,9 @@ def test_report_tells_result_and_settings(finished: tuple[Place, Finished]) -> N
     page = read_report(finished[0])
 
     assert "Accuracy on test: " in page
+    assert "Whether classifiers err alike" in page
+    compared = pd.read_csv(finished[0].saved("07_tables/*/error_consistency.csv"))
+    assert compared["num_pairs"].le([1, 4, 4, 1, 4, 1]).all()  # of three training sets with two seeds each
     for text in ("originals", "teacher", "students", *MECHANISMS, "num_images_per_class", "double_colored"):
         assert text in page
 

@@ -65,7 +65,7 @@ def accuracy_of_seeds(**of_sets: tuple[float, ...]) -> pd.DataFrame:
         {"trained_on": name, "seed": seed, "split": split, "subset": subset, "accuracy": value - lower}
         for name, values in of_sets.items()
         for seed, value in enumerate(values)
-        for split in ("validation", "test", "sketches")
+        for split in ("validation", "test", "sketches", "imagenet9/only_bg_t")
         for subset, lower in (("all", 0.0), ("worst group", 0.1))
     )
 
@@ -78,6 +78,7 @@ def test_what_counterfactuals_bought_is_told_by_split_with_paired_intervals():
     assert "students' counterfactuals +30.0 ± 0.0 points of accuracy (30.0 to 60.0 %)" in told
     assert "+30.0 ± 0.0 points of accuracy in the worst group (20.0 to 50.0 %). on sketches" in told
     assert "validation" not in told
+    assert "only_bg_t" not in told  # there is no object to be right about
     assert "+30.0 points" in tell_gains(accuracy_of_seeds(originals=(0.2,), students=(0.5,)))
 
 

@@ -235,3 +235,27 @@ def test_errors_of_classifiers_are_compared_image_by_image(tmp_path, images, sam
         assert of["expected"] == pytest.approx(first * second + (1 - first) * (1 - second))
     assert table["num_pairs"].le([1, 4, 1]).all()
     assert classification(tmp_path, images, num_seeds=1).shared_errors(sets[:1]).empty
+
+
+def test_a_killed_measurement_on_every_background_continues_with_the_block_it_was_at(tmp_path, images, monkeypatch):
+    objects = images.split("validation")[torch.arange(5)]
+    known = dict.fromkeys(module.CHALLENGE_SPLITS, lambda: objects)
+    monkeypatch.setattr(Classification, "splits", known)
+    monkeypatch.setattr(module, "OBJECTS_PER_BLOCK", 2)
+    counted = []
+
+    def count(classifier, part, backgrounds, groups, compute):
+        counted.append(len(part))
+        if len(counted) == 2:
+            raise InterruptedRunError("killed")
+        return {"": len(part) - 1}
+
+    monkeypatch.setattr(module, "count_robust", count)
+    measuring = classification(tmp_path, images)
+    artifact, network = measuring.train(measuring.originals(), 0)
+    with pytest.raises(InterruptedRunError):
+        measuring._measured_on_every_background(artifact, network)
+    (row,) = measuring._measured_on_every_background(artifact, network)
+    assert counted == [2, 2, 2, 1]
+    expected = {"split": "imagenet9", "subset": "on every background", "accuracy": 2 / 5, "num_images": 5}
+    assert row == expected

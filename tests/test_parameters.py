@@ -561,7 +561,7 @@ def test_mnist_has_a_trio_within_the_budget_for_every_variant(project, raw, vari
     monkeypatch.setattr("configuration.FREE_WORDS", words)
     merge(raw, read_folder(project / "conf" / "mnist"))
     parameters = check_parameters(raw)
-    students = {mechanism: getattr(parameters, mechanism).distill.student.model_dump() for mechanism in MECHANISMS}
+    students = {mechanism: getattr(parameters, mechanism).distill.student.arguments() for mechanism in MECHANISMS}
     networks = [make_student(mechanism, student, GeneratorSize(32, 10, 32)) for mechanism, student in students.items()]
     assert sum(parameter.numel() for network in networks for parameter in network.parameters()) <= 66_000
     kinds = [transformation.kind for transformation in parameters.compose.composition.transformations.shape]

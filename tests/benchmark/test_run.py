@@ -85,7 +85,7 @@ def workload(tmp_path_factory, parameters) -> Workload:
     torch.set_num_threads(1)
     teacher, student = LargerTeacher(), Student(width=(2, 3, 2), embedding_dim=2)
     samples = draw_samples(tmp_path_factory.mktemp("samples"), teacher, {"name": "tiny"}, 8, 24, 0, CPU)
-    students = StudentCGN(4, 3, 32, {mechanism: student.model_dump() for mechanism in MECHANISMS}).eval()
+    students = StudentCGN(4, 3, 32, {mechanism: student.arguments() for mechanism in MECHANISMS}).eval()
     distill = Distill(student=student, num_steps=100, batch_size=4, discriminator_width=2)
     return Workload(
         teacher=teacher,

@@ -24,6 +24,7 @@ TINYGAN = {"architecture": "tinygan", "width": 2, "embedding_dim": 4}
 BASIS = {"architecture": "basis", "width": [32, 31, 32], "embedding_dim": 10}
 SMALL_BASIS = {"architecture": "basis", "width": [3, 5, 4], "embedding_dim": 4}
 SMALL = {"architecture": "compact", "width": [4, 6, 4], "embedding_dim": 4}
+CODED, CODED_BASIS = SMALL | {"bottleneck": 3}, SMALL_BASIS | {"bottleneck": 3}
 
 
 def make_students(**changes) -> StudentCGN:
@@ -69,6 +70,13 @@ def test_a_mask_of_learnt_patterns_leaves_room_for_the_other_two():
     assert count(mask) + 2 * count(flat) <= 66_000
 
 
+def test_a_bottleneck_saves_what_the_first_layer_holds():
+    size, small = GeneratorSize(32, 10, 32), COMPACT | {"bottleneck": 12}
+    inputs, outputs = 32 + COMPACT["embedding_dim"], 16 * 16
+    saved = count(make_student("background", COMPACT, size)) - count(make_student("background", small, size))
+    assert saved == inputs * outputs - 12 * (inputs + outputs)
+
+
 @pytest.mark.parametrize("architecture", [COMPACT, BASIS, TINYGAN], ids=["compact", "basis", "tinygan"])
 @pytest.mark.parametrize("mechanism", [*MECHANISMS, COMPOSITE])
 @pytest.mark.parametrize("image_size", [8, 32])
@@ -81,7 +89,11 @@ def test_a_student_gives_images_in_the_range_of_its_mechanism(architecture, mech
     assert images.max() <= 1
 
 
-@pytest.mark.parametrize("architecture", [SMALL, SMALL_BASIS, TINYGAN], ids=["compact", "basis", "tinygan"])
+@pytest.mark.parametrize(
+    "architecture",
+    [SMALL, SMALL_BASIS, TINYGAN, CODED, CODED_BASIS],
+    ids=["compact", "basis", "tinygan", "coded compact", "coded basis"],
+)
 @pytest.mark.parametrize("mechanism", ["shape", "texture"])
 def test_gradients_reach_every_parameter_of_a_student(architecture, mechanism):
     torch.manual_seed(0)
@@ -363,6 +375,8 @@ def with_random_norms(students: StudentCGN) -> StudentCGN:
         (SMALL, 24, "kernels"),
         (SMALL_BASIS, 8, "kernels"),
         (SMALL_BASIS, 12, "kernels"),
+        (CODED, 8, "kernels"),
+        (CODED_BASIS, 8, "kernels"),
         (COMPACT, 32, "kernels"),
         (BASIS, 32, "kernels"),
         (TINYGAN, 8, "torch"),

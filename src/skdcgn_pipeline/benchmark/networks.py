@@ -143,7 +143,7 @@ def make_networks(settings: Benchmark, distill: Mapping[str, Distill], seed: int
     """
     teacher = make_random(settings.random_size, seed=seed)
     with seeded(seed, "benchmark-students"):
-        architectures = {mechanism: distill[mechanism].student.model_dump() for mechanism in MECHANISMS}
+        architectures = {mechanism: distill[mechanism].student.arguments() for mechanism in MECHANISMS}
         students = StudentCGN(teacher.noise_dim, teacher.num_classes, teacher.image_size, architectures)
     students.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Networks(teacher, students.requires_grad_(False).eval(), distill, settings, seed, compute)
@@ -320,7 +320,7 @@ class _PlainLoop:
         self.settings, device = networks.distill[mechanism], networks.device
         size, width = GeneratorSize.of(networks.teacher), self.settings.discriminator_width
         with seeded(networks.seed, "benchmark-plain"):
-            self.student = make_student(mechanism, self.settings.student.model_dump(), size).to(device)
+            self.student = make_student(mechanism, self.settings.student.arguments(), size).to(device)
             channels = channels_of(mechanism)
             self.discriminator = ProjectionDiscriminator(channels, size.num_classes, size.image_size, width).to(device)
         self._student_optimiser = torch.optim.Adam(self.student.parameters(), 2e-4, (0.0, 0.9))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -21,11 +21,16 @@ class Student(Settings):
         width: Channels: three numbers for `compact`, at 1/8, 1/4 and 1/2 of the image size; for `basis`,
             channels at 1/4 size, number of patterns, channels at 1/2 size; `c` of the paper for `tinygan`.
         embedding_dim: Length of the learnt class embedding.
+        bottleneck: Of `compact` and `basis`: length of a learnt code of noise and class that the first layer sees
+            instead of these, which leaves parameters for what follows; null leaves it out.
     """
+
+    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"bottleneck"})
 
     architecture: Literal["compact", "basis", "tinygan"] = "compact"
     width: Count | tuple[Count, ...] = (12, 24, 16)
     embedding_dim: Count = 8
+    bottleneck: Count | None = None
 
     @model_validator(mode="after")
     def _width_fits(self) -> Student:
@@ -35,7 +40,13 @@ class Student(Settings):
             wanted, fits = "one number", isinstance(self.width, int)
         if not fits:
             raise ValueError(f"'width' must be {wanted} for the '{self.architecture}' architecture, got {self.width}")
+        if self.architecture == "tinygan" and self.bottleneck is not None:
+            raise ValueError(f"'bottleneck' is for 'compact' and 'basis', got {self.bottleneck} with 'tinygan'")
         return self
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what `make_student` takes."""
+        return self.model_dump(exclude_none=True)
 
 
 LossTerm = Literal["pixel", "feature", "kl", "adversarial", "binary_cross_entropy"]

@@ -131,7 +131,7 @@ def _networks(parameters: Parameters, size: GeneratorSize) -> Iterator[Need]:
     for setting, mechanism, student in students:
         try:
             with sizes_alone():
-                network = make_student(mechanism, student.model_dump(), size)
+                network = make_student(mechanism, student.arguments(), size)
             amount = float(sum(weight.numel() for weight in network.parameters()))
         except SettingError:
             continue  # where it is trained, it is told what does not fit

@@ -33,6 +33,7 @@ class StudentGenerator(nn.Module):
         size: The teacher's; which image sizes can be made depends on the architecture.
         width: Channels, one number or a list, see the architecture.
         embedding_dim: Length of the learnt class embedding.
+        bottleneck: Length of a learnt code of noise and class that the stem sees instead of these; None leaves it out.
     """
 
     embedding: nn.Embedding
@@ -42,10 +43,15 @@ class StudentGenerator(nn.Module):
     first: int  # its channels
     is_mask: bool
 
-    def __init__(self, channels: int, size: GeneratorSize, width: Any, embedding_dim: int) -> None:
+    def __init__(
+        self, channels: int, size: GeneratorSize, width: Any, embedding_dim: int, bottleneck: int | None = None
+    ) -> None:
         super().__init__()
         self.is_mask = channels == 1
         self.embedding = nn.Embedding(size.num_classes, embedding_dim)
+        self.num_inputs = size.noise_dim + embedding_dim
+        self.bottleneck = nn.Linear(self.num_inputs, bottleneck, bias=False) if bottleneck else nn.Identity()
+        self.num_inputs = bottleneck or self.num_inputs
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return images [N, channels, S, S] for noise [N, noise_dim] and classes [N], or weights of them."""
@@ -53,7 +59,7 @@ class StudentGenerator(nn.Module):
 
     def stem_of_both(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return the stem's output of noise and class embedding, joined."""
-        return self.stem(torch.cat([noise, look_up(self.embedding, labels)], 1))
+        return self.stem(self.bottleneck(torch.cat([noise, look_up(self.embedding, labels)], 1)))
 
     def columns(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return what the steps of `plan` begin with: the stem's output, then scale and shift of each norm, [N, D]."""
@@ -76,11 +82,11 @@ class CompactGenerator(StudentGenerator):
     linear layer; the last cost most arithmetic.
     """
 
-    def __init__(self, channels: int, size: GeneratorSize, width: Sequence[int], embedding_dim: int) -> None:
+    def __init__(self, channels: int, size: GeneratorSize, width: Sequence[int], *inputs: Any, **named: Any) -> None:
         check_multiple(size.image_size, 8)
-        super().__init__(channels, size, width, embedding_dim)
+        super().__init__(channels, size, width, *inputs, **named)
         self.first, self.start = width[0], size.image_size // 8
-        self.stem = nn.Linear(size.noise_dim + embedding_dim, self.first * self.start**2, bias=False)
+        self.stem = nn.Linear(self.num_inputs, self.first * self.start**2, bias=False)
         self.norms = nn.ModuleList(ConditionalNorm(c, size.num_classes) for c in width)
         self.convolutions = nn.ModuleList(UpsampledConvolution(c_in, c_out) for c_in, c_out in pairwise(width))
         self.output = nn.Conv2d(width[-1], 4 * channels, 3, padding=1)
@@ -120,12 +126,12 @@ class BasisGenerator(StudentGenerator):
     `width` is the channels at 1/4 size, the number of patterns, and the channels at 1/2 size.
     """
 
-    def __init__(self, channels: int, size: GeneratorSize, width: Sequence[int], embedding_dim: int) -> None:
+    def __init__(self, channels: int, size: GeneratorSize, width: Sequence[int], *inputs: Any, **named: Any) -> None:
         check_multiple(size.image_size, 4)
-        super().__init__(channels, size, width, embedding_dim)
+        super().__init__(channels, size, width, *inputs, **named)
         self.first, num_patterns, last = width
         self.start = size.image_size // 4
-        self.stem = nn.Linear(size.noise_dim + embedding_dim, self.first * num_patterns, bias=False)
+        self.stem = nn.Linear(self.num_inputs, self.first * num_patterns, bias=False)
         self.patterns = nn.Parameter(torch.randn(num_patterns, self.start**2) / self.start)
         self.norms = nn.ModuleList(
             [ConditionalNorm(self.first, size.num_classes, per_image=True), ConditionalNorm(last, size.num_classes)]

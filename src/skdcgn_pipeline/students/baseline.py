@@ -124,7 +124,7 @@ def check_baseline(
 
 
 def _make_students(settings: Baseline, size: GeneratorSize) -> StudentCGN:
-    architectures: dict[str, Any] = {name: student.model_dump() for name, student in settings.students.items()}
+    architectures: dict[str, Any] = {name: student.arguments() for name, student in settings.students.items()}
     return StudentCGN(*size, architectures)
 
 

@@ -90,7 +90,7 @@ class Distillation:
             weight for name, weight in self._weights.items() if self._term_of[name].compares == "judgement"
         )
         with seeded(seed, f"student-init-{mechanism}"):
-            student = make_student(mechanism, settings.student.model_dump(), size)
+            student = make_student(mechanism, settings.student.arguments(), size)
             discriminator = ProjectionDiscriminator(
                 channels_of(mechanism), size.num_classes, size.image_size, settings.discriminator_width
             )
@@ -270,7 +270,7 @@ def check_distillation(
     """
     check_equal_parts(settings.batch_size, settings.accumulate_steps, num_processes)
     with sizes_alone():
-        make_student(mechanism, settings.student.model_dump(), size)
+        make_student(mechanism, settings.student.arguments(), size)
     if settings.weights.perceptual:
         require_vgg16(assets, PERCEPTUAL_SETTING)
     if settings.compile:

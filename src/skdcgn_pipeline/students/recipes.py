@@ -148,7 +148,7 @@ class StudentRecipe(Recipe[StudentArtifact]):
         student, history = self.distil(checkpoint_path)
         writer.write(STUDENT_FILE, partial(write_state, student))
         writer.write_json(HISTORY_FILE, history)
-        card = {"mechanism": self.mechanism, "architecture": self.settings.student.model_dump()}
+        card = {"mechanism": self.mechanism, "architecture": self.settings.student.arguments()}
         writer.write_json(CARD_FILE, card | GeneratorSize.of(self.samples)._asdict())
 
 

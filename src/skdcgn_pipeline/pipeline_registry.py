@@ -62,13 +62,14 @@ def _make_pipelines(variants: Variants) -> dict[str, Pipeline]:
     features = prepare.create_feature_network() if variants.given_features else prepared
     distilled = features + sampled + distill.create_pipeline(variants.elsewhere)
     composed = distilled + compose.create_pipeline()
-    classified = prepared + composed + classify.create_pipeline()
+    classifiers = classify.create_pipeline(corrupted=variants.corrupted)
+    classified = prepared + composed + classifiers
     studied = prepared + composed + ablation.create_pipeline(variants.teacher)
-    reported = classified + report.create_pipeline(variants.teacher)
+    reported = classified + report.create_pipeline(variants.teacher, variants.corrupted)
     # From the released students on instead of newly distilled ones.
     adopted = prepared + sampled + results.create_pipeline() + distill.create_comparison()
-    measured = adopted + compose.create_pipeline() + classify.create_pipeline() + benchmark.create_pipeline()
-    originals = prepare.create_images() + classify.create_pipeline(generated=False)
+    measured = adopted + compose.create_pipeline() + classifiers + benchmark.create_pipeline()
+    originals = prepare.create_images() + classify.create_pipeline(generated=False, corrupted=variants.corrupted)
     learnt = classified if variants.generated else originals
     exported = export.create_pipeline(variants.released)
     random = variants.random_networks

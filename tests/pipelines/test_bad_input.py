@@ -109,8 +109,8 @@ def message_of(result: Result) -> str:
         (
             {"classify": {"zzzz": 1}},
             (
-                "classify.zzzz: unknown setting. Valid names: counterfactuals, fit, network, num_counterfactuals, "
-                "num_seeds, pair_weight, share_of_originals, trained_on."
+                "classify.zzzz: unknown setting. Valid names: corruptions, counterfactuals, fit, network, "
+                "num_counterfactuals, num_seeds, pair_weight, share_of_originals, trained_on."
             ),
         ),
     ],
@@ -181,6 +181,10 @@ def test_impossible_learning_rate_is_refused(told: Callable[..., str], value: ob
             {"classify": {"counterfactuals": "storred"}},
             "classify.counterfactuals: expected one of on_the_fly, stored, got 'storred'",
         ),
+        (
+            {"classify": {"corruptions": ["noise", "contrst"]}},
+            "classify.corruptions.1: expected one of noise, blur, contrast, shift, got 'contrst'",
+        ),
     ],
 )
 def test_unknown_choice_is_told_with_the_nearest(
@@ -194,6 +198,7 @@ def test_unknown_choice_is_told_with_the_nearest(
         "digit_cgn": "digits_cgn",
         "compakt": "compact",
         "storred": "stored",
+        "contrst": "contrast",
     }
     message = told(params=params)
 
@@ -675,6 +680,7 @@ def test_full_disk_is_refused_before_any_work(
         ({"teacher": {"noise_dim": 3}}, "'noise_dim' belongs to a 'custom' file; this teacher has its own, got 3"),
         ({"export": {"classifier": 99}}, "export.classifier: expected one below classify.num_seeds.*got 99 of 2"),
         ({"classify": {"trained_on": ["teacher", "teacher"]}}, "'trained_on' names each training set once"),
+        ({"classify": {"corruptions": ["blur", "blur"]}}, "'corruptions' names each corruption once"),
     ],
 )
 def test_number_that_cannot_be_meant_is_refused(

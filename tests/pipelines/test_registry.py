@@ -93,6 +93,15 @@ def test_without_images_what_needs_them_is_left_out(registered: dict[str, Pipeli
     assert left_out(Variants()) == set()
 
 
+def test_without_corruptions_nothing_is_told_of_an_earlier_run(registered: dict[str, Pipeline]) -> None:
+    clean = register_pipelines(Variants(corrupted=False))
+    gone = {"corrupted_accuracy", "corruption_summary", "corruption_chart"}
+
+    for name in ("classify", "report", "results"):
+        assert registered[name].datasets() - clean[name].datasets() == gone
+    assert not gone & clean["report"].inputs()
+
+
 def test_classifiers_of_imagenet_are_those_of_every_image_set(registered: dict[str, Pipeline]) -> None:
     assert registered["ensemble"].describe() == registered["classify"].describe()
 

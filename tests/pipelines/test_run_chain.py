@@ -23,7 +23,8 @@ pytestmark = pytest.mark.slow
 
 LOSSES = ("pixel", "feature", "kl", "adversarial", "discriminator", "total")
 PICTURES = (
-    "accuracy", "attention", "biased_images", "confusions", "counterfactuals", "interpolation", "losses", "students",
+    "accuracy", "attention", "biased_images", "confusions", "corruptions", "counterfactuals", "interpolation", "losses",
+    "students",
 )  # fmt: skip
 COMPARISON_COLUMNS = [
     "mechanism",
@@ -194,6 +195,23 @@ def test_confusions_count_every_test_image_once_per_seed(finished: tuple[Place, 
         assert counts.trace() / counts.sum() == pytest.approx(own["accuracy"].mean())
 
 
+def test_corrupted_test_images_are_told_for_every_classifier(finished: tuple[Place, Finished]) -> None:
+    place, _ = finished
+    corrupted = pd.read_parquet(place.saved("07_tables/*/corrupted_accuracy.parquet"))
+    summary = pd.read_parquet(place.saved("07_tables/*/corruption_summary.parquet"))
+    accuracy = pd.read_parquet(place.saved("07_tables/*/accuracy.parquet"))
+    key = ["trained_on", "seed", "split"]
+
+    assert len(corrupted) == 3 * 2 * (1 + 4 * 5)
+    clean = corrupted[corrupted["corruption"] == "clean"].merge(accuracy[accuracy["subset"] == "all"], on=key)
+    assert len(clean) == 3 * 2
+    assert (clean["accuracy_x"] == clean["accuracy_y"]).all(), "of few images all are looked at"
+    assert len(summary) == 3 * 2 * 5
+    page = read_report(place)
+    for text in ("Corrupted test images", "Accuracy on corrupted images", "contrast, %"):
+        assert text in page
+
+
 def test_comparison_table_has_a_row_per_mechanism(finished: tuple[Place, Finished]) -> None:
     place, _ = finished
     table = pd.read_parquet(place.saved("07_tables/*/student_comparison.parquet"))
@@ -310,7 +328,8 @@ def test_pictures_tables_and_report_are_artifacts(finished: tuple[Place, Finishe
         return {entry.path for entry in client.list_artifacts(first_run.info.run_id, folder)}
 
     assert listed("pictures") == {f"pictures/{name}.png" for name in PICTURES}
-    names = "accuracy accuracy_summary confusion error_consistency followed_mechanisms generation images students"
+    names = "accuracy accuracy_summary confusion corrupted_accuracy corruption_summary error_consistency "
+    names += "followed_mechanisms generation images students"
     assert listed("tables") == {f"tables/{name}.csv" for name in names.split()}
     assert "report.html" in listed("")
 
@@ -326,6 +345,7 @@ def test_every_store_holds_finished_artifacts_alone(finished: tuple[Place, Finis
         "accuracy": 12,  # by classifier and split
         "images": 1,
         "classifier": 7,  # the feature network is one
+        "corrupted": 30,  # by classifier and corruption, and of clean images
         "counterfactual": 2,
         "export": 1,  # the classifier to take away
         "followed": 6,

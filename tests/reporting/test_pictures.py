@@ -18,6 +18,7 @@ from skdcgn_pipeline.reporting.pictures import (
     draw_benchmark,
     draw_biased_sheet,
     draw_confusions,
+    draw_corruptions,
     draw_counterfactual_sheet,
     draw_loss_curves,
     draw_sheet,
@@ -112,6 +113,23 @@ def test_accuracies_are_drawn_by_split_and_source():
         for source, mean in zip(get_args(TrainingSetName), (0.1, 0.6, 0.8, 0.7), strict=True)
     ]
     assert_is_a_picture(draw_accuracy_chart(pd.DataFrame(rows)))
+
+
+def test_corruptions_are_drawn_in_a_panel_each():
+    def drawn(*names: str) -> np.ndarray:
+        rows = [
+            (source, seed, "test", name, strength, 0.9 - 0.1 * strength + 0.01 * seed, 9)
+            for source in get_args(TrainingSetName)
+            for seed in (0, 1)
+            for name, strengths in [("clean", [0]), *((name, range(1, 6)) for name in names)]
+            for strength in strengths
+        ]
+        columns = ["trained_on", "seed", "split", "corruption", "strength", "accuracy", "num_images"]
+        return draw_corruptions(pd.DataFrame(rows, columns=columns))
+
+    one, two = drawn("noise"), drawn("noise", "blur")
+    assert_is_a_picture(two)
+    assert two.shape[1] > one.shape[1]
 
 
 def test_the_chart_of_several_heads_shows_what_tells_invariance():

@@ -9,6 +9,7 @@ import pytest
 from skdcgn_pipeline.reporting.tables import (
     accuracy_table,
     class_table,
+    corruption_table,
     errors_table,
     followed_table,
     format_value,
@@ -40,6 +41,20 @@ def test_accuracy_by_class_has_a_column_for_each_training_set():
     assert list(table.columns) == ["class", "split", "originals, %", "students, %"]
     assert table["class"].tolist() == ["cat", "dog"]
     assert table["students, %"].tolist() == ["50.0", "–"]
+
+
+def test_accuracy_on_corrupted_images_has_a_column_for_each_corruption():
+    rows = [
+        (source, "test", strengths, corruption, accuracy, accuracy + 0.01)
+        for source in ("originals", "students")
+        for strengths, noisy in (("mean", 0.7), ("strongest", 0.5))
+        for corruption, accuracy in (("clean", 0.9), ("noise", noisy))
+    ]
+    columns = ["trained_on", "split", "strengths", "corruption", "mean_accuracy", "interval_high"]
+    table = corruption_table(pd.DataFrame(rows, columns=columns))
+    assert list(table.columns) == ["trained_on", "split", "strengths", "clean, %", "noise, %"]
+    assert table["trained_on"].tolist() == ["originals", "originals", "students", "students"]
+    assert table["noise, %"].tolist() == ["70.0 ± 1.0", "50.0 ± 1.0"] * 2
 
 
 def test_accuracies_are_told_with_their_intervals():

@@ -236,7 +236,7 @@ class Classification:
                 rows += self._measure_on_counterfactuals(artifact, classifier, heldout, composition)
             return [{"trained_on": training_set.name, "seed": number} | row for row in rows]
 
-    def _kept(self, kind: str, artifact: Artifact, inputs: Mapping[str, Any], measure: Callable[[], Any]) -> Any:
+    def kept(self, kind: str, artifact: Artifact, inputs: Mapping[str, Any], measure: Callable[[], Any]) -> Any:
         """Return what was measured of a classifier, now or before."""
         inputs = {"kind": kind, "version": 5, "classifier": artifact.identity, **inputs}
         return build_json(self.run.store.folder(kind), inputs, measure)
@@ -258,7 +258,7 @@ class Classification:
         for rows in torch.arange(len(objects())).split(OBJECTS_PER_BLOCK):
             count = partial(count_robust, classifier, objects()[rows], scenes, images.class_groups, compute)
             inputs = {"objects": [int(rows[0]), int(rows[-1])], "images": images.artifact.identity}
-            counts.append(self._kept("every_background", artifact, inputs, count))
+            counts.append(self.kept("every_background", artifact, inputs, count))
         return [{"split": CHALLENGE_SPLITS[0].partition("/")[0]} | row for row in robust_rows(counts, len(objects()))]
 
     def _measured(self, artifact: Artifact, classifier: Classifier, split: str) -> dict[str, Any]:
@@ -274,7 +274,7 @@ class Classification:
             told = "".join(map(str, correct.int().tolist()))
             return {"rows": [{"split": split} | row for row in rows], "confusion": counts, "correct": told}
 
-        return self._kept("accuracy", artifact, {"split": split, "images": images.artifact.identity}, measure)
+        return self.kept("accuracy", artifact, {"split": split, "images": images.artifact.identity}, measure)
 
     @property
     def confused_splits(self) -> list[str]:
@@ -290,7 +290,7 @@ class Classification:
         compute = self.settings.fit.computing(self.run.compute)
         inputs, batches = self._composed(heldout, composition, number, "classifier-measured")
         inputs = {"split": COUNTERFACTUALS} | inputs
-        rows = self._kept("accuracy", artifact, inputs, lambda: measure_heads(classifier, batches(), compute))
+        rows = self.kept("accuracy", artifact, inputs, lambda: measure_heads(classifier, batches(), compute))
         return [{"split": COUNTERFACTUALS} | row for row in rows]
 
     def _composed(
@@ -340,7 +340,7 @@ class Classification:
             for seed in range(self.settings.num_seeds):
                 artifact, classifier = self.train(training_set, seed)
                 count = partial(lambda network: count_followed(network, batches(), compute), classifier)
-                counts.update(self._kept("followed", artifact, inputs, count))
+                counts.update(self.kept("followed", artifact, inputs, count))
             if total := counts.total():
                 shares = {name: count / total for name, count in counts.items()}
                 images = total // self.settings.num_seeds

@@ -38,6 +38,7 @@ from skdcgn_pipeline.parameters.classify import (
     ClassifierFit,
     ClassifierNetwork,
     Classify,
+    CorruptionName,
     TrainingSetName,
 )
 from skdcgn_pipeline.parameters.compose import (

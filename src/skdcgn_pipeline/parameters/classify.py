@@ -12,6 +12,7 @@ from skdcgn_pipeline.parameters.compute import Compute
 from skdcgn_pipeline.runtime.extensions import is_extension
 
 TrainingSetName = Literal["originals", "cutouts", "teacher", "students"]
+CorruptionName = Literal["noise", "blur", "contrast", "shift"]
 DIGIT_NETWORK, SMALL_NETWORK = "digit_cnn", "small_cnn"
 # Networks of the project's own: they start from nothing, have one head and see each image as it is.
 OWN_NETWORKS = (DIGIT_NETWORK, SMALL_NETWORK)
@@ -131,6 +132,8 @@ class Classify(Settings):
         counterfactuals: `on_the_fly` composes fresh ones while training; `stored` uses the dataset.
         num_counterfactuals: Counterfactuals of held-out samples that the heads of mechanisms are measured on; 2,000
             at most tell what the answers of all classifiers follow; 0 leaves them out.
+        corruptions: On which corruptions of test images, at five strengths each, classifiers are measured, each once:
+            `noise`, `blur`, `contrast` (arXiv 1903.12261), `shift` (arXiv 1906.02337).
         network: What classifies.
         fit: How each is trained.
     """
@@ -141,13 +144,16 @@ class Classify(Settings):
     num_seeds: Count = 3
     counterfactuals: Literal["on_the_fly", "stored"] = "on_the_fly"
     num_counterfactuals: Annotated[int, Field(ge=0)] = 10_000
+    corruptions: tuple[CorruptionName, ...] = ()
     network: ClassifierNetwork = ClassifierNetwork()
     fit: ClassifierFit
 
     @model_validator(mode="after")
-    def _sets_are_named_once(self) -> Classify:
+    def _fits_together(self) -> Classify:
         if len(set(self.trained_on)) < len(self.trained_on):
             raise ValueError(f"'trained_on' names each training set once, got {list(self.trained_on)}")
+        if len(set(self.corruptions)) < len(self.corruptions):
+            raise ValueError(f"'corruptions' names each corruption once, got {list(self.corruptions)}")
         if self.share_of_originals and self.network.by_mechanism:
             raise ValueError("'share_of_originals' is for one head; heads of mechanisms learn real images anyway")
         alone = self.counterfactuals == "on_the_fly" and not self.share_of_originals

@@ -20,6 +20,7 @@ class Variants:
         released: Whether students that come with the package are exported.
         given_features: Whether a network is given instead of one that is trained on images.
         images: Whether there are real images.
+        corrupted: Whether classifiers are measured on corrupted test images.
         elsewhere: Whether the students are distilled side by side in workers of a cluster.
     """
 
@@ -30,6 +31,7 @@ class Variants:
     released: bool = False
     given_features: bool = False
     images: bool = True
+    corrupted: bool = True
     elsewhere: bool = False
 
     @classmethod
@@ -43,5 +45,6 @@ class Variants:
             released=settings.export.students != "run",
             given_features=settings.prepare.given_features is not None,
             images=settings.images.source != NO_IMAGES,
+            corrupted=bool(settings.classify.corruptions),
             elsewhere=settings.engine.name == "ray",
         )

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from skdcgn_pipeline.classifiers.accuracy import DETAILS
+from skdcgn_pipeline.classifiers.accuracy import DETAILS, summarise_accuracy
 from skdcgn_pipeline.classifiers.classification import COUNTERFACTUALS
+from skdcgn_pipeline.classifiers.corrupted import CLEAN
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
@@ -197,6 +198,31 @@ def draw_accuracy_chart(summary: pd.DataFrame) -> Picture:
     axis.set(ylabel="accuracy, %", ylim=(min(0, 105 * summary["mean_accuracy"].min()), 100))
     axis.set_title("Accuracy by training images (mean over seeds, 95 % interval)", fontsize=10)
     axis.legend(title="trained on", fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return rasterise(figure)
+
+
+def draw_corruptions(corrupted: pd.DataFrame) -> Picture:
+    """Draw accuracy over the strength of each corruption, clean images at 0, with 95 % intervals; of the first split.
+
+    Args:
+        corrupted: As `measure_corruptions` gives it.
+    """
+    first = corrupted["split"].iloc[0]
+    summary = summarise_accuracy(corrupted[corrupted["split"] == first], ["trained_on", "corruption", "strength"])
+    names = [name for name in summary["corruption"].unique() if name != CLEAN]
+    figure, axes = _panels(len(names), 2.6, 3, sharey=True)
+    for axis, name in zip(axes, names, strict=True):
+        for source, rows in summary[summary["corruption"].isin([CLEAN, name])].groupby("trained_on", sort=False):
+            colour, strengths = COLOUR_OF[str(source)], rows["strength"]
+            axis.plot(strengths, 100 * rows["mean_accuracy"], color=colour, marker="o", markersize=3, label=source)
+            axis.fill_between(
+                strengths, 100 * rows["interval_low"], 100 * rows["interval_high"], color=colour, alpha=0.2
+            )
+        axis.set(xlabel="strength", xticks=summary["strength"].unique(), ylim=(0, 100))
+        axis.set_title(name, fontsize=10)
+    axes[0].set_ylabel("accuracy, %")
+    axes[-1].legend(title="trained on", fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.suptitle(f"Corrupted images of split {first} (0: as they are; mean over seeds, 95 % interval)", fontsize=10)
     return rasterise(figure)
 
 

@@ -47,6 +47,15 @@ def class_table(confusion: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis(columns=None)
 
 
+def corruption_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return accuracy by corruption (columns), in %, of what `summarise_corruptions` gives."""
+    means = zip(summary["mean_accuracy"], summary["interval_high"], strict=True)
+    table = summary.assign(told=["–" if pd.isna(mean) else percent(mean, high) for mean, high in means])
+    rows = ["trained_on", "split", "strengths"]
+    table = table.pivot_table("told", rows, "corruption", aggfunc="first", sort=False).add_suffix(", %")
+    return table.reset_index().rename_axis(columns=None)
+
+
 def followed_table(followed: pd.DataFrame) -> pd.DataFrame:
     """Return the share of answers that follow each mechanism, in %."""
     shares = followed.drop(columns=["trained_on", "num_images"]).map(share).add_suffix(", %")

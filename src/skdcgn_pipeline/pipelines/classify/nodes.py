@@ -7,6 +7,7 @@ from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.attention import grad_cam
 from skdcgn_pipeline.classifiers.classification import Classification
+from skdcgn_pipeline.classifiers.corrupted import measure_corruptions
 from skdcgn_pipeline.classifiers.evaluation import KeptClassifier
 from skdcgn_pipeline.classifiers.training_sets import TrainingSet
 from skdcgn_pipeline.images.stored import StoredImages
@@ -71,6 +72,22 @@ def look_into_classifiers(
     attention = draw_attention(examples, maps, labels, names)
     alike = classification.shared_errors(sets)
     return confusion, draw_confusions(matrices, names, title), alike, followed, attention, kept
+
+
+def measure_on_corrupted(
+    run: Run,
+    images: StoredImages,
+    classify: Classify,
+    compose: Compose,
+    class_lists: dict[str, list[int]],
+    teacher: Teacher,
+    accuracy: pd.DataFrame,
+    *pools: SampleShards,
+) -> pd.DataFrame:
+    """Measure trained classifiers on corrupted test images."""
+    classification = Classification(run, images, classify)
+    sets, _ = compared_sets(classification, compose, class_lists, teacher.cutouts, STUDENTS, *pools)
+    return measure_corruptions(classification, sets)
 
 
 def compared_sets(

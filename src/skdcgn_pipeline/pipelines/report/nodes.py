@@ -1,6 +1,6 @@
 """Nodes of the report stage."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from skdcgn_pipeline.reporting.report import Page, Part, Section, command_of, re
 from skdcgn_pipeline.reporting.tables import (
     accuracy_table,
     class_table,
+    corruption_table,
     errors_table,
     followed_table,
     generation_table,
@@ -49,6 +50,10 @@ SECTIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("Invariant classifiers", "classify", "accuracy_chart", "Mean accuracy over seeds, 95 % interval."),
         ("Accuracy", "classify", "accuracy_summary",
          "Mean ± half the 95 % interval over seeds; the calibration error is the mean over seeds."),
+        ("Corrupted test images", "classify", "corruption_chart",
+         "Accuracy by strength, clean images at 0; mean over seeds, 95 % interval. What was learnt is not corrupted."),
+        ("Accuracy on corrupted images", "classify", "corruption_summary",
+         "In %: mean over all five strengths, and at the strongest; ± half the 95 % interval over seeds."),
         ("What answers follow", "classify", "followed_mechanisms",
          "Counterfactuals of three classes: share of the answers that name the class of each mechanism, or none."),
         ("Where the classifiers look", "classify", "attention_sheet",
@@ -68,6 +73,7 @@ TABLES: dict[str, Told] = {
     "accuracy_summary": accuracy_table,
     "confusion": class_table,
     "error_consistency": errors_table,
+    "corruption_summary": corruption_table,
     "followed_mechanisms": followed_table,
     "student_comparison": likeness_table,
     "generation_metrics": generation_table,
@@ -101,6 +107,8 @@ FEATURES = {
     "inception": "in the features of Inception",
 }
 INPUTS = [*dict.fromkeys(["accuracy", *(dataset for parts in SECTIONS.values() for _, _, dataset, _ in parts)])]
+# Where no test image is corrupted, those of an earlier run say nothing of this one.
+OF_CORRUPTIONS = {"corruption_chart", "corruption_summary"}
 TRAINED = "trained_teacher"
 MAX_ROWS = 100
 
@@ -111,12 +119,13 @@ def write_report(
     this_run: dict[str, Any] | None,
     parameters: dict[str, Any],
     *shown: np.ndarray | pd.DataFrame | Artifact | None,
+    names: Sequence[str],
 ) -> str:
     """Put pictures, tables and settings of the run, and the last composition study if any, into one HTML page.
 
-    A teacher that the run trained follows what is shown.
+    `names` are those of what is shown: `INPUTS`, and `TRAINED` of a teacher that the run trained.
     """
-    data: dict[str, Any] = {name: one for name, one in zip((*INPUTS, TRAINED), shown, strict=False) if one is not None}
+    data: dict[str, Any] = {name: one for name, one in zip(names, shown, strict=True) if one is not None}
     this_run, settings = this_run or {}, check_parameters(parameters)
     page = Page(
         settings=parameters,

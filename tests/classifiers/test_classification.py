@@ -15,6 +15,7 @@ from skdcgn_pipeline.classifiers.classification import (
     Classification,
     classifier_seed,
 )
+from skdcgn_pipeline.classifiers.inspection import followed_mechanisms, open_classifiers, shared_errors
 from skdcgn_pipeline.classifiers.training_sets import TrainingSet, counterfactuals_on_the_fly, stored_counterfactuals
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, CounterfactualsRecipe
 from skdcgn_pipeline.images.stored import StoredImages
@@ -212,20 +213,23 @@ def test_what_answers_follow_is_told_of_samples_that_nothing_was_trained_on(
 ):
     compared = classification(tmp_path, images)
     sets = [compared.originals()]
-    table = compared.followed(sets, samples)
+    trained = open_classifiers(compared, sets)
+    table = followed_mechanisms(compared, trained, samples)
     assert table["trained_on"].tolist() == ["originals"]
     assert table[["shape", "texture", "background", "none"]].sum(axis=1).tolist() == pytest.approx([1])
     # Three classes of ten differ in 72 % of the images.
     assert 1350 < table["num_images"].item() < 1530
-    assert compared.followed(sets, None).empty
-    assert classification(tmp_path, images, num_counterfactuals=0).followed(sets, samples).empty
+    assert followed_mechanisms(compared, trained, None).empty
+    without = classification(tmp_path, images, num_counterfactuals=0)
+    assert followed_mechanisms(without, trained, samples).empty
 
 
 def test_errors_of_classifiers_are_compared_image_by_image(tmp_path, images, samples, monkeypatch):
     monkeypatch.setattr(StoredImages, "splits", lambda self, *roles: ["validation"] if "test" in roles else [])
     compared = classification(tmp_path, images)
     sets = compared.training_sets({"students": samples}, COMPOSE, Composition())
-    table = compared.shared_errors(sets).set_index(["trained_on", "other"])
+    trained = open_classifiers(compared, sets)
+    table = shared_errors(compared, trained).set_index(["trained_on", "other"])
 
     assert table.index.tolist() == [("originals", "originals"), ("originals", "students"), ("students", "students")]
     accuracy = compared.compare(sets).query("subset == 'all'").set_index(["trained_on", "seed"])["accuracy"]
@@ -234,7 +238,8 @@ def test_errors_of_classifiers_are_compared_image_by_image(tmp_path, images, sam
     if of["num_pairs"]:
         assert of["expected"] == pytest.approx(first * second + (1 - first) * (1 - second))
     assert table["num_pairs"].le([1, 4, 1]).all()
-    assert classification(tmp_path, images, num_seeds=1).shared_errors(sets[:1]).empty
+    alone = classification(tmp_path, images, num_seeds=1)
+    assert shared_errors(alone, open_classifiers(alone, sets[:1])).empty
 
 
 def test_a_killed_measurement_on_every_background_continues_with_the_block_it_was_at(tmp_path, images, monkeypatch):

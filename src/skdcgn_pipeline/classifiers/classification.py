@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -19,7 +17,6 @@ from skdcgn_pipeline.classifiers.accuracy import (
     ALL_HEADS,
     Row,
     background_gap,
-    confusion_rows,
     count_confusions,
     measure_heads,
     measure_predictions,
@@ -27,7 +24,6 @@ from skdcgn_pipeline.classifiers.accuracy import (
     tell_correct,
 )
 from skdcgn_pipeline.classifiers.adversarial_backgrounds import count_robust, robust_rows
-from skdcgn_pipeline.classifiers.attention import NEITHER, count_followed
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.classifiers.methods.pairs import paired_lesson
 from skdcgn_pipeline.classifiers.training import (
@@ -51,14 +47,13 @@ from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.images.reading import crop_centre
 from skdcgn_pipeline.images.stored import StoredImages
-from skdcgn_pipeline.metrics.error_consistency import ERROR_COLUMNS, compare_errors
 from skdcgn_pipeline.parameters import Classify, Compose, Composition
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.engine import run_side_by_side
 from skdcgn_pipeline.runtime.seeding import derive_seed
 from skdcgn_pipeline.runtime.threads import on_one_thread, once
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.vocabulary import MECHANISMS, STUDENTS
+from skdcgn_pipeline.vocabulary import STUDENTS
 
 ORIGINALS, COUNTERFACTUALS = "originals", "counterfactuals"
 COLUMNS = ["trained_on", "seed", "split", "subset", "accuracy", "num_images", "group", "calibration_error"]
@@ -67,7 +62,6 @@ BACKGROUND_SPLITS = "imagenet9/mixed_same", "imagenet9/mixed_rand"
 CHALLENGE_SPLITS = "imagenet9/original", "imagenet9/only_bg_t"  # objects with masks, and backgrounds to put them on
 OBJECTS_PER_BLOCK = 500  # a killed measurement on every background repeats at most these
 MEASURED_BATCH = 256
-FOLLOWED_IMAGES = 2000  # a share of them is known to about two points
 
 
 def classifier_seed(seed: int, number: int) -> int:
@@ -243,7 +237,7 @@ class Classification:
 
     def measure(self, artifact: Artifact, classifier: Classifier) -> list[Row]:
         """Return what there is to say of a classifier, by `split` and `subset`."""
-        rows: list[Row] = [row for name in self.splits for row in self._measured(artifact, classifier, name)["rows"]]
+        rows: list[Row] = [row for name in self.splits for row in self.measured(artifact, classifier, name)["rows"]]
         if {*BACKGROUND_SPLITS} <= {*self.splits}:
             rows += background_gap(rows, *BACKGROUND_SPLITS)
         if {*CHALLENGE_SPLITS} <= {*self.splits}:
@@ -261,7 +255,7 @@ class Classification:
             counts.append(self.kept("every_background", artifact, inputs, count))
         return [{"split": CHALLENGE_SPLITS[0].partition("/")[0]} | row for row in robust_rows(counts, len(objects()))]
 
-    def _measured(self, artifact: Artifact, classifier: Classifier, split: str) -> dict[str, Any]:
+    def measured(self, artifact: Artifact, classifier: Classifier, split: str) -> dict[str, Any]:
         """Return the rows of `measure` of a split, which images are recognised, and of some splits confusions."""
         images, compute = self.images, self.settings.fit.computing(self.run.compute)
 
@@ -288,12 +282,12 @@ class Classification:
         if not (self.settings.network.by_mechanism and number):
             return []
         compute = self.settings.fit.computing(self.run.compute)
-        inputs, batches = self._composed(heldout, composition, number, "classifier-measured")
+        inputs, batches = self.composed(heldout, composition, number, "classifier-measured")
         inputs = {"split": COUNTERFACTUALS} | inputs
         rows = self.kept("accuracy", artifact, inputs, lambda: measure_heads(classifier, batches(), compute))
         return [{"split": COUNTERFACTUALS} | row for row in rows]
 
-    def _composed(
+    def composed(
         self, samples: SampleShards, composition: Composition, number: int, purpose: str
     ) -> tuple[dict[str, Any], Callable[[], Iterator[tuple[Tensor, Tensor]]]]:
         """Return what counterfactuals to measure on depend on, and a function that composes batches of them."""
@@ -314,69 +308,6 @@ class Classification:
             "seed": seed,
         }
         return inputs, batches
-
-    def followed(self, sets: Sequence[TrainingSet], heldout: SampleShards | None) -> pd.DataFrame:
-        """Tell whose class classifiers name in counterfactuals of samples that nothing was trained on.
-
-        Shape, texture and background are of classes drawn independently, whatever is trained on.
-
-        Args:
-            sets: What classifiers are trained on; `compare` has trained them.
-            heldout: The samples, if there are any.
-
-        Returns:
-            A row per training set: `trained_on`, the share of answers, in [0, 1], that follow `shape`, `texture`,
-            `background` or `none`, over all seeds, and `num_images` whose three classes differ. There are no rows
-            without samples, where `num_counterfactuals` is 0, or with fewer than three classes.
-        """
-        columns, rows = ["trained_on", *MECHANISMS, NEITHER, "num_images"], list[Row]()
-        number = min(self.settings.num_counterfactuals, FOLLOWED_IMAGES)
-        if heldout is None or not number:
-            return pd.DataFrame(rows, columns=columns)
-        compute = self.settings.fit.computing(self.run.compute)
-        inputs, batches = self._composed(heldout, Composition(), number, "followed-mechanisms")
-        for training_set in sets:
-            counts = Counter[str]()
-            for seed in range(self.settings.num_seeds):
-                artifact, classifier = self.train(training_set, seed)
-                count = partial(lambda network: count_followed(network, batches(), compute), classifier)
-                counts.update(self.kept("followed", artifact, inputs, count))
-            if total := counts.total():
-                shares = {name: count / total for name, count in counts.items()}
-                images = total // self.settings.num_seeds
-                rows.append({"trained_on": training_set.name} | shares | {"num_images": images})
-        return pd.DataFrame(rows, columns=columns)
-
-    def confusions(self, sets: Sequence[TrainingSet]) -> pd.DataFrame:
-        """Tell what the classifiers of training sets take the images of `confused_splits` for.
-
-        Returns:
-            A row per split, training set and class: `trained_on`, `split`, and what `confusion_rows` gives of the
-            images of all seeds together.
-        """
-        rows: dict[str, list[Row]] = {split: [] for split in self.confused_splits}
-        for each in sets:
-            trained = [self.train(each, number) for number in range(self.settings.num_seeds)]
-            for split, of_split in rows.items():
-                counts = np.sum([self._measured(*classifier, split)["confusion"] for classifier in trained], axis=0)
-                counted = confusion_rows(counts.tolist(), self.images.class_names)
-                of_split += [{"trained_on": each.name, "split": split} | row for row in counted]
-        return pd.DataFrame([row for of_split in rows.values() for row in of_split])
-
-    def shared_errors(self, sets: Sequence[TrainingSet]) -> pd.DataFrame:
-        """Tell how far the classifiers of training sets err on the same images of `confused_splits`.
-
-        Returns:
-            A row per split and two training sets, or one of which there are several classifiers: `split`, and what
-            `error_consistency.compare_errors` gives.
-        """
-        trained = {each.name: [self.train(each, number) for number in range(self.settings.num_seeds)] for each in sets}
-        rows = list[Row]()
-        for split in self.confused_splits:
-            told = {name: [self._measured(*each, split)["correct"] for each in of] for name, of in trained.items()}
-            correct = {name: [np.array([*answers]) == "1" for answers in of] for name, of in told.items()}
-            rows += [{"split": split} | row for row in compare_errors(correct)]
-        return pd.DataFrame(rows, columns=ERROR_COLUMNS)
 
     def take(
         self, trained_on: str, samples: SampleShards, compose: Compose, composition: Composition, number: int = 0

@@ -5,6 +5,7 @@ import pandas as pd
 
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.artifacts.store import Artifact
+from skdcgn_pipeline.classifiers import inspection
 from skdcgn_pipeline.classifiers.attention import grad_cam
 from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.classifiers.corrupted import measure_corruptions
@@ -58,7 +59,9 @@ def look_into_classifiers(
     """
     classification = Classification(run, images, classify)
     sets, _ = compared_sets(classification, compose, class_lists, teacher.cutouts, STUDENTS, *pools)
-    confusion, first, names = classification.confusions(sets), classification.confused_splits[0], images.class_names
+    trained = inspection.open_classifiers(classification, sets)
+    confusion = inspection.confusions(classification, trained)
+    first, names = classification.confused_splits[0], images.class_names
     drawn = confusion[confusion["split"] == first]
     matrices = {
         f"trained on {name}": rows.filter(like="predicted_").to_numpy()
@@ -66,11 +69,11 @@ def look_into_classifiers(
     }
     title = f"Split {first}: share of each class's images, in %, over all seeds"
     examples, labels = pick_examples(classification.splits[first](), report.num_examples)
-    maps = {each.name: grad_cam(classification.train(each, 0)[1], examples) for each in sets}
+    maps = {name: grad_cam(classifiers[0][1], examples) for name, classifiers in trained.items()}
     kept = run.make(KeptClassifier(*classification.labelled(sets[-1], 0)))
-    followed = classification.followed(sets, heldout_samples)
+    followed = inspection.followed_mechanisms(classification, trained, heldout_samples)
     attention = draw_attention(examples, maps, labels, names)
-    alike = classification.shared_errors(sets)
+    alike = inspection.shared_errors(classification, trained)
     return confusion, draw_confusions(matrices, names, title), alike, followed, attention, kept
 
 

@@ -214,11 +214,11 @@ class CounterfactualQuality(Recipe[list[dict[str, Any]]]):
 
 
 def quality_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per measure, and a column per generator."""
+    """Return a row per measure, and a column per generator, to four decimals."""
     whole = table.fillna({"mechanism": ""})
     keys = ["intervention", "measure", "mechanism"]
     wide = whole.pivot_table("value", keys, "images", sort=False).reset_index()
-    return wide.rename_axis(columns=None)
+    return wide.rename_axis(columns=None).round(4)
 
 
 def quality_metrics(table: pd.DataFrame) -> dict[str, float]:

@@ -119,7 +119,7 @@ def test_pictures_tables_and_artifacts_have_previews(built: Path, graph: dict[st
                 missing.append(node["name"])
 
     assert missing == []
-    assert kinds == {"ImagePreview": 9, "TablePreview": 8, "JSONPreview": 12}
+    assert kinds == {"ImagePreview": 10, "TablePreview": 11, "JSONPreview": 12}
 
 
 def test_a_dataset_without_a_version_has_an_empty_preview(built: Path) -> None:

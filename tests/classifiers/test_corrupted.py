@@ -31,7 +31,7 @@ def images(tmp_path_factory) -> StoredImages:
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch):
-    monkeypatch.setattr(module, "MOST_IMAGES", 20)
+    monkeypatch.setattr(module, "ENOUGH_IMAGES", 20)
 
 
 def measure(folder: Path, images: StoredImages, *corruptions: str, num_seeds: int = 2) -> pd.DataFrame:

@@ -38,6 +38,7 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 
 CONFIDENCE = 0.95
 FEW_CLASSES = 10  # with more, the five most probable classes are looked at, too
+ENOUGH_IMAGES = 2000  # a share of so many is known to about two points
 BATCH_SIZE, BATCH_PIXELS = 500, 500 * 64**2  # images per batch at most; of larger images fewer
 ALL, TOP_5, SHAPE_BIAS, BACKGROUND_GAP = "all", "top 5", "shape bias", "background gap"
 WORST_GROUP, EVERY_BACKGROUND = "worst group", "on every background"

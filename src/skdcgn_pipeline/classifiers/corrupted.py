@@ -9,6 +9,7 @@ import pandas as pd
 
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.accuracy import (
+    ENOUGH_IMAGES,
     Row,
     accuracy_metrics,
     measure_predictions,
@@ -26,13 +27,12 @@ from skdcgn_pipeline.runtime.engine import run_side_by_side
 
 CLEAN, MEAN, STRONGEST = "clean", "mean", "strongest"
 COLUMNS = ["trained_on", "seed", "split", "corruption", "strength", "accuracy", "num_images"]
-MOST_IMAGES = 2000  # of a split: a share of them is known to about two points
 
 
 def measure_corruptions(classification: Classification, sets: Sequence[TrainingSet]) -> pd.DataFrame:
     """Measure classifiers on test images, as they are and corrupted as `classify.corruptions` says.
 
-    Trained classifiers and what was measured of them are reused. At most `MOST_IMAGES` of a split are looked at, the
+    Trained classifiers and what was measured of them are reused. At most `ENOUGH_IMAGES` of a split are looked at, the
     same by all classifiers. Splits that tell groups of classes instead of classes, such as cue conflicts, are left out.
 
     Args:
@@ -48,7 +48,7 @@ def measure_corruptions(classification: Classification, sets: Sequence[TrainingS
     """
     opened = [classification.splits[name]() for name in classification.confused_splits]
     plain = [split for split in opened if classification.images.class_groups.keys().isdisjoint(split.attributes)]
-    shown = [split[spread_rows(split, MOST_IMAGES)] for split in plain]
+    shown = [split[spread_rows(split, ENOUGH_IMAGES)] for split in plain]
 
     def rows_of(training_set: TrainingSet, number: int) -> list[Row]:
         trained = classification.train(training_set, number)

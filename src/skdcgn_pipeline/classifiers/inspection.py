@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from skdcgn_pipeline.artifacts.store import Artifact
-from skdcgn_pipeline.classifiers.accuracy import Row, confusion_rows
+from skdcgn_pipeline.classifiers.accuracy import ENOUGH_IMAGES, Row, confusion_rows
 from skdcgn_pipeline.classifiers.attention import NEITHER, count_followed
 from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.classifiers.networks import Classifier
@@ -19,8 +19,6 @@ from skdcgn_pipeline.metrics.error_consistency import ERROR_COLUMNS, compare_err
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.vocabulary import MECHANISMS
-
-FOLLOWED_IMAGES = 2000  # a share of them is known to about two points
 
 # By training set, the classifiers of all seeds and where each is stored.
 Trained = Mapping[str, Sequence[tuple[Artifact, Classifier]]]
@@ -79,7 +77,7 @@ def followed_mechanisms(classification: Classification, trained: Trained, heldou
         samples, where `num_counterfactuals` is 0, or with fewer than three classes.
     """
     rows, settings = list[Row](), classification.settings
-    if heldout is not None and (number := min(settings.num_counterfactuals, FOLLOWED_IMAGES)):
+    if heldout is not None and (number := min(settings.num_counterfactuals, ENOUGH_IMAGES)):
         compute = settings.fit.computing(classification.run.compute)
         inputs, batches = classification.composed(heldout, Composition(), number, "followed-mechanisms")
         for name, classifiers in trained.items():

@@ -78,6 +78,10 @@ class ForeignClassifier(nn.Module):
             raise SettingError(setting, "a function that returns a torch.nn.Module", got, remedy)
         self.network = network
 
+    def features(self, images: Tensor) -> Tensor:
+        """Return the logits: what stands before them is not known."""
+        return self.network(images)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [N, num_classes] of images [N, 3, H, W] in [-1, 1]."""
         return self.network(images)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.classifiers.networks import Classifier, ForeignClassifier
+from skdcgn_pipeline.classifiers.torchvision_classifier import TorchvisionClassifier
 from skdcgn_pipeline.classifiers.training_sets import TrainingSet, counterfactuals_on_the_fly
 from skdcgn_pipeline.counterfactuals.pools import open_pool
 from skdcgn_pipeline.images.epochs import DrawBatch
-from skdcgn_pipeline.metrics.features import FeatureSpace, Seen
+from skdcgn_pipeline.metrics.features import FeatureSpace, space_of_network
 from skdcgn_pipeline.parameters import Composition
-from skdcgn_pipeline.runtime.compute import autocast, choose_device
 from skdcgn_pipeline.runtime.threads import once
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.vocabulary import MECHANISMS
@@ -42,10 +40,10 @@ def train_readers(classification: Classification, samples: SampleShards) -> dict
     alone = replace(classification, settings=settings.model_copy(update={"network": network, **WITHOUT_MIXING}))
     opened = once(partial(open_pool, classification.run.store.folder("mapped"), samples))
     composed = counterfactuals_on_the_fly("teacher", samples, Composition(), opened)
-    readers = {}
+    compute, readers = settings.fit.computing(classification.run.compute), {}
     for column, mechanism in enumerate(MECHANISMS):
         artifact, classifier = alone.train(_reading(composed, column), 0, f"reader of {mechanism}")
-        readers[mechanism] = _space_of(classifier, artifact.identity, alone)
+        readers[mechanism] = space_of_network(classifier.eval(), artifact.identity, compute, _head_of(classifier))
     return readers
 
 
@@ -60,24 +58,15 @@ def _reading(composed: TrainingSet, column: int) -> TrainingSet:
 def _draw_column(composed: TrainingSet, column: int, seed: int) -> DrawBatch:
     draw = composed.source(seed)
 
-    def draw_batch(*arguments: Any) -> tuple[Tensor, Tensor]:
-        images, labels = draw(*arguments)
+    def draw_batch(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+        images, labels = draw(step, batch_size)
         return images, labels[:, column]
 
     return draw_batch
 
 
-def _space_of(classifier: Classifier, identity: str, classification: Classification) -> FeatureSpace:
-    compute = classification.settings.fit.computing(classification.run.compute)
-    device = choose_device(compute.device)
-
-    @torch.no_grad()
-    def look(images: Tensor) -> Seen:
-        classifier.to(device).eval()
-        images = images.to(device)
-        with autocast(compute, device):
-            logits = classifier(images)
-            features = logits if isinstance(classifier, ForeignClassifier) else classifier.features(images)
-        return Seen(features.float().cpu(), logits.float().cpu())
-
-    return FeatureSpace(look, identity)
+def _head_of(classifier: Classifier) -> nn.Module:
+    """Return the layer behind the features of a classifier with one head; of a foreign one the features are logits."""
+    if isinstance(classifier, ForeignClassifier):
+        return nn.Identity()
+    return classifier.heads["class"] if isinstance(classifier, TorchvisionClassifier) else classifier.head

@@ -11,29 +11,27 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
-from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, MechanismLabels, compose
+from skdcgn_pipeline.classifiers.accuracy import ENOUGH_IMAGES
+from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismLabels, compose
 from skdcgn_pipeline.metrics.features import FeatureSpace
 from skdcgn_pipeline.metrics.likeness import mean_absolute_difference
-from skdcgn_pipeline.metrics.pairs import BATCH, OFFSETS
+from skdcgn_pipeline.metrics.pairs import heldout_batches
 from skdcgn_pipeline.networks.interface import check_same_interface
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.runtime.compute import choose_device, on_device
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.samples.pixels import decode_images
-from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 FACTUAL = "none"  # the intervention that changes nothing
 INTERVENTIONS = (FACTUAL, *MECHANISMS)
-NUM_IMAGES = 2000  # a share of them is known to about two points
 COLUMNS = ["images", "intervention", "measure", "mechanism", "value", "num_images"]
 # Of images of the counterfactual's class and of the factual's, as the benchmark's code has them.
 DIVERGENCE_WEIGHTS = 0.8, 0.2
@@ -55,7 +53,7 @@ class Intervened(NamedTuple):
 
 
 def intervene(
-    generator: CounterfactualGenerator, heldout: SampleShards, seed: int, device: str, num_images: int = NUM_IMAGES
+    generator: CounterfactualGenerator, heldout: SampleShards, seed: int, device: str, num_images: int = ENOUGH_IMAGES
 ) -> Iterator[Intervened]:
     """Render held-out noise as it was labelled, and with another class of one mechanism, batch by batch.
 
@@ -73,25 +71,19 @@ def intervene(
     classes = torch.tensor(heldout.classes)
     if len(classes) < 2:
         raise SettingError("sample.classes", "two classes to change one into", "one", "Sample another class, too.")
-    names = ["noise", "labels", *OFFSETS, *IMAGE_OF_MECHANISM.values()]
-    columns = heldout.take(np.arange(min(num_images, heldout.num_rows)), *names)
-    stored = {name: torch.from_numpy(values) for name, values in columns.items()}
-    own = torch.searchsorted(classes, stored["labels"])
-    labels = dict.fromkeys(INTERVENTIONS, stored["labels"][:, None].expand(-1, len(MECHANISMS)))
-    for column, mechanism in enumerate(MECHANISMS):
-        steps = torch.randint(1, len(classes), own.shape, generator=torch_generator(seed, f"intervention-{mechanism}"))
-        labels[mechanism] = labels[mechanism].clone()
-        labels[mechanism][:, column] = classes[(own + steps) % len(classes)]
+    draws = {mechanism: torch_generator(seed, f"intervention-{mechanism}") for mechanism in MECHANISMS}
     with on_device(choose_device(device), generator) as place:
-        for start in range(0, len(own), BATCH):
-            rows = slice(start, start + BATCH)
-            offsets = [stored[name][rows].long() for name in OFFSETS]
-            teacher = MechanismImages(*(decode_images(m, stored[IMAGE_OF_MECHANISM[m]][rows]) for m in MECHANISMS))
-            noise, composites = stored["noise"][rows].to(place), {}
-            for intervention, of_all in labels.items():
-                rendered = generator.render(noise, MechanismLabels.of(of_all[rows].to(place)))
+        for noise, factual, teacher, offsets in heldout_batches(heldout, num_images):
+            own, labels, composites = torch.searchsorted(classes, factual), {}, {}
+            for intervention in INTERVENTIONS:
+                labels[intervention] = factual[:, None].repeat(1, len(MECHANISMS))
+                if intervention in draws:
+                    steps = torch.randint(1, len(classes), own.shape, generator=draws[intervention])
+                    changed = classes[(own + steps) % len(classes)]
+                    labels[intervention][:, MECHANISMS.index(intervention)] = changed
+                rendered = generator.render(noise.to(place), MechanismLabels.of(labels[intervention].to(place)))
                 composites[intervention] = compose(rendered.to("cpu"), *offsets)
-            yield Intervened(compose(teacher, *offsets), composites, {name: of[rows] for name, of in labels.items()})
+            yield Intervened(compose(teacher, *offsets), composites, labels)
 
 
 def latent_divergence(
@@ -153,7 +145,7 @@ class CounterfactualQuality(Recipe[list[dict[str, Any]]]):
             "heldout": self.heldout.artifact.identity,
             "readers": {mechanism: reader.identity for mechanism, reader in self.readers.items()},
             "seed": self.seed,
-            "num_images": NUM_IMAGES,
+            "num_images": ENOUGH_IMAGES,
             "compute": self.compute.model_dump(),
         }
 

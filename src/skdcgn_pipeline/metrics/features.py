@@ -48,22 +48,25 @@ class FeatureSpace:
     identity: Any
 
 
-def space_of_network(network: Any, identity: Any, compute: Compute) -> FeatureSpace:
-    """Return the space of a network's pooled features, and of its logits where it has one `head`.
+def space_of_network(
+    network: Any, identity: Any, compute: Compute, head: Callable[[Tensor], Tensor] | None = None
+) -> FeatureSpace:
+    """Return the space of a network's pooled features, and of its logits where there is a head.
 
     Args:
         network: Has `features`: images [N, 3, H, W] in [-1, 1] -> [N, D].
         identity: What its features depend on; JSON-able.
         compute: Device and precision.
+        head: Features -> logits; None takes the network's `head`, if it has one.
     """
-    device = choose_device(compute.device)
+    device, head = choose_device(compute.device), head or getattr(network, "head", None)
 
     @torch.no_grad()
     def look(images: Tensor) -> Seen:
         network.to(device)
         with autocast(compute, device):
             features = network.features(images.to(device))
-            logits = network.head(features).float().cpu() if hasattr(network, "head") else None
+            logits = None if head is None else head(features).float().cpu()
         return Seen(features.float().cpu(), logits)
 
     return FeatureSpace(look, identity)

@@ -21,6 +21,22 @@ BATCH = 64
 OFFSETS = ("foreground_offset", "background_offset")
 
 
+class HeldoutBatch(NamedTuple):
+    """Rows of held-out samples, on the CPU.
+
+    Attributes:
+        noise: [N, noise_dim].
+        labels: [N].
+        teacher: What the teacher made of it, as it is stored.
+        offsets: Patch shifts of foreground and background.
+    """
+
+    noise: Tensor
+    labels: Tensor
+    teacher: MechanismImages
+    offsets: tuple[Tensor, Tensor]
+
+
 class Pair(NamedTuple):
     """Images of students and teacher, on the CPU, of the same noise.
 
@@ -41,6 +57,21 @@ class Pair(NamedTuple):
         return compose(self.students, *self.offsets), compose(self.teacher, *self.offsets)
 
 
+def heldout_batches(heldout: SampleShards, num_rows: int | None = None) -> Iterator[HeldoutBatch]:
+    """Read held-out samples, or the first so many rows of them, batch by batch."""
+    left = heldout.num_rows if num_rows is None else num_rows
+    for part in heldout.stream_parts(["noise", "labels", *OFFSETS, *IMAGE_OF_MECHANISM.values()]):
+        for start in range(0, min(len(part["labels"]), left), BATCH):
+            rows = slice(start, min(start + BATCH, left))
+            batch = {name: torch.from_numpy(values[rows]) for name, values in part.items()}
+            stored = MechanismImages(*(decode_images(m, batch[IMAGE_OF_MECHANISM[m]]) for m in MECHANISMS))
+            foreground, background = (batch[name].long() for name in OFFSETS)
+            yield HeldoutBatch(batch["noise"], batch["labels"], stored, (foreground, background))
+        left -= len(part["labels"])
+        if left <= 0:
+            return
+
+
 def heldout_pairs(students: CounterfactualGenerator, heldout: SampleShards, device: str = "cpu") -> Iterator[Pair]:
     """Render the teacher's held-out noise with students, batch by batch, beside what the teacher made of it.
 
@@ -49,13 +80,8 @@ def heldout_pairs(students: CounterfactualGenerator, heldout: SampleShards, devi
     """
     check_same_interface(heldout, students)
     with on_device(choose_device(device), students) as place:
-        for part in heldout.stream_parts(["noise", "labels", *OFFSETS, *IMAGE_OF_MECHANISM.values()]):
-            for start in range(0, len(part["labels"]), BATCH):
-                batch = {name: torch.from_numpy(values[start : start + BATCH]) for name, values in part.items()}
-                rendered = students.render(batch["noise"].to(place), batch["labels"].to(place)).to("cpu")
-                stored = MechanismImages(*(decode_images(m, batch[IMAGE_OF_MECHANISM[m]]) for m in MECHANISMS))
-                foreground, background = (batch[name].long() for name in OFFSETS)
-                yield Pair(rendered, stored, batch["labels"], (foreground, background))
+        for noise, labels, teacher, offsets in heldout_batches(heldout):
+            yield Pair(students.render(noise.to(place), labels.to(place)).to("cpu"), teacher, labels, offsets)
 
 
 def first_images(

@@ -49,9 +49,9 @@ class StudentGenerator(nn.Module):
         super().__init__()
         self.is_mask = channels == 1
         self.embedding = nn.Embedding(size.num_classes, embedding_dim)
-        self.num_inputs = size.noise_dim + embedding_dim
-        self.bottleneck = nn.Linear(self.num_inputs, bottleneck, bias=False) if bottleneck else nn.Identity()
-        self.num_inputs = bottleneck or self.num_inputs
+        joined = size.noise_dim + embedding_dim
+        self.bottleneck = nn.Linear(joined, bottleneck, bias=False) if bottleneck else nn.Identity()
+        self.num_inputs = bottleneck or joined  # of the stem
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return images [N, channels, S, S] for noise [N, noise_dim] and classes [N], or weights of them."""

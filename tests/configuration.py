@@ -15,6 +15,7 @@ FREE_WORDS = {
     "${globals:assets}": "data/01_raw",
     "${runtime_params:variant,double_colored}": "double_colored",
     "${runtime_params:images.source,mnist}": "mnist",
+    "${runtime_params:name,none}": "none",
 }
 
 

@@ -21,7 +21,7 @@ from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import load_teacher
 
-VARIANTS = ("colored", "double_colored", "wildlife")
+NAMES = ("colored_mnist", "double_colored_mnist", "wildlife_mnist", "wildlife_mnist_small")
 BATCH_SIZE = 500
 
 
@@ -32,27 +32,27 @@ def render(generator: CounterfactualGenerator, noise: Tensor) -> MechanismImages
     return MechanismImages(*(torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])))
 
 
-def rows_of(variant: str, num_images: int) -> Iterator[str]:
+def rows_of(name: str, num_images: int) -> Iterator[str]:
     """Give a line per number of bits."""
-    teacher = load_teacher("mnist_cgn", variant=variant, assets=os.environ["SKDCGN_ASSETS"])
+    teacher = load_teacher("mnist_cgn", variant=name.partition("_mnist")[0], assets=os.environ["SKDCGN_ASSETS"])
     noise = torch.randn(num_images, teacher.noise_dim, generator=torch_generator(0, "rounding"))
-    expected, students = render(teacher, noise), StudentCGN.from_released(f"{variant}_mnist")
+    expected, students = render(teacher, noise), StudentCGN.from_released(name)
     for bits in (None, 8, 7, 6, 5, 4):
         with tempfile.TemporaryDirectory() as folder:
             students.save_pretrained(folder, bits)
             size = (Path(folder) / WEIGHTS_FILE).stat().st_size
             images = render(StudentCGN.from_pretrained(folder).fused(), noise)
-        pairs = [(vars(images)[name], vars(expected)[name]) for name in ("foreground", "background")]
+        pairs = [(vars(images)[part], vars(expected)[part]) for part in ("foreground", "background")]
         distances = " / ".join(f"{mean_absolute_difference(*pair):.4f}" for pair in pairs)
         iou = mask_iou(images.mask, expected.mask)
-        yield f"{variant} {bits or 'float32'}: {size:,} bytes, IoU {iou:.4f}, L1 {distances}"
+        yield f"{name} {bits or 'float32'}: {size:,} bytes, IoU {iou:.4f}, L1 {distances}"
 
 
 def main() -> None:
     """Tell all lines."""
     num_images = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    for variant in VARIANTS:
-        for row in rows_of(variant, num_images):
+    for name in NAMES:
+        for row in rows_of(name, num_images):
             sys.stdout.write(f"{row}\n")
             sys.stdout.flush()
 

@@ -2,7 +2,7 @@
 
     SKDCGN_ASSETS=/path/to/assets python tools/runtimes.py [PICTURE.png]
 
-Per variant and number of threads everything is timed in turns in one process, each at its best batch size.
+Per release and number of threads everything is timed in turns in one process, each at its best batch size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from skdcgn_pipeline.reporting.pictures import draw_benchmark
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import load_teacher
 
-VARIANTS = ("colored", "double_colored", "wildlife")
+NAMES = ("colored_mnist", "double_colored_mnist", "wildlife_mnist", "wildlife_mnist_small")
 BATCH_SIZES = (64, 256, 512)
 
 
@@ -37,23 +37,25 @@ class Runtimes(Networks):
         return renderings_by_runtime(self.teacher, self.students)
 
 
-def measure(variant: str, num_threads: int) -> pd.DataFrame:
+def measure(name: str, num_threads: int) -> pd.DataFrame:
     """Return the best rate of each runtime, on so many threads."""
-    teacher = load_teacher("mnist_cgn", variant=variant, assets=os.environ["SKDCGN_ASSETS"])
-    students = StudentCGN.from_released(f"{variant}_mnist")
+    teacher = load_teacher("mnist_cgn", variant=name.partition("_mnist")[0], assets=os.environ["SKDCGN_ASSETS"])
+    students = StudentCGN.from_released(name)
     settings = Benchmark(num_threads=num_threads, batch_sizes=BATCH_SIZES)
     networks = Runtimes(teacher, students, {}, settings, 0, Compute(device="cpu"))
     table = tabulate({"throughput": measure_throughput}, networks, lambda group: "python tools/runtimes.py")
     best = table[table["what"].str.endswith(BEST)]
     threads = "thread" if num_threads == 1 else "threads"
-    return best.assign(group=f"{variant}, {num_threads} {threads}", what=best["what"].str.removesuffix(f", {BEST}"))
+    return best.assign(
+        group=f"{name.replace('_mnist', '')}, {num_threads} {threads}", what=best["what"].str.removesuffix(f", {BEST}")
+    )
 
 
 def main() -> None:
     """Measure all, tell the table and draw it."""
     load, tables = " ".join(f"{number:.1f}" for number in os.getloadavg()), []
-    for number, variant in product((1, 2), VARIANTS):
-        tables.append(measure(variant, number))
+    for number, name in product((1, 2), NAMES):
+        tables.append(measure(name, number))
         columns = tables[-1][["group", "what", "value", "batch_size", "ratio"]]
         sys.stdout.write(columns.to_string(index=False, header=False, float_format="%.1f") + "\n")
         sys.stdout.flush()

@@ -275,9 +275,14 @@ RENDERED = {
         "background": ("b8491b9c96156fcc", -0.0365504, 0.8283186),
     },
     "wildlife_mnist": {
-        "shape": ("f84746a78323d142", 0.1668111, 0.3550538),
-        "texture": ("2c622d4e0424519d", -0.0900762, 0.6212273),
-        "background": ("df173333aabb2975", -0.2510225, 0.4802930),
+        "shape": ("c5ae193aa344d3b7", 0.1670248, 0.3579810),
+        "texture": ("cde70d2fe5ea2561", -0.0889637, 0.6221213),
+        "background": ("332e9c6264fdab68", -0.2507988, 0.4814033),
+    },
+    "wildlife_mnist_small": {
+        "shape": ("b2bce7d3e18f74bc", 0.1658492, 0.3529719),
+        "texture": ("cb07635b92e3dff6", -0.0878177, 0.6210440),
+        "background": ("b821d2878906f55a", -0.2531526, 0.4765172),
     },
 }
 # Others round differently.

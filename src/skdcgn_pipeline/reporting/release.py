@@ -27,8 +27,10 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 
 def release_command(parameters: Parameters) -> str:
     """Return the command that makes this release again."""
-    source, variant = parameters.images.source, parameters.variant
-    return command_of({} if source == "digits" else {"env": source, "params": {"variant": variant}}, "release")
+    environment = None if parameters.images.source == "digits" else parameters.images.source
+    settings = {"variant": environment and parameters.variant, "name": parameters.name}
+    told = {name: value for name, value in settings.items() if value}
+    return command_of({"env": environment, "params": told}, "release")
 
 
 def training_of(parameters: Parameters) -> dict[str, Any]:

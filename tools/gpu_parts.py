@@ -108,7 +108,8 @@ class Run:
 
 def read_settings(env: str, variant: str) -> Parameters:
     """Read `conf/base` and an environment as Kedro does, which need not be there."""
-    words = {"${globals:variant}": variant, f"${{runtime_params:variant,{variant}}}": variant, "${_variant}": variant}
+    words = {"${globals:variant}": variant, f"${{runtime_params:variant,{variant}}}": variant}
+    words |= {"${_variant}": variant, "${_trio}": variant}
     words |= {"${globals:assets}": os.environ["SKDCGN_ASSETS"], "${globals:mirror}": "null"}
     merged: dict[str, Any] = {}
     for path in [*sorted((ROOT / "conf/base").glob("parameters*.yml")), *sorted((ROOT / "conf" / env).glob("param*"))]:

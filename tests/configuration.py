@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 
-# In this order: one stands inside another.
-FREE_WORDS = {
-    "${globals:variant}": "double_colored",
-    "${globals:assets}": "data/01_raw",
-    "${runtime_params:variant,double_colored}": "double_colored",
-    "${runtime_params:images.source,mnist}": "mnist",
-    "${runtime_params:name,none}": "none",
-}
+GLOBALS = {"variant": "double_colored", "assets": "data/01_raw"}
 
 
-def read_folder(folder: Path) -> dict[str, Any]:
+def read_folder(folder: Path, **asked: str) -> dict[str, Any]:
+    """Read the settings of a folder, with those that `--params` asks for."""
     merged: dict[str, Any] = {}
     for path in sorted(folder.glob("parameters*.yml")):
         text = path.read_text(encoding="utf-8")
-        for word, value in FREE_WORDS.items():
-            text = text.replace(word, value)
+        text = re.sub(r"\$\{globals:(\w+)\}", lambda match: GLOBALS[match[1]], text)
+        text = re.sub(r"\$\{runtime_params:([\w.]+),([^{}]*)\}", lambda match: asked.get(match[1], match[2]), text)
         merge(merged, yaml.safe_load(text))
     return OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
 

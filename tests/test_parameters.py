@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from configuration import FREE_WORDS, merge, read_folder
+from configuration import merge, read_folder
 from skdcgn_pipeline.networks.interface import GeneratorSize
 from skdcgn_pipeline.parameters import (
     Ablation,
@@ -563,11 +563,8 @@ def test_a_width_of_another_architecture_is_refused(raw, architecture, width, wa
         ("wildlife", "wildlife_mnist_small", 33_000),
     ],
 )
-def test_mnist_has_a_trio_within_the_budget_for_every_variant(project, raw, variant, name, budget, monkeypatch):
-    words = {word: variant if "variant" in word else value for word, value in FREE_WORDS.items()}
-    words |= {f"${{runtime_params:variant,{variant}}}": variant, "${runtime_params:name,none}": name}
-    monkeypatch.setattr("configuration.FREE_WORDS", words)
-    merge(raw, read_folder(project / "conf" / "mnist"))
+def test_mnist_has_a_trio_within_the_budget_for_every_variant(project, raw, variant, name, budget):
+    merge(raw, read_folder(project / "conf" / "mnist", variant=variant, name=name))
     parameters = check_parameters(raw)
     students = {mechanism: getattr(parameters, mechanism).distill.student.arguments() for mechanism in MECHANISMS}
     networks = [make_student(mechanism, student, GeneratorSize(32, 10, 32)) for mechanism, student in students.items()]

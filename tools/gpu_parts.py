@@ -108,14 +108,17 @@ class Run:
 
 def read_settings(env: str, variant: str) -> Parameters:
     """Read `conf/base` and an environment as Kedro does, which need not be there."""
-    words = {"${globals:variant}": variant, f"${{runtime_params:variant,{variant}}}": variant}
-    words |= {"${_variant}": variant, "${_trio}": variant}
-    words |= {"${globals:assets}": os.environ["SKDCGN_ASSETS"], "${globals:mirror}": "null"}
+    words = {"variant": variant, "_variant": variant, "_trio": variant, "mirror": "null"}
+    words["assets"] = os.environ["SKDCGN_ASSETS"]
+
+    def chosen(match: re.Match[str]) -> str:
+        return words.get(match[1], match[2] or match[0])
+
     merged: dict[str, Any] = {}
     for path in [*sorted((ROOT / "conf/base").glob("parameters*.yml")), *sorted((ROOT / "conf" / env).glob("param*"))]:
         text = path.read_text(encoding="utf-8")
-        for word, value in words.items():
-            text = text.replace(word, value)
+        for _ in range(2):  # one stands inside another
+            text = re.sub(r"\$\{(?:globals:|runtime_params:)?([\w.]+)(?:,([^{}]*))?\}", chosen, text)
         _merge(merged, yaml.safe_load(text))
 
     def resolved(value: Any) -> Any:
@@ -123,16 +126,13 @@ def read_settings(env: str, variant: str) -> Parameters:
             return {key: resolved(own) for key, own in value.items()}
         if isinstance(value, list):
             return [resolved(own) for own in value]
-        if not (chosen := re.fullmatch(r"\$\{oc\.select:([\w.]+),(.*)\}", str(value))):
+        if not (asked := re.fullmatch(r"\$\{oc\.select:([\w.]+),(.*)\}", str(value))):
             return value
         found: Any = merged
-        for key in chosen[1].split("."):
+        for key in asked[1].split("."):
             found = found.get(key) if isinstance(found, dict) else None
-        return resolved(yaml.safe_load(chosen[2]) if found is None else found)
+        return resolved(yaml.safe_load(asked[2]) if found is None else found)
 
-    merged.pop("fetch", None)  # follows the source of the images, as MNIST's teacher does; neither is chosen here
-    if env == "mnist":
-        merged["teacher"]["name"] = "mnist_cgn"
     return check_parameters(resolved(merged))
 
 

@@ -18,10 +18,11 @@ from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages
 from skdcgn_pipeline.metrics.likeness import mask_iou, mean_absolute_difference
 from skdcgn_pipeline.networks.pretrained import WEIGHTS_FILE
 from skdcgn_pipeline.runtime.seeding import torch_generator
+from skdcgn_pipeline.students.released import released_students
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import load_teacher
 
-NAMES = ("colored_mnist", "double_colored_mnist", "wildlife_mnist", "wildlife_mnist_small")
+NAMES = [name for name in released_students() if "_mnist" in name]
 BATCH_SIZE = 500
 
 

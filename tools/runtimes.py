@@ -19,10 +19,11 @@ from skdcgn_pipeline.benchmark.frame import BEST
 from skdcgn_pipeline.benchmark.networks import Networks, Rendering, measure_throughput, renderings_by_runtime, tabulate
 from skdcgn_pipeline.parameters import Benchmark, Compute
 from skdcgn_pipeline.reporting.pictures import draw_benchmark
+from skdcgn_pipeline.students.released import released_students
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import load_teacher
 
-NAMES = ("colored_mnist", "double_colored_mnist", "wildlife_mnist", "wildlife_mnist_small")
+NAMES = [name for name in released_students() if "_mnist" in name]
 BATCH_SIZES = (64, 256, 512)
 
 

@@ -207,7 +207,7 @@ def test_classification_goes_on_after_a_kill(copy_of_finished: Callable[[str], P
 
 
 STUDY = {
-    "ablation.study": "transformations",
+    "ablation.study": "counts",
     "ablation.fit.num_images": 400,
     "ablation.fit.checkpoint_every_steps": 5,
 }
@@ -218,7 +218,7 @@ def by(workers: int) -> dict[str, object]:
     return {"engine.name": "processes", "engine.workers": workers}
 
 
-NUM_CELLS = 2 * 6  # two seeds
+NUM_CELLS = 2 * 3  # two seeds
 STUDY_TABLES = ("ablation.csv", "ablation.parquet", "ablation_summary.parquet", "ablation_confusion.parquet")
 
 

@@ -294,6 +294,13 @@ def test_an_import_against_the_layers_breaks_a_contract(broken, module, line):
     assert f"{dotted(module)} -> {line.removeprefix('import ')} (l." in broken
 
 
+def test_no_other_room_than_images_knows_how_images_are_made(project):
+    told = re.compile(r"is_imagenet|NUM_CLASSES|IMAGE_SIZE|== .imagenet.")
+    source = project / "src" / "skdcgn_pipeline"
+    telling = {path.relative_to(source).parts[0] for path in source.rglob("*.py") if told.search(path.read_text())}
+    assert telling == {"images"}
+
+
 def dotted(module: str) -> str:
     return "skdcgn_pipeline." + module.removesuffix(".py").replace("/", ".")
 

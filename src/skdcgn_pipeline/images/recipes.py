@@ -262,6 +262,11 @@ class FolderImagesRecipe(Recipe[StoredImages]):
             logger.warning("%s: %d unreadable images are left out: %s %s", split.name, len(faults), shown, where)
 
 
+def image_size_of(images: Images) -> int:
+    """Return the height and width of the images of a run."""
+    return IMAGE_SIZE if images.are_coloured else images.image_size
+
+
 def image_set_recipe(
     images: Images, prepare: Prepare, variant: str, assets: str, seed: int
 ) -> BiasedImagesRecipe | FolderImagesRecipe | FunctionImagesRecipe:

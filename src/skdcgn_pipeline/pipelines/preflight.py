@@ -12,9 +12,8 @@ from skdcgn_pipeline.artifacts.store import check_writable
 from skdcgn_pipeline.classifiers.feature_network import read_given_network
 from skdcgn_pipeline.classifiers.training import initial_classifier
 from skdcgn_pipeline.images.grey import CLASS_NAMES, DIGIT_NAMES
-from skdcgn_pipeline.images.grey import IMAGE_SIZE as COLOURED_SIZE
 from skdcgn_pipeline.images.listing import some_of
-from skdcgn_pipeline.images.recipes import check_images
+from skdcgn_pipeline.images.recipes import check_images, image_size_of
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator
 from skdcgn_pipeline.metrics.features import inception_path
 from skdcgn_pipeline.networks.interface import GeneratorSize
@@ -71,7 +70,7 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
     if "feature_network" in made and prepare.given_features is not None:
         read_given_network(prepare.given_features)
     if "teacher" not in made:
-        check_estimates(parameters, GeneratorSize(1, 1, _image_size(parameters)), made, data_root)
+        check_estimates(parameters, GeneratorSize(1, 1, image_size_of(parameters.images)), made, data_root)
     class_names = _check_images(parameters, stages, made)
     if "teacher" in made:
         teacher = _teacher_of(parameters, len(class_names))
@@ -99,7 +98,7 @@ def _check_what_is_painted(
     trains_features = "feature_network" in made and parameters.prepare.given_features is None
     if not class_names or not (trains_features or made & CLASSIFYING):
         return
-    size, painted = _image_size(parameters), generator.image_size
+    size, painted = image_size_of(parameters.images), generator.image_size
     if parameters.classify.network.augments and not trains_features:
         size = painted  # counterfactuals are cropped to the images' size
     names = tuple(getattr(generator, "class_names", None) or class_names)
@@ -119,8 +118,8 @@ def _teacher_of(parameters: Parameters, num_classes: int) -> IdentifiedTeacher:
     if parameters.teacher.name not in MADE_BY_RUN:
         return open_identified_teacher(parameters.teacher, parameters.variant, parameters.assets)
     if parameters.teacher.name == CUTOUTS:
-        return IdentifiedTeacher(blank_cutouts(num_classes, _image_size(parameters)), {"name": CUTOUTS})
-    return untrained_teacher(num_classes, _image_size(parameters))
+        return IdentifiedTeacher(blank_cutouts(num_classes, image_size_of(parameters.images)), {"name": CUTOUTS})
+    return untrained_teacher(num_classes, image_size_of(parameters.images))
 
 
 def _check_names(parameters: Parameters) -> None:
@@ -134,11 +133,6 @@ def _check_names(parameters: Parameters) -> None:
             f"'{teacher.name}', which paints digits",
             "Take teacher.name=trained, or name the weights of one that was trained on such images.",
         )
-
-
-def _image_size(parameters: Parameters) -> int:
-    """Return the height and width of the images of a run."""
-    return COLOURED_SIZE if parameters.images.are_coloured else parameters.images.image_size
 
 
 def absent_inputs(

@@ -20,6 +20,7 @@ from skdcgn_pipeline.images.image_set import Split
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, compose
 from skdcgn_pipeline.metrics.counterfactual_quality import FACTUAL, INTERVENTIONS, intervene
 from skdcgn_pipeline.metrics.pairs import first_images
+from skdcgn_pipeline.reporting.tables import format_value
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.samples.pixels import from_bytes
@@ -317,7 +318,7 @@ def draw_benchmark(table: pd.DataFrame) -> Picture:
         met = None if pd.isna(row["met"]) else bool(row["met"])
         axis.barh(place, row["ratio"], color="#9a9a9a" if met is None else colours[met], height=0.7)
         target = f", target {row['target']}" if row["target"] else ""
-        text = f" {row['ratio']:.3g}x   ({row['value']:,.4g} {row['unit']}{target})"
+        text = f" {row['ratio']:.3g}x   ({format_value(row['value'])} {row['unit']}{target})"
         axis.text(max(row["ratio"], 1), place, text, va="center", fontsize=7)
     names = [f"{row['group']}: {row['what']}" for row in ratios]
     sizes = ["" if pd.isna(row["batch_size"]) else f" ({row['batch_size']:.0f})" for row in ratios]

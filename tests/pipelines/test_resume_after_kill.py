@@ -183,7 +183,7 @@ def a_classifier_more(place: Place) -> Callable[[], bool]:
     return lambda: bool(artifacts_in(store) - before and partial_files(store, CHECKPOINT))
 
 
-CLASSIFY = {"classify.fit.num_images": 480, "classify.fit.checkpoint_every_steps": 5}
+CLASSIFY = {"classify.num_seeds": 1, "classify.fit.num_images": 480, "classify.fit.checkpoint_every_steps": 5}
 
 
 def test_classification_goes_on_after_a_kill(copy_of_finished: Callable[[str], Place]) -> None:
@@ -194,7 +194,7 @@ def test_classification_goes_on_after_a_kill(copy_of_finished: Callable[[str], P
     status, _ = killed.stop_when(a_classifier_more(killed), "--pipelines", "classify", *flat(CLASSIFY))
     assert status == -signal.SIGKILL
     finished = artifacts_in(killed.store("classifier")) - before
-    assert 0 < len(finished) < 6
+    assert 0 < len(finished) < 3  # of originals, teacher and students
     times = {name: state_of(killed.store("classifier") / name) for name in finished}
 
     killed.run(params=nested(CLASSIFY), pipeline_names=["classify"])

@@ -25,6 +25,7 @@ from skdcgn_pipeline.classifiers.accuracy import (
 )
 from skdcgn_pipeline.classifiers.adversarial_backgrounds import count_robust, robust_rows
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
+from skdcgn_pipeline.classifiers.methods.group_dro import worst_class_lesson
 from skdcgn_pipeline.classifiers.methods.pairs import paired_lesson
 from skdcgn_pipeline.classifiers.training import (
     Classifier,
@@ -143,6 +144,8 @@ class Classification:
             drawn = draw_ahead(drawn, fit.num_steps)
         if is_counterfactual and self.settings.pair_weight:
             return [paired_lesson(drawn, fit, self.settings.pair_weight)]
+        if step_size := self.settings.worst_class_step:
+            return [worst_class_lesson(drawn, fit.batch_size, training_set.num_classes, step_size)]
         if not by_mechanism:
             return [class_lesson(drawn, fit)]
         if not is_counterfactual:
@@ -160,6 +163,8 @@ class Classification:
             inputs = inputs | {"originals": {"share": share, "images": self.images.fingerprint_of("train")}}
         if self.settings.pair_weight and training_set.name != ORIGINALS:
             inputs = inputs | {"pair_weight": self.settings.pair_weight}
+        if self.settings.worst_class_step:
+            inputs = inputs | {"worst_class_step": self.settings.worst_class_step}
         if self._augments:
             inputs = inputs | {"image_size": self.images.image_size}
         return ClassifierRecipe(

@@ -20,6 +20,7 @@ from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, sha256_of_
 from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
 from skdcgn_pipeline.classifiers.networks import Classifier, ForeignClassifier, make_classifier
 from skdcgn_pipeline.classifiers.torchvision_classifier import MechanismLogits, TorchvisionClassifier
+from skdcgn_pipeline.images.batches import shape_classes
 from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.networks.weights_file import write_state
 from skdcgn_pipeline.parameters import ClassifierFit, ClassifierNetwork, Compute
@@ -71,8 +72,7 @@ def class_lesson(draw_batch: DrawBatch, settings: ClassifierFit) -> Lesson:
     """Return what a classifier with one head learns: the class [B], or of the labels [B, 3] that of the shape."""
 
     def loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        classes = labels if labels.ndim == 1 else labels[:, 0]
-        return {"loss": F.cross_entropy(logits.float(), classes, label_smoothing=settings.label_smoothing)}
+        return {"loss": F.cross_entropy(logits.float(), shape_classes(labels), label_smoothing=settings.label_smoothing)}
 
     return Lesson(draw_batch, settings.batch_size, loss)
 

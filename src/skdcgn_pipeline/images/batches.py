@@ -107,6 +107,11 @@ def crop_randomly_from(draw_batch: DrawBatch, image_size: int, seed: int, purpos
     return draw
 
 
+def shape_classes(labels: Tensor) -> Tensor:
+    """Return what one head learns: labels [B] themselves, or of labels [B, 3] those of the shape."""
+    return labels if labels.ndim == 1 else labels[:, 0]
+
+
 def mix_batches(first: DrawBatch, second: DrawBatch, share: float) -> DrawBatch:
     """Return a function that draws batches of which `share` come from `second`, rounded to whole images.
 
@@ -117,7 +122,7 @@ def mix_batches(first: DrawBatch, second: DrawBatch, share: float) -> DrawBatch:
         num_second = round(share * batch_size)
         parts = [(first, batch_size - num_second), (second, num_second)]
         images, labels = zip(*(draw_part(step, size) for draw_part, size in parts if size), strict=True)
-        return torch.cat(images), torch.cat([each if each.ndim == 1 else each[:, 0] for each in labels])
+        return torch.cat(images), torch.cat([*map(shape_classes, labels)])
 
     return draw
 

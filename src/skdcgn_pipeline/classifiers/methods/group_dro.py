@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from skdcgn_pipeline.classifiers.methods.contract import Material, Method
 from skdcgn_pipeline.classifiers.training import Lesson
-from skdcgn_pipeline.images.batches import draw_balanced
+from skdcgn_pipeline.images.batches import draw_balanced, shape_classes
+from skdcgn_pipeline.images.epochs import DrawBatch
 
 
 class _WorstGroups(nn.Module):
@@ -42,6 +43,24 @@ class _WorstGroups(nn.Module):
             # By their logarithms: a loss that is great for a step would be infinite as a factor.
             self.weights.copy_((self.weights.log() + self.step_size * of_groups).softmax(0))
         return {"loss": (self.weights * of_groups).sum()}
+
+
+def worst_class_lesson(draw_batch: DrawBatch, batch_size: int, num_classes: int, step_size: float) -> Lesson:
+    """Return what a classifier with one head learns where every class is a group: those of high loss weigh more.
+
+    Args:
+        draw_batch: Gives images and labels [B], or [B, 3] of shape, texture and background.
+        batch_size: Images per step.
+        num_classes: Number of classes.
+        step_size: eta of `GroupDRO`.
+    """
+    loss = _WorstGroups(num_classes, step_size)
+
+    def losses(logits: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
+        classes = shape_classes(labels)
+        return loss(logits, torch.stack([classes, classes], 1))
+
+    return Lesson(draw_batch, batch_size, losses, state=loss)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from torch.nn import functional as F
 
 from skdcgn_pipeline.artifacts.recipe import Run, Store, build_in
 from skdcgn_pipeline.classifiers import classification as module
@@ -189,6 +191,40 @@ def test_counterfactuals_come_in_pairs_whose_difference_has_a_weight(tmp_path, i
 def test_pairs_are_refused_where_there_are_none(beside):
     with pytest.raises(ValueError, match="'pair_weight' is for one head and counterfactuals made on the fly"):
         Classify(fit=FIT, pair_weight=1.0, **beside)
+
+
+def test_classes_of_high_loss_weigh_more_of_every_training_set(tmp_path, images, samples):
+    weighted, plain = classification(tmp_path, images, worst_class_step=0.5), classification(tmp_path, images)
+    sets = weighted.training_sets({"students": samples}, COMPOSE, Composition())
+    classes = torch.arange(images.num_classes)
+    logits = 5.0 * F.one_hot(classes, images.num_classes).float()
+    logits[1] = 0.0  # the second class is not recognised
+    for each, labels in (sets[0], classes), (sets[1], torch.stack([classes, classes.roll(1), classes.roll(2)], 1)):
+        (lesson,), (even,) = weighted.lessons(each, seed=3), plain.lessons(each, seed=3)
+        told = [lesson.losses(logits, labels)["loss"].item() for _ in range(9)]
+        assert even.losses(logits, labels)["loss"] < told[0] < told[-1] < math.log(images.num_classes)
+        assert lesson.state.weights.argmax() == 1
+        assert weighted.recipe(each, 0).inputs() != plain.recipe(each, 0).inputs()
+
+
+def test_a_killed_training_continues_with_the_weights_of_its_classes(tmp_path, images):
+    def train(folder: str):
+        compared = classification(tmp_path / folder, images, worst_class_step=0.5)
+        return tree_of(compared.train(compared.originals(), 0)[0].directory)
+
+    progress.request_stop()
+    with pytest.raises(InterruptedRunError, match="stopped at 1 of 2 steps"):
+        train("killed")
+    progress.clear_stop()
+    assert train("killed") == train("whole")
+
+
+@pytest.mark.parametrize(
+    "beside", [{"pair_weight": 1.0}, {"network": {"architecture": "resnet18", "heads": "mechanisms"}}]
+)
+def test_weights_of_classes_are_refused_where_there_is_another_loss(beside):
+    with pytest.raises(ValueError, match="'worst_class_step' is for one head"):
+        Classify(fit=FIT, worst_class_step=0.1, **beside)
 
 
 def test_only_reported_splits_are_measured_and_read_once(tmp_path, images):

@@ -72,7 +72,9 @@ def class_lesson(draw_batch: DrawBatch, settings: ClassifierFit) -> Lesson:
     """Return what a classifier with one head learns: the class [B], or of the labels [B, 3] that of the shape."""
 
     def loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        return {"loss": F.cross_entropy(logits.float(), shape_classes(labels), label_smoothing=settings.label_smoothing)}
+        return {
+            "loss": F.cross_entropy(logits.float(), shape_classes(labels), label_smoothing=settings.label_smoothing)
+        }
 
     return Lesson(draw_batch, settings.batch_size, loss)
 

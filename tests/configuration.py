@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from settings_files import merge
 
 GLOBALS = {"variant": "double_colored", "assets": "data/01_raw"}
 
@@ -22,12 +22,3 @@ def read_folder(folder: Path, **asked: str) -> dict[str, Any]:
         text = re.sub(r"\$\{runtime_params:([\w.]+),([^{}]*)\}", lambda match: asked.get(match[1], match[2]), text)
         merge(merged, yaml.safe_load(text))
     return OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
-
-
-def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Merge as the configuration loader does: mappings are joined, everything else is replaced."""
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            merge(into[key], value)
-        else:
-            into[key] = copy.deepcopy(value)

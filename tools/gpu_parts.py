@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import math
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from settings_files import merge
 from torch import Tensor, nn
 
 from skdcgn_pipeline.benchmark.frame import Row
@@ -108,7 +108,7 @@ class Run:
 
 def read_settings(env: str, variant: str) -> Parameters:
     """Read `conf/base` and an environment as Kedro does, which need not be there."""
-    words = {"variant": variant, "_variant": variant, "_trio": variant, "mirror": "null"}
+    words = {"variant": variant, "_variant": variant, "_trio": variant, "_source": "mnist", "mirror": "null"}
     words["assets"] = os.environ["SKDCGN_ASSETS"]
 
     def chosen(match: re.Match[str]) -> str:
@@ -119,7 +119,7 @@ def read_settings(env: str, variant: str) -> Parameters:
         text = path.read_text(encoding="utf-8")
         for _ in range(2):  # one stands inside another
             text = re.sub(r"\$\{(?:globals:|runtime_params:)?([\w.]+)(?:,([^{}]*))?\}", chosen, text)
-        _merge(merged, yaml.safe_load(text))
+        merge(merged, yaml.safe_load(text))
 
     def resolved(value: Any) -> Any:
         if isinstance(value, dict):
@@ -134,14 +134,6 @@ def read_settings(env: str, variant: str) -> Parameters:
         return resolved(yaml.safe_load(asked[2]) if found is None else found)
 
     return check_parameters(resolved(merged))
-
-
-def _merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = copy.deepcopy(value)
 
 
 @contextmanager

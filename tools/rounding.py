@@ -5,24 +5,21 @@ SKDCGN_ASSETS=/path/to/assets python tools/rounding.py [NUM_IMAGES]
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from released_mnist import NAMES, teacher_of
 from torch import Tensor
 
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages
 from skdcgn_pipeline.metrics.likeness import mask_iou, mean_absolute_difference
 from skdcgn_pipeline.networks.pretrained import WEIGHTS_FILE
 from skdcgn_pipeline.runtime.seeding import torch_generator
-from skdcgn_pipeline.students.released import released_students
 from skdcgn_pipeline.students.trio import StudentCGN
-from skdcgn_pipeline.teachers.teacher import load_teacher
 
-NAMES = [name for name in released_students() if "_mnist" in name]
 BATCH_SIZE = 500
 
 
@@ -35,7 +32,7 @@ def render(generator: CounterfactualGenerator, noise: Tensor) -> MechanismImages
 
 def rows_of(name: str, num_images: int) -> Iterator[str]:
     """Give a line per number of bits."""
-    teacher = load_teacher("mnist_cgn", variant=name.partition("_mnist")[0], assets=os.environ["SKDCGN_ASSETS"])
+    teacher = teacher_of(name)
     noise = torch.randn(num_images, teacher.noise_dim, generator=torch_generator(0, "rounding"))
     expected, students = render(teacher, noise), StudentCGN.from_released(name)
     for bits in (None, 8, 7, 6, 5, 4):

@@ -14,16 +14,14 @@ from itertools import product
 
 import pandas as pd
 from PIL import Image
+from released_mnist import NAMES, teacher_of
 
 from skdcgn_pipeline.benchmark.frame import BEST
 from skdcgn_pipeline.benchmark.networks import Networks, Rendering, measure_throughput, renderings_by_runtime, tabulate
 from skdcgn_pipeline.parameters import Benchmark, Compute
 from skdcgn_pipeline.reporting.pictures import draw_benchmark
-from skdcgn_pipeline.students.released import released_students
 from skdcgn_pipeline.students.trio import StudentCGN
-from skdcgn_pipeline.teachers.teacher import load_teacher
 
-NAMES = [name for name in released_students() if "_mnist" in name]
 BATCH_SIZES = (64, 256, 512)
 
 
@@ -40,7 +38,7 @@ class Runtimes(Networks):
 
 def measure(name: str, num_threads: int) -> pd.DataFrame:
     """Return the best rate of each runtime, on so many threads."""
-    teacher = load_teacher("mnist_cgn", variant=name.partition("_mnist")[0], assets=os.environ["SKDCGN_ASSETS"])
+    teacher = teacher_of(name)
     students = StudentCGN.from_released(name)
     settings = Benchmark(num_threads=num_threads, batch_sizes=BATCH_SIZES)
     networks = Runtimes(teacher, students, {}, settings, 0, Compute(device="cpu"))

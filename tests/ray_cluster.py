@@ -19,10 +19,11 @@ def two_nodes() -> Iterator[str]:
     """The address of a cluster of two nodes of one processor each."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     cluster_utils = pytest.importorskip("ray.cluster_utils", reason='needs Ray: pip install "skdcgn_pipeline[ray]"')
-    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=small)
+    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    head = small | {"include_dashboard": False, "include_log_monitor": False}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     try:
-        cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+        cluster.add_node(**small)
         yield cluster.address
     finally:
         cluster.shutdown()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import multiprocessing
 
 from ports import free_port
@@ -22,6 +22,7 @@ from skdcgn_pipeline.samples import loading
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.recipes import StudentRecipe, distil_together
 from skdcgn_pipeline.training.parallel import ALONE, Processes, joined_processes
+from tiny import TinyTeacher, draw_samples
 
 CPU = Compute(device="cpu")
 ALL_TERMS = LossWeights(pixel=1.0, feature=0.5, kl=0.5, adversarial=0.5, binary_cross_entropy=0.5)
@@ -54,15 +55,24 @@ TRAININGS = {
 # Masks are read into memory, images of three channels as they are needed.
 STREAMED_BEYOND_BYTES = 3000
 STOPPED = settings(checkpoint_every_steps=100, num_steps=5)
+SHORT = settings(checkpoint_every_steps=1, num_steps=6)
+
+
+@pytest.fixture(scope="session")
+def launched(common: Path) -> tuple[Path, Path]:
+    """Samples, and where two processes that train together have left their students, for all processes that test."""
+    samples, stores, done = common / "of_two" / "samples", common / "of_two" / "stores", common / "of_two.txt"
+    with FileLock(common / "of_two.lock"):
+        if not done.exists():
+            stores.mkdir(parents=True)
+            directory = draw_samples(samples, TinyTeacher(), {"name": "tiny"}, 10, 11, 0, CPU).artifact.directory
+            multiprocessing.spawn(take_part, (free_port(), directory, stores), nprocs=2)
+            done.write_text(str(directory))
+    return Path(done.read_text()), stores
 
 
 def recipe_of(samples: Path, mechanism: str, own: Distill, processes: Processes = ALONE) -> StudentRecipe:
     return StudentRecipe(mechanism, SampleShards(Artifact.open(samples)), own, 0, CPU, processes=processes)
-
-
-def launch(part: Callable[[int, int, Path, Path], None], samples: Path, stores: Path) -> None:
-    """Call `part` with rank, port, samples and stores in two processes, as `torchrun` would start them."""
-    multiprocessing.spawn(part, (free_port(), samples, stores), nprocs=2)
 
 
 def threads_of_groups() -> int:
@@ -78,7 +88,7 @@ def take_part(rank: int, port: int, samples: Path, stores: Path) -> None:
     loading.STREAMED_BEYOND_BYTES = STREAMED_BEYOND_BYTES
     with joined_processes("cpu") as processes:
         assert (processes.rank, processes.size) == (rank, 2)
-        for mechanism, own in TRAININGS.values():
+        for mechanism, own in (*TRAININGS.values(), ("shape", SHORT)):
             recipe = recipe_of(samples, mechanism, own, processes)
             first, again = (distil_together(Store(stores), recipe) for _ in range(2))
             assert first.artifact.directory == again.artifact.directory

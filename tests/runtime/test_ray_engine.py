@@ -1,4 +1,7 @@
-"""Units in workers of Ray: a lost worker is replaced, a stop reaches workers, losses come back, each once."""
+"""Units in workers of Ray, and processes of Ray Train, in one cluster.
+
+A lost one is replaced, a stop reaches all, losses come back, each once, and errors are told.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,20 @@ from typing import Any
 import pytest
 import torch
 
+from pipelines.running import artifacts_in, content_of
 from ray_cluster import open_dying, open_orphaned, open_waiting, two_nodes  # noqa: F401  (a fixture)
+from ray_group import train_until_stopped, train_with_a_death
 from skdcgn_pipeline.parameters import EngineSettings
-from skdcgn_pipeline.runtime import ray_engine, recording
+from skdcgn_pipeline.runtime import ray_engine, ray_train, recording
 from skdcgn_pipeline.runtime.engine import choose_engine
-from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError
+from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError, UnitFailedError, UserError
 from skdcgn_pipeline.runtime.ray_engine import Heard, RayEngine
+from skdcgn_pipeline.runtime.ray_train import call_together, check_gpus, check_room
 from tiny import open_halving
+from two_processes import SHORT, launched  # noqa: F401  (a fixture)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(two_nodes: str) -> Iterator[RayEngine]:  # noqa: F811
     own = RayEngine(2, two_nodes)
     yield own
@@ -48,12 +55,12 @@ def test_units_come_back_whatever_becomes_of_others_and_of_workers(engine: RayEn
 
 
 @pytest.mark.slow
-def test_a_ray_that_ends_is_told_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray", reason='needs Ray: pip install "skdcgn_pipeline[ray]"')
+def test_a_ray_that_ends_is_told_and_not_waited_for(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.close()  # a process is in one Ray at a time
     monkeypatch.setattr(ray_engine, "ANSWER_SECONDS", 0.5)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # as the cluster of two nodes, which this process knows, too
-    with closing(RayEngine(1)) as engine, pytest.raises(SettingError, match="expected a Ray that lives as long as"):
-        list(engine.outcomes(open_orphaned, range(2)))
+    with closing(RayEngine(1)) as own, pytest.raises(SettingError, match="expected a Ray that lives as long as"):
+        list(own.outcomes(open_orphaned, range(2)))
 
 
 @pytest.mark.slow
@@ -115,3 +122,76 @@ def test_other_engines_import_nothing_of_ray() -> None:
         "assert not [name for name in sys.modules if name.partition('.')[0] == 'ray']"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- processes of Ray Train ---
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_replaced_with_the_bits_of_processes_started_otherwise_and_what_a_user_can_act_on_ends_all(
+    engine: RayEngine,
+    launched: tuple[Path, Path],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    (samples, undisturbed), killed, heard = launched, tmp_path / "killed", list[int]()
+    killed.mkdir()
+
+    def note(training: str, step: int, losses: object) -> None:
+        heard.append(step)
+        if step == SHORT.num_steps:
+            (killed / "heard").touch()
+
+    with recording.listening(note), pytest.raises(UserError, match=r"rank: expected 0, got 1\. Stay alone\."):
+        call_together(engine, partial(train_with_a_death, samples, killed), tmp_path)
+    assert (killed / "died").exists()
+    (identity,) = artifacts_in(killed / "student")
+    own = content_of(killed / "student" / identity)
+    assert own == content_of(undisturbed / "student" / identity)
+    assert own
+    assert heard == sorted(set(heard))
+    assert heard[-1] == SHORT.num_steps
+    assert not list(tmp_path.glob("ray_train_*"))
+
+
+@pytest.mark.slow
+def test_a_stop_reaches_all_processes(
+    engine: RayEngine,
+    launched: tuple[Path, Path],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_train, "stop_requested", lambda: any(tmp_path.glob("at_work_*")))
+    with pytest.raises(InterruptedRunError, match=r"shape student: stopped at [\d,]+ of 100,000 steps"):
+        call_together(engine, partial(train_until_stopped, launched[0], tmp_path), tmp_path)
+    assert list(tmp_path.glob("student/*.partial/scratch/checkpoint.pt"))
+
+
+@pytest.mark.slow
+def test_other_errors_are_told_after_the_last_attempt(
+    engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        def fit(self) -> None:
+            raise ZeroDivisionError("nothing to divide by")
+
+    attempts: list[str] = []
+    monkeypatch.setattr(ray_train, "_trainer", lambda *given: attempts.append(given[-1]) or Failing())
+    with pytest.raises(UnitFailedError, match=r"failed 6 times, the last time: ZeroDivisionError: nothing to divide"):
+        call_together(engine, print, tmp_path)
+    assert attempts == [f"attempt_{number}" for number in range(6)]
+
+
+@pytest.mark.parametrize("gpus", [0.5, 2])
+def test_processes_share_no_gpu(gpus: float) -> None:
+    with pytest.raises(SettingError, match=rf"engine\.gpus_per_unit: expected 0 or 1 .*, got {gpus:g}\. Use one"):
+        check_gpus(RayEngine(2, gpus_per_unit=gpus))
+    check_gpus(RayEngine(2, gpus_per_unit=1))
+
+
+@pytest.mark.parametrize(("resources", "room"), [({"CPU": 8.0, "GPU": 1.0}, 1), ({"CPU": 3.9, "GPU": 4.0}, 1), ({}, 0)])
+def test_more_processes_than_there_is_room_for_are_refused(resources: dict[str, float], room: int) -> None:
+    engine = RayEngine(2, cpus_per_unit=2.0, gpus_per_unit=1.0)
+    with pytest.raises(SettingError, match=rf"engine\.workers: expected at most {room}, .*, got 2\. Use fewer"):
+        check_room(engine, resources)
+    check_room(engine, {"CPU": 4.0, "GPU": 2.0})
+    check_room(RayEngine(2), {"CPU": 2.0})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,24 +21,18 @@ from skdcgn_pipeline.training.parallel import (
     joined_processes,
     launched_processes,
 )
-from tiny import draw_samples
-from two_processes import CPU, STOPPED, STREAMED_BEYOND_BYTES, TRAININGS, launch, recipe_of, take_part
+from two_processes import STOPPED, STREAMED_BEYOND_BYTES, TRAININGS, launched, recipe_of  # noqa: F401  (a fixture)
 
 
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory, samples_directory: Path) -> Path:
-    """Where two processes have left their students."""
-    stores = tmp_path_factory.mktemp("two")
-    launch(take_part, samples_directory, stores)
-    return stores
+@pytest.fixture
+def stores(launched: tuple[Path, Path], tmp_path: Path) -> Path:  # noqa: F811
+    """A copy of where two processes have left their students."""
+    return Path(shutil.copytree(launched[1], tmp_path / "two"))
 
 
-@pytest.fixture(scope="module")
-def samples_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tiny import TinyTeacher
-
-    store = tmp_path_factory.mktemp("samples")
-    return draw_samples(store, TinyTeacher(), {"name": "tiny"}, 10, 11, 0, CPU).artifact.directory
+@pytest.fixture
+def samples_directory(launched: tuple[Path, Path]) -> Path:  # noqa: F811
+    return launched[0]
 
 
 @pytest.fixture(autouse=True)

@@ -37,13 +37,13 @@ from skdcgn_pipeline.runtime.engine import (
 from skdcgn_pipeline.runtime.errors import InterruptedRunError, SettingError, told_in_one_line
 from skdcgn_pipeline.runtime.libraries import import_library
 from skdcgn_pipeline.runtime.progress import REPORT_SECONDS, request_stop, stop_requested
+from skdcgn_pipeline.runtime.ray_post import Post, Told
 
 logger = logging.getLogger(__name__)
 
 MAX_RETRIES = 5  # of a unit whose worker died
 ANSWER_SECONDS = 5.0  # after which it is asked whether Ray is still there
 OBJECT_STORE_BYTES = 80 * 2**20  # about the least that Ray takes; nothing large goes through it
-Told = tuple[str, int, dict[str, float]]  # training, step, losses
 
 
 @dataclass(frozen=True)
@@ -164,24 +164,6 @@ def _outcome_of(ray: Any, reference: Any) -> Outcome[Any] | str:
         return ray.get(reference)
     except ray.exceptions.RayError as error:
         return Outcome(None, 0.0, f"{type(error).__name__}: {told_in_one_line(error)}")
-
-
-class Post:
-    """An actor between the run and its workers: losses one way, the wish to stop the other."""
-
-    def __init__(self) -> None:
-        self.stopping, self.told = False, list[Told]()
-
-    def hear(self, stopping: bool) -> list[Told]:
-        """Say whether to stop; returns what workers have told since the last time."""
-        self.stopping = self.stopping or stopping
-        told, self.told = self.told, []
-        return told
-
-    def tell(self, told: list[Told]) -> bool:
-        """Add losses; returns whether to stop."""
-        self.told += told
-        return self.stopping
 
 
 def open_post(ray: Any) -> Any:

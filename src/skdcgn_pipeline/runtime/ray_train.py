@@ -7,6 +7,7 @@ All else stays the project's own: a training goes on from its checkpoint in the 
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -136,6 +137,7 @@ class _Fit(threading.Thread):
 
 
 def _trainer(engine: RayEngine, part: _Part, storage: str, name: str) -> Any:
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # its process; a lost one is told without it
     from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
 

@@ -24,6 +24,7 @@ from skdcgn_pipeline.vocabulary import MECHANISMS
 
 pytestmark = pytest.mark.slow
 
+TO_CELLS = {"pipeline_names": ["ablation"], "to_nodes": ["ablation.gather_cells"]}
 STUDY = {"ablation": {"study": ["mixing"], "fit": {"num_images": 1600, "checkpoint_every_steps": 5}}}
 
 
@@ -76,7 +77,7 @@ def test_samples_students_and_classifiers_are_those_of_one_process(
         work_side_by_side(run, open_work, units, *titles)
 
     monkeypatch.setattr(Run, "work_side_by_side", note)
-    done = place.run(params=by_ray(two_nodes), pipeline_names=["classify"])
+    done = place.run(params=by_ray(two_nodes), to_nodes=["classify.train_classifiers", "prepare.fit_feature_network"])
     expected, own = (content_of(each.data / "stores") for each in (finished[0], place))
     assert {name.partition("/")[0] for name in own} >= {"sample", "student", "classifier", "accuracy"}
     assert {name: expected.get(name) for name in own} == own
@@ -110,7 +111,7 @@ def test_a_study_ends_in_the_same_bits_with_a_worker_killed(
     run_alone: Callable[..., Place],
     two_nodes: str,  # noqa: F811
 ) -> None:
-    alone, killed = run_alone(STUDY, pipeline_names=["ablation"]), copy_of_finished("killed")
+    alone, killed = run_alone(STUDY, **TO_CELLS), copy_of_finished("killed")
     draw, ended, hits = random.Random(19), threading.Event(), list[int]()
 
     def kill_one() -> None:
@@ -125,7 +126,7 @@ def test_a_study_ends_in_the_same_bits_with_a_worker_killed(
     killer = threading.Thread(target=kill_one)
     killer.start()
     try:
-        killed.run(params=by_ray(two_nodes, **STUDY), pipeline_names=["ablation"])
+        killed.run(params=by_ray(two_nodes, **STUDY), **TO_CELLS)
     finally:
         ended.set()
         killer.join()
@@ -136,7 +137,7 @@ def test_a_study_ends_in_the_same_bits_with_a_worker_killed(
         assert killed.saved(f"07_tables/*/{name}").read_bytes() == alone.saved(f"07_tables/*/{name}").read_bytes()
 
 
-STEPS = {"num_steps": 150, "batch_size": 32, "checkpoint_every_steps": 5, "log_every_steps": 2}
+STEPS = {"num_steps": 100, "batch_size": 32, "checkpoint_every_steps": 5, "log_every_steps": 2}
 
 
 @pytest.mark.parametrize(
@@ -147,8 +148,7 @@ STEPS = {"num_steps": 150, "batch_size": 32, "checkpoint_every_steps": 5, "log_e
             id="ctrl-c",
         ),
         pytest.param(
-            *(signal.SIGTERM, os.kill, "classifier", {"pipeline_names": ["ablation"]}),
-            STUDY,
+            *(signal.SIGTERM, os.kill, "classifier", TO_CELLS, STUDY),
             id="term",
         ),
     ],
@@ -166,12 +166,13 @@ def test_a_signal_ends_the_run_with_its_ray_and_the_rest_is_the_same(
     pytest.importorskip("ray", reason='needs Ray: pip install "skdcgn_pipeline[ray]"')
     stopped = copy_of_finished("stopped")
     before = artifacts_in(stopped.store(kind))
-    ((option, names),) = options.items()
+    flags = {name: f"--{name.replace('pipeline_names', 'pipelines').replace('_', '-')}" for name in options}
     params = [f"{name}={value}" for name, value in flatten(settings | {"engine": {"name": "ray"}}).items()]
 
     status, output = stopped.stop_when(
         lambda: bool(partial_files(stopped.store(kind), "scratch/checkpoint.pt")),
-        *(f"--{option.replace('pipeline_names', 'pipelines')}", *names, "--params", ",".join(params)),
+        *(part for name, values in options.items() for part in (flags[name], *values)),
+        *("--params", ",".join(params)),
         by=asked,
         to=to,
     )

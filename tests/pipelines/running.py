@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -50,20 +51,39 @@ def know_project() -> None:
 
 
 _files: dict[tuple[str | None, str], Any] = {}  # what the project's own conf/ says, by environment and kind
+_catalogs: dict[str, tuple[str, str]] = {}  # a data root and its catalog, by all else that a catalog follows from
+_parameters: dict[str, dict[str, Any]] = {}  # by all that they follow from
+
+
+def _resolved(loader: OmegaConfigLoader, key: str, read: Callable[[OmegaConfigLoader, str], Any]) -> Any:
+    """Return settings of a kind; a catalog tells the data root in its paths alone, so one of another root will do."""
+    if key not in ("catalog", "parameters") or Path(loader.conf_source) != PROJECT / "conf":
+        return read(loader, key)
+    shared, given = loader["globals"], loader.runtime_params or {}
+    data, known = str(shared.pop("data")), repr((loader.env, shared, given))
+    if key == "parameters":
+        if known not in _parameters:
+            _parameters[known] = read(loader, key)
+        return _parameters[known]
+    known = repr((loader.env, shared["variant"], given.get("variant")))
+    if known not in _catalogs:
+        _catalogs[known] = data, json.dumps(read(loader, key))
+    root, text = _catalogs[known]
+    return json.loads(text.replace(*(json.dumps(path)[1:-1] for path in (root, data))))
 
 
 @contextmanager
 def settings_read_once() -> Iterator[None]:
     """Read every kind of settings once: Kedro resolves the files anew each of the dozen times that a run asks.
 
-    The files themselves, which no test changes, are parsed once for all runs.
+    The project's own files, which no test changes, are parsed once for all runs, and their catalog is resolved once.
     """
     read, settings = OmegaConfigLoader.__getitem__, {}
     parse, merge = OmegaConfigLoader._read_raw_config, OmegaConfigLoader._soft_merge
 
     def remember(loader: OmegaConfigLoader, key: str) -> dict[str, Any]:
         if key not in settings:
-            settings[key] = read(loader, key)
+            settings[key] = _resolved(loader, key, read)
         return deepcopy(settings[key])
 
     def parse_once(loader: OmegaConfigLoader, key: str) -> Any:

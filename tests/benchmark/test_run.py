@@ -102,7 +102,7 @@ def workload(tmp_path_factory, parameters) -> Workload:
 
 
 @pytest.fixture(scope="module")
-def table(workload) -> pd.DataFrame:
+def table(workload, one_program) -> pd.DataFrame:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "NUM_REPEATS", 1)
         patch.setattr(cost, "SECONDS_PER_REPEAT", 0.001)
@@ -179,6 +179,7 @@ def test_every_mechanism_is_distilled(table):
 # --- how it is judged ----------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("one_program")
 @pytest.mark.parametrize(("rate", "met"), [(2000.0, True), (1999.0, False)])
 def test_the_best_students_are_compared_with_the_best_teacher(workload, monkeypatch, rate, met):
     def rates(renders: Any, batch_size: int) -> dict[str, float]:

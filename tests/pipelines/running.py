@@ -196,6 +196,7 @@ class Place:
         end unseen; it is then undone and started again.
         """
         kept = self.data.with_name("as-it-was")
+        shutil.rmtree(kept, ignore_errors=True)
         if self.data.exists():
             shutil.copytree(self.data, kept)
         for _ in range(ATTEMPTS):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,15 @@ from pipelines.running import (
 
 pytestmark = pytest.mark.slow
 
-CHECKPOINT = "scratch/checkpoint.pt"
+CHECKPOINT, SHARDS = "scratch/checkpoint.pt", "shard-*.parquet"
+
+
+# No pictures, and no rates of students, which take their time in a process of its own.
+CLASSIFIED = (
+    *("teacher_counterfactuals", "student_counterfactuals"),
+    *("accuracy", "accuracy_csv", "accuracy_summary"),
+)
+STUDIED = ("ablation", "ablation_csv", "ablation_summary", "ablation_confusion")
 
 
 def flat(params: dict[str, object]) -> list[str]:
@@ -42,6 +51,15 @@ def nested(params: dict[str, object]) -> dict[str, object]:
     return tree
 
 
+def times_of(files: Iterable[Path]) -> set[tuple[str, int]]:
+    """Return name and time of writing of files, without those that vanish."""
+    times = set()
+    for path in files:
+        with suppress(FileNotFoundError):
+            times.add((path.name, path.stat().st_mtime_ns))
+    return times
+
+
 def tables_of(place: Place, *names: str) -> dict[str, bytes]:
     return {name: place.saved(f"07_tables/*/{name}").read_bytes() for name in names}
 
@@ -49,31 +67,6 @@ def tables_of(place: Place, *names: str) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Callable[[str], Place]:
     return lambda name: Place(tmp_path_factory.mktemp(name) / "data", tracking_uri)
-
-
-# --- sampling ---
-
-SAMPLE = {"sample.num_images_per_class": 200, "sample.rows_per_shard": 50}
-
-
-def test_sampling_goes_on_after_a_kill(places: Callable[[str], Place]) -> None:
-    whole, killed = places("whole"), places("killed")
-    whole.run(params=nested(SAMPLE), pipeline_names=["sample"])
-    store = killed.store("sample")
-
-    status, _ = killed.stop_when(
-        lambda: any("shard-00002" in p.name for p in partial_files(store, "shard-*.parquet")),
-        *("--pipelines", "sample", *flat(SAMPLE)),
-    )
-    assert status == -signal.SIGKILL
-    kept = {path.name: path.stat().st_mtime_ns for path in partial_files(store, "shard-*.parquet")}
-    assert 2 <= len(kept) < 2000 // 50, "the kill came when everything was drawn"
-
-    killed.run(params=nested(SAMPLE), pipeline_names=["sample"])
-
-    assert content_of(store) == content_of(whole.store("sample"))
-    again = {Path(name).name: time for name, time in state_of(store).items() if kept.get(Path(name).name) == time}
-    assert len(again) >= len(kept) - 1, "shards that were finished were drawn again"
 
 
 # --- distillation ---
@@ -112,17 +105,44 @@ def killed(killed_student: Place, tmp_path: Path) -> Place:
     return replace(killed_student, data=tmp_path / "data")
 
 
-def test_distillation_goes_on_after_a_kill(
+def asked_to_stop(place: Place, asked: signal.Signals) -> str:
+    """Ask a distillation to stop at its next checkpoint; returns what it printed."""
+    store = place.store("student")
+    known = {run.info.run_id for run in place.runs()}
+    times = times_of(partial_files(store, CHECKPOINT))
+
+    status, output = place.stop_when(
+        lambda: bool(times_of(partial_files(store, CHECKPOINT)) - times),
+        *("--namespaces", "shape", *flat(DISTILL)),
+        by=asked,
+    )
+
+    assert status == 130, output
+    assert "--from-nodes" not in output
+    assert f"{asked.name}: saving the state" in output
+    message = " ".join(output[output.index("Error: ") :].split())
+    assert "shape student: stopped at" in message
+    assert "Repeat the same command to go on" in message
+    assert "Traceback" not in output[output.index("Error: ") :]
+    assert artifacts_in(store) == set()
+    assert partial_files(store, CHECKPOINT)
+    (run,) = [run for run in place.runs() if run.info.run_id not in known]
+    assert run.info.status == "KILLED"
+    return output
+
+
+def test_distillation_goes_on_after_a_kill_and_says_how_where_it_is_asked_to_stop(
     killed: Place, whole_student: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = killed.store("student")
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        assert "Continuing from step" in asked_to_stop(killed, asked)
 
     with caplog.at_level(logging.INFO):
         killed.run(params=nested(DISTILL), namespaces=["shape"])
 
     assert "Continuing from step" in caplog.text
     assert {"student.safetensors", "history.json"} <= {Path(name).name for name in whole_student}
-    assert content_of(store) == whole_student
+    assert content_of(killed.store("student")) == whole_student
 
 
 def test_distillation_starts_over_from_an_unreadable_checkpoint(
@@ -139,86 +159,74 @@ def test_distillation_starts_over_from_an_unreadable_checkpoint(
     assert content_of(store) == whole_student
 
 
-@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM], ids=["interrupt", "terminate"])
-def test_a_run_that_is_asked_to_stop_says_how_to_go_on(
-    places: Callable[[str], Place],
-    whole_student: dict[str, str],
-    caplog: pytest.LogCaptureFixture,
-    asked: signal.Signals,
-) -> None:
-    stopped = places(asked.name)
-    store = stopped.store("student")
-    known = {run.info.run_id for run in stopped.runs()}
+# --- sampling, composing and classification ---
 
-    status, output = stopped.stop_when(
-        lambda: bool(partial_files(store, CHECKPOINT)), "--namespaces", "shape", *flat(DISTILL), by=asked
+CHAIN = {
+    "sample.num_images_per_class": 200,
+    "sample.rows_per_shard": 50,
+    "compose.num_images": 3000,
+    "compose.rows_per_shard": 50,
+    "classify.num_seeds": 1,
+    "classify.fit.num_images": 480,
+    "classify.fit.checkpoint_every_steps": 5,
+}
+NUM_CLASSIFIERS = 3  # of originals, teacher and students
+
+
+def test_a_chain_goes_on_after_a_kill_in_every_stage(copy_of_finished: Callable[[str], Place]) -> None:
+    whole, killed = copy_of_finished("whole"), copy_of_finished("killed")
+    whole.run(params=nested(CHAIN), pipeline_names=["classify"], to_outputs=CLASSIFIED)
+    samples, sets, classifiers = (killed.store(kind) for kind in ("sample", "counterfactual", "classifier"))
+    before = artifacts_in(classifiers)
+
+    def kill_when(reached: Callable[[], bool]) -> None:
+        command = ["--pipelines", "classify", "--to-outputs", ",".join(CLASSIFIED), *flat(CHAIN)]
+        status, _ = killed.stop_when(reached, *command)
+        assert status == -signal.SIGKILL
+
+    kill_when(lambda: any("shard-00002" in path.name for path in partial_files(samples, SHARDS)))
+    drawn = times_of(partial_files(samples, SHARDS))
+    assert 2 <= len(drawn) < 2000 // 50, "the kill came when everything was drawn"
+
+    kill_when(lambda: len(partial_files(sets, SHARDS)) > 2)
+    assert len(drawn & times_of(samples.glob("*/*.parquet"))) >= len(drawn) - 1, (
+        "shards that were finished were drawn again"
     )
 
-    assert status == 130, output
-    assert "--from-nodes" not in output
-    assert f"{asked.name}: saving the state" in output
-    message = " ".join(output[output.index("Error: ") :].split())
-    assert "shape student: stopped at" in message
-    assert "Repeat the same command to go on" in message
-    assert "Traceback" not in output[output.index("Error: ") :]
-    assert artifacts_in(store) == set()
-    assert partial_files(store, CHECKPOINT)
-    (run,) = [run for run in stopped.runs() if run.info.run_id not in known]
-    assert run.info.status == "KILLED"
+    def one_more() -> bool:
+        """Tell whether one more classifier is finished and the next one has a checkpoint."""
+        return bool(artifacts_in(classifiers) - before and partial_files(classifiers, CHECKPOINT))
 
-    with caplog.at_level(logging.INFO):
-        stopped.run(params=nested(DISTILL), namespaces=["shape"])
+    kill_when(one_more)
+    finished = artifacts_in(classifiers) - before
+    assert 0 < len(finished) < NUM_CLASSIFIERS
+    times = {name: state_of(classifiers / name) for name in finished}
 
-    assert "Continuing from step" in caplog.text
-    assert content_of(store) == whole_student
+    killed.run(params=nested(CHAIN), pipeline_names=["classify"], to_outputs=CLASSIFIED)
 
-
-# --- classification and ablation ---
-
-
-def a_classifier_more(place: Place) -> Callable[[], bool]:
-    """Tell when one more classifier is finished and the next one has a checkpoint."""
-    store = place.store("classifier")
-    before = artifacts_in(store)
-    return lambda: bool(artifacts_in(store) - before and partial_files(store, CHECKPOINT))
-
-
-CLASSIFY = {"classify.num_seeds": 1, "classify.fit.num_images": 480, "classify.fit.checkpoint_every_steps": 5}
-
-
-def test_classification_goes_on_after_a_kill(copy_of_finished: Callable[[str], Place]) -> None:
-    whole, killed = copy_of_finished("whole"), copy_of_finished("killed")
-    whole.run(params=nested(CLASSIFY), pipeline_names=["classify"])
-    before = artifacts_in(killed.store("classifier"))
-
-    status, _ = killed.stop_when(a_classifier_more(killed), "--pipelines", "classify", *flat(CLASSIFY))
-    assert status == -signal.SIGKILL
-    finished = artifacts_in(killed.store("classifier")) - before
-    assert 0 < len(finished) < 3  # of originals, teacher and students
-    times = {name: state_of(killed.store("classifier") / name) for name in finished}
-
-    killed.run(params=nested(CLASSIFY), pipeline_names=["classify"])
-
-    assert {name: state_of(killed.store("classifier") / name) for name in finished} == times
-    for kind in ("classifier", "accuracy"):
+    assert {name: state_of(classifiers / name) for name in finished} == times
+    for kind in ("sample", "counterfactual", "classifier", "accuracy"):
         assert content_of(killed.store(kind)) == content_of(whole.store(kind))
     names = ("accuracy.csv", "accuracy.parquet", "accuracy_summary.parquet")
     assert tables_of(killed, *names) == tables_of(whole, *names)
 
 
+# --- a study ---
+
 STUDY = {
     "ablation.study": "counts",
+    "ablation.num_seeds": 3,
     "ablation.fit.num_images": 400,
     "ablation.fit.checkpoint_every_steps": 5,
 }
 
 
-def by(workers: int) -> dict[str, object]:
+def of(workers: int) -> dict[str, object]:
     """Return the settings of so many processes."""
     return {"engine.name": "processes", "engine.workers": workers}
 
 
-NUM_CELLS = 2 * 3  # two seeds
+NUM_CELLS = 3 * 3  # three seeds
 STUDY_TABLES = ("ablation.csv", "ablation.parquet", "ablation_summary.parquet", "ablation_confusion.parquet")
 
 
@@ -228,86 +236,54 @@ def whole_study(finished: tuple[Place, Finished], tracking_uri: str, tmp_path_fa
     folder = tmp_path_factory.mktemp("whole-study")
     shutil.copytree(finished[0].data, folder / "data")
     place = Place(folder / "data", tracking_uri)
-    place.run(params=nested(STUDY), pipeline_names=["ablation"])
+    place.run(params=nested(STUDY), pipeline_names=["ablation"], to_outputs=STUDIED)
     return place
 
 
-def is_the_whole_study(place: Place, whole: Place) -> None:
-    for kind in ("classifier", "cell"):
-        assert content_of(place.store(kind)) == content_of(whole.store(kind))
-    assert tables_of(place, *STUDY_TABLES) == tables_of(whole, *STUDY_TABLES)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to look for processes")
-def test_a_study_goes_on_after_a_kill(
-    copy_of_finished: Callable[[str], Place], whole_study: Place, workers: int
-) -> None:
-    killed = copy_of_finished("killed")
-    command = ["--pipelines", "ablation", *flat(STUDY | by(workers))]
-    cells, store = killed.store("cell"), killed.store("classifier")
-
-    def reached() -> bool:
-        """Tell whether a cell is done and all workers are at another."""
-        at_work = len(partial_files(store, CHECKPOINT)) == workers
-        return bool(artifacts_in(cells)) and at_work and len(killed.processes()) >= workers
-
-    status, _ = killed.stop_when(reached, *command)
-    assert status == -signal.SIGKILL
-    killed.wait_until_alone()
-    done = artifacts_in(cells)
-    assert 0 < len(done) < NUM_CELLS
-    assert not list(killed.data.glob("07_tables/*/ablation.parquet"))
-    classifiers = artifacts_in(store)
-    times = {
-        kind: {name: state_of(killed.store(kind) / name) for name in names}
-        for kind, names in (("cell", done), ("classifier", classifiers))
-    }
-
-    killed.run(params=nested(STUDY | by(workers)), pipeline_names=["ablation"])
-
-    for kind, own in times.items():
-        assert {name: state_of(killed.store(kind) / name) for name in own} == own, "something finished was repeated"
-    is_the_whole_study(killed, whole_study)
-
-
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to look for processes")
-def test_a_study_that_is_asked_to_stop_says_how_to_go_on(
+def test_a_study_goes_on_after_kills_and_says_how_where_it_is_asked_to_stop(
     copy_of_finished: Callable[[str], Place], whole_study: Place
 ) -> None:
-    stopped = copy_of_finished("stopped")
-    command = ["--pipelines", "ablation", *flat(STUDY | by(2))]
+    place = copy_of_finished("killed")
+    cells, store = place.store("cell"), place.store("classifier")
+    times: dict[Path, dict[str, int]] = {}
 
-    status, output = stopped.stop_when(lambda: bool(artifacts_in(stopped.store("cell"))), *command, by=signal.SIGTERM)
+    def stopped(workers: int, by: signal.Signals) -> tuple[int, str]:
+        """Stop a run as soon as it has done a cell more and all workers are at another."""
+        before = artifacts_in(cells)
 
+        def reached() -> bool:
+            at_work = len(partial_files(store, CHECKPOINT)) == workers
+            return bool(artifacts_in(cells) - before) and at_work and len(place.processes()) >= workers
+
+        command = ["--pipelines", "ablation", "--to-outputs", ",".join(STUDIED), *flat(STUDY | of(workers))]
+        told = place.stop_when(reached, *command, by=by)
+        place.wait_until_alone()
+        assert len(before) < len(artifacts_in(cells)) < NUM_CELLS
+        assert not list(place.data.glob("07_tables/*/ablation.parquet"))
+        assert_kept()
+        times.update({kind / name: state_of(kind / name) for kind in (cells, store) for name in artifacts_in(kind)})
+        return told
+
+    def assert_kept() -> None:
+        assert {folder: state_of(folder) for folder in times} == times, "something finished was repeated"
+
+    status, _ = stopped(2, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+
+    status, output = stopped(2, signal.SIGTERM)
     assert status == 130, output
-    stopped.wait_until_alone()
     message = " ".join(output[output.index("Error: ") :].split())
     assert "everything so far is saved" in message
     assert "Repeat the same command to go on" in message
     assert "Traceback" not in message
-    done = {name: state_of(stopped.store("cell") / name) for name in artifacts_in(stopped.store("cell"))}
-    assert 0 < len(done) < NUM_CELLS
 
-    stopped.run(params=nested(STUDY), pipeline_names=["ablation"])
-
-    assert {name: state_of(stopped.store("cell") / name) for name in done} == done
-    is_the_whole_study(stopped, whole_study)
-
-
-def test_counterfactuals_go_on_after_a_kill(copy_of_finished: Callable[[str], Place]) -> None:
-    params = {"compose.num_images": 3000, "compose.rows_per_shard": 50}
-    whole, killed = copy_of_finished("whole"), copy_of_finished("killed")
-    for place in (whole, killed):
-        shutil.rmtree(place.store("counterfactual"))
-    whole.run(params=nested(params), pipeline_names=["compose"])
-    store = killed.store("counterfactual")
-
-    status, _ = killed.stop_when(
-        lambda: len(partial_files(store, "shard-*.parquet")) > 2, "--pipelines", "compose", *flat(params)
-    )
+    status, _ = stopped(1, signal.SIGKILL)
     assert status == -signal.SIGKILL
 
-    killed.run(params=nested(params), pipeline_names=["compose"])
+    place.run(params=nested(STUDY | of(1)), pipeline_names=["ablation"], to_outputs=STUDIED)
 
-    assert content_of(store) == content_of(whole.store("counterfactual"))
+    assert_kept()
+    for kind in ("classifier", "cell"):
+        assert content_of(place.store(kind)) == content_of(whole_study.store(kind))
+    assert tables_of(place, *STUDY_TABLES) == tables_of(whole_study, *STUDY_TABLES)

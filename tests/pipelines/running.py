@@ -65,7 +65,7 @@ def _resolved(loader: OmegaConfigLoader, key: str, read: Callable[[OmegaConfigLo
         if known not in _parameters:
             _parameters[known] = read(loader, key)
         return _parameters[known]
-    known = repr((loader.env, shared["variant"], given.get("variant")))
+    known = repr((loader.env, shared, given.get("variant")))
     if known not in _catalogs:
         _catalogs[known] = data, json.dumps(read(loader, key))
     root, text = _catalogs[known]

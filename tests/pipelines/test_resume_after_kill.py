@@ -281,7 +281,7 @@ def test_a_study_goes_on_after_kills_and_says_how_where_it_is_asked_to_stop(
     status, _ = stopped(1, signal.SIGKILL)
     assert status == -signal.SIGKILL
 
-    place.run(params=nested(STUDY | of(1)), pipeline_names=["ablation"], to_outputs=STUDIED)
+    place.run(params=nested(STUDY | of(2)), pipeline_names=["ablation"], to_outputs=STUDIED)
 
     assert_kept()
     for kind in ("classifier", "cell"):

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
+from skdcgn_pipeline.kernels.compiling import compiled
 from skdcgn_pipeline.kernels.pooled_convolution import LANES, POOL_SIZE, POOL_STRIDE
 
 # No exception for a division by zero: checks would keep loops from being vectorised.
-_compiled = njit(nogil=True, error_model="numpy")
+_compiled = compiled(error_model="numpy")
 _intrinsic: Any = intrinsic  # callers do not give the first argument
 _uint = np.uint64  # indices without a sign need no check for negative ones
 
@@ -57,7 +58,7 @@ def _narrowed(value: Any) -> Any:
 
 
 # The order of the sums is the compiler's, so that it can take many values at a time.
-@njit(nogil=True, fastmath={"reassoc", "contract", "nsz"})
+@compiled(fastmath={"reassoc", "contract", "nsz"})
 def sum_channels(images: Any, sums: Any, number: Any, area: Any) -> None:
     """Add the values of each channel of [N, C, area] and their squares to sums [2, C]."""
     channels = sums.shape[1]

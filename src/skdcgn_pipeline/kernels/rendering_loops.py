@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from skdcgn_pipeline.kernels.compiling import compiled
 from skdcgn_pipeline.kernels.lanes import (
     LANES,
     TILE_PLACES,
@@ -22,7 +22,7 @@ from skdcgn_pipeline.kernels.lanes import (
 from skdcgn_pipeline.kernels.rendering import MULTIPLY, NORMALISE, SIGMOID, TANH, TILE_OUTPUTS
 
 _single = np.float32
-_compiled = njit(nogil=True, error_model="numpy")
+_compiled = compiled(error_model="numpy")
 
 
 @_compiled

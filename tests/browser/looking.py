@@ -110,7 +110,8 @@ def served_folder(folder: Path) -> Iterator[str]:
 def surroundings(**more: str) -> dict[str, str]:
     """Return environment variables for a command: none of this machine's settings, no telemetry."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "SKDCGN_", "KEDRO_", "GRADIO_"))}
-    return kept | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "OMP_NUM_THREADS": "1"} | more
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "OMP_NUM_THREADS": "1"}
+    return kept | quiet | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | more
 
 
 @contextmanager

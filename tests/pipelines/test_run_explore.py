@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,3 +83,23 @@ def test_the_command_tells_what_is_missing_before_any_work(place: Place, monkeyp
         told.output.strip() == "Error: explorer: expected the library gradio, got an installation without. Install it."
     )
     assert not place.data.exists()
+
+
+def test_mlflows_page_is_opened_on_this_machine_alone_without_processes_for_jobs(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "call", lambda command: asked.append(command) or 0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place.tracking_uri)
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "")  # remembered, so that it is as before afterwards
+    monkeypatch.delenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION")
+    know_project()
+    monkeypatch.chdir(PROJECT)
+    with untouched_mlflow():
+        told = CliRunner().invoke(cli, ["ui", "--env", "test"])
+
+    assert told.exit_code == 0, told.output
+    assert "Training runs: http://127.0.0.1:5000/#/experiments/" in told.output
+    ((*_, where, host, _port_option, port),) = asked
+    assert (where, host, port) == ("--host", "127.0.0.1", "5000")
+    assert os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"

@@ -46,7 +46,10 @@ def address(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def look(visit: Callable[..., Visit], address: str, **options: object) -> Visit:
     """Open the page and wait until it is drawn."""
     seen = visit(address, **options)
-    seen.page.locator(STRIP).nth(17).wait_for()
+    seen.page.wait_for_function(
+        "counts => Object.entries(counts).every(([part, count]) => document.querySelectorAll(part).length === count)",
+        arg={TEACHER: 4, STUDENTS: 4, STRIP: 18},
+    )
     seen.page.wait_for_load_state("load")
     return seen
 

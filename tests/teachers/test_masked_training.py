@@ -25,7 +25,7 @@ from skdcgn_pipeline.teachers.masked_training import MaskedTeacherTask
 from skdcgn_pipeline.teachers.measures import TeacherMeasures, diversity, faults_of
 from skdcgn_pipeline.teachers.teacher import open_trained_teacher
 from skdcgn_pipeline.teachers.training import TeacherRecipe
-from skdcgn_pipeline.training.task import train
+from skdcgn_pipeline.training.task import fit as train
 
 CPU = Compute(device="cpu")
 STYLE = ClassifierFit(num_images=8, batch_size=4)
@@ -63,8 +63,7 @@ def fit(images: StoredImages, own: TeacherFit, path: Path | None = None, stop_at
 
     task = MaskedTeacherTask(TeacherRecipe(images, own, STYLE, 0, CPU), pooled_pixels)
     with listening(stop):
-        history = train(task, path)
-    return task.result, history
+        return train(task, path)
 
 
 @pytest.mark.parametrize("composite_weight", [0.0, 0.1])

@@ -34,7 +34,7 @@ from skdcgn_pipeline.teachers import training as module
 from skdcgn_pipeline.teachers.cgn import MnistCGN
 from skdcgn_pipeline.teachers.teacher import TRAINED_WEIGHTS, IdentifiedTeacher, load_teacher
 from skdcgn_pipeline.teachers.training import TeacherRecipe, open_vgg16_features
-from skdcgn_pipeline.training.task import train
+from skdcgn_pipeline.training.task import fit as train
 from tiny import biased_split, build_biased_images
 
 CPU = Compute(device="cpu")
@@ -79,7 +79,7 @@ def fit(own: TeacherFit | None = None, seed: int = 0, path: Path | None = None, 
     images = SimpleNamespace(split={"train": make_split()}.__getitem__, num_classes=3)
     task = module.TeacherTask(TeacherRecipe(images, own or settings(), STYLE, seed, **options), pooled_pixels)
     with listening(stop):
-        return task.result, train(task, path)
+        return train(task, path)
 
 
 def difference(first: torch.nn.Module, second: torch.nn.Module) -> float:

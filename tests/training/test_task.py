@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from skdcgn_pipeline.runtime import progress
 from skdcgn_pipeline.runtime.errors import InterruptedRunError
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.training import task as task_module
-from skdcgn_pipeline.training.task import train
+from skdcgn_pipeline.training.checkpointing import History
+from skdcgn_pipeline.training.task import fit
 
 
 class Counting:
@@ -25,6 +27,10 @@ class Counting:
     def __init__(self, num_steps: int = 9, kill_at: int | None = None, stop_at: int | None = None) -> None:
         self.num_steps, self.kill_at, self.stop_at = num_steps, kill_at, stop_at
         self.state, self.done = nn.BatchNorm1d(1), []
+
+    @property
+    def result(self) -> nn.Module:
+        return self.state
 
     @property
     def objects(self) -> Mapping[str, Any]:
@@ -41,6 +47,10 @@ class Counting:
         if step == self.stop_at:
             progress.request_stop()
         return {"sum": self.state.running_mean.item()} if noted else {}
+
+
+def train(task: Counting, path: Path | None = None, **options: Any) -> History:
+    return fit(task, path, **options)[1]
 
 
 def test_a_training_runs_every_step_and_keeps_what_is_noted():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -153,10 +153,17 @@ def joined_processes(device: str) -> Iterator[Processes]:
     if launched_processes() == 1:
         yield ALONE
         return
-    if dist.is_initialized():  # by Ray Train, which has chosen the GPU too, and ends it
-        with _group() as group:
-            yield group
-        return
+    with ExitStack() as ends:
+        if not dist.is_initialized():  # by Ray Train, which has chosen the GPU too, and ends it
+            _begin(device)
+            ends.callback(dist.destroy_process_group)
+        group = _Group()
+        ends.callback(group.leave)
+        yield group
+
+
+def _begin(device: str) -> None:
+    """Meet the other processes that `torchrun` has started."""
     on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
     if on_gpu:
         number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -165,20 +172,6 @@ def joined_processes(device: str) -> Iterator[Processes]:
             raise SettingError("torchrun", f"at most {there} processes on this machine, one per GPU", "more", remedy)
         torch.cuda.set_device(number)
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
-    try:
-        with _group() as group:
-            yield group
-    finally:
-        dist.destroy_process_group()
-
-
-@contextmanager
-def _group() -> Iterator[Processes]:
-    group = _Group()
-    try:
-        yield group
-    finally:
-        group.leave()
 
 
 # --- batch norm over all processes ---------------------------------------------------------------

@@ -62,24 +62,14 @@ class Task(Protocol[NetworkT_co]):
         ...
 
 
-def fit(task: Task[NetworkT_co], checkpoint_path: Path | None = None, **options: Any) -> tuple[NetworkT_co, History]:
-    """Run a task to its end, see `train`, which takes the options.
-
-    Returns:
-        The task's result in eval mode, on the CPU, and the history of the losses.
-    """
-    history = train(task, checkpoint_path, **options)
-    return place(task.result, "cpu", torch.contiguous_format).eval(), history
-
-
-def train(
-    task: Task[Any],
+def fit(
+    task: Task[NetworkT_co],
     checkpoint_path: Path | None = None,
     *,
     read_only: bool = False,
     remark: Callable[[], str] = str,
     agree: Callable[[bool], bool] = bool,
-) -> History:
+) -> tuple[NetworkT_co, History]:
     """Run a task to its end: continue, update, record, show progress, checkpoint, stop when asked.
 
     Args:
@@ -90,7 +80,7 @@ def train(
         agree: Whether any process of the training wishes to stop, given whether this one does; asked once per step.
 
     Returns:
-        The losses that updates returned, by step from 1.
+        The task's result in eval mode, on the CPU, and the losses that updates returned, by step from 1.
 
     Raises:
         InterruptedRunError: After a step, if a stop was requested; the state is saved.
@@ -112,4 +102,4 @@ def train(
         if stopping:
             progress.interrupt()
     progress.finish()
-    return history
+    return place(task.result, "cpu", torch.contiguous_format).eval(), history

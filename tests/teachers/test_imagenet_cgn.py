@@ -7,6 +7,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from imagenet_assets import make_miniature
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, check_images
-from skdcgn_pipeline.parameters import Compute, ImageEncoding
+from skdcgn_pipeline.parameters import Compute, ImageEncoding, Teacher
 from skdcgn_pipeline.runtime.compute import autocast, place
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.loading import StreamedPairs
@@ -318,12 +319,16 @@ def test_one_biggan_serves_all_mechanisms(separate, miniature):
 
 
 def test_the_identity_follows_every_file_and_the_truncation(tmp_path, separate):
-    first = identify_teacher("imagenet_cgn", separate)
+    def identity(weights: Any, **truncation: float) -> dict[str, Any]:
+        return identify_teacher(Teacher(name="imagenet_cgn", weights=weights, **truncation))
+
+    separate = {name: str(path) for name, path in separate.items()}
+    first = identity(separate)
     json.dumps(first)
-    assert first == identify_teacher("imagenet_cgn", separate, truncation=0.5)
-    assert first != identify_teacher("imagenet_cgn", separate, truncation=0.6)
-    assert first != identify_teacher("imagenet_cgn", separate | {"shape": separate["texture"]})
-    one = identify_teacher("imagenet_cgn", separate["u2net"])
+    assert first == identity(separate, truncation=0.5)
+    assert first != identity(separate, truncation=0.6)
+    assert first != identity(separate | {"shape": separate["texture"]})
+    one = identity(separate["u2net"])
     assert one["sha256"] == {"": first["sha256"]["u2net."]}
 
 

@@ -9,6 +9,7 @@ import re
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -399,22 +400,30 @@ def test_a_function_is_a_teacher_without_gradients():
 # --- identity ------------------------------------------------------------------------------------
 
 
+def identity_of_file(name: str, weights: Path, **interface: int) -> dict[str, Any]:
+    return identify_teacher(Teacher(name=name, weights=str(weights), **interface))
+
+
+def identity_of_factory(factory: str) -> dict[str, Any]:
+    return open_identified_teacher(Teacher(name="custom", factory=factory), None, "absent").identity
+
+
 def test_the_identity_of_a_file_is_its_content_and_not_its_path(tmp_path, state_of_a_cgn):
     first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     save_file(state_of_a_cgn, first)
     save_file(state_of_a_cgn, second)
-    assert identify_teacher("mnist_cgn", first) == identify_teacher("mnist_cgn", second)
-    assert identify_teacher("mnist_cgn", first)["sha256"] == sha256_of_file(first)
+    assert identity_of_file("mnist_cgn", first) == identity_of_file("mnist_cgn", second)
+    assert identity_of_file("mnist_cgn", first)["sha256"] == sha256_of_file(first)
     state_of_a_cgn["label_emb.weight"][0, 0] += 1
     save_file(state_of_a_cgn, second)
-    assert identify_teacher("mnist_cgn", first) != identify_teacher("mnist_cgn", second)
+    assert identity_of_file("mnist_cgn", first) != identity_of_file("mnist_cgn", second)
 
 
 def test_the_identity_of_a_custom_file_has_its_interface(tmp_path):
     (tmp_path / "teacher.pt").write_bytes(b"program")
-    first = identify_teacher("custom", tmp_path / "teacher.pt", **INTERFACE)
+    first = identity_of_file("custom", tmp_path / "teacher.pt", **INTERFACE)
     assert first["image_size"] == 8
-    assert first != identify_teacher("custom", tmp_path / "teacher.pt", **(INTERFACE | {"image_size": 16}))
+    assert first != identity_of_file("custom", tmp_path / "teacher.pt", **(INTERFACE | {"image_size": 16}))
 
 
 def test_the_identity_of_a_factory_follows_its_source(module_of_teachers, tmp_path, monkeypatch):
@@ -422,13 +431,13 @@ def test_the_identity_of_a_factory_follows_its_source(module_of_teachers, tmp_pa
     import sys
 
     factory = f"{module_of_teachers}:TinyTeacher"
-    first = identify_teacher("custom", factory=factory)
-    assert first == identify_teacher("custom", factory=factory)
+    first = identity_of_factory(factory)
+    assert first == identity_of_factory(factory)
     source = tmp_path / f"{module_of_teachers}.py"
     source.write_text(source.read_text() + "\n# another teacher\n")
     monkeypatch.delitem(sys.modules, module_of_teachers)
     importlib.invalidate_caches()
-    assert identify_teacher("custom", factory=factory) != first
+    assert identity_of_factory(factory) != first
 
 
 @pytest.mark.parametrize("held", ["gain = read()", "gain = torch.nn.Parameter(torch.tensor(read()))"])
@@ -437,6 +446,7 @@ def test_the_identity_of_a_factory_follows_what_it_reads(tmp_path, monkeypatch, 
     (tmp_path / "reading_teacher.py").write_text(f"""
 import torch
 from pathlib import Path
+from typing import Any
 from skdcgn_pipeline import MechanismImages
 def read(): return float(Path({str(tmp_path / "gain.txt")!r}).read_text())
 class Make(torch.nn.Module):
@@ -455,8 +465,7 @@ class Make(torch.nn.Module):
     identities = []
     for gain in ("1.0", "1.0", "0.9"):
         (tmp_path / "gain.txt").write_text(gain)
-        load_teacher("custom", factory="reading_teacher:Make")
-        identities.append(identify_teacher("custom", factory="reading_teacher:Make"))
+        identities.append(identity_of_factory("reading_teacher:Make"))
     assert identities[0] == identities[1] != identities[2]
 
 
@@ -513,7 +522,7 @@ def test_trust_is_a_setting_and_no_part_of_the_identity(exported):
     of_form = {s: Teacher(weights=str(p), trust_program=s != ".onnx", **told) for s, p in exported.items()}
     for suffix, settings in of_form.items():
         opened = open_identified_teacher(settings, "double_colored", "absent")
-        assert opened.identity == identify_teacher("custom", exported[suffix], **INTERFACE)
+        assert opened.identity == identity_of_file("custom", exported[suffix], **INTERFACE)
         check_teacher(pickle.loads(pickle.dumps(opened.open_again))())  # as another process opens it
     with pytest.raises(SettingError, match="trust_program"):
         open_identified_teacher(of_form[".pt2"].model_copy(update={"trust_program": False}), "double_colored", "absent")

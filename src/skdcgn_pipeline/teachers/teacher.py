@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skdcgn_pipeline.artifacts.store import Artifact, canonical_json, identity_of, sha256_of_file
+from skdcgn_pipeline.artifacts.store import Artifact, identity_of, sha256_of_file
 from skdcgn_pipeline.images.assets import DEFAULT_ASSETS, published_teacher_name, require_assets
 from skdcgn_pipeline.images.assets import variant_of_published_teacher as published_variant
 from skdcgn_pipeline.mechanisms import (
@@ -274,33 +273,28 @@ def _content_of(teacher: CounterfactualGenerator) -> dict[str, str]:
 
 
 def identify_teacher(
-    name: str,
-    weights: Weights | None = None,
-    *,
-    factory: str | None = None,
+    settings: Teacher,
+    generator: CounterfactualGenerator | None = None,
     variant: str | None = None,
     assets: Path | str = DEFAULT_ASSETS,
-    truncation: float | None = None,
-    loaded: CounterfactualGenerator | None = None,
-    **interface: int | None,
 ) -> dict[str, Any]:
-    """Return what a teacher's images depend on.
+    """Return what the images of the teacher that settings name depend on.
 
-    That is the SHA-256 of its weights; of a factory, what its source, the tensors it holds and the images it
-    renders are, for it may read files and call other modules; `loaded` is what it has made, where that is there.
+    That is the SHA-256 of its weights; of a factory, what its source, the tensors that `generator`, which it has made,
+    holds and the images that it renders are, for a factory may read files and call other modules.
     """
-    if factory:
-        made = call("teacher.factory", factory) if loaded is None else loaded
-        of_source = sha256_of_source("teacher.factory", factory)
-        return {"name": name, "factory": factory, "sha256": of_source, **_content_of(made)}
+    name, weights = settings.name, settings.weights
+    if settings.factory:
+        assert generator is not None
+        of_source = sha256_of_source("teacher.factory", settings.factory)
+        return {"name": name, "factory": settings.factory, "sha256": of_source, **_content_of(generator)}
     if name == IMAGENET_CGN:
         files = files_of_parts(weights)
         digests = {path: sha256_of_file(path) for path in set(files.values())}
         sha256 = {prefix: digests[path] for prefix, path in files.items()}
-        return {"name": name, "sha256": sha256, "truncation": float(truncation or DEFAULT_TRUNCATION)}
-    path = teacher_path(name, weights, variant, assets)
-    known = json.loads(canonical_json({key: value for key, value in interface.items() if value is not None}))
-    return {"name": name, "sha256": sha256_of_file(path), **known}
+        return {"name": name, "sha256": sha256, "truncation": float(settings.truncation or DEFAULT_TRUNCATION)}
+    interface = settings.model_dump(include={"noise_dim", "num_classes", "image_size"}, exclude_none=True)
+    return {"name": name, "sha256": sha256_of_file(teacher_path(name, weights, variant, assets)), **interface}
 
 
 def teacher_file(settings: Teacher, variant: str, assets: str) -> Path | None:
@@ -331,14 +325,12 @@ class IdentifiedTeacher:
     open_again: Callable[[], CounterfactualGenerator] | None = None
 
 
-def open_identified_teacher(settings: Teacher, variant: str, assets: str) -> IdentifiedTeacher:
+def open_identified_teacher(settings: Teacher, variant: str | None, assets: str) -> IdentifiedTeacher:
     """Load the teacher that the settings name; raises like `load_teacher`."""
-    options = settings.model_dump(exclude={"name", "weights", "cutouts", "fit", "trust_program"})
-    options |= {"variant": variant, "assets": assets}
-    opened = partial(load_teacher, settings.name, settings.weights, trust_program=settings.trust_program, **options)
+    options = settings.model_dump(exclude={"cutouts", "fit"})
+    opened = partial(load_teacher, variant=variant, assets=assets, **options)
     generator = opened()
-    identity = identify_teacher(settings.name, settings.weights, loaded=generator, **options)
-    return IdentifiedTeacher(generator, identity, settings, opened)
+    return IdentifiedTeacher(generator, identify_teacher(settings, generator, variant, assets), settings, opened)
 
 
 def open_trained_teacher(trained_teacher: Artifact) -> IdentifiedTeacher:
@@ -351,5 +343,4 @@ def open_trained_teacher(trained_teacher: Artifact) -> IdentifiedTeacher:
         identity = {"name": CutoutsRecipe.kind, "cutouts": trained_teacher.identity}
         return IdentifiedTeacher(cutouts, identity, open_again=partial(open_cutouts, trained_teacher))
     settings = Teacher(name="cgn", weights=str(trained_teacher.path(TRAINED_WEIGHTS)))
-    opened = partial(load_teacher, settings.name, settings.weights)
-    return IdentifiedTeacher(opened(), identify_teacher(settings.name, settings.weights), settings, opened)
+    return open_identified_teacher(settings, None, DEFAULT_ASSETS)

@@ -6,7 +6,7 @@ Architecture: CGN (arXiv 2101.06046), appendix on the MNIST experiments.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -38,30 +38,22 @@ def _widths(width: int, num_doublings: int) -> list[int]:
     return [2 * width, *(max(min(width, NARROWEST), 2 * width >> level) for level in range(num_doublings))]
 
 
-def _shape_network(input_dim: int, width: int, start: int, num_doublings: int) -> nn.Sequential:
-    widths = _widths(width, num_doublings)[1:]
+def _network(
+    input_dim: int, widths: Sequence[int], start: int, last: Sequence[nn.Module] = (), *, per_image: bool = False
+) -> nn.Sequential:
+    """Return a network from noise and class to images.
+
+    Args:
+        input_dim: Length of noise and class embedding.
+        widths: Channels at first and after each doubling.
+        start: Height and width at first.
+        last: Layers that take the channels of the highest resolution.
+        per_image: Normalise the channels of each image by itself, too.
+    """
     layers: list[nn.Module] = [
         nn.Linear(input_dim, widths[0] * start**2),
         nn.Unflatten(1, (widths[0], start, start)),
-        nn.InstanceNorm2d(widths[0]),
-    ]
-    for before, after in pairwise([*widths, 1]):
-        layers += [
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(before, after, 3, padding=1, bias=False),
-            nn.BatchNorm2d(after),
-            nn.LeakyReLU(0.2),
-            nn.InstanceNorm2d(after),
-        ]
-    return nn.Sequential(*layers)
-
-
-def _image_network(input_dim: int, width: int, start: int, num_doublings: int, last: list[nn.Module]) -> nn.Sequential:
-    """Return a network whose `last` layers take the channels of its highest resolution."""
-    widths = _widths(width, num_doublings)
-    layers: list[nn.Module] = [
-        nn.Linear(input_dim, widths[0] * start**2),
-        nn.Unflatten(1, (widths[0], start, start)),
+        *([nn.InstanceNorm2d(widths[0])] if per_image else []),
     ]
     for before, after in pairwise(widths):
         layers += [
@@ -69,6 +61,7 @@ def _image_network(input_dim: int, width: int, start: int, num_doublings: int, l
             nn.Conv2d(before, after, 3, padding=1, bias=False),
             nn.BatchNorm2d(after),
             nn.LeakyReLU(0.2),
+            *([nn.InstanceNorm2d(after)] if per_image else []),
         ]
     return nn.Sequential(*layers, *last)
 
@@ -95,16 +88,16 @@ class MnistCGN(MechanismGenerator):
     ) -> None:
         super().__init__()
         self.noise_dim, self.num_classes, self.image_size = noise_dim, num_classes, image_size
-        levels = (noise_dim + num_classes, width, *levels_of(image_size))
-        narrow = _widths(width, levels[-1])[-1]
+        start, num_doublings = levels_of(image_size)
+        input_dim, widths = noise_dim + num_classes, _widths(width, num_doublings)
         self.label_emb = nn.Embedding(num_classes, num_classes)
         self.f_shape = (
-            _image_network(*levels, last=[nn.Conv2d(narrow, 1, 3, padding=1), nn.Sigmoid()])
+            _network(input_dim, widths, start, [nn.Conv2d(widths[-1], 1, 3, padding=1), nn.Sigmoid()])
             if learnt_masks
-            else _shape_network(*levels)
+            else _network(input_dim, [*widths[1:], 1], start, per_image=True)
         )
         self.f_text1, self.f_text2 = (
-            _image_network(*levels, last=[nn.Conv2d(narrow, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Tanh()])
+            _network(input_dim, widths, start, [nn.Conv2d(widths[-1], 3, 3, padding=1), nn.BatchNorm2d(3), nn.Tanh()])
             for _ in range(2)
         )
 

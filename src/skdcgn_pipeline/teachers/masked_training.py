@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skdcgn_pipeline.images.inpainting import erode, fill_smoothly
-from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.adversarial import least_squares_generator_loss
 from skdcgn_pipeline.losses.mechanism import mask_entropy_loss, style_loss
 from skdcgn_pipeline.mechanisms import MechanismImages
@@ -118,23 +117,15 @@ class MaskedTeacherTask(CGNTask):
             "latent": masked.latent_weight,
             "mask_entropy": settings.mask_entropy_weight,
         }
-        composite = None
         if masked.composite_weight:
             composite, scores, generated, style = self.judge(step, self.transform(fresh, step), batch)
             terms["adversarial"] = least_squares_generator_loss(scores)
             terms["style"] = style_loss(generated, style, settings.style_weights)
             weights |= dict.fromkeys(("adversarial", "style"), masked.composite_weight)
-        loss = weighted_sum(terms, weights)
-        self.generator_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.generator_optimiser.step()
-        self.averaging.update(step)
-        judged = {} if composite is None else {"discriminator": self.update_discriminator(step, composite, batch)}
-        measures = self.measure(step)
-        if not noted:
-            return measures
-        losses = {name: term.item() for name, term in (terms | judged | {"total": loss}).items()}
-        return losses | {"mean_mask": images.mask.mean().item()} | measures
+        losses = terms | {"total": self.update_generator(terms, weights), "mean_mask": images.mask.mean()}
+        if masked.composite_weight:
+            losses["discriminator"] = self.update_discriminator(step, composite, batch)
+        return self.conclude(step, losses, noted)
 
 
 def _known_difference(images: Tensor, targets: Tensor, known: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from skdcgn_pipeline.images.epochs import EpochSampler
+from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.adversarial import least_squares_discriminator_loss
 from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.networks.discriminator import CGN_DISCRIMINATORS
@@ -171,6 +172,14 @@ class CGNTask:
             )
         return composite, scores, generated_style, real_style
 
+    def update_generator(self, terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+        """Update all that the generators' optimiser has on weighted terms; returns their sum."""
+        loss = weighted_sum(terms, weights)
+        self.generator_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.generator_optimiser.step()
+        return loss
+
     def update_discriminator(self, step: int, composite: Tensor, batch: TeacherBatch) -> Tensor:
         """Update the discriminator on the generator's composites; returns its loss."""
         with seeded(self.seed, "teacher-dropout-discriminator", step), autocast(self.compute, self.device):
@@ -182,13 +191,17 @@ class CGNTask:
         self.discriminator_optimiser.step()
         return loss
 
-    def measure(self, step: int) -> dict[str, float]:
-        """Measure the averaged CGN where that is due after a step, and keep it if it is the best."""
-        settings, done = self.settings, step + 1
-        if not settings.num_measures or (
-            done % max(1, self.num_steps // settings.num_measures) and done < self.num_steps
+    def conclude(self, step: int, losses: dict[str, Tensor], noted: bool) -> dict[str, float]:
+        """Average after a step, measure the averaged CGN where that is due, and keep it if it is the best.
+
+        Returns:
+            The losses, if they are asked for, and what was measured.
+        """
+        self.averaging.update(step)
+        settings, done, measures = self.settings, step + 1, dict[str, float]()
+        if settings.num_measures and (
+            done % max(1, self.num_steps // settings.num_measures) == 0 or done == self.num_steps
         ):
-            return {}
-        measures = self._measures(self.averaging.average, self.device)
-        self.best.offer(self.averaging.average, measures["frechet"])
-        return measures
+            measures = self._measures(self.averaging.average, self.device)
+            self.best.offer(self.averaging.average, measures["frechet"])
+        return {name: loss.item() for name, loss in losses.items()} | measures if noted else measures

@@ -15,7 +15,6 @@ from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.training import fit_classifier
 from skdcgn_pipeline.images.batches import draw_from_split
 from skdcgn_pipeline.images.stored import StoredImages
-from skdcgn_pipeline.losses import weighted_sum
 from skdcgn_pipeline.losses.adversarial import least_squares_generator_loss
 from skdcgn_pipeline.losses.mechanism import mask_bounds_loss, mask_entropy_loss, mode_seeking_loss, style_loss
 from skdcgn_pipeline.networks.vgg16 import ImageFeatures, open_vgg16_features, require_vgg16
@@ -89,21 +88,12 @@ class TeacherTask(CGNTask):
             "mode_seeking": settings.mode_seeking_weight,
             "style": 1.0,  # the layers have weights of their own
         }
-        loss = weighted_sum(terms, weights)
-        self.generator_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.generator_optimiser.step()
-        self.averaging.update(step)
-        discriminator_loss = self.update_discriminator(step, composite, batch)
-        measures = self.measure(step)
-        if not noted:
-            return measures
-        losses = {name: term.item() for name, term in terms.items()} | measures
-        return losses | {
-            "total": loss.item(),
-            "discriminator": discriminator_loss.item(),
-            "mean_mask": measures.get("mean_mask", images.mask.mean().item()),
+        losses = terms | {
+            "total": self.update_generator(terms, weights),
+            "discriminator": self.update_discriminator(step, composite, batch),
+            "mean_mask": images.mask.mean(),
         }
+        return self.conclude(step, losses, noted)
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ def untrained_classifiers() -> dict[str, InvariantClassifier]:
 
 def explorer_card() -> dict[str, Any]:
     """The card of an explorer with the released students of the digits, their teacher and untrained classifiers."""
+    from skdcgn_pipeline.parameters import Teacher
     from skdcgn_pipeline.students.released import released_card
     from skdcgn_pipeline.teachers.teacher import identify_teacher
 
@@ -129,7 +130,7 @@ def explorer_card() -> dict[str, Any]:
         "source": "digits",
         "seed": 0,
         "teacher": {
-            "identity": identify_teacher("digits_cgn"),
+            "identity": identify_teacher(Teacher(name="digits_cgn")),
             "options": {"name": "digits_cgn"},
             "file": "teacher.safetensors",
         },

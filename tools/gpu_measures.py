@@ -21,7 +21,6 @@ from torchvision import models
 
 from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.benchmark import networks as network_benchmark
-from skdcgn_pipeline.benchmark.networks import render_batch
 from skdcgn_pipeline.classifiers import training
 from skdcgn_pipeline.classifiers.torchvision_classifier import TORCHVISION_CLASSES
 from skdcgn_pipeline.metrics import cost
@@ -93,7 +92,7 @@ def _compiled_parts(network: Any, device: torch.device) -> Any:
 def _measure_rate(run: Run, part: Part, network: Any, what: str, precision: Precision, size: int) -> bool:
     """Measure one batch size; False where memory cannot hold it."""
     try:
-        call = render_batch(network, size, precision, run.networks.compute, run.device, SEED)
+        call = run.networks.render_batch(network, size, precision)
         rate = measure_rates({"": call}, size, 0.001 if run.miniature else 0.15)[""]
         part.add(what, rate, "images/s", batch_size=size, precision=precision)
         peak = peak_gpu_bytes(network, call)

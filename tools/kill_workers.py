@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -135,13 +135,12 @@ class Clock:
     Attributes:
         place: Where the run is.
         by_workers: Whether a part counts only while a worker runs a unit.
+        seen: First and last time by part.
     """
 
     place: Place
     by_workers: bool
-
-    def __post_init__(self) -> None:
-        self.seen = dict[str, tuple[float, float]]()
+    seen: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def look(self) -> set[str]:
         """Return the parts that are at work now."""

@@ -180,21 +180,13 @@ def settings_table(names: Sequence[str], values: Mapping[str, Any]) -> str:
     Raises:
         KeyError: If there is no such setting.
     """
-    hints, meanings = get_type_hints(Parameters, include_extras=True), documented_attributes(Parameters)
+    hints = get_type_hints(Parameters, include_extras=True)
     lines = []
     for model, group in groupby(names, key=lambda name: _model_in(hints[name])[0]):
         own = list(group)
         if model is None:
-            field_of = Parameters.model_fields
-            rows = [
-                Setting(
-                    name,
-                    _values(hints[name]),
-                    MISSING if field_of[name].is_required() else field_of[name].default,
-                    meanings.get(name, ""),
-                )
-                for name in own
-            ]
+            told = {row.name: row for row in settings_of(Parameters)}
+            rows = [told[name] for name in own]
             base = {name: _written(_at(values, name)) for name in own}
         else:
             default = Parameters.model_fields[own[0]].default

@@ -78,17 +78,17 @@ def test_the_best_students_are_compared_with_the_best_teacher(networks, monkeypa
 
 
 def test_a_batch_that_memory_cannot_hold_is_left_out(networks, monkeypatch, caplog):
-    original = network_benchmark.render_batch
+    original = network_benchmark.Networks.render_batch
 
-    def render_batch(generator, batch_size, *arguments):
+    def render_batch(networks, generator, batch_size, precision):
         if generator is networks.teacher and batch_size == 3:
             return raise_out_of_memory
-        return original(generator, batch_size, *arguments)
+        return original(networks, generator, batch_size, precision)
 
     def raise_out_of_memory():
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(network_benchmark, "render_batch", render_batch)
+    monkeypatch.setattr(network_benchmark.Networks, "render_batch", render_batch)
     rows = measure_throughput(networks)
     assert {row.batch_size for row in rows if row.what.startswith("teacher")} == {2}
     assert {row.batch_size for row in rows if row.what.startswith("students f")} == {2, 3}

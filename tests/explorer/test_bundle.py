@@ -17,9 +17,11 @@ from skdcgn_pipeline.artifacts.store import Artifact, sha256_of_file
 from skdcgn_pipeline.explorer.__main__ import main
 from skdcgn_pipeline.explorer.bundle import ExplorerRecipe, open_explorer
 from skdcgn_pipeline.explorer.scene import Choice
+from skdcgn_pipeline.mechanisms import compose
+from skdcgn_pipeline.parameters import Teacher
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.students.trio import StudentCGN
-from skdcgn_pipeline.teachers.teacher import SHIPPED_DIGITS_TEACHER, identify_teacher, load_teacher
+from skdcgn_pipeline.teachers.teacher import SHIPPED_DIGITS_TEACHER, load_teacher, open_identified_teacher
 from tiny import explorer_card, untrained_classifiers
 
 FACTORY = "tiny_factory:make"
@@ -44,7 +46,7 @@ def test_a_moved_folder_shows_the_same(written, tmp_path):
     noise, labels = torch.randn(1, 32), torch.tensor([3])
     expected = load_teacher("digits_cgn").render(noise, labels).mask
     assert torch.equal(explorer.scene.generators["teacher"].render(noise, labels).mask, expected)
-    assert explorer.scene.draw(Choice(0, 3, 0, 1))["students"].composite.shape == (1, 3, 32, 32)
+    assert compose(explorer.scene.draw(Choice(0, 3, 0, 1))["students"].images).shape == (1, 3, 32, 32)
 
 
 def test_what_is_no_explorer_is_refused(written, tmp_path):
@@ -63,7 +65,8 @@ def test_a_teacher_of_a_factory_is_named_and_must_not_have_changed(tmp_path, mon
     module.write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     options = {"name": "custom", "factory": FACTORY}
-    teacher = {"identity": identify_teacher(**options), "options": options, "file": None}
+    identity = open_identified_teacher(Teacher(**options), None, "absent").identity
+    teacher = {"identity": identity, "options": options, "file": None}
     card = explorer_card() | {"teacher": teacher}
     students = StudentCGN.from_released("digits")
     artifact = build_in(tmp_path / "stores", ExplorerRecipe(card, None, students, untrained_classifiers()))

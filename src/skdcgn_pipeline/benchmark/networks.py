@@ -122,6 +122,26 @@ class Networks:
             for precision in PRECISIONS
         ]
 
+    def render_batch(
+        self, generator: CounterfactualGenerator, batch_size: int, precision: Precision
+    ) -> Callable[[], Any]:
+        """Return what renders one batch with a generator: a network is moved to the device, others take CPU noise."""
+        place = torch.device("cpu")
+        if isinstance(generator, nn.Module):
+            place = self.device
+            generator.to(place)
+        random = torch_generator(self.seed, "benchmark-throughput", batch_size)
+        noise = torch.randn(batch_size, generator.noise_dim, generator=random).to(place)
+        labels = (torch.arange(batch_size) % generator.num_classes).to(place)
+        compute = self.compute.model_copy(update={"precision": precision})
+
+        @torch.inference_mode()
+        def call() -> Any:
+            with autocast(compute, place):
+                return generator.render(noise, labels)
+
+        return call
+
     def pairs(self, mechanism: str) -> PairSource:
         """Return what the student of a mechanism learns from: random noise and bytes."""
         noise_dim, num_classes, image_size = GeneratorSize.of(self.teacher)
@@ -187,31 +207,6 @@ def tabulate(
 # --- rendering -----------------------------------------------------------------------------------
 
 
-def render_batch(
-    generator: CounterfactualGenerator,
-    batch_size: int,
-    precision: Precision,
-    compute: Compute,
-    device: torch.device,
-    seed: int,
-) -> Callable[[], Any]:
-    """Return what renders one batch with a generator: a network is moved to the device, others take CPU noise."""
-    place = device if isinstance(generator, nn.Module) else torch.device("cpu")
-    if isinstance(generator, nn.Module):
-        generator.to(device)
-    random = torch_generator(seed, "benchmark-throughput", batch_size)
-    noise = torch.randn(batch_size, generator.noise_dim, generator=random).to(place)
-    labels = (torch.arange(batch_size) % generator.num_classes).to(place)
-    compute = compute.model_copy(update={"precision": precision})
-
-    @torch.inference_mode()
-    def call() -> Any:
-        with autocast(compute, place):
-            return generator.render(noise, labels)
-
-    return call
-
-
 def measure_throughput(networks: Networks) -> list[Row]:
     """Measure images/s of all three mechanisms by batch size, and the GPU memory that it takes.
 
@@ -224,7 +219,7 @@ def measure_throughput(networks: Networks) -> list[Row]:
     for batch_size in networks.settings.batch_sizes:
         calls = {}
         for name, _, generator, precision in renderings:
-            call = render_batch(generator, batch_size, precision, networks.compute, device, networks.seed)
+            call = networks.render_batch(generator, batch_size, precision)
             row = Row("throughput", f"{name}, peak GPU memory", 0.0, "GB", batch_size, precision)
             try:
                 memory += peak_gpu_row(row, call, device)

@@ -22,7 +22,6 @@ from skdcgn_pipeline.benchmark.networks import (
     Rendering,
     measure_distillation,
     measure_throughput,
-    render_batch,
     renderings_by_runtime,
 )
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
@@ -88,7 +87,7 @@ def _sampling_rows(role: str, generator: CounterfactualGenerator, workload: Work
     per_class, precision = workload.settings.num_images_per_class, workload.compute.sampling_precision
     num_rows = per_class * generator.num_classes
     blocks = range(-(-num_rows // ROWS_PER_BLOCK))
-    call = render_batch(generator, ROWS_PER_BLOCK, precision, workload.compute, workload.device, workload.seed)
+    call = workload.render_batch(generator, ROWS_PER_BLOCK, precision)
 
     def render() -> None:
         for _ in blocks:

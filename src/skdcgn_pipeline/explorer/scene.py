@@ -85,11 +85,6 @@ class View:
     images: MechanismImages
     opinions: Mapping[str, Opinion]
 
-    @property
-    def composite(self) -> Tensor:
-        """Their composite, [1, 3, H, W] in [-1, 1]."""
-        return compose(self.images)
-
 
 @dataclass(frozen=True)
 class Timing:

@@ -13,16 +13,7 @@ from skdcgn_pipeline import __version__
 from skdcgn_pipeline.artifacts.store import ArtifactWriter
 from skdcgn_pipeline.metrics.cost import count_parameters
 from skdcgn_pipeline.networks.pretrained import PAGE_FILE, front_matter
-from skdcgn_pipeline.networks.programs import (
-    LIBRARIES,
-    TOLERANCE,
-    compare,
-    run_onnx,
-    run_program,
-    save_onnx,
-    save_program,
-    trace,
-)
+from skdcgn_pipeline.networks.programs import LIBRARIES, TOLERANCE, compare, save_onnx, save_program, trace
 from skdcgn_pipeline.reporting.templates import template
 
 CARD_FILE = "card.json"
@@ -56,10 +47,8 @@ def write_export(
     program, outputs = trace(network, example), card["outputs"]
     writer.write(f"{stem}.onnx", lambda path: save_onnx(program, card["inputs"], outputs, path))
     writer.write(f"{stem}.pt2", lambda path: save_program(program, path))
-    differences = {
-        name: compare(run, writer.directory / name, network, example, outputs)
-        for name, run in ((f"{stem}.onnx", run_onnx), (f"{stem}.pt2", run_program))
-    }
+    programs = (f"{stem}.onnx", f"{stem}.pt2")
+    differences = {name: compare(writer.directory / name, network, example, outputs) for name in programs}
     whole_card = {
         **card,
         "parameters": count_parameters(network),

@@ -75,22 +75,15 @@ def save_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], outp
 
 
 def run_program(path: Path, arguments: Sequence[Tensor]) -> list[Tensor]:
-    """Run a `torch.export` program."""
+    """Run a program: ONNX (.onnx) by onnxruntime on the CPU, or one of `torch.export`."""
+    if path.suffix == ".onnx":
+        return list(OnnxProgram(path, "export")(*arguments))
     with path.open("rb") as file:
         return _listed(torch.export.load(file).module()(*arguments))
 
 
-def run_onnx(path: Path, arguments: Sequence[Tensor]) -> list[Tensor]:
-    """Run an ONNX program with onnxruntime on the CPU."""
-    return list(OnnxProgram(path, "export")(*arguments))
-
-
 def compare(
-    run: Callable[[Path, Sequence[Tensor]], list[Tensor]],
-    path: Path,
-    network: nn.Module,
-    example: Callable[[int], Sequence[Tensor]],
-    outputs: Sequence[str],
+    path: Path, network: nn.Module, example: Callable[[int], Sequence[Tensor]], outputs: Sequence[str]
 ) -> dict[str, float]:
     """Compare a written program with the network on other numbers of images than it was traced with.
 
@@ -105,7 +98,7 @@ def compare(
         arguments = example(number)
         with torch.no_grad():
             expected = _listed(network(*arguments))
-        for name, output, other in zip(outputs, run(path, arguments), expected, strict=True):
+        for name, output, other in zip(outputs, run_program(path, arguments), expected, strict=True):
             difference = (output - other).abs().max().item() if output.shape == other.shape else float("inf")
             largest[name] = max(largest[name], difference)
     if not max(largest.values()) <= TOLERANCE:

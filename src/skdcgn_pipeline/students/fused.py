@@ -42,7 +42,5 @@ class FusedStudent:
             with computing_on(1):  # torch's threads would go on waiting where those of the loops are to compute
                 columns = network.columns(noise, labels)
             tensors = (*network.parameters(), *network.buffers())
-            plan = self._plan.get(network, tensors, lambda: network.plan(columns.shape[1]))
-            if plan is not None:
-                return plan(columns)
+            return self._plan.get(network, tensors, lambda: network.plan(columns.shape[1]))(columns)
         return network(noise, labels)

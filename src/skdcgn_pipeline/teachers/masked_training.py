@@ -63,13 +63,6 @@ class MaskedTeacherTask(CGNTask):
     Each step renders a batch of real images from the noise that the encoder finds, which learn the three mechanisms:
     binary cross-entropy of masks, L1 of the others, in which made-up pixels count less. With `composite_weight`, as
     many of fresh noise learn to look real when composed (least-squares adversarial loss, style).
-
-    Args:
-        recipe: What is trained.
-        style_features: Four layers of features for the style loss and for measures.
-
-    Raises:
-        SettingError: As `CGNTask`.
     """
 
     def __init__(self, recipe: TeacherRecipe, style_features: ImageFeatures) -> None:

@@ -66,7 +66,7 @@ class TeacherBatch(NamedTuple):
 
 
 class CGNTask:
-    """The common part of the trainings of a CGN; each has the `update` of a `training.task.Task`.
+    """The common part of the trainings of a CGN, which take the same; each has the `update` of a `training.task.Task`.
 
     Args:
         recipe: What is trained; only the CGN starts from an initial teacher, the discriminator always anew.

@@ -55,13 +55,6 @@ class TeacherTask(CGNTask):
     shifts, and updates the generators (least-squares adversarial loss, mask entropy and bounds, style)
     and then the discriminator. Transformations of the mechanisms are applied right before composing, as
     in SKDCGN's composition study (arXiv 2208.04226): the generators learn to look real through them.
-
-    Args:
-        recipe: What is trained; only the CGN starts from an initial teacher, the discriminator always anew.
-        style_features: Four layers of features for the style loss and for measures.
-
-    Raises:
-        SettingError: If the initial teacher is of another size.
     """
 
     def update(self, step: int, batch: TeacherBatch, noted: bool) -> dict[str, float]:

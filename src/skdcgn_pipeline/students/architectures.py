@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skdcgn_pipeline import kernels
 from skdcgn_pipeline.kernels.rendering import SIGMOID, TANH, Plan
+from skdcgn_pipeline.networks.frozen_cache import FrozenCache
 from skdcgn_pipeline.networks.interface import GeneratorSize, look_up
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
+from skdcgn_pipeline.runtime.threads import computing_on
 from skdcgn_pipeline.students.layers import (
     ConditionalNorm,
     UpsampledConvolution,
@@ -52,6 +55,7 @@ class StudentGenerator(nn.Module):
         joined = size.noise_dim + embedding_dim
         self.bottleneck = nn.Linear(joined, bottleneck, bias=False) if bottleneck else nn.Identity()
         self.num_inputs = bottleneck or joined  # of the stem
+        self._plan = FrozenCache()
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Return images [N, channels, S, S] for noise [N, noise_dim] and classes [N], or weights of them."""
@@ -66,9 +70,29 @@ class StudentGenerator(nn.Module):
         conditions = [part for norm in self.norms for part in norm.of_evaluation(labels)]  # type: ignore[operator]
         return torch.cat([self.stem_of_both(noise, labels), *conditions], 1)
 
-    def plan(self, num_columns: int) -> Plan | None:
-        """Return the steps from columns to images, the same function as `forward`; None where there are none."""
-        return None
+    def plan(self, num_columns: int) -> Plan:
+        """Return the steps from columns to images, the same function as `forward`."""
+        raise NotImplementedError
+
+    @property
+    def runtime(self) -> str:
+        """What `fused` renders by: `kernels`, whose loops serve architectures with a plan on a CPU, or `torch`."""
+        has_plan = type(self).plan is not StudentGenerator.plan
+        is_on_cpu = next(self.parameters()).device.type == "cpu"
+        return "kernels" if has_plan and is_on_cpu and kernels.enabled() else "torch"
+
+    def fused(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Return the images of `forward`, to rounding, of a frozen student in eval mode.
+
+        What else is asked for than float32 without gradients, such as bfloat16 by autocast, is left to `forward`.
+        """
+        is_plain = noise.dtype == torch.float32 and not (noise.requires_grad or torch.is_autocast_enabled("cpu"))
+        if not is_plain or self.runtime != "kernels" or torch.compiler.is_compiling():
+            return self(noise, labels)
+        with computing_on(1):  # torch's threads would go on waiting where those of the loops are to compute
+            columns = self.columns(noise, labels)
+        tensors = (*self.parameters(), *self.buffers())
+        return self._plan.get(self, tensors, lambda: self.plan(columns.shape[1]))(columns)
 
 
 class CompactGenerator(StudentGenerator):

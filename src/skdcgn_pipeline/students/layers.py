@@ -13,7 +13,7 @@ from skdcgn_pipeline.networks.interface import look_up, pick
 
 # Which taps of a 3x3 kernel meet on the same small pixel, by the parity of the large pixel's row (or
 # column) and the place, 0 or 1, of the small pixel in the 2x2 window that the large pixel sees.
-_TAPS = ((((1, 0, 0)), ((0, 1, 1))), (((1, 1, 0)), ((0, 0, 1))))
+_TAPS = (((1, 0, 0), (0, 1, 1)), ((1, 1, 0), (0, 0, 1)))
 
 
 class _Interleave(torch.autograd.Function):

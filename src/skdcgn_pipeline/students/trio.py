@@ -16,7 +16,6 @@ from skdcgn_pipeline.networks.pretrained import PretrainedModel
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.students.architectures import make_student
-from skdcgn_pipeline.students.fused import FusedStudent
 from skdcgn_pipeline.students.released import released_card, released_path, released_students
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
@@ -42,20 +41,21 @@ class StudentCGN(MechanismGenerator, PretrainedModel):
         self.architectures = {mechanism: dict(architectures[mechanism]) for mechanism in MECHANISMS}
         size = GeneratorSize.of(self)
         self.students = nn.ModuleDict({m: make_student(m, self.architectures[m], size) for m in MECHANISMS})
-        self._painters: dict[str, FusedStudent] = {}  # those of `fused`
+        self._is_fused = False
 
-    def network_of(self, mechanism: str) -> nn.Module:
+    def network_of(self, mechanism: str) -> Any:
         """Return the student of one mechanism."""
         return self.students[mechanism]
 
     def paint(self, mechanism: str, noise: Tensor, classes: Tensor) -> Tensor:
         """Return a mechanism's images, see `MechanismGenerator.paint`."""
-        return self._painters.get(mechanism, self.students[mechanism])(noise, classes)
+        student = self.network_of(mechanism)
+        return student.fused(noise, classes) if self._is_fused else student(noise, classes)
 
     @property
     def runtime(self) -> str:
         """What renders: `torch`, or, of a `fused` copy, `kernels` (Numba's loops); both, where students differ."""
-        return ", ".join(sorted({painter.runtime for painter in self._painters.values()})) or "torch"
+        return ", ".join(sorted({self.network_of(m).runtime for m in MECHANISMS})) if self._is_fused else "torch"
 
     def fused(self) -> StudentCGN:
         """Return a copy that renders by the fastest runtime that is installed, which its `runtime` tells.
@@ -66,7 +66,7 @@ class StudentCGN(MechanismGenerator, PretrainedModel):
         the first image is rendered, in seconds.
         """
         students = copy.deepcopy(self).eval()
-        students._painters = {m: FusedStudent(students.students[m]) for m in MECHANISMS}
+        students._is_fused = True
         return students.requires_grad_(False)
 
     def sample(

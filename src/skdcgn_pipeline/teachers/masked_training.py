@@ -34,16 +34,15 @@ class NoiseEncoder(nn.Module):
     """Mean and log variance of the noise that an image is made of, given its mechanisms and its class.
 
     Args:
-        noise_dim, num_classes, image_size: Of the generator.
-        width: Channels of the first layer; each layer halves the image, down to 4 to 7 pixels.
+        noise_dim, num_classes, image_size: Of the generator; each layer halves the image, down to 4 to 7 pixels.
     """
 
-    def __init__(self, noise_dim: int, num_classes: int, image_size: int, width: int = 32) -> None:
+    def __init__(self, noise_dim: int, num_classes: int, image_size: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels, size = 7, image_size
         while size >= 8:
-            wide = min(64, width if not layers else 2 * channels)
+            wide = min(64, 2 * channels) if layers else 32
             layers += [nn.Conv2d(channels, wide, 3, stride=2, padding=1), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
             channels, size = wide, (size + 1) // 2
         self.trunk = nn.Sequential(*layers, nn.Flatten())

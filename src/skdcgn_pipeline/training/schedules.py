@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 Schedule = Callable[[int], float]
 
 
-def warm_up_and_cosine(num_steps: int, warm_up_share: float = 0.05) -> Schedule:
-    """Rise linearly, then fall by half a cosine to zero."""
-    warm_up = max(1, round(warm_up_share * num_steps))
+def warm_up_and_cosine(num_steps: int) -> Schedule:
+    """Rise linearly for 5 % of the steps, then fall by half a cosine to zero."""
+    warm_up = max(1, round(0.05 * num_steps))
 
     def factor(step: int) -> float:
         if step < warm_up:
@@ -31,9 +31,9 @@ def linear_decay(num_steps: int, share: float) -> Schedule:
     return lambda step: min(1.0, (num_steps - step) / num_steps / max(share, 1e-9))
 
 
-def staircase(num_steps: int, num_drops: int, factor: float = 0.1) -> Schedule:
-    """Fall to `factor` of the last rate in each of `num_drops` + 1 equal parts."""
-    return lambda step: factor ** (step * (num_drops + 1) // num_steps)
+def staircase(num_steps: int, num_drops: int) -> Schedule:
+    """Fall to a tenth of the last rate in each of `num_drops` + 1 equal parts."""
+    return lambda step: 0.1 ** (step * (num_drops + 1) // num_steps)
 
 
 def one_cycle(

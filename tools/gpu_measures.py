@@ -33,8 +33,7 @@ from skdcgn_pipeline.runtime.compute import choose_device, compiled, place
 from skdcgn_pipeline.runtime.recording import listening
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
 from skdcgn_pipeline.samples.drawing import SamplesRecipe
-from skdcgn_pipeline.samples.loading import BatchLoader, StreamedPairs, fetch_by_epochs
-from skdcgn_pipeline.samples.pixels import decode_images
+from skdcgn_pipeline.samples.loading import StreamedPairs, fetch_by_epochs
 from skdcgn_pipeline.students.distillation import Distillation
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import load_teacher
@@ -145,15 +144,9 @@ def _stored_wait(run: Run) -> float:
         recipe = SamplesRecipe(teacher, identity, per_class, 128, SEED, compute, storing=storing, classes=classes)
         samples = build_in(Path(folder), recipe)
         fetch = fetch_by_epochs(StreamedPairs(samples, TRAINED), settings.batch_size, SEED, "gpu-check-data")
-        train = Distillation(TRAINED, GeneratorSize.of(networks.teacher), settings, SEED, compute)
-        for _ in range(2):  # the first time warms up
-            with BatchLoader(fetch, num_steps, train.device, settings.fetch_threads) as load:
-                for step in range(num_steps):
-                    noise, labels, images = load(step)
-                    train.update(step, (noise, labels, decode_images(TRAINED, images)))
-                wait_for_device()
-                share = 100 * load.data_wait
-    return share
+        task = Distillation(TRAINED, GeneratorSize.of(networks.teacher), settings, SEED, compute)
+        network_benchmark.distil(task, fetch, num_steps)  # warms up
+        return network_benchmark.distil(task, fetch, num_steps)
 
 
 def measure_ensemble(run: Run, part: Part) -> None:

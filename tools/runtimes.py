@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from itertools import product
 
 import pandas as pd
@@ -17,7 +16,7 @@ from PIL import Image
 from released_mnist import NAMES, teacher_of
 
 from skdcgn_pipeline.benchmark.frame import BEST
-from skdcgn_pipeline.benchmark.networks import Networks, Rendering, measure_throughput, renderings_by_runtime, tabulate
+from skdcgn_pipeline.benchmark.networks import TrainedNetworks, measure_throughput, tabulate
 from skdcgn_pipeline.parameters import Benchmark, Compute
 from skdcgn_pipeline.reporting.pictures import draw_benchmark
 from skdcgn_pipeline.students.trio import StudentCGN
@@ -25,23 +24,12 @@ from skdcgn_pipeline.students.trio import StudentCGN
 BATCH_SIZES = (64, 256, 512)
 
 
-@dataclass(frozen=True)
-class Runtimes(Networks):
-    """Teacher and released students."""
-
-    faster = 20
-
-    def renderings(self) -> list[Rendering]:
-        """Return the runtimes."""
-        return renderings_by_runtime(self.teacher, self.students)
-
-
 def measure(name: str, num_threads: int) -> pd.DataFrame:
     """Return the best rate of each runtime, on so many threads."""
     teacher = teacher_of(name)
     students = StudentCGN.from_released(name)
     settings = Benchmark(num_threads=num_threads, batch_sizes=BATCH_SIZES)
-    networks = Runtimes(teacher, students, {}, settings, 0, Compute(device="cpu"))
+    networks = TrainedNetworks(teacher, students, {}, settings, 0, Compute(device="cpu"))
     table = tabulate({"throughput": measure_throughput}, networks, lambda group: "python tools/runtimes.py")
     best = table[table["what"].str.endswith(BEST)]
     threads = "thread" if num_threads == 1 else "threads"

@@ -38,7 +38,7 @@ from skdcgn_pipeline.runtime.compute import autocast, choose_device
 from skdcgn_pipeline.runtime.progress import without_progress
 from skdcgn_pipeline.runtime.seeding import seeded, torch_generator
 from skdcgn_pipeline.runtime.threads import computing_on
-from skdcgn_pipeline.samples.loading import BatchLoader, PairsInMemory, PairSource, fetch_by_epochs
+from skdcgn_pipeline.samples.loading import BatchLoader, Fetch, PairsInMemory, PairSource, fetch_by_epochs
 from skdcgn_pipeline.samples.pixels import decode_images
 from skdcgn_pipeline.students.architectures import make_student
 from skdcgn_pipeline.students.distillation import Distillation
@@ -66,19 +66,6 @@ class Rendering(NamedTuple):
     role: str
     generator: CounterfactualGenerator
     precision: Precision
-
-
-def renderings_by_runtime(teacher: CounterfactualGenerator, students: StudentCGN) -> list[Rendering]:
-    """Return the teacher as a way to render, and students by each runtime that is installed, the fastest first."""
-    ways: list[tuple[str, CounterfactualGenerator, Precision]] = [
-        ("teacher", teacher, "fp32"),
-        ("students", students.fused(), "fp32"),
-        ("students by torch", students, "fp32"),
-        ("students bf16", students, "bf16"),
-    ]
-    if all(find_spec(name) for name in LIBRARIES):
-        ways.append(("students by ONNX Runtime", by_onnxruntime(students), "fp32"))
-    return [Rendering(name, name, generator, precision) for name, generator, precision in ways]
 
 
 @dataclass(frozen=True)
@@ -150,6 +137,25 @@ class Networks:
         images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
         noise = torch.randn(num_rows, noise_dim, generator=generator)
         return PairsInMemory(noise, torch.arange(num_rows) % num_classes, images)
+
+
+@dataclass(frozen=True)
+class TrainedNetworks(Networks):
+    """Teacher and students that are timed by each runtime that is installed."""
+
+    faster = 20
+
+    def renderings(self) -> list[Rendering]:
+        """Return the teacher as a way to render, and students by each runtime, the fastest first."""
+        ways: list[tuple[str, CounterfactualGenerator, Precision]] = [
+            ("teacher", self.teacher, "fp32"),
+            ("students", self.students.fused(), "fp32"),
+            ("students by torch", self.students, "fp32"),
+            ("students bf16", self.students, "bf16"),
+        ]
+        if all(find_spec(name) for name in LIBRARIES):
+            ways.append(("students by ONNX Runtime", by_onnxruntime(self.students), "fp32"))
+        return [Rendering(name, name, generator, precision) for name, generator, precision in ways]
 
 
 NetworksT = TypeVar("NetworksT", bound=Networks)
@@ -260,6 +266,16 @@ def measure_distillation(networks: Networks) -> list[Row]:
     return [row for mechanism in networks.trained for row in _distillation_rows(mechanism, networks)]
 
 
+def distil(task: Distillation, fetch: Fetch, num_steps: int) -> float:
+    """Train so many steps on what is fetched; returns the percentage of the time that they wait for it."""
+    with BatchLoader(fetch, num_steps, task.device, task.settings.fetch_threads) as load:
+        for step in range(num_steps):
+            noise, labels, stored = load(step)
+            task.update(step, (noise, labels, decode_images(task.name, stored)))
+        wait_for_device()
+        return 100 * load.data_wait
+
+
 def _distillation_rows(mechanism: str, networks: Networks) -> list[Row]:
     settings, device, precision = networks.distill[mechanism], networks.device, networks.compute.precision
     # Every kind of step at least once: compiled, tuned, allocated by the first call.
@@ -275,17 +291,9 @@ def _distillation_rows(mechanism: str, networks: Networks) -> list[Row]:
         for _ in range(num_steps):
             plain(noise, labels, images)
 
-    def distil() -> None:
-        with BatchLoader(fetch, num_steps, device, settings.fetch_threads) as load:
-            for step in range(num_steps):
-                noise, labels, stored = load(step)
-                task.update(step, (noise, labels, decode_images(mechanism, stored)))
-            wait_for_device()
-            shares.append(100 * load.data_wait)
-
     row = Row("distillation", mechanism, 0.0, "steps/s", settings.batch_size, precision)
     plain_row = replace(row, what=f"{mechanism}, plain fp32 loop of the same networks", precision="fp32")
-    calls = {plain_row.what: run_plain, row.what: distil}
+    calls = {plain_row.what: run_plain, row.what: lambda: shares.append(distil(task, fetch, num_steps))}
     memory = [
         peak
         for what, call in calls.items()

@@ -16,14 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.benchmark.frame import PUBLISHED, Row, has_bf16_units, peak_growth, rates_of
-from skdcgn_pipeline.benchmark.networks import (
-    PRECISIONS,
-    Networks,
-    Rendering,
-    measure_distillation,
-    measure_throughput,
-    renderings_by_runtime,
-)
+from skdcgn_pipeline.benchmark.networks import PRECISIONS, TrainedNetworks, measure_distillation, measure_throughput
 from skdcgn_pipeline.classifiers.classifier import DigitClassifier
 from skdcgn_pipeline.classifiers.training import fit_classifier
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, compose_in_memory
@@ -49,7 +42,7 @@ COMMON_BATCH_SIZE = 64  # of the usual way to train the classifier
 
 
 @dataclass(frozen=True)
-class Workload(Networks):
+class Workload(TrainedNetworks):
     """The networks of a run and its data paths.
 
     Attributes:
@@ -66,11 +59,6 @@ class Workload(Networks):
 
     trained = MECHANISMS
     step_factor = None
-    faster = 20
-
-    def renderings(self) -> list[Rendering]:
-        """Return the ways to render that are timed, the teacher's first: students by each runtime that is installed."""
-        return renderings_by_runtime(self.teacher, self.students)
 
     def pairs(self, mechanism: str) -> PairSource:
         """Return what the student of a mechanism learns from."""

@@ -174,7 +174,7 @@ class Scene:
         }
 
     def interpolate(self, first: Choice, last: Choice, num_steps: int) -> dict[str, list[View]]:
-        """Draw what lies between two choices: the noise turns from one to the other, and classes mix.
+        """Draw what lies between two choices, raising like `check`: noise turns from one to the other, and classes mix.
 
         A generator that takes nothing but class numbers keeps those of the nearer end.
 
@@ -184,9 +184,6 @@ class Scene:
 
         Returns:
             For each generator, a view per step; a classifier reads a mechanism where it says one of its two classes.
-
-        Raises:
-            SettingError: As `check`.
         """
         here, there = (noise_of(self.generators[TEACHER], self.check(choice).seed) for choice in (first, last))
         shares, one_hot = torch.linspace(0, 1, num_steps), torch.eye(self.num_classes)

@@ -37,14 +37,7 @@ def require_vgg16(assets: str, setting: str) -> Path:
 
 
 def open_vgg16_features(assets: str, setting: str) -> ImageFeatures:
-    """Return a function that gives four layers of VGG16, frozen, for images in [-1, 1].
-
-    Args:
-        assets, setting: As in `require_vgg16`.
-
-    Raises:
-        SettingError: If torchvision's weights are not in the asset folder.
-    """
+    """Return a function that gives four layers of VGG16, frozen, for images in [-1, 1]; raises like `require_vgg16`."""
     from torchvision.models import vgg16  # slow to import and rarely wanted
 
     network = vgg16()

@@ -22,7 +22,7 @@ from skdcgn_pipeline.mechanisms import (
     MechanismLabels,
     check_images,
 )
-from skdcgn_pipeline.networks.onnx_program import OnnxProgram
+from skdcgn_pipeline.networks.programs import OnnxProgram
 from skdcgn_pipeline.networks.weights_file import check_tensors, first_line, read_state
 from skdcgn_pipeline.parameters import Teacher
 from skdcgn_pipeline.parameters.teacher import IMAGENET_CGN

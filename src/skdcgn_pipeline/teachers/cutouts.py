@@ -178,8 +178,8 @@ class CutoutsRecipe(Recipe[Artifact]):
         check_masks(split)
         chosen = [self._choose(split, label) for label in range(self.images.num_classes)]
         progress = Progress("cutting out", sum(map(len, chosen)), "images")
-        for rows, name, file in zip(chosen, self.images.class_names, self._files, strict=True):
-            if writer.has(file):
+        for label, (rows, name) in enumerate(zip(chosen, self.images.class_names, strict=True)):
+            if writer.has(file := FILE.format(label)):
                 progress.done += len(rows)
                 continue
             if not (parts := [*_cut_out(split, rows, progress)]):
@@ -190,10 +190,6 @@ class CutoutsRecipe(Recipe[Artifact]):
             arrays = {key: image[order].numpy() for key, image in zip(COLUMNS, images, strict=True)}
             writer.write(file, partial(write_columns, columns=arrays))
         progress.finish()
-
-    @property
-    def _files(self) -> list[str]:
-        return [FILE.format(label) for label in range(self.images.num_classes)]
 
     def _choose(self, split: Split, label: int) -> Tensor:
         """Return rows of a class in order, at most as many as the settings say, drawn at random."""

@@ -30,9 +30,7 @@ TASKS = {"students": "image-generation", "classifier": "image-classification"}
 
 def front_matter(kind: str) -> str:
     """Return the lines that tell the Hugging Face Hub what a card is of: `students` or a `classifier`."""
-    tags = ("counterfactual", TASKS[kind])
-    lines = ["---", "library_name: skdcgn_pipeline", "license: mit", "tags:", *(f"- {tag}" for tag in tags), "---"]
-    return "\n".join(lines) + "\n"
+    return f"---\nlibrary_name: skdcgn_pipeline\nlicense: mit\ntags:\n- counterfactual\n- {TASKS[kind]}\n---\n"
 
 
 class PretrainedModel(nn.Module):

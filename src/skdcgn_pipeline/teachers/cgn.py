@@ -109,10 +109,8 @@ class MnistCGN(MechanismGenerator):
             num_classes, embedding_dim = state["label_emb.weight"].shape
             num_values, input_dim = state["f_text1.0.weight"].shape
             twice_width = state["f_text1.3.weight"].shape[1]
-            convolutions = [
-                tensor for name, tensor in state.items() if name.startswith("f_text1.") and tensor.ndim == 4
-            ]
-            image_size = math.isqrt(num_values // twice_width) << (len(convolutions) - 1)
+            num_convolutions = sum(t.ndim == 4 for name, t in state.items() if name.startswith("f_text1."))
+            image_size = math.isqrt(num_values // twice_width) << (num_convolutions - 1)
             return cls(input_dim - embedding_dim, num_classes, image_size, twice_width // 2, learnt_masks)
         except (KeyError, IndexError, ValueError, ZeroDivisionError, RuntimeError, SettingError):
             return cls()

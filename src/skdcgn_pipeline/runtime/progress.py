@@ -101,6 +101,12 @@ class Progress:
             else:
                 logger.info("%s", self.line(now))
 
+    def advance_or_stop(self, units: int = 1) -> None:
+        """Count units as done; unless they were the last, raises like `interrupt` where a stop was requested."""
+        self.advance(units)
+        if stop_requested() and self.done < self.total:
+            self.interrupt()
+
     def line(self, now: float) -> str:
         """Return the text shown: share done, rate of the last while, and time left."""
         since, done = self._marks[0]

@@ -240,21 +240,18 @@ def _list_split(
 def with_validation(splits: Sequence[Split], fraction: float, seed: int) -> list[Split]:
     """Return splits with a seeded part of `train` for choices, which leaves an image of every class."""
     (train,) = [split for split in splits if split.role == "train"]
-    order = torch.from_numpy(numpy_generator(seed, "validation-split").permutation(len(train)))
-    order = order.flip(0)
+    order = torch.from_numpy(numpy_generator(seed, "validation-split").permutation(len(train))).flip(0)
     last_of_class = torch.from_numpy(np.unique(train.labels[order], return_index=True)[1])
     free = torch.ones(len(order), dtype=torch.bool).index_fill(0, last_of_class, False)
     chosen = order[free].flip(0)[: max(1, round(fraction * len(order)))].sort().values
     others = torch.ones(len(order), dtype=torch.bool).index_fill(0, chosen, False)
     if not len(chosen):
-        logger.warning(
-            "%s: no class has a second image for choices; they are made on the first",
-            getattr(train.rows, "root", train.name),
-        )
+        where = getattr(train.rows, "root", train.name)
+        logger.warning("%s: no class has a second image for choices; they are made on the first", where)
         chosen = order.sort().values
     validation = replace(train[chosen], name=VALIDATION, role="validation")
     rest = [split for split in splits if split.role != "train"]
-    return [train[others.nonzero()[:, 0]], validation, *rest]
+    return [train[others], validation, *rest]
 
 
 # --- tables of attributes ------------------------------------------------------------------------
@@ -306,13 +303,8 @@ def _read_tables(folder: Path, roots: Mapping[str, Path]) -> dict[str, pd.DataFr
     is_split = folder.resolve() in roots.values()  # its table is its own
     whole, tables = pd.DataFrame() if is_split else _read_metadata(folder / METADATA), {}
     if strange := [name for name in whole.index if name.partition("/")[0] not in roots]:
-        where = str(folder / METADATA)
-        raise SettingError(
-            where,
-            f"files as <split>/<class>/<image> or in {'/'.join(('<split>', METADATA))}",
-            f"'{strange[0]}'",
-            "Correct the table.",
-        )
+        expected = f"files as <split>/<class>/<image> or in <split>/{METADATA}"
+        raise SettingError(str(folder / METADATA), expected, f"'{strange[0]}'", "Correct the table.")
     for name, root in roots.items():
         tables[name] = _read_metadata(root / METADATA)
         if tables[name].empty and not whole.empty:

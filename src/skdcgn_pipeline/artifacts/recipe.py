@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, artifact_path, build_artifact, is_finished
 from skdcgn_pipeline.parameters import Compute
-from skdcgn_pipeline.runtime.engine import Engine, LocalEngine, UnitT
+from skdcgn_pipeline.runtime.engine import Engine, LocalEngine, OpenWork, UnitT
 from skdcgn_pipeline.runtime.errors import UnitFailedError
 from skdcgn_pipeline.runtime.progress import Progress, without_progress
 
@@ -125,7 +125,7 @@ class Run:
         return paths
 
     def work_side_by_side(
-        self, open_work: Callable[[], Callable[[UnitT], object]], units: Mapping[str, UnitT], title: str, counted: str
+        self, open_work: OpenWork[UnitT, object], units: Mapping[str, UnitT], title: str, counted: str
     ) -> None:
         """Work on units by the engine; what comes of them is in the store.
 
@@ -153,7 +153,7 @@ def _open_store(store: Store) -> Callable[[Recipe[Any]], object]:
     return store.make
 
 
-def _open_quietly(open_work: Callable[[], Callable[[UnitT], object]]) -> Callable[[UnitT], None]:
+def _open_quietly(open_work: OpenWork[UnitT, object]) -> Callable[[UnitT], None]:
     """Return what works on a unit where work is done, and gives nothing back: the result stays in the store."""
     work = open_work()
 

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,9 @@ from skdcgn_pipeline.runtime.engine import (
     POLL_SECONDS,
     STOPPED,
     Engine,
+    OpenWork,
     Outcome,
+    Outcomes,
     ResultT,
     UnitT,
     attempt,
@@ -62,9 +64,7 @@ class RayEngine(Engine):
     gpus_per_unit: float = 0.0
     elsewhere: ClassVar[bool] = True
 
-    def outcomes(
-        self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
-    ) -> Generator[tuple[int, Outcome[ResultT]], None, None]:
+    def outcomes(self, open_work: OpenWork[UnitT, ResultT], units: Sequence[UnitT]) -> Outcomes[ResultT]:
         """Work on the units, see `Engine.outcomes`.
 
         A unit whose worker dies again and again fails by itself.

@@ -67,9 +67,7 @@ class GreyImages:
 
 
 def _resize(images: Tensor, mode: str) -> Tensor:
-    options = {"align_corners": False} if mode == "bilinear" else {}
-    resized = F.interpolate(images[:, None].float(), size=(IMAGE_SIZE, IMAGE_SIZE), mode=mode, **options)
-    return resized[:, 0].clamp(0, 1)
+    return F.interpolate(images[:, None].float(), size=(IMAGE_SIZE, IMAGE_SIZE), mode=mode)[:, 0].clamp(0, 1)
 
 
 def _read_digits(assets: Path, seed: int, variant: str) -> dict[str, GreyImages]:

@@ -178,14 +178,7 @@ FileSplit = Split[ImageFiles]
 
 
 def check_masks(split: Split | None) -> None:
-    """Refuse training images without true masks, where they are to be cut out; images need not be read.
-
-    Args:
-        split: The training images; None of images that never have masks.
-
-    Raises:
-        SettingError: If there are none.
-    """
+    """Refuse, with a `SettingError`, training images without true masks; None stands for those that never have any."""
     if split is None or split.masks is None:
         remedy = (
             "Give masks (`mask_file_name` in train/metadata.csv; of coloured images `images.masks=true`), or leave out "

@@ -95,11 +95,6 @@ def pairs_of(mechanism: str, columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
     return stored["noise"], stored["labels"], torch.from_numpy(composites)
 
 
-def count_shards(num_images_per_class: int, num_classes: int, rows_per_shard: int) -> int:
-    """Return how many shards hold so many rows."""
-    return -(-num_images_per_class * num_classes // rows_per_shard)
-
-
 @dataclass(frozen=True)
 class SamplesRecipe(ShardsRecipe[SampleShards]):
     """Samples of every mechanism, streamed into shards.

@@ -53,7 +53,7 @@ class Recipe(ABC, Generic[ResultT]):
 
 
 def build_in(folder: Path, recipe: Recipe[ResultT]) -> ResultT:
-    """Return what a recipe makes, kept in a folder; raises like `Store.make`."""
+    """Return what a recipe makes, kept in a folder; raises as `build_artifact`."""
     return recipe.read(build_artifact(folder, recipe.identity_inputs, recipe.build))
 
 
@@ -68,11 +68,7 @@ class Store:
     root: Path
 
     def make(self, recipe: Recipe[ResultT]) -> ResultT:
-        """Return what a recipe makes: reuse it, continue it, or build it.
-
-        Raises:
-            SettingError: If the disk is full or the store cannot be written.
-        """
+        """Return what a recipe makes: reuse it, continue it, or build it; raises as `build_artifact`."""
         return build_in(self._folder_of(recipe), recipe)
 
     def folder(self, name: str) -> Path:

@@ -97,11 +97,7 @@ class SharedEpoch:
         self._number = torch.zeros((), dtype=torch.long).share_memory_()
 
     def set(self, epoch: int) -> None:
-        """Choose the epoch.
-
-        Raises:
-            SettingError: If it is no whole number from 0 on.
-        """
+        """Choose the epoch; refuses what is no whole number from 0 on."""
         self._number.fill_(check_whole("epoch", epoch, 0, "Count the epochs from 0."))
 
     def get(self) -> int:

@@ -84,11 +84,7 @@ def _read_digits(assets: Path, seed: int, variant: str) -> dict[str, GreyImages]
 
 
 def unpack(path: Path) -> bytes:
-    """Return the content of a file, plain or .gz.
-
-    Raises:
-        SettingError: If it cannot be unpacked.
-    """
+    """Return the content of a file, plain or .gz; raises `SettingError` if it cannot be unpacked."""
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:

@@ -68,11 +68,7 @@ class ImageFiles:
         return replace(self, names=tuple(self.names[row] for row in rows.tolist()))
 
     def take(self, rows: Tensor) -> Tensor:
-        """Return the middle of the images of rows [B], uint8 [B, C, S, S].
-
-        Raises:
-            SettingError: Naming a file that cannot be read: it changed since it was checked.
-        """
+        """Return the middle of the images of rows [B], uint8 [B, C, S, S]; raises as `read_picture`."""
 
         def decode(row: int) -> Tensor:
             picture = read_picture(self.root / self.names[row], self.mode)

@@ -207,10 +207,7 @@ def _work_in_process(unit: Any) -> Outcome[Any]:
 def choose_engine(settings: EngineSettings) -> Engine:
     """Return the engine that the settings name; one process alone is this one.
 
-    Units may draw from torch's global generator, so threads do not serve.
-
-    Raises:
-        SettingError: If Ray is asked for and not installed.
+    Units may draw from torch's global generator, so threads do not serve. Raises as `import_ray`.
     """
     if settings.name == "ray":
         from skdcgn_pipeline.runtime.ray_engine import RayEngine, import_ray

@@ -116,11 +116,7 @@ class Progress:
             logger.info(f"{self.title}: {units:,} {self.unit} in {seconds:.0f} s, {rate}{self.remark()}")
 
     def interrupt(self) -> None:
-        """Raise the error that ends an interrupted loop.
-
-        Raises:
-            InterruptedRunError: Always; it says what is saved and how to go on.
-        """
+        """Raise `InterruptedRunError`, which ends a loop and says what is saved and how to go on."""
         raise InterruptedRunError(
             f"{self.title}: stopped at {self.done:,} of {self.total:,} {self.unit}, everything so far is saved. "
             "Repeat the same command to go on from here."

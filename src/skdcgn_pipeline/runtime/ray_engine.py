@@ -148,11 +148,7 @@ class RayEngine(Engine):
 
 
 def import_ray() -> Any:
-    """Return Ray, which tells nobody that it is used.
-
-    Raises:
-        SettingError: If it is not installed.
-    """
+    """Return Ray, which tells nobody that it is used; raises `SettingError` if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     return import_library("ray", "ray", "engine.name")

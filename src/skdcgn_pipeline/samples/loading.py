@@ -100,14 +100,11 @@ def _bytes_to_stream(samples: SampleShards, mechanism: str) -> int:
 
 
 def open_pairs(samples: SampleShards, mechanism: str) -> PairSource:
-    """Read what one student learns from into memory, or as it is needed where it is much.
+    """Read what one student learns from into memory, or as it is needed where it is much; raises as `stream_parts`.
 
     Args:
         samples: Of the teacher.
         mechanism: shape, texture, background or `COMPOSITE`.
-
-    Raises:
-        DamagedFileError: Naming the shard that is damaged.
     """
     if num_bytes := _bytes_to_stream(samples, mechanism):
         logger.info("%s: %.1f GiB of images are read as they are needed", mechanism, num_bytes / 2**30)

@@ -107,7 +107,7 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
             if not has_split(writer, name):
                 split = self.colour(name, part)
                 write_split(writer, split if self.masks else replace(split, masks=None))
-        roles = {name: _role_of(name) for name in shapes}
+        roles = {name: BIASED_ROLES.get(name, "test") for name in shapes}
         write_card(writer, self.source, IMAGE_SIZE, CLASS_NAMES[self.source], roles, {})
 
     def shapes(self) -> dict[str, GreyImages]:
@@ -130,12 +130,7 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
             assets=self.assets,
         )
         names = {"group": group_names(CLASS_NAMES[self.source])}
-        return replace(split, name=name, role=_role_of(name), attribute_names=names)
-
-
-def _role_of(name: str) -> Role:
-    """Return the role of a split of coloured images."""
-    return BIASED_ROLES.get(name, "test")
+        return replace(split, name=name, role=BIASED_ROLES.get(name, "test"), attribute_names=names)
 
 
 @dataclass(frozen=True)

@@ -59,11 +59,15 @@ def call_together(engine: RayEngine, work: Callable[[], None], scratch: Path) ->
                     heard.tell(hear(ray, post, stop_requested()))
                 if (error := fit.error) is None:
                     return
-                _raise_for_users(error)
+                # What the processes have raised; where it was none of them, the error itself.
+                failures = [*getattr(error, "worker_failures", {}).values()] or [error]
+                for failure in failures:
+                    if isinstance(failure, UserError):
+                        raise failure from error
                 if stop_requested():
                     raise InterruptedRunError(STOPPED) from error
                 if attempt == MAX_RETRIES:
-                    last = _failures(error)[0]
+                    last = failures[0]
                     told = f"{1 + MAX_RETRIES} times, the last time: {type(last).__name__}: {told_in_one_line(last)}"
                     raise UnitFailedError(f"Processes were lost or failed {told}") from error
     finally:
@@ -135,15 +139,3 @@ def _trainer(engine: RayEngine, part: Callable[[], None], storage: str, name: st
         scaling_config=train.ScalingConfig(num_workers=engine.workers, use_gpu=on_gpu, resources_per_worker=kept),
         run_config=train.RunConfig(name=name, storage_path=storage),
     )
-
-
-def _raise_for_users(error: Exception) -> None:
-    """Raise what a process has raised that is written for users, if any has."""
-    for failure in _failures(error):
-        if isinstance(failure, UserError):
-            raise failure from error
-
-
-def _failures(error: Exception) -> list[Exception]:
-    """Return what the processes have raised; where it was none of them, the error itself."""
-    return [*getattr(error, "worker_failures", {}).values()] or [error]

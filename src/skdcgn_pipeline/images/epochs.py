@@ -30,10 +30,7 @@ class EpochSampler:
 
     def _permute(self, epoch: int) -> Tensor:
         """Draw the order of an epoch."""
-        return torch.randperm(self.num_rows, generator=self._generator(epoch))
-
-    def _generator(self, epoch: int) -> torch.Generator:
-        return torch_generator(self.seed, self.purpose, epoch)
+        return torch.randperm(self.num_rows, generator=torch_generator(self.seed, self.purpose, epoch))
 
     def rows(self, step: int, batch_size: int) -> Tensor:
         """Return the row numbers [batch_size] of one step."""
@@ -66,7 +63,7 @@ class WindowSampler(EpochSampler):
         self.group_sizes, self.window = group_sizes, window
 
     def _permute(self, epoch: int) -> Tensor:
-        generator = self._generator(epoch)
+        generator = torch_generator(self.seed, self.purpose, epoch)
         turns = torch.randperm(len(self.group_sizes), generator=generator).repeat_interleave(self.group_sizes)
         delays = torch.rand(self.num_rows, generator=generator, dtype=torch.float64)
         return (turns + self.window * delays).argsort(stable=True)

@@ -69,7 +69,7 @@ class Plan:
         self._steps: list[list[int]] = []
         self._numbers: list[Tensor] = []
         self._places: list[int] = []
-        self._end, self._num_columns, self._used, self._num_numbers = num_columns, num_columns, 0, 0
+        self._end, self._used = num_columns, 0
         self._image = Map(0, 0, 0, 0)
         self._reach = 64  # places beyond the maps: sums of a tile, and what a tile reads past a line
         self._free: list[np.ndarray] = []
@@ -88,9 +88,9 @@ class Plan:
         self._steps.append([*step, *[0] * (STEP_LENGTH - len(step))])
 
     def _keep(self, numbers: Tensor) -> int:
+        start = sum(map(len, self._numbers))
         self._numbers.append(numbers.detach().float().reshape(-1))
-        self._num_numbers += numbers.numel()
-        return self._num_numbers - numbers.numel()
+        return start
 
     def _keep_places(self, places: Sequence[int]) -> int:
         self._places += places

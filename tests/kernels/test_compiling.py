@@ -39,9 +39,11 @@ def test_what_is_compiled_is_found_again_unless_it_is_damaged(kept, damaged):
 
 
 def test_other_sources_have_another_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(compiling, "__file__", str(tmp_path / "compiling.py"))
-    for source in ("LANES = 8", "LANES = 16"):
-        (tmp_path / "lanes.py").write_text(source)
+    for number, source in enumerate(("LANES = 8", "LANES = 16")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "lanes.py").write_text(source)
+        monkeypatch.setattr(compiling, "__file__", str(folder / "compiling.py"))
         assert not found(add)
         assert found(add)
 

@@ -22,6 +22,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def clock(monkeypatch) -> list[float]:
     now = [0.0]
+    monkeypatch.setattr(progress.sys, "stderr", io.StringIO())
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     return now
 
@@ -41,9 +42,10 @@ def test_a_line_tells_share_rate_and_time_left(clock):
     assert shown.line(2.0) == "samples: 400/1,000 rows (40%), 150 rows/s, 4 s left"
 
 
-def test_a_terminal_sees_one_line_rewritten(clock):
+def test_a_terminal_sees_one_line_rewritten(clock, monkeypatch):
     terminal = Terminal()
-    shown = Progress("samples", 10, "rows", stream=terminal)
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    shown = Progress("samples", 10, "rows")
     for second in (1.0, 2.0):
         clock[0] = second
         shown.advance()
@@ -52,7 +54,7 @@ def test_a_terminal_sees_one_line_rewritten(clock):
 
 
 def test_elsewhere_a_line_is_logged_now_and_then(clock, caplog):
-    shown = Progress("samples", 100, "rows", stream=io.StringIO())
+    shown = Progress("samples", 100, "rows")
     with caplog.at_level(logging.INFO):
         for second in range(1, 76):
             clock[0] = float(second)
@@ -62,7 +64,7 @@ def test_elsewhere_a_line_is_logged_now_and_then(clock, caplog):
 
 
 def test_the_rate_is_that_of_the_last_while(clock):
-    shown = Progress("samples", 1000, "rows", stream=io.StringIO())
+    shown = Progress("samples", 1000, "rows")
     for second in range(1, 101):
         clock[0] = float(second)
         shown.advance(10 if second <= 50 else 1)
@@ -78,7 +80,7 @@ def test_units_that_take_longer_than_the_window_have_a_rate(clock):
 
 
 def test_the_end_tells_how_much_was_done_by_this_run(clock, caplog):
-    shown = Progress("samples", 100, "rows", done=40, stream=io.StringIO())
+    shown = Progress("samples", 100, "rows", done=40)
     clock[0] = 3.0
     shown.advance(60)
     with caplog.at_level(logging.INFO):
@@ -88,7 +90,7 @@ def test_the_end_tells_how_much_was_done_by_this_run(clock, caplog):
 
 def test_nothing_is_told_of_work_that_was_done_before(caplog):
     with caplog.at_level(logging.INFO):
-        Progress("samples", 100, "rows", done=100, stream=io.StringIO()).finish()
+        Progress("samples", 100, "rows", done=100).finish()
     assert caplog.text == ""
 
 

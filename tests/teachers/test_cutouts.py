@@ -151,12 +151,10 @@ def test_nothing_is_cut_out_twice_and_settings_make_others(images, store, monkey
 
 def test_whole_classes_survive_an_interruption(images, cutouts, tmp_path, monkeypatch):
     recipe, place = CutoutsRecipe(images, CutoutSettings()), Store(tmp_path)
-    monkeypatch.setattr(
-        "skdcgn_pipeline.teachers.cutouts.stop_requested", lambda: len([*tmp_path.rglob("*.parquet")]) > 0
-    )
-    with pytest.raises(InterruptedRunError, match="cutting out: stopped at"):
-        place.make(recipe)
-    monkeypatch.setattr("skdcgn_pipeline.teachers.cutouts.stop_requested", progress.stop_requested)
+    with monkeypatch.context() as stopping:
+        stopping.setattr(progress, "stop_requested", lambda: len([*tmp_path.rglob("*.parquet")]) > 0)
+        with pytest.raises(InterruptedRunError, match="cutting out: stopped at"):
+            place.make(recipe)
     again = open_cutouts(place.make(recipe))
     assert all(torch.equal(again.images.of(m), cutouts.images.of(m)) for m in MECHANISMS)
 

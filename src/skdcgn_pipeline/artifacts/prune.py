@@ -185,11 +185,6 @@ class _Stores:
         """Return the artifacts that tokens stand for."""
         return {path for token in tokens for path in self._named.get(token, ())}
 
-    def holding(self, texts: Iterable[str]) -> set[Path]:
-        """Return the artifacts in which any of these texts, taken as paths, lies."""
-        paths = [Path(text).resolve() for text in texts if "/" in text]
-        return {path for path in self.artifacts if any(one.is_relative_to(path.resolve()) for one in paths)}
-
     def judge(
         self, root: Path, kept: Mapping[Path, str], registered: Iterable[RegisteredModel], settings: Any
     ) -> dict[Path, str]:
@@ -201,8 +196,10 @@ class _Stores:
         for model in registered:
             for path in self.named_by(tokens_in(model.text)):
                 reasons.setdefault(path, f"the registered model {model.name} refers to it")
-        for path in self.holding(texts_in(settings)):
-            reasons.setdefault(path, "the settings name it")
+        named = [Path(text).resolve() for text in texts_in(settings) if "/" in text]
+        for path in self.artifacts:
+            if any(one.is_relative_to(path.resolve()) for one in named):
+                reasons.setdefault(path, "the settings name it")
         waiting = list(reasons)
         while waiting:
             path = waiting.pop()

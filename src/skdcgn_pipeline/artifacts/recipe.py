@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, artifact_path, build_artifact, is_finished
 from skdcgn_pipeline.parameters import Compute
-from skdcgn_pipeline.runtime.engine import Engine, LocalEngine, UnitT
+from skdcgn_pipeline.runtime.engine import Engine, LocalEngine, OpenWork, UnitT
 from skdcgn_pipeline.runtime.errors import UnitFailedError
 from skdcgn_pipeline.runtime.progress import Progress, without_progress
 
@@ -53,7 +53,7 @@ class Recipe(ABC, Generic[ResultT]):
 
 
 def build_in(folder: Path, recipe: Recipe[ResultT]) -> ResultT:
-    """Return what a recipe makes, kept in a folder; raises like `Store.make`."""
+    """Return what a recipe makes, kept in a folder; raises as `build_artifact`."""
     return recipe.read(build_artifact(folder, recipe.identity_inputs, recipe.build))
 
 
@@ -68,11 +68,7 @@ class Store:
     root: Path
 
     def make(self, recipe: Recipe[ResultT]) -> ResultT:
-        """Return what a recipe makes: reuse it, continue it, or build it.
-
-        Raises:
-            SettingError: If the disk is full or the store cannot be written.
-        """
+        """Return what a recipe makes: reuse it, continue it, or build it; raises as `build_artifact`."""
         return build_in(self._folder_of(recipe), recipe)
 
     def folder(self, name: str) -> Path:
@@ -125,7 +121,7 @@ class Run:
         return paths
 
     def work_side_by_side(
-        self, open_work: Callable[[], Callable[[UnitT], object]], units: Mapping[str, UnitT], title: str, counted: str
+        self, open_work: OpenWork[UnitT, object], units: Mapping[str, UnitT], title: str, counted: str
     ) -> None:
         """Work on units by the engine; what comes of them is in the store.
 
@@ -153,7 +149,7 @@ def _open_store(store: Store) -> Callable[[Recipe[Any]], object]:
     return store.make
 
 
-def _open_quietly(open_work: Callable[[], Callable[[UnitT], object]]) -> Callable[[UnitT], None]:
+def _open_quietly(open_work: OpenWork[UnitT, object]) -> Callable[[UnitT], None]:
     """Return what works on a unit where work is done, and gives nothing back: the result stays in the store."""
     work = open_work()
 

@@ -56,7 +56,7 @@ def sha256_of_file(path: Path) -> str:
 
 @contextmanager
 def readable_disk_errors(path: Path) -> Any:
-    """Turn "disk full", "read-only" and a file in place of a folder into one clear message."""
+    """Turn "disk full", "read-only" and a file in place of a folder into a `SettingError` with one clear message."""
     try:
         yield
     except Exception as error:
@@ -81,11 +81,7 @@ def _free_bytes(path: Path) -> int:
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it into place.
-
-    Raises:
-        SettingError: If the disk is full or the directory cannot be written.
-    """
+    """Let `write` fill a temporary file beside `path`, then rename it into place; see `readable_disk_errors`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with readable_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

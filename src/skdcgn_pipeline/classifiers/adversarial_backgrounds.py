@@ -25,7 +25,7 @@ from skdcgn_pipeline.images.image_set import ClassGroups, Split
 from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.parameters import Compute
 from skdcgn_pipeline.runtime.compute import choose_device
-from skdcgn_pipeline.runtime.progress import Progress, stop_requested
+from skdcgn_pipeline.runtime.progress import Progress
 from skdcgn_pipeline.samples.pixels import decode_images, from_bytes
 
 
@@ -70,9 +70,7 @@ def count_robust(
             if len(deceived) == len(predictions):
                 break
         robust.update({name: int(name not in deceived) for name in predictions})
-        progress.advance()
-        if stop_requested() and progress.done < progress.total:
-            progress.interrupt()
+        progress.advance_or_stop()
     progress.finish()
     return dict(robust)
 

@@ -94,11 +94,7 @@ def published_teacher_name(variant: str) -> str:
 
 
 def require_assets(root: Path | str, names: list[str]) -> list[Path]:
-    """Return the paths of assets, refusing when one is absent.
-
-    Raises:
-        SettingError: Naming the folder, the first missing file and the command that gets it.
-    """
+    """Return the paths of assets; a `SettingError` names the first that is absent and the command that gets it."""
     paths = [Path(root) / name for name in names]
     missing = [path for path in paths if not path.is_file()]
     if missing:
@@ -199,14 +195,7 @@ def _fault(root: Path, asset: Asset) -> str | None:
 
 
 def refuse_missing(assets: pd.DataFrame) -> None:
-    """Refuse when something must be got by hand and is not there.
-
-    Args:
-        assets: What `fetch_assets` returned.
-
-    Raises:
-        SettingError: With the instructions for each of them.
-    """
+    """Refuse what `fetch_assets` returned when something must be got by hand and is not there, with instructions."""
     missing = assets[assets["state"] == BY_HAND]
     if len(missing):
         lines = "".join(f"\n\n- {row.name} ({row.licence})\n{row.to_do}" for row in missing.itertuples(index=False))

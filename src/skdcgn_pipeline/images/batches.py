@@ -14,7 +14,7 @@ from skdcgn_pipeline.images.epochs import DrawBatch, EpochSampler, RowsByClass
 from skdcgn_pipeline.images.image_set import ImageFiles, ImagesInMemory, Split
 from skdcgn_pipeline.images.reading import crop_randomly
 from skdcgn_pipeline.kernels.taking import take_decoded
-from skdcgn_pipeline.runtime.progress import Progress, stop_requested
+from skdcgn_pipeline.runtime.progress import Progress
 from skdcgn_pipeline.runtime.seeding import numpy_generator, torch_generator
 from skdcgn_pipeline.samples.loading import BatchLoader
 from skdcgn_pipeline.samples.pixels import IMAGE_SCALE, IMAGE_SHIFT, from_bytes
@@ -150,10 +150,7 @@ def draw_ahead(draw_batch: DrawBatch, num_steps: int) -> DrawBatch:
 def batches_in_order(split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield all images of a split, [B, 3, S, S] in [-1, 1], and their labels; the last batch may be smaller.
 
-    The next batch is read while one is in use.
-
-    Raises:
-        InterruptedRunError: If a stop was requested.
+    The next batch is read while one is in use. Raises `InterruptedRunError` if a stop was requested.
     """
 
     def read(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,6 +160,4 @@ def batches_in_order(split: Split, batch_size: int) -> Iterator[tuple[Tensor, Te
     with closing(ahead(map(read, torch.arange(len(split)).split(batch_size)), 1)) as batches:
         for images, labels in batches:
             yield images, labels
-            progress.advance(len(images))
-            if stop_requested() and progress.done < progress.total:
-                progress.interrupt()
+            progress.advance_or_stop(len(images))

@@ -30,10 +30,7 @@ class EpochSampler:
 
     def _permute(self, epoch: int) -> Tensor:
         """Draw the order of an epoch."""
-        return torch.randperm(self.num_rows, generator=self._generator(epoch))
-
-    def _generator(self, epoch: int) -> torch.Generator:
-        return torch_generator(self.seed, self.purpose, epoch)
+        return torch.randperm(self.num_rows, generator=torch_generator(self.seed, self.purpose, epoch))
 
     def rows(self, step: int, batch_size: int) -> Tensor:
         """Return the row numbers [batch_size] of one step."""
@@ -66,7 +63,7 @@ class WindowSampler(EpochSampler):
         self.group_sizes, self.window = group_sizes, window
 
     def _permute(self, epoch: int) -> Tensor:
-        generator = self._generator(epoch)
+        generator = torch_generator(self.seed, self.purpose, epoch)
         turns = torch.randperm(len(self.group_sizes), generator=generator).repeat_interleave(self.group_sizes)
         delays = torch.rand(self.num_rows, generator=generator, dtype=torch.float64)
         return (turns + self.window * delays).argsort(stable=True)
@@ -97,11 +94,7 @@ class SharedEpoch:
         self._number = torch.zeros((), dtype=torch.long).share_memory_()
 
     def set(self, epoch: int) -> None:
-        """Choose the epoch.
-
-        Raises:
-            SettingError: If it is no whole number from 0 on.
-        """
+        """Choose the epoch; refuses what is no whole number from 0 on."""
         self._number.fill_(check_whole("epoch", epoch, 0, "Count the epochs from 0."))
 
     def get(self) -> int:

@@ -67,9 +67,7 @@ class GreyImages:
 
 
 def _resize(images: Tensor, mode: str) -> Tensor:
-    options = {"align_corners": False} if mode == "bilinear" else {}
-    resized = F.interpolate(images[:, None].float(), size=(IMAGE_SIZE, IMAGE_SIZE), mode=mode, **options)
-    return resized[:, 0].clamp(0, 1)
+    return F.interpolate(images[:, None].float(), size=(IMAGE_SIZE, IMAGE_SIZE), mode=mode)[:, 0].clamp(0, 1)
 
 
 def _read_digits(assets: Path, seed: int, variant: str) -> dict[str, GreyImages]:
@@ -86,11 +84,7 @@ def _read_digits(assets: Path, seed: int, variant: str) -> dict[str, GreyImages]
 
 
 def unpack(path: Path) -> bytes:
-    """Return the content of a file, plain or .gz.
-
-    Raises:
-        SettingError: If it cannot be unpacked.
-    """
+    """Return the content of a file, plain or .gz; raises `SettingError` if it cannot be unpacked."""
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:

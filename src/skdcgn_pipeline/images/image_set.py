@@ -68,11 +68,7 @@ class ImageFiles:
         return replace(self, names=tuple(self.names[row] for row in rows.tolist()))
 
     def take(self, rows: Tensor) -> Tensor:
-        """Return the middle of the images of rows [B], uint8 [B, C, S, S].
-
-        Raises:
-            SettingError: Naming a file that cannot be read: it changed since it was checked.
-        """
+        """Return the middle of the images of rows [B], uint8 [B, C, S, S]; raises as `read_picture`."""
 
         def decode(row: int) -> Tensor:
             picture = read_picture(self.root / self.names[row], self.mode)
@@ -178,14 +174,7 @@ FileSplit = Split[ImageFiles]
 
 
 def check_masks(split: Split | None) -> None:
-    """Refuse training images without true masks, where they are to be cut out; images need not be read.
-
-    Args:
-        split: The training images; None of images that never have masks.
-
-    Raises:
-        SettingError: If there are none.
-    """
+    """Refuse, with a `SettingError`, training images without true masks; None stands for those that never have any."""
     if split is None or split.masks is None:
         remedy = (
             "Give masks (`mask_file_name` in train/metadata.csv; of coloured images `images.masks=true`), or leave out "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn
@@ -178,13 +178,12 @@ def with_array_masks(split: FileSplit, folder: Path, setting: str = "ImageNet-9 
     return replace(split[torch.tensor(rows)], masks=ImageFiles(split.rows.root, names, mode="L"))
 
 
-def parse_cue_conflict_name(name: str, categories: Iterable[str], setting: str = "cue-conflict folder") -> list[int]:
-    """Return the numbers of the categories of shape and texture that a name such as `cat7-bottle2.png` tells.
+def parse_cue_conflict_name(name: str, known: Sequence[str], setting: str = "cue-conflict folder") -> list[int]:
+    """Return the numbers of the known categories of shape and texture that a name such as `cat7-bottle2.png` tells.
 
     Raises:
         SettingError: If the name is of another form, or names another category.
     """
-    known = list(categories)
     match = re.fullmatch(r"([a-z]+)\d+-([a-z]+)\d+\.[A-Za-z]+", name)
     if not match:
         remedy = "Remove other files, or give the folder of style-transferred images."
@@ -196,8 +195,8 @@ def parse_cue_conflict_name(name: str, categories: Iterable[str], setting: str =
     return [known.index(category) for category in match.groups()]
 
 
-def list_cue_conflict(root: Path | str, categories: Iterable[str], setting: str = "cue-conflict folder") -> FileSplit:
-    """List cue-conflict images: a folder per category of shape with files such as `cat7-bottle2.png`.
+def list_cue_conflict(root: Path | str, known: tuple[str, ...], setting: str = "cue-conflict folder") -> FileSplit:
+    """List cue-conflict images: a folder per known category of shape with files such as `cat7-bottle2.png`.
 
     Returns:
         The split; its categories are the attributes `shape` and `texture`.
@@ -205,7 +204,6 @@ def list_cue_conflict(root: Path | str, categories: Iterable[str], setting: str 
     Raises:
         SettingError: If a name is of another form, or its shape is not that of its folder.
     """
-    known = tuple(categories)
     files = files_in_classes(Path(root), setting)
     split = labelled(Path(root), files, dict.fromkeys(files, -1))
     indices = [parse_cue_conflict_name(Path(name).name, known, setting) for name in split.rows.names]
@@ -246,11 +244,7 @@ def _named(folders: Mapping[str, str | None]) -> Iterator[_Folder]:
 
 
 def check_imagenet(folders: Mapping[str, str | None], tables: ImageNetTables) -> None:
-    """Refuse absent folders, or those of other classes, without a look into them.
-
-    Raises:
-        SettingError: Naming the setting, and what is missing or of another kind.
-    """
+    """Refuse absent folders, or those of other classes, without a look into them; `SettingError`s name the setting."""
     for folder in _named(folders):
         if folder.is_of_classes:
             check_wordnet_names(folder.path, tables.wnids, folder.setting)

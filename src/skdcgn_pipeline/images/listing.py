@@ -40,6 +40,7 @@ LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 HASHED_BYTES = 2**30
 NAMES_SHOWN = 3
 LONGEST_NUMBER = 18  # in digits; longer ones are names
+SETTING = "images.folder"
 REMEDY = "See 'Your own images' in docs/stages/prepare.md."
 
 
@@ -156,11 +157,7 @@ def labelled(root: Path, files: Mapping[str, Sequence[str]], class_of: Mapping[s
 
 
 def list_folder(
-    folder: Path | str,
-    validation_fraction: float,
-    seed: int,
-    setting: str = "images.folder",
-    class_names: Sequence[str] = (),
+    folder: Path | str, validation_fraction: float, seed: int, class_names: Sequence[str] = ()
 ) -> ListedImages:
     """List any folder of images, see the head of this module.
 
@@ -171,7 +168,6 @@ def list_folder(
         folder: The folder.
         validation_fraction: Share of `train`, where there is no `validation`.
         seed: Base seed of the choice.
-        setting: What errors call the folder.
         class_names: The only classes, of a classifier that is measured: every folder is a test split then, or the
             folder itself is one where it holds classes.
 
@@ -179,7 +175,7 @@ def list_folder(
         SettingError: If it is laid out in another way, or its tables do not fit its files.
     """
     folder = Path(folder).expanduser()
-    roots = _find_splits(folder, setting, class_names)
+    roots = _find_splits(folder, class_names)
     tables = _read_tables(folder, roots)
     masks = {name: _find_masks(folder, root, tables[name]) for name, root in roots.items()}
     mask_files = {path for of_split in masks.values() for path in of_split.values()}
@@ -191,15 +187,15 @@ def list_folder(
     files = {
         name: {
             label: [path for path in names if (root / path).resolve() not in mask_files]
-            for label, names in files_in_classes(root, setting).items()
+            for label, names in files_in_classes(root, SETTING).items()
         }
         for name, root in roots.items()
     }
     classes = [*class_names] or [label for label, names in files[TRAIN].items() if names]
     if len(classes) < 2:
-        raise SettingError(setting, "at least two classes", f"{some_of(classes)} in {roots[TRAIN]}", REMEDY)
+        raise SettingError(SETTING, "at least two classes", f"{some_of(classes)} in {roots[TRAIN]}", REMEDY)
     wanted = f"a class of the classifier ({some_of(classes)})" if class_names else f"a class of '{TRAIN}'"
-    splits = [_list_split(name, root, files[name], classes, wanted, setting) for name, root in roots.items()]
+    splits = [_list_split(name, root, files[name], classes, wanted) for name, root in roots.items()]
     splits = _with_attributes(splits, tables, masks)
     if class_names:
         splits = [replace(split, role="test") for split in splits]
@@ -210,12 +206,12 @@ def list_folder(
     return ListedImages(folder.resolve().name, tuple(classes), tuple(splits))
 
 
-def _find_splits(folder: Path, setting: str, class_names: Sequence[str]) -> dict[str, Path]:
+def _find_splits(folder: Path, class_names: Sequence[str]) -> dict[str, Path]:
     """Return the folders of the splits, and of masks, by name."""
-    roots = {path.name: path for path in folders_in(folder, setting)}
+    roots = {path.name: path for path in folders_in(folder, SETTING)}
     if TRAIN not in roots and not class_names:
         layout = f"{folder}/train/<class>/<image>"
-        raise SettingError(setting, layout, f"no 'train' but {some_of([*roots])}", REMEDY)
+        raise SettingError(SETTING, layout, f"no 'train' but {some_of([*roots])}", REMEDY)
     below = {label for root in roots.values() for label in class_names if (root / label).is_dir()}
     holds_classes = not below and not {*roots}.isdisjoint(class_names)
     whole = folder.resolve()  # which has a name where the folder is called `.`
@@ -223,14 +219,14 @@ def _find_splits(folder: Path, setting: str, class_names: Sequence[str]) -> dict
 
 
 def _list_split(
-    name: str, root: Path, files: Mapping[str, Sequence[str]], classes: Sequence[str], wanted: str, setting: str
+    name: str, root: Path, files: Mapping[str, Sequence[str]], classes: Sequence[str], wanted: str
 ) -> FileSplit:
     if empty := [label for label, names in files.items() if not names]:
         logger.warning("%s: class folders without an image are left out: %s", root, some_of(empty))
     filled = {label: names for label, names in files.items() if names}
     for label in filled:
         if label not in classes:
-            raise SettingError(setting, wanted, f"the folder '{label}' in {root}", nearest(label, classes))
+            raise SettingError(SETTING, wanted, f"the folder '{label}' in {root}", nearest(label, classes))
     split = labelled(root, filled, {label: number for number, label in enumerate(classes)})
     if name == TRAIN:
         return replace(split, role="train")
@@ -240,21 +236,18 @@ def _list_split(
 def with_validation(splits: Sequence[Split], fraction: float, seed: int) -> list[Split]:
     """Return splits with a seeded part of `train` for choices, which leaves an image of every class."""
     (train,) = [split for split in splits if split.role == "train"]
-    order = torch.from_numpy(numpy_generator(seed, "validation-split").permutation(len(train)))
-    order = order.flip(0)
+    order = torch.from_numpy(numpy_generator(seed, "validation-split").permutation(len(train))).flip(0)
     last_of_class = torch.from_numpy(np.unique(train.labels[order], return_index=True)[1])
     free = torch.ones(len(order), dtype=torch.bool).index_fill(0, last_of_class, False)
     chosen = order[free].flip(0)[: max(1, round(fraction * len(order)))].sort().values
     others = torch.ones(len(order), dtype=torch.bool).index_fill(0, chosen, False)
     if not len(chosen):
-        logger.warning(
-            "%s: no class has a second image for choices; they are made on the first",
-            getattr(train.rows, "root", train.name),
-        )
+        where = getattr(train.rows, "root", train.name)
+        logger.warning("%s: no class has a second image for choices; they are made on the first", where)
         chosen = order.sort().values
     validation = replace(train[chosen], name=VALIDATION, role="validation")
     rest = [split for split in splits if split.role != "train"]
-    return [train[others.nonzero()[:, 0]], validation, *rest]
+    return [train[others], validation, *rest]
 
 
 # --- tables of attributes ------------------------------------------------------------------------
@@ -306,13 +299,8 @@ def _read_tables(folder: Path, roots: Mapping[str, Path]) -> dict[str, pd.DataFr
     is_split = folder.resolve() in roots.values()  # its table is its own
     whole, tables = pd.DataFrame() if is_split else _read_metadata(folder / METADATA), {}
     if strange := [name for name in whole.index if name.partition("/")[0] not in roots]:
-        where = str(folder / METADATA)
-        raise SettingError(
-            where,
-            f"files as <split>/<class>/<image> or in {'/'.join(('<split>', METADATA))}",
-            f"'{strange[0]}'",
-            "Correct the table.",
-        )
+        expected = f"files as <split>/<class>/<image> or in <split>/{METADATA}"
+        raise SettingError(str(folder / METADATA), expected, f"'{strange[0]}'", "Correct the table.")
     for name, root in roots.items():
         tables[name] = _read_metadata(root / METADATA)
         if tables[name].empty and not whole.empty:

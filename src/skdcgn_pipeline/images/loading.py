@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skdcgn_pipeline.artifacts.recipe import Recipe, Store
+from skdcgn_pipeline.artifacts.recipe import Store
 from skdcgn_pipeline.images.assets import DEFAULT_ASSETS
 from skdcgn_pipeline.images.listing import list_folder
 from skdcgn_pipeline.images.recipes import BiasedImagesRecipe, FolderImagesRecipe
@@ -42,7 +42,7 @@ def load_biased(
     check_choice("source", source, BIASED_SOURCES)
     check_choice("variant", variant, BIASES)
     recipe = BiasedImagesRecipe(source, variant, str(assets), seed, copies=copies, bias_share=bias_share)
-    return _make(recipe, store)
+    return Store(Path(store)).make(recipe)
 
 
 def load_folder(
@@ -68,8 +68,4 @@ def load_folder(
         SettingError: If the folder is laid out in another way, or a file cannot be read.
     """
     listing = list_folder(folder, 0.1, seed)
-    return _make(FolderImagesRecipe(listing, image_size, resize, skip_unreadable), store)
-
-
-def _make(recipe: Recipe[StoredImages], store: Path | str) -> StoredImages:
-    return Store(Path(store)).make(recipe)
+    return Store(Path(store)).make(FolderImagesRecipe(listing, image_size, resize, skip_unreadable))

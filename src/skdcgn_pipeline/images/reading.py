@@ -68,11 +68,7 @@ def describe_fault(error: Exception, path: Path) -> str:
 
 
 def read_picture(path: Path | str, mode: str = "RGB") -> Image.Image:
-    """Read a picture of mode `RGB` or `L`, see `open_rgb` and `open_mask`.
-
-    Raises:
-        SettingError: Naming the file that cannot be read.
-    """
+    """Read a picture of mode `RGB` or `L`, see `open_rgb` and `open_mask`; a `SettingError` names a broken file."""
     try:
         return open_mask(path) if mode == "L" else open_rgb(path)
     except PICTURE_ERRORS as error:
@@ -81,11 +77,7 @@ def read_picture(path: Path | str, mode: str = "RGB") -> Image.Image:
 
 
 def open_mask(path: Path | str) -> Image.Image:
-    """Read a mask, white on black; of an array [H, W] (`.npy`), what is not 0 is white.
-
-    Raises:
-        Exception: As `open_rgb`.
-    """
+    """Read a mask, white on black; of an array [H, W] (`.npy`), what is not 0 is white. Raises as `open_rgb`."""
     if Path(path).suffix != ".npy":
         return as_mask(open_rgb(path))
     mask = np.asarray(np.load(path, allow_pickle=False))
@@ -152,9 +144,5 @@ def to_bytes(picture: Image.Image) -> Tensor:
 
 
 def read_pictures(paths: list[Path], image_size: int) -> Tensor:
-    """Read the middle of pictures, their shorter side brought to `image_size`: uint8 [N, 3, S, S].
-
-    Raises:
-        SettingError: Naming a file that cannot be read.
-    """
+    """Read the middle of pictures, their shorter side brought to `image_size`: uint8 [N, 3, S, S]."""
     return torch.stack([to_bytes(crop_centre(read_picture(path), image_size)) for path in paths])

@@ -33,7 +33,7 @@ from skdcgn_pipeline.images.stored import StoredImages, has_split, write_card, w
 from skdcgn_pipeline.parameters import Images, Prepare
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.extensions import is_extension
-from skdcgn_pipeline.runtime.progress import Progress, stop_requested
+from skdcgn_pipeline.runtime.progress import Progress
 from skdcgn_pipeline.runtime.seeding import numpy_generator
 from skdcgn_pipeline.samples.encoding import decoding_threads
 
@@ -63,6 +63,9 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
         binarise_threshold: A grey value above it belongs to the shape; None takes the source's.
         bias_share: Share of the training images whose colours follow their class.
         masks: Keep the true masks. Generators of coloured images find theirs by themselves, as published.
+
+    Raises:
+        SettingError: From every method, if assets are absent or damaged.
     """
 
     kind: ClassVar[str] = "images"
@@ -80,20 +83,12 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
     masks: bool = False
 
     def asset_files(self) -> list[Path]:
-        """Return the files that are read.
-
-        Raises:
-            SettingError: If one is absent.
-        """
+        """Return the files that are read."""
         textures = names_below("textures") if self.variant == "wildlife" else []
         return source_files(self.source, self.assets) + require_assets(self.assets, textures)
 
     def inputs(self) -> dict[str, Any]:
-        """Return the settings, and the SHA-256 of every asset that is read.
-
-        Raises:
-            SettingError: If assets are absent.
-        """
+        """Return the settings, and the SHA-256 of every asset that is read."""
         settings = {
             "source": self.source,
             "copies": self.copies,
@@ -106,25 +101,17 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
         return {"settings": settings, "variant": self.variant, "seed": self.seed, "assets": sha256}
 
     def build(self, writer: ArtifactWriter) -> None:
-        """Colour the shapes of every split.
-
-        Raises:
-            SettingError: If assets are damaged.
-        """
+        """Colour the shapes of every split."""
         shapes = self.shapes()
         for name, part in shapes.items():
             if not has_split(writer, name):
                 split = self.colour(name, part)
                 write_split(writer, split if self.masks else replace(split, masks=None))
-        roles = {name: _role_of(name) for name in shapes}
+        roles = {name: BIASED_ROLES.get(name, "test") for name in shapes}
         write_card(writer, self.source, IMAGE_SIZE, CLASS_NAMES[self.source], roles, {})
 
     def shapes(self) -> dict[str, GreyImages]:
-        """Return the grey shapes of every split, in the order in which they are told.
-
-        Raises:
-            SettingError: If assets are damaged.
-        """
+        """Return the grey shapes of every split, in the order in which they are told."""
         grey = read_grey_images(self.source, self.assets, self.seed, self.variant)
         order = torch.from_numpy(numpy_generator(self.seed, "validation-split").permutation(len(grey["train"])))
         number = max(1, round(self.validation_fraction * len(order)))
@@ -143,12 +130,7 @@ class BiasedImagesRecipe(Recipe[StoredImages]):
             assets=self.assets,
         )
         names = {"group": group_names(CLASS_NAMES[self.source])}
-        return replace(split, name=name, role=_role_of(name), attribute_names=names)
-
-
-def _role_of(name: str) -> Role:
-    """Return the role of a split of coloured images."""
-    return BIASED_ROLES.get(name, "test")
+        return replace(split, name=name, role=BIASED_ROLES.get(name, "test"), attribute_names=names)
 
 
 @dataclass(frozen=True)
@@ -216,9 +198,7 @@ class FolderImagesRecipe(Recipe[StoredImages]):
                         faults[row] = result
                     else:
                         decoded.append(result)
-                progress.advance(len(part))
-                if stop_requested() and progress.done < progress.total:
-                    progress.interrupt()
+                progress.advance_or_stop(len(part))
         progress.finish()
         self._refuse(split, faults)
         split = split[torch.tensor([row for row in range(len(split)) if row not in faults])]

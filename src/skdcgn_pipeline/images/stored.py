@@ -94,11 +94,7 @@ class StoredImages:
         return {key: torch.from_numpy(column) for key, column in columns.items()}
 
     def split(self, name: str) -> Split:
-        """Read one split.
-
-        Raises:
-            DamagedFileError: If its file is damaged.
-        """
+        """Read one split; raises `DamagedFileError` if its file is damaged."""
         card = self._card(name)
         values = self._columns(name, card, card["columns"])
         rows: dict[str, Any] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,16 @@ def cache_folder() -> Path:
 
     Numba itself looks at the file of a function alone, whose constants come from others.
     """
+    caches = Path(config.CACHE_DIR or AppDirs(NAME, False).user_cache_dir)
+    return caches / f"{NAME}_kernels_{_hash_of_sources(Path(__file__).parent)}"
+
+
+@cache
+def _hash_of_sources(folder: Path) -> str:
     sources = sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(folder.glob("*.py")):
         sources.update(source.read_bytes())
-    return Path(config.CACHE_DIR or AppDirs(NAME, False).user_cache_dir) / f"{NAME}_kernels_{sources.hexdigest()[:16]}"
+    return sources.hexdigest()[:16]
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]  # untyped in Numba

@@ -48,17 +48,20 @@ def _load(builder: Any, address: Any) -> Any:
     return builder.load(address, align=4)
 
 
-def _repeated(builder: Any, number: Any) -> Any:
-    undefined = ir.Constant(_vector, ir.Undefined)
+def spread(builder: Any, number: Any, vector: Any = _vector) -> Any:
+    """Write code that puts a number into all lanes of a vector."""
+    undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, number, ir.Constant(_word, 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_word, LANES), [0] * LANES))
+    lanes = ir.VectorType(_word, vector.count)
+    return builder.shuffle_vector(first, undefined, ir.Constant(lanes, [0] * vector.count))
 
 
-def _call(builder: Any, name: str, *arguments: Any) -> Any:
-    operation = ir.FunctionType(_vector, [_vector] * len(arguments))
-    return builder.call(
-        cgutils.get_or_insert_function(builder.module, operation, f"llvm.{name}.v{LANES}f32"), arguments
-    )
+def operate(builder: Any, name: str, *vectors: Any) -> Any:
+    """Write code that calls an operation of LLVM on vectors of float32."""
+    vector = vectors[0].type
+    kind = ir.FunctionType(vector, [vector] * len(vectors))
+    operation = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{vector.count}f32")
+    return builder.call(operation, vectors)
 
 
 @_intrinsic
@@ -87,7 +90,7 @@ def store(context: Any, values: Any, place: Any, vector: Any) -> Any:
 @_intrinsic
 def repeated(context: Any, number: Any) -> Any:
     """Return the vector of one number."""
-    return _LANES(types.float32), lambda context, builder, signature, arguments: _repeated(builder, arguments[0])
+    return _LANES(types.float32), lambda context, builder, signature, arguments: spread(builder, arguments[0])
 
 
 def _operation(build: Callable[..., Any], number: int) -> Any:
@@ -111,10 +114,10 @@ _overload(operator.add, lambda builder, a, b: builder.fadd(a, b))
 _overload(operator.sub, lambda builder, a, b: builder.fsub(a, b))
 _overload(operator.mul, lambda builder, a, b: builder.fmul(a, b))
 _overload(operator.truediv, lambda builder, a, b: builder.fdiv(a, b))
-multiply_add = _operation(lambda builder, *abc: _call(builder, "fma", *abc), 3)
-larger = _operation(lambda builder, *ab: _call(builder, "maxnum", *ab), 2)
-smaller = _operation(lambda builder, *ab: _call(builder, "minnum", *ab), 2)
-square_root = _operation(lambda builder, a: _call(builder, "sqrt", a), 1)
+multiply_add = _operation(lambda builder, *abc: operate(builder, "fma", *abc), 3)
+larger = _operation(lambda builder, *ab: operate(builder, "maxnum", *ab), 2)
+smaller = _operation(lambda builder, *ab: operate(builder, "minnum", *ab), 2)
+square_root = _operation(lambda builder, a: operate(builder, "sqrt", a), 1)
 
 
 @_intrinsic
@@ -146,9 +149,9 @@ def multiply_tile(
             first = builder.mul(loop.index, ir.Constant(_index, TILE_OUTPUTS))
             for output in range(TILE_OUTPUTS):
                 number = builder.gep(numbers, [builder.add(first, ir.Constant(_index, output))])
-                factor = _repeated(builder, builder.load(number))
+                factor = spread(builder, builder.load(number))
                 for vector, total in zip(vectors, sums[output::TILE_OUTPUTS], strict=True):
-                    builder.store(_call(builder, "fma", vector, factor, builder.load(total)), total)
+                    builder.store(operate(builder, "fma", vector, factor, builder.load(total)), total)
         for number, total in enumerate(sums):
             address = builder.gep(values, [builder.add(target, ir.Constant(_index, number))])
             builder.store(builder.load(total), address, align=4)

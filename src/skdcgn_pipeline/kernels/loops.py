@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from skdcgn_pipeline.kernels.compiling import compiled
+from skdcgn_pipeline.kernels.lanes import operate, spread
 from skdcgn_pipeline.kernels.pooled_convolution import LANES, POOL_SIZE, POOL_STRIDE
 
 # No exception for a division by zero: checks would keep loops from being vectorised.
@@ -21,8 +22,7 @@ _intrinsic: Any = intrinsic  # callers do not give the first argument
 _uint = np.uint64  # indices without a sign need no check for negative ones
 
 
-# Without checks for a division by zero, which would keep loops from being vectorised, and, as by default, without
-# joining a product and a sum, which would round once where decoding rounds twice.
+# As by default, a product and a sum are not joined, which would round once where decoding rounds twice.
 @_compiled
 def take(images: Any, where: Any, shape: Any, scale: Any, shift: Any, taken: Any) -> None:
     """Write the images of `where` [B, 3], row and offset, one after the other."""
@@ -145,48 +145,30 @@ def _window_sums(num_lines: int) -> Any:
     those at odd ones. It is written in the compiler's vectors because all sums have to stay in registers.
     """
     half = LANES // 2
-    index, word = ir.IntType(64), ir.IntType(32)
-    words, singles = ir.VectorType(word, half), ir.VectorType(ir.FloatType(), half)
+    index = ir.IntType(64)
+    words, singles = ir.VectorType(ir.IntType(32), half), ir.VectorType(ir.FloatType(), half)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         image, starts, factors, number, stride, pitch, sums = arguments
-        operation = ir.FunctionType(singles, [singles] * 3)
-        multiply_add = cgutils.get_or_insert_function(builder.module, operation, f"llvm.fma.v{half}f32")
-        undefined, zeros = ir.Constant(singles, ir.Undefined), ir.Constant(singles, [0.0] * half)
-        before = builder.block
-        loop, after = (builder.append_basic_block(name) for name in ("windows", "windows_done"))
-        builder.branch(loop)
-
-        builder.position_at_end(loop)
-        window, place = builder.phi(index), builder.phi(index)
-        totals = [builder.phi(singles) for _ in range(2 * num_lines)]
-        start = builder.zext(builder.load(builder.gep(starts, [place])), index)
-        one = builder.insert_element(undefined, builder.load(builder.gep(factors, [place])), ir.Constant(word, 0))
-        factor = builder.shuffle_vector(one, undefined, ir.Constant(words, [0] * half))
-        values = []
-        for line in range(num_lines):
-            address = builder.gep(image, [builder.add(start, builder.mul(pitch, ir.Constant(index, line)))])
-            # Each word holds two values, and a bfloat16 is the upper half of a float32.
-            pairs = builder.load(builder.bitcast(address, words.as_pointer()), align=2)
-            values.append(builder.shl(pairs, ir.Constant(words, [16] * half)))
-            values.append(builder.and_(pairs, ir.Constant(words, [0xFFFF0000] * half)))
-        following = [
-            builder.call(multiply_add, [factor, builder.bitcast(value, singles), total])
-            for value, total in zip(values, totals, strict=True)
-        ]
-        next_window = builder.add(window, ir.Constant(index, 1))
-        beginnings = [ir.Constant(index, 0)] * 2 + [zeros] * len(totals)
-        ends = [next_window, builder.add(place, stride), *following]
-        for phi, beginning, end in zip([window, place, *totals], beginnings, ends, strict=True):
-            phi.add_incoming(beginning, before)
-            phi.add_incoming(end, loop)
-        builder.cbranch(builder.icmp_signed("<", next_window, number), loop, after)
-
-        builder.position_at_end(after)
-        for number_of_sum, total in enumerate(following):
+        zeros = ir.Constant(singles, [0.0] * half)
+        totals = [cgutils.alloca_once_value(builder, zeros) for _ in range(2 * num_lines)]
+        with cgutils.for_range(builder, number) as loop:
+            place = builder.mul(loop.index, stride)
+            start = builder.zext(builder.load(builder.gep(starts, [place])), index)
+            factor = spread(builder, builder.load(builder.gep(factors, [place])), singles)
+            for line in range(num_lines):
+                address = builder.gep(image, [builder.add(start, builder.mul(pitch, ir.Constant(index, line)))])
+                # Each word holds two values, and a bfloat16 is the upper half of a float32.
+                pairs = builder.load(builder.bitcast(address, words.as_pointer()), align=2)
+                even = builder.shl(pairs, ir.Constant(words, [16] * half))
+                odd = builder.and_(pairs, ir.Constant(words, [0xFFFF0000] * half))
+                for values, total in zip((even, odd), totals[2 * line : 2 * line + 2], strict=True):
+                    added = operate(builder, "fma", factor, builder.bitcast(values, singles), builder.load(total))
+                    builder.store(added, total)
+        for number_of_sum, total in enumerate(totals):
             address = builder.gep(sums, [ir.Constant(index, number_of_sum * half)])
             address = builder.bitcast(address, singles.as_pointer())
-            builder.store(builder.fadd(builder.load(address, align=4), total), address, align=4)
+            builder.store(builder.fadd(builder.load(address, align=4), builder.load(total)), address, align=4)
         return context.get_dummy_value()
 
     @_intrinsic

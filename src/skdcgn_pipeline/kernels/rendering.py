@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -68,10 +69,9 @@ class Plan:
         self._steps: list[list[int]] = []
         self._numbers: list[Tensor] = []
         self._places: list[int] = []
-        self._end, self._num_columns, self._used, self._num_numbers = num_columns, num_columns, 0, 0
+        self._end, self._used = num_columns, 0
         self._image = Map(0, 0, 0, 0)
         self._reach = 64  # places beyond the maps: sums of a tile, and what a tile reads past a line
-        self._arrays: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._free: list[np.ndarray] = []
 
     def columns(self, channels: int, size: int = 1) -> Map:
@@ -88,9 +88,9 @@ class Plan:
         self._steps.append([*step, *[0] * (STEP_LENGTH - len(step))])
 
     def _keep(self, numbers: Tensor) -> int:
+        start = sum(map(len, self._numbers))
         self._numbers.append(numbers.detach().float().reshape(-1))
-        self._num_numbers += numbers.numel()
-        return self._num_numbers - numbers.numel()
+        return start
 
     def _keep_places(self, places: Sequence[int]) -> int:
         self._places += places
@@ -191,7 +191,7 @@ class Plan:
 
         number = len(columns)
         images = torch.empty(number, self._image.channels, self._image.size, self._image.size)
-        arrays = columns.contiguous().numpy(), images.view(-1).numpy(), *self._program()
+        arrays = columns.contiguous().numpy(), images.view(-1).numpy(), self._program
 
         def run(first: int, last: int) -> None:
             try:
@@ -211,9 +211,8 @@ class Plan:
                 list(pool.map(run, ends[:-1], ends[1:]))
         return images
 
+    @cached_property
     def _program(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return steps, numbers and places as the loops take them."""
-        if self._arrays is None:
-            steps, places = np.array(self._steps, np.int64), np.array(self._places, np.int32)
-            self._arrays = steps, torch.cat(self._numbers).numpy(), places
-        return self._arrays
+        """Steps, numbers and places as the loops take them."""
+        steps, places = np.array(self._steps, np.int64), np.array(self._places, np.int32)
+        return steps, torch.cat(self._numbers).numpy(), places

@@ -79,16 +79,8 @@ def _multiply(step: Any, numbers: Any, places: Any, values: Any, sums: Any) -> N
 
 @_compiled
 def _normalise(step: Any, values: Any) -> None:
-    channels, size, first, channel, row, to_first, to_channel, to_row = (
-        step[1],
-        step[2],
-        step[3],
-        step[4],
-        step[5],
-        step[6],
-        step[7],
-        step[8],
-    )
+    channels, size, first, channel, row = step[1], step[2], step[3], step[4], step[5]
+    to_first, to_channel, to_row = step[6], step[7], step[8]
     per_image, scale, shift, leaky = step[9], step[10], step[11], step[12]
     share = repeated(_single(1) / _single(size * size))
     for number in range(channels):
@@ -129,19 +121,9 @@ def _activate(step: Any, numbers: Any, values: Any) -> None:
 
 
 @_compiled
-def render(
-    columns: Any,
-    images: Any,
-    steps: Any,
-    numbers: Any,
-    places: Any,
-    values: Any,
-    sums: Any,
-    image: Any,
-    first: Any,
-    last: Any,
-) -> None:
+def render(columns: Any, images: Any, program: Any, values: Any, sums: Any, image: Any, first: Any, last: Any) -> None:
     """Write images `first` to `last` of their columns [N, D]; `sums` and `image` are places in `values`."""
+    steps, numbers, places = program
     num_columns, size = columns.shape[1], len(images) // max(1, len(columns))
     for block in range(first, last, LANES):
         number = min(LANES, last - block)

@@ -24,7 +24,6 @@ from skdcgn_pipeline.pipelines.estimates import check_estimates, check_number
 from skdcgn_pipeline.runtime.compute import choose_device
 from skdcgn_pipeline.runtime.errors import SettingError, check_choice
 from skdcgn_pipeline.runtime.extensions import resolve
-from skdcgn_pipeline.samples.drawing import count_shards
 from skdcgn_pipeline.students.baseline import check_baseline
 from skdcgn_pipeline.students.distillation import check_distillation
 from skdcgn_pipeline.students.released import released_students
@@ -191,8 +190,8 @@ def _check_sample(parameters: Parameters, num_classes: int, pipeline: Pipeline) 
     parameters.compose.interpolation.ends(num_classes)
     if sample.shard_range is None:
         return
-    per_class = num_classes if classes is None else len(classes)
-    num_shards = count_shards(sample.num_images_per_class, per_class, sample.rows_per_shard)
+    num_rows = sample.num_images_per_class * (num_classes if classes is None else len(classes))
+    num_shards = -(-num_rows // sample.rows_per_shard)
     if sample.shard_range[1] > num_shards:
         remedy = "Give ranges that cover these, such as halves of them."
         got = list(sample.shard_range)

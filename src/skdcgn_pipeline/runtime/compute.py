@@ -62,11 +62,7 @@ def sizes_alone() -> Iterator[None]:
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the device that a setting stands for; `auto` takes cuda, then mps, then cpu.
-
-    Raises:
-        SettingError: If the device is unknown or not there.
-    """
+    """Return the device that a setting stands for, if it is there; `auto` takes cuda, then mps, then cpu."""
     check_choice("compute.device", device, DEVICES)
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
@@ -113,11 +109,7 @@ def autocast(compute: Compute, device: torch.device) -> AbstractContextManager:
 
 @cache
 def check_compiler(device: torch.device, compiler: str = COMPILER) -> None:
-    """Refuse to compile where it cannot be done, by compiling next to nothing.
-
-    Raises:
-        SettingError: With the compiler's reason.
-    """
+    """Refuse to compile where it cannot be done, with the compiler's reason, by compiling next to nothing."""
     try:
         torch.compile(torch.nn.functional.relu, backend=compiler)(torch.ones(2, device=device))
     except Exception as error:  # of many kinds: no C++ compiler, no Triton, an unknown processor

@@ -57,6 +57,12 @@ class Outcome(Generic[ResultT]):
     error: str = ""
 
 
+# Called once where work is done; returns the function that works on one unit.
+OpenWork = Callable[[], Callable[[UnitT], ResultT]]
+# Number and outcome of each unit.
+Outcomes = Generator[tuple[int, Outcome[ResultT]], None, None]
+
+
 def attempt(work: Callable[[UnitT], ResultT], unit: UnitT) -> Outcome[ResultT]:
     """Work on one unit; only a stop ends the others too."""
     start = time.perf_counter()
@@ -83,16 +89,13 @@ class Engine(ABC):
         """Give back what was started for the work."""
 
     @abstractmethod
-    def outcomes(
-        self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
-    ) -> Generator[tuple[int, Outcome[ResultT]], None, None]:
+    def outcomes(self, open_work: OpenWork[UnitT, ResultT], units: Sequence[UnitT]) -> Outcomes[ResultT]:
         """Work on units and yield number and outcome of each as it ends; a failed one leaves the others alone.
 
         Closing the generator leaves out the units that have not started and waits for the others.
 
         Args:
-            open_work: Called once where work is done; returns the function that works on one unit.
-            units: What to work on.
+            open_work, units: What to do, and what to work on.
 
         Raises:
             InterruptedRunError: If a stop was requested; every unit keeps what it has stored.
@@ -103,9 +106,7 @@ class Engine(ABC):
 class LocalEngine(Engine):
     """Works in this process, one unit after the other."""
 
-    def outcomes(
-        self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
-    ) -> Generator[tuple[int, Outcome[ResultT]], None, None]:
+    def outcomes(self, open_work: OpenWork[UnitT, ResultT], units: Sequence[UnitT]) -> Outcomes[ResultT]:
         """Work on the units, see `Engine.outcomes`."""
         work = open_work()
         for number, unit in enumerate(units):
@@ -122,9 +123,7 @@ class ProcessEngine(Engine):
 
     workers: int = 2
 
-    def outcomes(
-        self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
-    ) -> Generator[tuple[int, Outcome[ResultT]], None, None]:
+    def outcomes(self, open_work: OpenWork[UnitT, ResultT], units: Sequence[UnitT]) -> Outcomes[ResultT]:
         """Work on the units, see `Engine.outcomes`; raises `SettingError` if a process was killed."""
         if not units:
             return
@@ -145,9 +144,7 @@ class ProcessEngine(Engine):
             executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _completed(
-    futures: dict[Future[Outcome[ResultT]], int], stop: Callable[[], None]
-) -> Generator[tuple[int, Outcome[ResultT]], None, None]:
+def _completed(futures: dict[Future[Outcome[ResultT]], int], stop: Callable[[], None]) -> Outcomes[ResultT]:
     """Yield outcomes as they come; when a stop is requested, pass it on and end once all that started have ended."""
     waiting, stopped = dict(futures), False
     interruption: InterruptedRunError | None = None
@@ -210,10 +207,7 @@ def _work_in_process(unit: Any) -> Outcome[Any]:
 def choose_engine(settings: EngineSettings) -> Engine:
     """Return the engine that the settings name; one process alone is this one.
 
-    Units may draw from torch's global generator, so threads do not serve.
-
-    Raises:
-        SettingError: If Ray is asked for and not installed.
+    Units may draw from torch's global generator, so threads do not serve. Raises as `import_ray`.
     """
     if settings.name == "ray":
         from skdcgn_pipeline.runtime.ray_engine import RayEngine, import_ray

@@ -106,11 +106,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def check_choice(setting: str, value: str, choices: Iterable[str]) -> str:
-    """Return `value` if it is one of `choices`.
-
-    Raises:
-        SettingError: With the nearest valid name.
-    """
+    """Return `value` if it is one of `choices`; a `SettingError` has the nearest valid name."""
     known = list(choices)
     if value not in known:
         expected = f"one of {', '.join(known)}" if len(known) <= MOST_CHOICES else "a name that is known"
@@ -119,11 +115,7 @@ def check_choice(setting: str, value: str, choices: Iterable[str]) -> str:
 
 
 def check_whole(setting: str, value: object, least: int, remedy: str) -> int:
-    """Return `value` if it is a whole number from `least` on.
-
-    Raises:
-        SettingError: With this remedy.
-    """
+    """Return `value` if it is a whole number from `least` on; a `SettingError` has this remedy."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         got = "nothing" if value is None else repr(value)
         raise SettingError(setting, f"a whole number from {least} on", got, remedy)

@@ -40,11 +40,7 @@ def is_extension(name: object) -> bool:
 
 
 def check_extension(name: str) -> str:
-    """Return a name that is one of a user's own code.
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """Return a name that is one of a user's own code; raises `ValueError` if it is not."""
     if not is_extension(name):
         raise ValueError(f"must look like module:function, got {name!r}")
     return name

@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
 
 from skdcgn_pipeline.runtime.errors import InterruptedRunError
 
@@ -58,29 +57,19 @@ def rounded(rate: float) -> str:
 
 
 class Progress:
-    """Rate and time left of one loop: a line rewritten on a terminal, a log line now and then elsewhere.
+    """Rate and time left of one loop: a line rewritten on stderr if it is a terminal, else a log line now and then.
 
     Args:
         title: What is going on.
         total: Units in all.
         unit: What is counted.
         done: Units already done by an earlier run.
-        stream: Where to; stderr by default.
         remark: Gives what else is told, such as ", 3 % waiting"; nothing by default.
     """
 
-    def __init__(
-        self,
-        title: str,
-        total: int,
-        unit: str,
-        done: int = 0,
-        stream: TextIO | None = None,
-        remark: Callable[[], str] = str,
-    ) -> None:
+    def __init__(self, title: str, total: int, unit: str, done: int = 0, remark: Callable[[], str] = str) -> None:
         self.title, self.total, self.unit, self.done, self.remark = title, total, unit, done, remark
-        self._first = done
-        self._stream = stream or sys.stderr
+        self._first, self._stream = done, sys.stderr
         self._start = self._shown = time.perf_counter()
         self._marks = deque([(self._start, done)])  # when how much was done, of the last while
 
@@ -100,6 +89,12 @@ class Progress:
                 self._stream.flush()
             else:
                 logger.info("%s", self.line(now))
+
+    def advance_or_stop(self, units: int = 1) -> None:
+        """Count units as done; unless they were the last, raises like `interrupt` where a stop was requested."""
+        self.advance(units)
+        if stop_requested() and self.done < self.total:
+            self.interrupt()
 
     def line(self, now: float) -> str:
         """Return the text shown: share done, rate of the last while, and time left."""
@@ -121,11 +116,7 @@ class Progress:
             logger.info(f"{self.title}: {units:,} {self.unit} in {seconds:.0f} s, {rate}{self.remark()}")
 
     def interrupt(self) -> None:
-        """Raise the error that ends an interrupted loop.
-
-        Raises:
-            InterruptedRunError: Always; it says what is saved and how to go on.
-        """
+        """Raise `InterruptedRunError`, which ends a loop and says what is saved and how to go on."""
         raise InterruptedRunError(
             f"{self.title}: stopped at {self.done:,} of {self.total:,} {self.unit}, everything so far is saved. "
             "Repeat the same command to go on from here."

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,9 @@ from skdcgn_pipeline.runtime.engine import (
     POLL_SECONDS,
     STOPPED,
     Engine,
+    OpenWork,
     Outcome,
+    Outcomes,
     ResultT,
     UnitT,
     attempt,
@@ -62,9 +64,7 @@ class RayEngine(Engine):
     gpus_per_unit: float = 0.0
     elsewhere: ClassVar[bool] = True
 
-    def outcomes(
-        self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
-    ) -> Generator[tuple[int, Outcome[ResultT]], None, None]:
+    def outcomes(self, open_work: OpenWork[UnitT, ResultT], units: Sequence[UnitT]) -> Outcomes[ResultT]:
         """Work on the units, see `Engine.outcomes`.
 
         A unit whose worker dies again and again fails by itself.
@@ -148,11 +148,7 @@ class RayEngine(Engine):
 
 
 def import_ray() -> Any:
-    """Return Ray, which tells nobody that it is used.
-
-    Raises:
-        SettingError: If it is not installed.
-    """
+    """Return Ray, which tells nobody that it is used; raises `SettingError` if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     return import_library("ray", "ray", "engine.name")

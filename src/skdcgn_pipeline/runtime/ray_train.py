@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def call_together(engine: RayEngine, work: Callable[[], None], scratch: Path) ->
     ray = engine.connect(log_to_driver=False)  # Ray Train complains every second that there is no dashboard
     check_room(engine, ray.cluster_resources())
     post, heard = open_post(ray), Heard()
-    part = _Part(ray.cloudpickle.dumps(work), Home.here(), post)
+    part = partial(_work_in_group, ray.cloudpickle.dumps(work), Home.here(), post)
     try:
         with tempfile.TemporaryDirectory("", "ray_train_", scratch.resolve(), ignore_cleanup_errors=True) as storage:
             for attempt in range(1 + MAX_RETRIES):
@@ -59,11 +59,15 @@ def call_together(engine: RayEngine, work: Callable[[], None], scratch: Path) ->
                     heard.tell(hear(ray, post, stop_requested()))
                 if (error := fit.error) is None:
                     return
-                _raise_for_users(error)
+                # What the processes have raised; where it was none of them, the error itself.
+                failures = [*getattr(error, "worker_failures", {}).values()] or [error]
+                for failure in failures:
+                    if isinstance(failure, UserError):
+                        raise failure from error
                 if stop_requested():
                     raise InterruptedRunError(STOPPED) from error
                 if attempt == MAX_RETRIES:
-                    last = _failures(error)[0]
+                    last = failures[0]
                     told = f"{1 + MAX_RETRIES} times, the last time: {type(last).__name__}: {told_in_one_line(last)}"
                     raise UnitFailedError(f"Processes were lost or failed {told}") from error
     finally:
@@ -72,11 +76,7 @@ def call_together(engine: RayEngine, work: Callable[[], None], scratch: Path) ->
 
 
 def check_gpus(engine: RayEngine) -> None:
-    """Refuse processes that are to share a GPU, or to have several each.
-
-    Raises:
-        SettingError: Naming the setting.
-    """
+    """Refuse processes that are to share a GPU, or to have several each, with a `SettingError`."""
     if engine.gpus_per_unit not in (0, 1):
         expected = "0 or 1 where processes train together (NCCL refuses two on one GPU)"
         remedy = "Use one process per GPU, or distil students side by side (kedro run), which may share one."
@@ -84,14 +84,11 @@ def check_gpus(engine: RayEngine) -> None:
 
 
 def check_room(engine: RayEngine, resources: Mapping[str, float]) -> None:
-    """Refuse more processes than a cluster can hold at once, for which Ray Train would wait without end.
+    """Refuse, with a `SettingError`, more processes than a cluster holds at once: Ray Train would wait without end.
 
     Args:
         engine: What is asked for.
         resources: Of the whole cluster, by Ray's names of them.
-
-    Raises:
-        SettingError: Naming the setting.
     """
     kept = {"CPU": engine.cpus_per_unit, "GPU": engine.gpus_per_unit}
     room = min(math.floor(resources.get(kind, 0) / each) for kind, each in kept.items() if each)
@@ -100,24 +97,17 @@ def check_room(engine: RayEngine, resources: Mapping[str, float]) -> None:
         raise SettingError("engine.workers", f"at most {room}, for which Ray has room at once", engine.workers, remedy)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What each process does."""
+def _work_in_group(work: bytes, home: Home, post: Any) -> None:
+    """Do what each process does."""
+    import ray
 
-    work: bytes
-    home: Home
-    post: Any
-
-    def __call__(self) -> None:
-        import ray
-
-        try:
-            with at_home(self.home, self.post):
-                ray.cloudpickle.loads(self.work)()
-        except InterruptedRunError as error:
-            raise InterruptedRunError(str(error)) from None
-        except UserError as error:
-            raise UserError(str(error)) from None  # unlike those with more arguments, it can be pickled
+    try:
+        with at_home(home, post):
+            ray.cloudpickle.loads(work)()
+    except InterruptedRunError as error:
+        raise InterruptedRunError(str(error)) from None
+    except UserError as error:
+        raise UserError(str(error)) from None  # unlike those with more arguments, it can be pickled
 
 
 class _Fit(threading.Thread):
@@ -136,7 +126,7 @@ class _Fit(threading.Thread):
             self.error = error
 
 
-def _trainer(engine: RayEngine, part: _Part, storage: str, name: str) -> Any:
+def _trainer(engine: RayEngine, part: Callable[[], None], storage: str, name: str) -> Any:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # its process; a lost one is told without it
     from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -149,15 +139,3 @@ def _trainer(engine: RayEngine, part: _Part, storage: str, name: str) -> Any:
         scaling_config=train.ScalingConfig(num_workers=engine.workers, use_gpu=on_gpu, resources_per_worker=kept),
         run_config=train.RunConfig(name=name, storage_path=storage),
     )
-
-
-def _raise_for_users(error: Exception) -> None:
-    """Raise what a process has raised that is written for users, if any has."""
-    for failure in _failures(error):
-        if isinstance(failure, UserError):
-            raise failure from error
-
-
-def _failures(error: Exception) -> list[Exception]:
-    """Return what the processes have raised; where it was none of them, the error itself."""
-    return [*getattr(error, "worker_failures", {}).values()] or [error]

@@ -63,10 +63,7 @@ class SampleShards(Shards):
         """Read what one student learns from: noise [N, noise_dim], labels [N], uint8 images [N, C, H, W].
 
         Composites are each row's own mask, foreground and background, without the patch shift: the noise does not
-        tell the offsets, so no student could learn them.
-
-        Raises:
-            DamagedFileError: Naming the shard that is damaged.
+        tell the offsets, so no student could learn them. Raises as `stream_parts`.
         """
         pairs = (pairs_of(mechanism, part) for part in self.stream_parts(columns_of(mechanism)))
         together = self.gather({str(n): values.numpy() for n, values in enumerate(pair)} for pair in pairs)
@@ -93,11 +90,6 @@ def pairs_of(mechanism: str, columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
     images = (decode_images(m, stored[name]) for m, name in IMAGE_OF_MECHANISM.items())
     composites = encode_images(COMPOSITE, compose(MechanismImages(*images)))
     return stored["noise"], stored["labels"], torch.from_numpy(composites)
-
-
-def count_shards(num_images_per_class: int, num_classes: int, rows_per_shard: int) -> int:
-    """Return how many shards hold so many rows."""
-    return -(-num_images_per_class * num_classes // rows_per_shard)
 
 
 @dataclass(frozen=True)

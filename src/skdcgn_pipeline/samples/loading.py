@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,11 +86,7 @@ class StreamedPairs:
         return WindowSampler(self._group_sizes, self.layout["mixed_groups"], seed, purpose)
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return noise [B, noise_dim], labels [B] and uint8 images [B, C, H, W] of row numbers [B].
-
-        Raises:
-            DamagedFileError: Naming the shard that is damaged.
-        """
+        """As `PairsInMemory.take`; raises `DamagedFileError`, naming the shard that is damaged."""
         return pairs_of(self._mechanism, self.groups.take(rows.numpy()))
 
 
@@ -103,14 +100,11 @@ def _bytes_to_stream(samples: SampleShards, mechanism: str) -> int:
 
 
 def open_pairs(samples: SampleShards, mechanism: str) -> PairSource:
-    """Read what one student learns from into memory, or as it is needed where it is much.
+    """Read what one student learns from into memory, or as it is needed where it is much; raises as `stream_parts`.
 
     Args:
         samples: Of the teacher.
         mechanism: shape, texture, background or `COMPOSITE`.
-
-    Raises:
-        DamagedFileError: Naming the shard that is damaged.
     """
     if num_bytes := _bytes_to_stream(samples, mechanism):
         logger.info("%s: %.1f GiB of images are read as they are needed", mechanism, num_bytes / 2**30)
@@ -143,11 +137,11 @@ def fetch_by_epochs(
     return lambda step: source.take(part(sampler.rows(step, batch_size)))
 
 
-class BatchLoader:
+class BatchLoader(AbstractContextManager):
     """Gives the batch of a step on a device, while threads fetch those to come.
 
-    The batches depend on `fetch` alone: not on the number of threads, nor on which of them is faster. Close
-    it, or use it in a `with` statement, so that its threads end.
+    The batches depend on `fetch` alone: not on the number of threads, nor on which of them is faster. At the end of a
+    `with` statement its threads end; what they have not begun is not fetched.
 
     Args:
         fetch: Gives the batch of a step; called by several threads at a time where there are several.
@@ -207,13 +201,6 @@ class BatchLoader:
         elapsed = 0.0 if self._since is None else time.perf_counter() - self._since
         return self._waited / elapsed if elapsed else 0.0
 
-    def close(self) -> None:
-        """Let the threads end; what they have not begun is not fetched."""
+    def __exit__(self, *error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-
-    def __enter__(self) -> BatchLoader:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()

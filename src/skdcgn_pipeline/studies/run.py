@@ -13,7 +13,7 @@ import pandas as pd
 
 from skdcgn_pipeline.metrics.statistics import AVERAGED, DESCRIPTION
 from skdcgn_pipeline.parameters import ClassifierFit
-from skdcgn_pipeline.runtime.progress import Progress, stop_requested, without_progress
+from skdcgn_pipeline.runtime.progress import Progress, without_progress
 from skdcgn_pipeline.runtime.threads import computing_on
 from skdcgn_pipeline.studies.contract import Cell, Unit, UnitResult
 from skdcgn_pipeline.studies.training_data import Surroundings, Workplace
@@ -82,9 +82,7 @@ def run_units(
                 result = UnitResult(unit, outcome.result or {}, seconds=outcome.seconds)
             results[to_do[place]] = result
             tell(result)
-            progress.advance()
-            if stop_requested() and len(results) < len(units):
-                progress.interrupt()
+            progress.advance_or_stop()
     progress.finish()
     return [results[number] for number in range(len(units))]
 

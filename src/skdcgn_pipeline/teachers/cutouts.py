@@ -23,7 +23,7 @@ from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.mechanisms import LabelsLike, MechanismImages, MechanismLabels
 from skdcgn_pipeline.parameters import CutoutSettings
 from skdcgn_pipeline.runtime.errors import SettingError
-from skdcgn_pipeline.runtime.progress import Progress, stop_requested
+from skdcgn_pipeline.runtime.progress import Progress
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.columns import read_columns, write_columns
 from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe, draw_side_by_side
@@ -210,9 +210,7 @@ def _cut_out(split: Split, rows: Tensor, progress: Progress) -> Iterator[tuple[T
             backgrounds = fill_unknown(images, _inner(masks < 128, BACKGROUND_EDGE))
             filled = (torch.from_numpy(encode_images("texture", image)) for image in (foregrounds, backgrounds))
             yield masks, *filled
-        progress.advance(len(part))
-        if stop_requested() and progress.done < progress.total:
-            progress.interrupt()
+        progress.advance_or_stop(len(part))
 
 
 def _inner(masks: Tensor, edge: int) -> Tensor:

@@ -63,8 +63,7 @@ def test_a_classifier_of_the_run_is_the_reader_of_shapes(
 ) -> None:
     fit = FIT.model_copy(update={"num_images": 16, "batch_size": 8})
     classification = Classification(Run(Store(tmp_path), 0, CPU), images, Classify(fit=fit))
-    pool = open_pool(tmp_path / "mapped", samples)
-    composed = counterfactuals_on_the_fly("teacher", samples, Composition(), lambda: pool)
+    composed = counterfactuals_on_the_fly("teacher", samples, Composition(), Store(tmp_path))
     artifact, network = classification.train(composed, 0)
 
     readers = train_readers(classification, samples)

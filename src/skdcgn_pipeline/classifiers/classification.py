@@ -26,7 +26,6 @@ from skdcgn_pipeline.classifiers.accuracy import (
 from skdcgn_pipeline.classifiers.adversarial_backgrounds import count_robust, robust_rows
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.classifiers.methods.group_dro import worst_class_lesson
-from skdcgn_pipeline.classifiers.methods.pairs import paired_lesson
 from skdcgn_pipeline.classifiers.training import (
     Classifier,
     ClassifierRecipe,
@@ -112,9 +111,7 @@ class Classification:
                 shards = self.run.make(CounterfactualsRecipe(pool, composition, *amount, self.run.seed))
                 sets.append(stored_counterfactuals(name, shards, pool.num_classes))
             else:
-                opened = once(partial(open_pool, self.run.store.folder("mapped"), pool))
-                per_shape = 2 if self.settings.pair_weight else 1
-                sets.append(counterfactuals_on_the_fly(name, pool, composition, opened, per_shape))
+                sets.append(counterfactuals_on_the_fly(name, pool, composition, self.run.store))
         return sets
 
     @property
@@ -142,8 +139,6 @@ class Classification:
             drawn = mix_batches(drawn, self._draw_originals(seed, "mixed-originals"), share)
         if self._augments:
             drawn = draw_ahead(drawn, fit.num_steps)
-        if is_counterfactual and self.settings.pair_weight:
-            return [paired_lesson(drawn, fit, self.settings.pair_weight)]
         if step_size := self.settings.worst_class_step:
             return [worst_class_lesson(drawn, fit.batch_size, training_set.num_classes, step_size)]
         if not by_mechanism:
@@ -161,8 +156,6 @@ class Classification:
             inputs = {"counterfactuals": inputs, "real": self.images.fingerprint_of("train")}
         if share := self._share_in(training_set):
             inputs = inputs | {"originals": {"share": share, "images": self.images.fingerprint_of("train")}}
-        if self.settings.pair_weight and training_set.name != ORIGINALS:
-            inputs = inputs | {"pair_weight": self.settings.pair_weight}
         if self.settings.worst_class_step:
             inputs = inputs | {"worst_class_step": self.settings.worst_class_step}
         if self._augments:

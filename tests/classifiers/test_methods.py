@@ -22,18 +22,16 @@ from skdcgn_pipeline.classifiers.methods.counterfactuals import (
     StudentsCounterfactuals,
     TeacherCounterfactuals,
 )
-from skdcgn_pipeline.classifiers.methods.cutmix import CutMix, draw_rectangle
 from skdcgn_pipeline.classifiers.methods.dfr import DFR
-from skdcgn_pipeline.classifiers.methods.erm import ERM
+from skdcgn_pipeline.classifiers.methods.erm import ERM, Unbiased
 from skdcgn_pipeline.classifiers.methods.group_dro import GroupDRO, _WorstGroups
 from skdcgn_pipeline.classifiers.methods.irm import IRM, _Penalised, environments_of, scale_gradient
 from skdcgn_pipeline.classifiers.methods.jtt import JTT, upweighted_rows
 from skdcgn_pipeline.classifiers.methods.lff import LfF, _Failures, generalised_cross_entropy
-from skdcgn_pipeline.classifiers.methods.mixup import Mixup, mix_labels, soft_loss
+from skdcgn_pipeline.classifiers.methods.mixup import CutMix, Mixup, draw_rectangle, mix_labels, soft_loss
 from skdcgn_pipeline.classifiers.methods.pairs import CounterfactualPairs, difference_of_pairs
 from skdcgn_pipeline.classifiers.methods.registry import METHODS, methods_of
 from skdcgn_pipeline.classifiers.methods.reweighting import Reweighting
-from skdcgn_pipeline.classifiers.methods.unbiased import Unbiased
 from skdcgn_pipeline.classifiers.training import ClassifierRecipe, ClassifierTask, Lesson, initial_classifier
 from skdcgn_pipeline.counterfactuals.composing import CounterfactualPool
 from skdcgn_pipeline.images.batches import draw_balanced

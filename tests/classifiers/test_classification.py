@@ -12,11 +12,7 @@ from torch.nn import functional as F
 
 from skdcgn_pipeline.artifacts.recipe import Run, Store, build_in
 from skdcgn_pipeline.classifiers import classification as module
-from skdcgn_pipeline.classifiers.classification import (
-    COLUMNS,
-    Classification,
-    classifier_seed,
-)
+from skdcgn_pipeline.classifiers.classification import COLUMNS, Classification, classifier_seed
 from skdcgn_pipeline.classifiers.inspection import followed_mechanisms, open_classifiers, shared_errors
 from skdcgn_pipeline.classifiers.training_sets import TrainingSet, counterfactuals_on_the_fly, stored_counterfactuals
 from skdcgn_pipeline.counterfactuals.pools import CounterfactualsRecipe

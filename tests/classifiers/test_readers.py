@@ -46,7 +46,7 @@ def test_each_reader_names_the_class_of_its_mechanism(
 
     assert [*readers] == [*MECHANISMS]
     assert len({reader.identity for reader in readers.values()}) == 3
-    draw = open_pool(tmp_path / "mapped", samples).draw_labelled_batch(Composition(), 5, "unseen")
+    draw = open_pool(Store(tmp_path), samples).draw_labelled_batch(Composition(), 5, "unseen")
     composites, labels = draw(0, 300)
     right = {}
     for column, mechanism in enumerate(MECHANISMS):

@@ -200,7 +200,7 @@ class Classification:
             composition: How they are composed.
 
         Returns:
-            Rows with `trained_on`, `seed`, `split`, and what `measure_accuracy` gives, in the order of the training
+            Rows with `trained_on`, `seed`, `split`, and what `measure_predictions` gives, in the order of the training
             sets and their seeds.
 
         Raises:
@@ -292,7 +292,7 @@ class Classification:
         size, seed = self.images.image_size, self.run.seed
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            pool = open_pool(self.run.store.folder("mapped"), samples)
+            pool = open_pool(self.run.store, samples)
             draw = pool.draw_labelled_batch(composition, seed, purpose)
             for step, first in enumerate(range(0, number, MEASURED_BATCH)):
                 images, labels = draw(step, min(MEASURED_BATCH, number - first))
@@ -308,19 +308,11 @@ class Classification:
         return inputs, batches
 
     def take(
-        self, trained_on: str, samples: SampleShards, compose: Compose, composition: Composition, number: int = 0
+        self, trained_on: str, samples: SampleShards, compose: Compose, composition: Composition, number: int
     ) -> tuple[Artifact, InvariantClassifier, list[Row]]:
-        """Return a classifier to take away: one that `compare` trained, or a new one.
+        """Return a classifier to take away, where it is stored, and its accuracy by split and subset.
 
-        Args:
-            trained_on: `originals` or `students`.
-            samples: The students' pool.
-            compose: How many counterfactuals are stored.
-            composition: How they are composed.
-            number: Which of the classifiers of this training set.
-
-        Returns:
-            Where it is stored, the classifier, and its accuracy by split and subset.
+        It is that with a number of those that `compare` trained on `originals` or `students`, or a new one.
         """
         sets = self.training_sets({STUDENTS: samples}, compose, composition)
         (training_set,) = [each for each in sets if each.name == trained_on]

@@ -40,7 +40,7 @@ class TrainingSet:
 def counterfactuals_on_the_fly(name: str, samples: SampleShards, composition: Composition, store: Store) -> TrainingSet:
     """Return fresh counterfactuals, composed while training from the samples, which are opened once."""
     inputs = {"samples": samples.artifact.identity, "composition": composition.identity()}
-    pool = once(partial(open_pool, store.folder("mapped"), samples))
+    pool = once(partial(open_pool, store, samples))
     return TrainingSet(name, inputs, samples.num_classes, partial(_draw_from_pool, pool, composition))
 
 

@@ -17,9 +17,6 @@ class SmallClassifier(nn.Module):
     """Classify images [N, 3, S, S] in [-1, 1] of 32 to 96 pixels, by what spans up to 49 pixels of them.
 
     Without batch norm: statistics of counterfactuals are not those of the real images that it is measured on.
-
-    Args:
-        num_classes: Number of classes.
     """
 
     settings = ClassifierNetwork(architecture=SMALL_NETWORK)
@@ -91,12 +88,7 @@ Classifier = DigitClassifier | SmallClassifier | TorchvisionClassifier | Foreign
 
 
 def make_classifier(settings: ClassifierNetwork, num_classes: int, initialisation: str = INITIALISATION) -> Classifier:
-    """Return an untrained classifier; weights that the settings name are not loaded.
-
-    Args:
-        settings: Its architecture and heads.
-        num_classes: Number of classes.
-        initialisation: That of `DigitClassifier`.
+    """Return an untrained classifier, see `DigitClassifier` for `initialisation`; weights are not loaded.
 
     Raises:
         SettingError: If there is no such architecture, or its library is not installed.

@@ -17,8 +17,6 @@ from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
-WITHOUT_MIXING = {"share_of_originals": 0.0, "counterfactuals": "on_the_fly"}
-
 
 def train_readers(classification: Classification, samples: SampleShards) -> dict[str, FeatureSpace]:
     """Return by mechanism what reads its class in composites, trained on counterfactuals of samples, now or before.
@@ -34,8 +32,8 @@ def train_readers(classification: Classification, samples: SampleShards) -> dict
         SettingError, InterruptedRunError: As `Classification.train`.
     """
     settings = classification.settings
-    network = settings.network.model_copy(update={"heads": "class"})
-    alone = replace(classification, settings=settings.model_copy(update={"network": network, **WITHOUT_MIXING}))
+    one_head = {"network": settings.network.model_copy(update={"heads": "class"}), "share_of_originals": 0.0}
+    alone = replace(classification, settings=settings.model_copy(update=one_head))
     composed = counterfactuals_on_the_fly("teacher", samples, Composition(), classification.run.store)
     compute, readers = settings.fit.computing(classification.run.compute), {}
     for column, mechanism in enumerate(MECHANISMS):

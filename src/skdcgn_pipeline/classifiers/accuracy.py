@@ -146,14 +146,14 @@ def measure_predictions(
 
 
 def measure_splits(
-    classifier: nn.Module, splits: Mapping[str, Split], compute: Compute
+    classifier: nn.Module, splits: Iterable[tuple[str, Split]], compute: Compute, class_names: Sequence[str] = ()
 ) -> tuple[list[Row], dict[str, list[list[int]]]]:
-    """Return the rows of several splits, with the `split` of each, and the confusions by split."""
+    """Return the rows of splits, given by name, with the `split` of each, and the confusions by split."""
     rows, confusions = list[Row](), {}
-    for name, split in splits.items():
+    for name, split in splits:
         predictions = predict_split(classifier, split, compute)
         confusions[name] = count_confusions(predictions, split)
-        rows += [{"split": name, **row} for row in measure_predictions(predictions, split)]
+        rows += [{"split": name, **row} for row in measure_predictions(predictions, split, class_names)]
     return rows, confusions
 
 

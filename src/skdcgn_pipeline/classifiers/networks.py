@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
+from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier, initialise
 from skdcgn_pipeline.classifiers.torchvision_classifier import TorchvisionClassifier
 from skdcgn_pipeline.parameters import DIGIT_NETWORK, SMALL_NETWORK, ClassifierNetwork
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -40,11 +40,7 @@ class SmallClassifier(nn.Module):
             nn.Flatten(),
         )
         self.head = nn.Linear(self.feature_dim, num_classes)
-        for layer in self.trunk:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
+        initialise(self.trunk)
 
     def features(self, images: Tensor) -> Tensor:
         """Return the pooled features [N, 128] before the last layer."""

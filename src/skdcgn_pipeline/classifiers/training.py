@@ -272,12 +272,15 @@ class ClassifierRecipe(Recipe[tuple[Artifact, Classifier]]):
             "num_classes": self.num_classes,
         }
 
-    def build(self, writer: ArtifactWriter) -> None:
-        """Train, or continue."""
+    def task(self) -> ClassifierTask:
+        """Return the training, as it starts."""
         network = initial_classifier(self.network, self.num_classes, self.seed)
         names = {"name": self.name, "title": self.title}
-        task = ClassifierTask(network, self.source(), self.settings, self.seed, self.compute, **names)
-        _, history = fit(task, writer.scratch("checkpoint.pt"))
+        return ClassifierTask(network, self.source(), self.settings, self.seed, self.compute, **names)
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Train, or continue."""
+        network, history = fit(self.task(), writer.scratch("checkpoint.pt"))
         writer.write(WEIGHTS_FILE, partial(write_state, network))
         writer.write_json(HISTORY_FILE, history)
 

@@ -139,9 +139,7 @@ class MethodUnits:
 
     def task(self, method: Method, share: float) -> ClassifierTask:
         """Return the training of a method, as it starts."""
-        recipe = self.recipe(method, share, 0, method.title)
-        network = initial_classifier(self.network, self.workplace.num_classes, recipe.seed)
-        return ClassifierTask(network, recipe.source(), recipe.settings, recipe.seed, recipe.compute)
+        return self.recipe(method, share, 0, method.title).task()
 
     # --- units ------------------------------------------------------------------------------------
 
@@ -188,7 +186,8 @@ class MethodUnits:
             keys = {"classes": held_out.labels, "groups": held_out.groups}
             scores[number] = {choice: worst_and_mean(correct, keys[choice]) for choice in CHOICES}
         best = {choice: max(range(len(scores)), key=lambda number: scores[number][choice]) for choice in CHOICES}
-        splits = {"validation": held_out, "test": self.workplace.classification.splits[self.workplace.splits["test"]]()}
+        test = self.workplace.classification.splits[self.workplace.splits["test"]]()
+        splits = [("validation", held_out), ("test", test)]
         measured = {number: measure_splits(classifiers[number], splits, computing) for number in {*best.values()}}
         accuracy = [
             row | {"subset": row["subset"] + suffix}

@@ -274,7 +274,7 @@ class Workplace:
                 return self.methods.choose_and_measure(unit)
             training_set, facts = self.training_set(unit)
             _, classifier = self.classification.train(training_set, unit.number, unit.title)
-            splits = {role: self.classification.splits[name]() for role, name in self.splits.items()}
+            splits = ((role, self.classification.splits[name]()) for role, name in self.splits.items())
             accuracy, confusion = measure_splits(classifier, splits, self.fit.computing(self.compute))
             return {"accuracy": accuracy, "confusion": confusion, "facts": facts()}
 

@@ -204,8 +204,7 @@ class Classification:
             sets and their seeds.
 
         Raises:
-            UnitFailedError: Naming the classifiers that could not be trained elsewhere.
-            SettingError, InterruptedRunError: As `train`.
+            UnitFailedError: Naming the classifiers that could not be trained elsewhere; else like `train`.
         """
         classifiers = [(each, number) for each in sets for number in range(self.settings.num_seeds)]
         if self.run.engine.elsewhere:

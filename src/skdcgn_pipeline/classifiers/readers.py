@@ -22,14 +22,7 @@ def train_readers(classification: Classification, samples: SampleShards) -> dict
     """Return by mechanism what reads its class in composites, trained on counterfactuals of samples, now or before.
 
     Each is a classifier of the run's network and budget with one head. Its composites have a class drawn for every
-    mechanism and are not transformed.
-
-    Args:
-        classification: What classifies, and how long it is trained.
-        samples: The images of the mechanisms.
-
-    Raises:
-        SettingError, InterruptedRunError: As `Classification.train`.
+    mechanism and are not transformed. Raises like `Classification.train`.
     """
     settings = classification.settings
     one_head = {"network": settings.network.model_copy(update={"heads": "class"}), "share_of_originals": 0.0}

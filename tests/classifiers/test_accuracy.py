@@ -98,7 +98,8 @@ def test_the_worst_group_is_named_by_class_and_background(cpu):
         {"background": torch.tensor([0, 1, 1, 0, -1, 1])},
         {"background": ("land", "water")},
     )
-    rows = {row["subset"]: row for row in measure_accuracy(BrightnessClassifier(), split, cpu, ["crow", "duck"])}
+    predictions = predict_split(BrightnessClassifier(), split, cpu)
+    rows = {row["subset"]: row for row in measure_predictions(predictions, split, ["crow", "duck"])}
     assert rows["all"]["accuracy"] == pytest.approx(4 / 6)
     # Crows on land 1 of 1, crows on water 1 of 2, ducks on land 1 of 1, ducks on water 0 of 1; one of no group.
     expected = {"subset": "worst group", "accuracy": 0.0, "num_images": 1, "group": "duck on water"}

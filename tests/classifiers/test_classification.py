@@ -12,14 +12,10 @@ from torch.nn import functional as F
 
 from skdcgn_pipeline.artifacts.recipe import Run, Store, build_in
 from skdcgn_pipeline.classifiers import classification as module
-from skdcgn_pipeline.classifiers.classification import (
-    COLUMNS,
-    Classification,
-    classifier_seed,
-)
+from skdcgn_pipeline.classifiers.classification import COLUMNS, Classification, classifier_seed
 from skdcgn_pipeline.classifiers.inspection import followed_mechanisms, open_classifiers, shared_errors
 from skdcgn_pipeline.classifiers.training_sets import TrainingSet, counterfactuals_on_the_fly, stored_counterfactuals
-from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, CounterfactualsRecipe
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualsRecipe
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.parameters import ClassifierFit, Classify, Compose, Composition, Compute, Prepare
 from skdcgn_pipeline.runtime import progress
@@ -95,15 +91,13 @@ def test_more_seeds_keep_the_first_ones(tmp_path, images, validation_alone):
 
 def test_another_composition_trains_another_classifier(tmp_path, images, samples, validation_alone):
     for composition in (Composition(), Composition(patch_shift=False)):
-        training_set = counterfactuals_on_the_fly(
-            "students", samples, composition, lambda: CounterfactualPool.of(samples)
-        )
+        training_set = counterfactuals_on_the_fly("students", samples, composition, Store(tmp_path))
         measure(tmp_path, images, 1, training_set)
     assert len([path for path in (tmp_path / "classifier").iterdir() if path.is_dir()]) == 2
 
 
-def test_fresh_counterfactuals_follow_the_seed_of_their_classifier(samples):
-    training_set = counterfactuals_on_the_fly("teacher", samples, Composition(), lambda: CounterfactualPool.of(samples))
+def test_fresh_counterfactuals_follow_the_seed_of_their_classifier(tmp_path, samples):
+    training_set = counterfactuals_on_the_fly("teacher", samples, Composition(), Store(tmp_path))
     first, again, other = (training_set.source(seed)(0, 6)[0] for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -171,28 +165,6 @@ def test_a_share_of_every_batch_of_counterfactuals_are_originals(tmp_path, image
     assert torch.equal(real.draw_batch(0, 8)[0], plain.lessons(sets[0], seed=3)[0].draw_batch(0, 8)[0])
 
 
-def test_counterfactuals_come_in_pairs_whose_difference_has_a_weight(tmp_path, images, samples):
-    paired, plain = classification(tmp_path, images, pair_weight=2.0), classification(tmp_path, images)
-    sets = paired.training_sets({"students": samples}, COMPOSE, Composition())
-    (lesson,), (real,) = (paired.lessons(each, seed=3) for each in (sets[1], sets[0]))
-    pictures, labels = lesson.draw_batch(0, 8)
-    assert torch.equal(labels[::2, 0], labels[1::2, 0])
-    assert not torch.equal(pictures[::2], pictures[1::2])
-    logits = torch.arange(8.0 * images.num_classes).view(8, -1)
-    difference = images.num_classes**2  # of each number from that of the row below
-    plain_loss = plain.lessons(sets[1], seed=3)[0].losses(logits, labels)["loss"]
-    torch.testing.assert_close(lesson.losses(logits, labels)["loss"], plain_loss + 2.0 * difference)
-    assert real.losses(logits, labels) == plain.lessons(sets[0], seed=3)[0].losses(logits, labels)
-    assert paired.recipe(sets[1], 0).inputs() != plain.recipe(sets[1], 0).inputs()
-    assert paired.recipe(sets[0], 0).inputs() == plain.recipe(sets[0], 0).inputs()
-
-
-@pytest.mark.parametrize("beside", [{"share_of_originals": 0.5}, {"counterfactuals": "stored"}])
-def test_pairs_are_refused_where_there_are_none(beside):
-    with pytest.raises(ValueError, match="'pair_weight' is for one head and counterfactuals made on the fly"):
-        Classify(fit=FIT, pair_weight=1.0, **beside)
-
-
 def test_classes_of_high_loss_weigh_more_of_every_training_set(tmp_path, images, samples):
     weighted, plain = classification(tmp_path, images, worst_class_step=0.5), classification(tmp_path, images)
     sets = weighted.training_sets({"students": samples}, COMPOSE, Composition())
@@ -219,12 +191,9 @@ def test_a_killed_training_continues_with_the_weights_of_its_classes(tmp_path, i
     assert train("killed") == train("whole")
 
 
-@pytest.mark.parametrize(
-    "beside", [{"pair_weight": 1.0}, {"network": {"architecture": "resnet18", "heads": "mechanisms"}}]
-)
-def test_weights_of_classes_are_refused_where_there_is_another_loss(beside):
+def test_weights_of_classes_are_refused_where_there_is_another_loss():
     with pytest.raises(ValueError, match="'worst_class_step' is for one head"):
-        Classify(fit=FIT, worst_class_step=0.1, **beside)
+        Classify(fit=FIT, worst_class_step=0.1, network={"architecture": "resnet18", "heads": "mechanisms"})
 
 
 def test_only_reported_splits_are_measured_and_read_once(tmp_path, images):

@@ -22,18 +22,16 @@ from skdcgn_pipeline.classifiers.methods.counterfactuals import (
     StudentsCounterfactuals,
     TeacherCounterfactuals,
 )
-from skdcgn_pipeline.classifiers.methods.cutmix import CutMix, draw_rectangle
 from skdcgn_pipeline.classifiers.methods.dfr import DFR
-from skdcgn_pipeline.classifiers.methods.erm import ERM
+from skdcgn_pipeline.classifiers.methods.erm import ERM, Unbiased
 from skdcgn_pipeline.classifiers.methods.group_dro import GroupDRO, _WorstGroups
 from skdcgn_pipeline.classifiers.methods.irm import IRM, _Penalised, environments_of, scale_gradient
 from skdcgn_pipeline.classifiers.methods.jtt import JTT, upweighted_rows
 from skdcgn_pipeline.classifiers.methods.lff import LfF, _Failures, generalised_cross_entropy
-from skdcgn_pipeline.classifiers.methods.mixup import Mixup, mix_labels, soft_loss
-from skdcgn_pipeline.classifiers.methods.pairs import CounterfactualPairs, difference_of_pairs, paired_lesson
+from skdcgn_pipeline.classifiers.methods.mixup import CutMix, Mixup, draw_rectangle, mix_labels, soft_loss
+from skdcgn_pipeline.classifiers.methods.pairs import CounterfactualPairs, difference_of_pairs
 from skdcgn_pipeline.classifiers.methods.registry import METHODS, methods_of
 from skdcgn_pipeline.classifiers.methods.reweighting import Reweighting
-from skdcgn_pipeline.classifiers.methods.unbiased import Unbiased
 from skdcgn_pipeline.classifiers.training import ClassifierRecipe, ClassifierTask, Lesson, initial_classifier
 from skdcgn_pipeline.counterfactuals.composing import CounterfactualPool
 from skdcgn_pipeline.images.batches import draw_balanced
@@ -588,9 +586,9 @@ def test_pairs_share_the_mask_and_nothing_else():
 
 def test_the_loss_of_pairs_is_cross_entropy_and_their_squared_difference():
     logits, labels = torch.tensor([[1.0, 0], [0, 1], [2, 2], [2, 2], [5, 0]]), torch.tensor([0, 0, 1, 1, 0])
-    fit = ClassifierFit(num_images=8)
+    without, penalised = (CounterfactualPairs(weight).lesson(make_material()) for weight in (0.0, 3.0))
     plain = F.cross_entropy(logits, labels)
-    torch.testing.assert_close(paired_lesson(None, fit, 0.0).losses(logits, labels)["loss"], plain)
+    torch.testing.assert_close(loss_of(without, logits, labels), plain)
     # Of two pairs one differs, by 1 in both logits.
-    torch.testing.assert_close(paired_lesson(None, fit, 3.0).losses(logits, labels)["loss"], plain + 3.0 * 0.5)
+    torch.testing.assert_close(loss_of(penalised, logits, labels), plain + 3.0 * 0.5)
     assert difference_of_pairs(logits[:1]) == 0  # one alone

@@ -46,7 +46,7 @@ def test_each_reader_names_the_class_of_its_mechanism(
 
     assert [*readers] == [*MECHANISMS]
     assert len({reader.identity for reader in readers.values()}) == 3
-    draw = open_pool(tmp_path / "mapped", samples).draw_labelled_batch(Composition(), 5, "unseen")
+    draw = open_pool(Store(tmp_path), samples).draw_labelled_batch(Composition(), 5, "unseen")
     composites, labels = draw(0, 300)
     right = {}
     for column, mechanism in enumerate(MECHANISMS):
@@ -63,8 +63,7 @@ def test_a_classifier_of_the_run_is_the_reader_of_shapes(
 ) -> None:
     fit = FIT.model_copy(update={"num_images": 16, "batch_size": 8})
     classification = Classification(Run(Store(tmp_path), 0, CPU), images, Classify(fit=fit))
-    pool = open_pool(tmp_path / "mapped", samples)
-    composed = counterfactuals_on_the_fly("teacher", samples, Composition(), lambda: pool)
+    composed = counterfactuals_on_the_fly("teacher", samples, Composition(), Store(tmp_path))
     artifact, network = classification.train(composed, 0)
 
     readers = train_readers(classification, samples)

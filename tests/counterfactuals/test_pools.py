@@ -9,13 +9,9 @@ import pytest
 import torch
 
 from skdcgn_pipeline.artifacts import store as artifacts
-from skdcgn_pipeline.artifacts.recipe import build_in
+from skdcgn_pipeline.artifacts.recipe import Store, build_in
 from skdcgn_pipeline.counterfactuals import pools
-from skdcgn_pipeline.counterfactuals.pools import (
-    CounterfactualPool,
-    compose_in_memory,
-    open_pool,
-)
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, compose_in_memory, map_pool, open_pool
 from skdcgn_pipeline.mechanisms import MechanismImages, compose
 from skdcgn_pipeline.parameters import Composition, Counterfactual, Transformation, Transformations
 from skdcgn_pipeline.runtime import progress
@@ -263,7 +259,7 @@ def test_a_class_that_one_mechanism_lacks_is_refused():
 
 @pytest.mark.parametrize("transformations", [{}, {"shape": (AFFINE,), "texture": (GREY,)}])
 def test_a_mapped_pool_draws_what_a_pool_in_memory_draws(tmp_path, pool, tiny_samples, transformations):
-    mapped = CounterfactualPool.mapped(tmp_path / "mapped", dict.fromkeys(MECHANISMS, tiny_samples))
+    mapped = map_pool(Store(tmp_path), dict.fromkeys(MECHANISMS, tiny_samples))
     own = {"transformations": Transformations(**transformations)}
     mine, theirs = draw(mapped, 200, 5, **own), draw(pool, 200, 5, **own)
     for name in vars(theirs):
@@ -272,7 +268,7 @@ def test_a_mapped_pool_draws_what_a_pool_in_memory_draws(tmp_path, pool, tiny_sa
 
 def test_mapped_files_are_written_once_for_each_samples(tmp_path, several_samples, monkeypatch):
     folder = tmp_path / "mapped"
-    first = CounterfactualPool.mapped(folder, several_samples)
+    first = map_pool(Store(tmp_path), several_samples)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npy")}
     assert len(before) == 3 * 4
 
@@ -280,8 +276,8 @@ def test_mapped_files_are_written_once_for_each_samples(tmp_path, several_sample
         raise AssertionError("written again")
 
     monkeypatch.setattr(pools, "_save_column", refuse)
-    again = CounterfactualPool.mapped(folder, several_samples)
-    CounterfactualPool.mapped(folder, dict.fromkeys(MECHANISMS, several_samples["texture"]))
+    again = map_pool(Store(tmp_path), several_samples)
+    map_pool(Store(tmp_path), dict.fromkeys(MECHANISMS, several_samples["texture"]))
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.npy")} == before
     assert torch.equal(draw(first, 100).images, draw(again, 100).images)
 
@@ -308,10 +304,10 @@ def test_interrupted_mapping_continues_with_the_files_that_are_missing(tmp_path,
 
 
 def test_a_pool_too_large_for_memory_is_mapped_and_gives_the_same_images(tmp_path, tiny_samples, monkeypatch):
-    read = open_pool(tmp_path / "mapped", tiny_samples)
+    read = open_pool(Store(tmp_path), tiny_samples)
     assert not (tmp_path / "mapped").exists()
     monkeypatch.setattr(pools, "MAPPED_BEYOND_BYTES", pools.bytes_of(tiny_samples) - 1)
-    mapped = open_pool(tmp_path / "mapped", tiny_samples)
+    mapped = open_pool(Store(tmp_path), tiny_samples)
     assert len([*(tmp_path / "mapped").rglob("*.npy")]) == 4
     assert torch.equal(draw(read, 50).images, draw(mapped, 50).images)
 

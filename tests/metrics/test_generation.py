@@ -104,7 +104,7 @@ def test_masks_tell_of_their_mean_their_entropy_and_their_collapse():
 
 def test_the_teacher_rendered_anew_is_what_is_stored(heldout):
     pairs = list(heldout_pairs(TinyTeacher(), heldout))
-    assert sum(len(pair.labels) for pair in pairs) == heldout.num_rows
+    assert sum(len(pair.teacher) for pair in pairs) == heldout.num_rows
     for pair in pairs:
         mine, theirs = pair.composites
         assert (mine - theirs).abs().max() < 3 / 127.5  # what storing as bytes costs

@@ -110,7 +110,7 @@ def message_of(result: Result) -> str:
             {"classify": {"zzzz": 1}},
             (
                 "classify.zzzz: unknown setting. Valid names: corruptions, counterfactuals, fit, network, "
-                "num_counterfactuals, num_seeds, pair_weight, share_of_originals, trained_on, worst_class_step."
+                "num_counterfactuals, num_seeds, share_of_originals, trained_on, worst_class_step."
             ),
         ),
     ],

@@ -46,7 +46,7 @@ WORST_GROUP, EVERY_BACKGROUND = "worst group", "on every background"
 Row = dict[str, Any]
 
 
-def subset_of(measure: str, prediction: str = ALL_HEADS) -> str:
+def subset_of(measure: str, prediction: str) -> str:
     """Return what tables call a measure of a prediction, such as `shape head` or `shape bias, shape head`."""
     if prediction == ALL_HEADS:
         return measure
@@ -116,19 +116,19 @@ def predict_split(classifier: nn.Module, split: Split, compute: Compute) -> dict
     return predictions_of(torch.cat(logits))
 
 
-def measure_accuracy(
-    classifier: nn.Module,
-    split: Split,
-    compute: Compute,
-    class_names: Sequence[str] = (),
-    groups: ClassGroups | None = None,
+def measure_accuracy(classifier: nn.Module, split: Split, compute: Compute) -> list[Row]:
+    """Measure one classifier on one split, see `predict_split` and `measure_predictions`."""
+    return measure_predictions(predict_split(classifier, split, compute), split)
+
+
+def measure_predictions(
+    predictions: Mapping[str, Tensor], split: Split, class_names: Sequence[str] = (), groups: ClassGroups | None = None
 ) -> list[Row]:
-    """Measure one classifier on one split.
+    """Measure what a classifier predicts of one split.
 
     Args:
-        classifier: Gives logits [N, K], or `MechanismLogits`.
+        predictions: The logits [N, K] that `predict_split` gives.
         split: The images.
-        compute: Device and precision.
         class_names: Name of each class; the worst group is called by them.
         groups: Groups of classes by the attribute that names them, see `stored.StoredImages`.
 
@@ -138,13 +138,6 @@ def measure_accuracy(
     Raises:
         SettingError: If labels or groups are of other classes.
     """
-    return measure_predictions(predict_split(classifier, split, compute), split, class_names, groups)
-
-
-def measure_predictions(
-    predictions: Mapping[str, Tensor], split: Split, class_names: Sequence[str] = (), groups: ClassGroups | None = None
-) -> list[Row]:
-    """Measure the logits [N, K] that `predict_split` gives; the rest as in `measure_accuracy`."""
     return [
         row | {"subset": subset_of(row["subset"], name)}
         for name, logits in predictions.items()
@@ -153,14 +146,14 @@ def measure_predictions(
 
 
 def measure_splits(
-    classifier: nn.Module, splits: Mapping[str, Split], compute: Compute
+    classifier: nn.Module, splits: Iterable[tuple[str, Split]], compute: Compute, class_names: Sequence[str] = ()
 ) -> tuple[list[Row], dict[str, list[list[int]]]]:
-    """Return the rows of several splits, with the `split` of each, and the confusions by split."""
+    """Return the rows of splits, given by name, with the `split` of each, and the confusions by split."""
     rows, confusions = list[Row](), {}
-    for name, split in splits.items():
+    for name, split in splits:
         predictions = predict_split(classifier, split, compute)
         confusions[name] = count_confusions(predictions, split)
-        rows += [{"split": name, **row} for row in measure_predictions(predictions, split)]
+        rows += [{"split": name, **row} for row in measure_predictions(predictions, split, class_names)]
     return rows, confusions
 
 
@@ -196,7 +189,7 @@ def tell_correct(logits: Tensor, split: Split, groups: ClassGroups) -> Tensor:
     Args:
         logits: [N, K].
         split: The images.
-        groups: As in `measure_accuracy`.
+        groups: As in `measure_predictions`.
 
     Raises:
         SettingError: If labels or groups are of other classes.
@@ -272,7 +265,7 @@ def background_gap(rows: Sequence[Row], same: str, random: str) -> list[Row]:
     """Return by how much accuracy is higher where backgrounds are of the object's class than where of any.
 
     Args:
-        rows: As `measure_accuracy` gives them, with their `split`.
+        rows: As `measure_predictions` gives them, with their `split`.
         same, random: Names of the two splits.
     """
     found = {name: {row["subset"]: row for row in rows if row["split"] == name} for name in (same, random)}

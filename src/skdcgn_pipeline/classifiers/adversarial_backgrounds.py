@@ -40,7 +40,7 @@ def count_robust(
         classifier: Gives logits [N, K], or `MechanismLogits`.
         objects: Images with masks.
         backgrounds: Gives [M, 3, S, S] uint8, at least one; they are kept on the device.
-        groups: As in `accuracy.measure_accuracy`.
+        groups: As in `accuracy.measure_predictions`.
         compute: Device and precision.
 
     Returns:

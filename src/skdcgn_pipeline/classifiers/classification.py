@@ -26,7 +26,6 @@ from skdcgn_pipeline.classifiers.accuracy import (
 from skdcgn_pipeline.classifiers.adversarial_backgrounds import count_robust, robust_rows
 from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
 from skdcgn_pipeline.classifiers.methods.group_dro import worst_class_lesson
-from skdcgn_pipeline.classifiers.methods.pairs import paired_lesson
 from skdcgn_pipeline.classifiers.training import (
     Classifier,
     ClassifierRecipe,
@@ -112,9 +111,7 @@ class Classification:
                 shards = self.run.make(CounterfactualsRecipe(pool, composition, *amount, self.run.seed))
                 sets.append(stored_counterfactuals(name, shards, pool.num_classes))
             else:
-                opened = once(partial(open_pool, self.run.store.folder("mapped"), pool))
-                per_shape = 2 if self.settings.pair_weight else 1
-                sets.append(counterfactuals_on_the_fly(name, pool, composition, opened, per_shape))
+                sets.append(counterfactuals_on_the_fly(name, pool, composition, self.run.store))
         return sets
 
     @property
@@ -142,8 +139,6 @@ class Classification:
             drawn = mix_batches(drawn, self._draw_originals(seed, "mixed-originals"), share)
         if self._augments:
             drawn = draw_ahead(drawn, fit.num_steps)
-        if is_counterfactual and self.settings.pair_weight:
-            return [paired_lesson(drawn, fit, self.settings.pair_weight)]
         if step_size := self.settings.worst_class_step:
             return [worst_class_lesson(drawn, fit.batch_size, training_set.num_classes, step_size)]
         if not by_mechanism:
@@ -161,8 +156,6 @@ class Classification:
             inputs = {"counterfactuals": inputs, "real": self.images.fingerprint_of("train")}
         if share := self._share_in(training_set):
             inputs = inputs | {"originals": {"share": share, "images": self.images.fingerprint_of("train")}}
-        if self.settings.pair_weight and training_set.name != ORIGINALS:
-            inputs = inputs | {"pair_weight": self.settings.pair_weight}
         if self.settings.worst_class_step:
             inputs = inputs | {"worst_class_step": self.settings.worst_class_step}
         if self._augments:
@@ -207,12 +200,11 @@ class Classification:
             composition: How they are composed.
 
         Returns:
-            Rows with `trained_on`, `seed`, `split`, and what `measure_accuracy` gives, in the order of the training
+            Rows with `trained_on`, `seed`, `split`, and what `measure_predictions` gives, in the order of the training
             sets and their seeds.
 
         Raises:
-            UnitFailedError: Naming the classifiers that could not be trained elsewhere.
-            SettingError, InterruptedRunError: As `train`.
+            UnitFailedError: Naming the classifiers that could not be trained elsewhere; else like `train`.
         """
         classifiers = [(each, number) for each in sets for number in range(self.settings.num_seeds)]
         if self.run.engine.elsewhere:
@@ -299,7 +291,7 @@ class Classification:
         size, seed = self.images.image_size, self.run.seed
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            pool = open_pool(self.run.store.folder("mapped"), samples)
+            pool = open_pool(self.run.store, samples)
             draw = pool.draw_labelled_batch(composition, seed, purpose)
             for step, first in enumerate(range(0, number, MEASURED_BATCH)):
                 images, labels = draw(step, min(MEASURED_BATCH, number - first))
@@ -315,19 +307,11 @@ class Classification:
         return inputs, batches
 
     def take(
-        self, trained_on: str, samples: SampleShards, compose: Compose, composition: Composition, number: int = 0
+        self, trained_on: str, samples: SampleShards, compose: Compose, composition: Composition, number: int
     ) -> tuple[Artifact, InvariantClassifier, list[Row]]:
-        """Return a classifier to take away: one that `compare` trained, or a new one.
+        """Return a classifier to take away, where it is stored, and its accuracy by split and subset.
 
-        Args:
-            trained_on: `originals` or `students`.
-            samples: The students' pool.
-            compose: How many counterfactuals are stored.
-            composition: How they are composed.
-            number: Which of the classifiers of this training set.
-
-        Returns:
-            Where it is stored, the classifier, and its accuracy by split and subset.
+        It is that with a number of those that `compare` trained on `originals` or `students`, or a new one.
         """
         sets = self.training_sets({STUDENTS: samples}, compose, composition)
         (training_set,) = [each for each in sets if each.name == trained_on]

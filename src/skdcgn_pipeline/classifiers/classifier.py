@@ -13,6 +13,15 @@ from skdcgn_pipeline.parameters import ClassifierNetwork
 INITIALISATION = "kaiming_normal"
 
 
+def initialise(trunk: nn.Sequential) -> None:
+    """Draw the weights of convolutions so that the signal keeps its size from ReLU to ReLU; biases are 0."""
+    for layer in trunk:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+
 def average(images: Tensor) -> Tensor:
     """Return the average over height and width [N, C, 1, 1].
 
@@ -54,11 +63,8 @@ class DigitClassifier(nn.Module):
             nn.Flatten(),
         )
         self.head = nn.Linear(self.feature_dim, num_classes)
-        for layer in self.trunk:
-            if isinstance(layer, nn.Conv2d) and initialisation == "kaiming_normal":
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
+        if initialisation == "kaiming_normal":
+            initialise(self.trunk)
 
     def _folded_first_convolution(self) -> tuple[nn.BatchNorm2d, Tensor, Tensor]:
         """Return the batch norm, and weight and bias of the first convolution with its scale and shift folded in.

@@ -35,16 +35,9 @@ def measure_corruptions(classification: Classification, sets: Sequence[TrainingS
     Trained classifiers and what was measured of them are reused. At most `ENOUGH_IMAGES` of a split are looked at, the
     same by all classifiers. Splits that tell groups of classes instead of classes, such as cue conflicts, are left out.
 
-    Args:
-        classification: The classifiers.
-        sets: What they are trained on; `Classification.compare` has trained them.
-
     Returns:
         Rows of `trained_on`, `seed`, `split`, `corruption` (or `clean`), `strength` (from 1 to 5, of clean images 0),
         `accuracy` in [0, 1] and `num_images`.
-
-    Raises:
-        SettingError, InterruptedRunError: As `Classification.train`.
     """
     opened = [classification.splits[name]() for name in classification.confused_splits]
     plain = [split for split in opened if classification.images.class_groups.keys().isdisjoint(split.attributes)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from skdcgn_pipeline.artifacts.recipe import Recipe
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter
-from skdcgn_pipeline.classifiers.accuracy import confusion_rows, count_confusions, measure_predictions, predict_split
+from skdcgn_pipeline.classifiers.accuracy import confusion_rows, measure_splits
 from skdcgn_pipeline.images.listing import list_folder
 from skdcgn_pipeline.images.recipes import FolderImagesRecipe
 from skdcgn_pipeline.images.stored import StoredImages
@@ -78,14 +78,11 @@ def evaluate_classifier(classifier: InvariantClassifier, images: StoredImages, c
     """Measure a classifier on every split of images whose classes are numbered as its labels are."""
     import pandas as pd  # of an extra
 
-    accuracy, confusion = [], []
-    for name in images.roles:
-        split = images.split(name)
-        predictions = predict_split(classifier.network, split, compute)
-        rows = measure_predictions(predictions, split, classifier.labels)
-        accuracy += [{"split": name} | row for row in rows]
-        counted = confusion_rows(count_confusions(predictions, split), classifier.labels)
-        confusion += [{"split": name} | row for row in counted]
+    splits = ((name, images.split(name)) for name in images.roles)
+    accuracy, counts = measure_splits(classifier.network, splits, compute, classifier.labels)
+    confusion = [
+        {"split": name} | row for name, counted in counts.items() for row in confusion_rows(counted, classifier.labels)
+    ]
     return Evaluation(pd.DataFrame(accuracy), pd.DataFrame(confusion))
 
 

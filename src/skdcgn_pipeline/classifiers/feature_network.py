@@ -26,6 +26,7 @@ from skdcgn_pipeline.runtime.seeding import seeded
 SETTING = "prepare.given_features"
 
 
+@dataclass(frozen=True)
 class FeatureNetwork:
     """A network on disk that has `features`: images [N, 3, H, W] in [-1, 1] -> [N, D].
 
@@ -33,8 +34,7 @@ class FeatureNetwork:
         artifact: Where it is stored.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
-        self.artifact = artifact
+    artifact: Artifact
 
     def open(self) -> Classifier:
         """Load the network, frozen and in eval mode."""
@@ -81,6 +81,7 @@ class GivenNetworkRecipe(Recipe[FeatureNetwork]):
 
     kind: ClassVar[str] = "given feature network"
     folder: ClassVar[str] = "classifier"
+    reader: ClassVar[Any] = FeatureNetwork
 
     settings: GivenFeatures
 
@@ -92,7 +93,3 @@ class GivenNetworkRecipe(Recipe[FeatureNetwork]):
     def build(self, writer: ArtifactWriter) -> None:
         """Copy the weights."""
         writer.write(WEIGHTS_FILE, partial(write_state, read_given_network(self.settings)))
-
-    def read(self, artifact: Artifact) -> FeatureNetwork:
-        """Return the network."""
-        return FeatureNetwork(artifact)

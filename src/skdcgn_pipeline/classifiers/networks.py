@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier
+from skdcgn_pipeline.classifiers.classifier import INITIALISATION, DigitClassifier, initialise
 from skdcgn_pipeline.classifiers.torchvision_classifier import TorchvisionClassifier
 from skdcgn_pipeline.parameters import DIGIT_NETWORK, SMALL_NETWORK, ClassifierNetwork
 from skdcgn_pipeline.runtime.errors import SettingError
@@ -17,9 +17,6 @@ class SmallClassifier(nn.Module):
     """Classify images [N, 3, S, S] in [-1, 1] of 32 to 96 pixels, by what spans up to 49 pixels of them.
 
     Without batch norm: statistics of counterfactuals are not those of the real images that it is measured on.
-
-    Args:
-        num_classes: Number of classes.
     """
 
     settings = ClassifierNetwork(architecture=SMALL_NETWORK)
@@ -43,11 +40,7 @@ class SmallClassifier(nn.Module):
             nn.Flatten(),
         )
         self.head = nn.Linear(self.feature_dim, num_classes)
-        for layer in self.trunk:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
+        initialise(self.trunk)
 
     def features(self, images: Tensor) -> Tensor:
         """Return the pooled features [N, 128] before the last layer."""
@@ -91,12 +84,7 @@ Classifier = DigitClassifier | SmallClassifier | TorchvisionClassifier | Foreign
 
 
 def make_classifier(settings: ClassifierNetwork, num_classes: int, initialisation: str = INITIALISATION) -> Classifier:
-    """Return an untrained classifier; weights that the settings name are not loaded.
-
-    Args:
-        settings: Its architecture and heads.
-        num_classes: Number of classes.
-        initialisation: That of `DigitClassifier`.
+    """Return an untrained classifier, see `DigitClassifier` for `initialisation`; weights are not loaded.
 
     Raises:
         SettingError: If there is no such architecture, or its library is not installed.

@@ -11,35 +11,23 @@ from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.classifiers.networks import Classifier, ForeignClassifier
 from skdcgn_pipeline.classifiers.torchvision_classifier import TorchvisionClassifier
 from skdcgn_pipeline.classifiers.training_sets import TrainingSet, counterfactuals_on_the_fly
-from skdcgn_pipeline.counterfactuals.pools import open_pool
 from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.metrics.features import FeatureSpace, space_of_network
 from skdcgn_pipeline.parameters import Composition
-from skdcgn_pipeline.runtime.threads import once
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.vocabulary import MECHANISMS
-
-WITHOUT_MIXING = {"share_of_originals": 0.0, "pair_weight": 0.0, "counterfactuals": "on_the_fly"}
 
 
 def train_readers(classification: Classification, samples: SampleShards) -> dict[str, FeatureSpace]:
     """Return by mechanism what reads its class in composites, trained on counterfactuals of samples, now or before.
 
     Each is a classifier of the run's network and budget with one head. Its composites have a class drawn for every
-    mechanism and are not transformed.
-
-    Args:
-        classification: What classifies, and how long it is trained.
-        samples: The images of the mechanisms.
-
-    Raises:
-        SettingError, InterruptedRunError: As `Classification.train`.
+    mechanism and are not transformed. Raises like `Classification.train`.
     """
     settings = classification.settings
-    network = settings.network.model_copy(update={"heads": "class"})
-    alone = replace(classification, settings=settings.model_copy(update={"network": network, **WITHOUT_MIXING}))
-    opened = once(partial(open_pool, classification.run.store.folder("mapped"), samples))
-    composed = counterfactuals_on_the_fly("teacher", samples, Composition(), opened)
+    one_head = {"network": settings.network.model_copy(update={"heads": "class"}), "share_of_originals": 0.0}
+    alone = replace(classification, settings=settings.model_copy(update=one_head))
+    composed = counterfactuals_on_the_fly("teacher", samples, Composition(), classification.run.store)
     compute, readers = settings.fit.computing(classification.run.compute), {}
     for column, mechanism in enumerate(MECHANISMS):
         artifact, classifier = alone.train(_reading(composed, column), 0, f"reader of {mechanism}")

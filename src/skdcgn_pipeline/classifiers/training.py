@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -42,11 +42,6 @@ class DivergedError(SettingError):
     """A training whose loss is no longer finite."""
 
 
-def network_itself(network: nn.Module) -> Callable[[Tensor], Any]:
-    """Return what gives logits of images: the network that is trained."""
-    return network
-
-
 @dataclass(frozen=True)
 class Lesson:
     """One of the kinds of images that a step learns from.
@@ -56,7 +51,7 @@ class Lesson:
         batch_size: Images per step.
         losses: (logits, labels) -> loss by name.
         weight: Of the mean of these losses.
-        attach: Is given the network as training starts and returns what gives the logits of images.
+        attach: Is given the network as training starts and returns what gives the logits of images, by default itself.
         state: What beside the network a checkpoint holds and, where it has parameters, is trained.
     """
 
@@ -64,7 +59,7 @@ class Lesson:
     batch_size: int
     losses: Callable[[Any, Tensor], Mapping[str, Tensor]]
     weight: float = 1.0
-    attach: Callable[[Classifier], Callable[[Tensor], Any]] = network_itself
+    attach: Callable[[Classifier], Callable[[Tensor], Any]] = lambda network: network
     state: nn.Module | None = None
 
 
@@ -159,16 +154,12 @@ class ClassifierTask:
         self.objects: dict[str, Stateful] = {"network": self.result, **self.rates.objects}
         self.objects |= {f"state_{number}": state for number, state in enumerate(states)}
         self._logits_of = [lesson.attach(self.result) for lesson in lessons]
-        # Only what draws while it computes needs the step's own numbers: `seeded` lets threads wait for each other.
         self._draws = isinstance(network, TorchvisionClassifier | ForeignClassifier)
         self._layout = torch.channels_last if self._draws else torch.preserve_format
 
     def batch(self, step: int) -> list[tuple[Tensor, Tensor]]:
         """Draw images and labels of every lesson."""
         return [lesson.draw_batch(step, lesson.batch_size) for lesson in self.lessons]
-
-    def _drawing(self, step: int) -> AbstractContextManager[Any]:
-        return seeded(self.seed, "classifier-dropout", step) if self._draws else nullcontext()
 
     def update(self, step: int, batch: list[tuple[Tensor, Tensor]], noted: bool) -> dict[str, float]:
         """Update the network; see `Task.update`. The losses are `loss`, their weighted sum, and all parts.
@@ -180,15 +171,15 @@ class ClassifierTask:
         self._trained.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         parts: dict[str, Tensor] = {}
-        with self._drawing(step):
+        # Only what draws while it computes needs the step's own numbers: `seeded` lets threads wait for each other.
+        with seeded(self.seed, "classifier-dropout", step) if self._draws else nullcontext():
             for lesson, logits_of, (images, labels) in zip(self.lessons, self._logits_of, batch, strict=True):
                 images = images.to(self.device, memory_format=self._layout, non_blocking=True)
                 labels = labels.to(self.device, non_blocking=True)
                 with autocast(self.compute, self.device):
                     logits = logits_of(images)
                 losses = lesson.losses(logits, labels)
-                loss = next(iter(losses.values())) if len(losses) == 1 else torch.stack([*losses.values()]).mean()
-                loss = loss if lesson.weight == 1 else lesson.weight * loss
+                loss = lesson.weight * torch.stack([*losses.values()]).mean()
                 loss.backward()
                 if noted:
                     total, parts = total + loss.detach(), {**parts, **losses}
@@ -281,12 +272,15 @@ class ClassifierRecipe(Recipe[tuple[Artifact, Classifier]]):
             "num_classes": self.num_classes,
         }
 
-    def build(self, writer: ArtifactWriter) -> None:
-        """Train, or continue."""
+    def task(self) -> ClassifierTask:
+        """Return the training, as it starts."""
         network = initial_classifier(self.network, self.num_classes, self.seed)
         names = {"name": self.name, "title": self.title}
-        task = ClassifierTask(network, self.source(), self.settings, self.seed, self.compute, **names)
-        _, history = fit(task, writer.scratch("checkpoint.pt"))
+        return ClassifierTask(network, self.source(), self.settings, self.seed, self.compute, **names)
+
+    def build(self, writer: ArtifactWriter) -> None:
+        """Train, or continue."""
+        network, history = fit(self.task(), writer.scratch("checkpoint.pt"))
         writer.write(WEIGHTS_FILE, partial(write_state, network))
         writer.write_json(HISTORY_FILE, history)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from skdcgn_pipeline.artifacts.recipe import Store
 from skdcgn_pipeline.counterfactuals.composing import CounterfactualPool
-from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualShards, open_pool
 from skdcgn_pipeline.images.batches import draw_from_images
 from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.parameters import Composition
@@ -36,22 +37,15 @@ class TrainingSet:
     source: Callable[[int], DrawBatch]
 
 
-def counterfactuals_on_the_fly(
-    name: str,
-    samples: SampleShards,
-    composition: Composition,
-    pool: Callable[[], CounterfactualPool],
-    per_shape: int = 1,
-) -> TrainingSet:
-    """Return fresh counterfactuals, `per_shape` of each mask, composed while training from the samples in memory."""
+def counterfactuals_on_the_fly(name: str, samples: SampleShards, composition: Composition, store: Store) -> TrainingSet:
+    """Return fresh counterfactuals, composed while training from the samples, which are opened once."""
     inputs = {"samples": samples.artifact.identity, "composition": composition.identity()}
-    return TrainingSet(name, inputs, samples.num_classes, partial(_draw_from_pool, pool, composition, per_shape))
+    pool = once(partial(open_pool, store, samples))
+    return TrainingSet(name, inputs, samples.num_classes, partial(_draw_from_pool, pool, composition))
 
 
-def _draw_from_pool(
-    pool: Callable[[], CounterfactualPool], composition: Composition, per_shape: int, seed: int
-) -> DrawBatch:
-    return pool().draw_labelled_batch(composition, seed, "classifier-counterfactuals", per_shape)
+def _draw_from_pool(pool: Callable[[], CounterfactualPool], composition: Composition, seed: int) -> DrawBatch:
+    return pool().draw_labelled_batch(composition, seed, "classifier-counterfactuals")
 
 
 def stored_counterfactuals(name: str, shards: CounterfactualShards, num_classes: int) -> TrainingSet:

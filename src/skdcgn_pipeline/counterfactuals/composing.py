@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -21,7 +20,7 @@ from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.pixels import take_decoded_images
 from skdcgn_pipeline.transformations import transform_mechanism
-from skdcgn_pipeline.vocabulary import IMAGE_OF_MECHANISM, MECHANISMS
+from skdcgn_pipeline.vocabulary import MECHANISMS
 
 if TYPE_CHECKING:
     from skdcgn_pipeline.samples.drawing import SampleShards
@@ -95,25 +94,6 @@ class CounterfactualPool:
         """Read samples into memory."""
         labels = torch.from_numpy(samples.read("labels")["labels"])
         return cls(samples.read_images(), labels, samples.num_classes, samples.classes)
-
-    @classmethod
-    def mapped(cls, store: Path, samples: Mapping[str, SampleShards]) -> CounterfactualPool:
-        """Map samples into memory: processes that do the same share it.
-
-        Args:
-            store: Directory of the files that are mapped; they are written where they are missing.
-            samples: Where each mechanism's images come from, all with the same number of classes.
-        """
-        from skdcgn_pipeline.artifacts.recipe import build_in
-        from skdcgn_pipeline.counterfactuals.pools import MappedSamplesRecipe
-
-        arrays = {mechanism: build_in(store, MappedSamplesRecipe(shards)) for mechanism, shards in samples.items()}
-        images = {IMAGE_OF_MECHANISM[m]: arrays[m][IMAGE_OF_MECHANISM[m]] for m in MECHANISMS}
-        labels: Tensor | dict[str, Tensor] = {mechanism: arrays[mechanism]["labels"] for mechanism in MECHANISMS}
-        if len({shards.artifact.identity for shards in samples.values()}) == 1:
-            labels = arrays["shape"]["labels"]
-        classes = set.intersection(*(set(shards.classes) for shards in samples.values()))
-        return cls(MechanismImages(**images), labels, samples["shape"].num_classes, sorted(classes))
 
     def _classes_of(self, mechanism: str, composition: Composition) -> Tensor:
         """Return the classes that a counterfactual mechanism draws from; refuses those that the pool lacks."""
@@ -234,13 +214,7 @@ class CounterfactualPool:
         return composites
 
     def draw_labelled_batch(self, composition: Composition, seed: int, purpose: str, per_shape: int = 1) -> DrawBatch:
-        """Return a function that composes fresh training batches with the labels [B, 3] of all mechanisms.
-
-        Args:
-            composition, per_shape: As in `draw`.
-            seed: Base seed.
-            purpose: Word that sets these draws apart from others.
-        """
+        """Return a function that composes fresh training batches, see `draw`, with the labels [B, 3] of mechanisms."""
 
         def draw(step: int, batch_size: int) -> tuple[Tensor, Tensor]:
             batch = self.draw(batch_size, composition, torch_generator(seed, purpose, step), per_shape)
@@ -255,13 +229,6 @@ class CounterfactualPool:
 
         Only which images belong to the set is kept in memory; they are composed when they are drawn.
         Transformations of the composition, where there are any, are drawn anew each time.
-
-        Args:
-            composition: How they are composed.
-            num_images: Images of the set.
-            per_shape: Counterfactuals of each mask.
-            seed: Base seed.
-            purpose: Word that sets these draws apart from others.
         """
         record = self.draw_records(num_images, per_shape, composition, torch_generator(seed, f"{purpose}-set"))
         sampler = EpochSampler(num_images, seed, purpose)

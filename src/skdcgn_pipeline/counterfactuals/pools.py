@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdcgn_pipeline.artifacts.recipe import Recipe
+from skdcgn_pipeline.artifacts.recipe import Recipe, Store
 from skdcgn_pipeline.artifacts.store import Artifact, ArtifactWriter, check_writable
 from skdcgn_pipeline.counterfactuals.composing import IMAGES_PER_PASS, CounterfactualPool
+from skdcgn_pipeline.mechanisms import MechanismImages
 from skdcgn_pipeline.parameters import Composition
 from skdcgn_pipeline.runtime.seeding import torch_generator
 from skdcgn_pipeline.samples.drawing import SampleShards
@@ -51,12 +53,10 @@ class MappedSamplesRecipe(Recipe[dict[str, Tensor]]):
     """Labels and images of samples as tensors that are mapped from files.
 
     Parquet is for keeping and exchanging; it cannot be mapped.
-
-    Attributes:
-        samples: The samples.
     """
 
     kind: ClassVar[str] = "mapped samples"
+    folder: ClassVar[str] = "mapped"
 
     samples: SampleShards
 
@@ -77,16 +77,26 @@ class MappedSamplesRecipe(Recipe[dict[str, Tensor]]):
         return {name: torch.from_numpy(np.load(artifact.path(f"{name}.npy"), mmap_mode="c")) for name in MAPPED_COLUMNS}
 
 
-def open_pool(store: Path, samples: SampleShards) -> CounterfactualPool:
-    """Read samples into memory where they are few, or map them; the images are the same.
+def map_pool(store: Store, samples: Mapping[str, SampleShards]) -> CounterfactualPool:
+    """Map samples into memory from files in the store, which are written where they are missing.
 
-    Args:
-        store: Directory of the files that are mapped.
-        samples: The images of all mechanisms.
+    Processes that do the same share the memory. Each mechanism's images come from samples of its own, all with the same
+    number of classes.
     """
+    arrays = {mechanism: store.make(MappedSamplesRecipe(shards)) for mechanism, shards in samples.items()}
+    images = MechanismImages(*(arrays[m][IMAGE_OF_MECHANISM[m]] for m in MECHANISMS))
+    labels: Tensor | dict[str, Tensor] = {mechanism: arrays[mechanism]["labels"] for mechanism in MECHANISMS}
+    if len({shards.artifact.identity for shards in samples.values()}) == 1:
+        labels = arrays["shape"]["labels"]
+    classes = set.intersection(*(set(shards.classes) for shards in samples.values()))
+    return CounterfactualPool(images, labels, samples["shape"].num_classes, sorted(classes))
+
+
+def open_pool(store: Store, samples: SampleShards) -> CounterfactualPool:
+    """Read samples into memory where they are few, or map them from files in the store; the images are the same."""
     if bytes_of(samples) <= MAPPED_BEYOND_BYTES:
         return CounterfactualPool.of(samples)
-    return CounterfactualPool.mapped(store, dict.fromkeys(MECHANISMS, samples))
+    return map_pool(store, dict.fromkeys(MECHANISMS, samples))
 
 
 def _save_column(samples: SampleShards, name: str, path: Path) -> None:
@@ -120,15 +130,8 @@ def compose_in_memory(
 
     Memory beyond the result stays at one block.
 
-    Args:
-        pool: The images of the mechanisms.
-        composition: How they are composed.
-        num_images: How many.
-        seed: Base seed.
-
     Returns:
-        uint8 images [N, 3, H, W] (value / 127.5 - 1) and the labels [N, 3] of shape, texture and
-        background.
+        uint8 images [N, 3, H, W] (value / 127.5 - 1) and the labels [N, 3] of shape, texture and background.
     """
     images = np.empty((num_images, 3, pool.image_size, pool.image_size), np.uint8)
     labels = np.empty((num_images, len(MECHANISMS)), np.int64)
@@ -178,5 +181,5 @@ class CounterfactualsRecipe(ShardsRecipe[CounterfactualShards]):
 
     def open_rows(self, store: Path) -> BlockRows:
         """Return what composes the images."""
-        pool = open_pool(store.parent / "mapped", self.samples)
+        pool = open_pool(Store(store.parent), self.samples)
         return BlockRows(partial(compose_block, pool, self.composition, self.seed), ROWS_PER_BLOCK)

@@ -13,8 +13,7 @@ from skdcgn_pipeline.networks.vgg16 import IMAGENET_DEVIATION, IMAGENET_MEAN
 from skdcgn_pipeline.runtime.errors import SettingError
 from skdcgn_pipeline.samples.pixels import encode_images
 
-# (lowest, highest); "uint8", whole numbers from 0 to 255; "imagenet", what networks trained on ImageNet take;
-# (mean, deviation) of the channels in [0, 1], what any other pretrained network takes.
+# What `to_value_range` takes.
 ValueRange = str | Sequence[float] | Sequence[Sequence[float]]
 NAMED = {"imagenet": (IMAGENET_MEAN, IMAGENET_DEVIATION)}
 

@@ -71,13 +71,9 @@ def measure_rates(
 
 
 def peak_gpu_bytes(network: nn.Module, render: Callable[[], Any]) -> int | None:
-    """Return the GPU memory that a network needs to render once, weights included; None without a GPU.
+    """Return the GPU memory that a network there needs to render once, weights included; None without a GPU.
 
     Other tensors on the GPU do not count.
-
-    Args:
-        network: On the GPU.
-        render: Renders on it.
     """
     if not torch.cuda.is_available():
         return None

@@ -42,13 +42,11 @@ class Pair(NamedTuple):
 
     Attributes:
         students, teacher: Images of the mechanisms.
-        labels: [N].
         offsets: Patch shifts of foreground and background.
     """
 
     students: MechanismImages
     teacher: MechanismImages
-    labels: Tensor
     offsets: tuple[Tensor, Tensor]
 
     @property
@@ -81,7 +79,7 @@ def heldout_pairs(students: CounterfactualGenerator, heldout: SampleShards, devi
     check_same_interface(heldout, students)
     with on_device(choose_device(device), students) as place:
         for noise, labels, teacher, offsets in heldout_batches(heldout):
-            yield Pair(students.render(noise.to(place), labels.to(place)).to("cpu"), teacher, labels, offsets)
+            yield Pair(students.render(noise.to(place), labels.to(place)).to("cpu"), teacher, offsets)
 
 
 def first_images(
@@ -91,7 +89,7 @@ def first_images(
     pairs, count = [], 0
     for pair in heldout_pairs(students, heldout):
         pairs.append(pair)
-        count += len(pair.labels)
+        count += len(pair.teacher)
         if count >= num_rows:
             break
 

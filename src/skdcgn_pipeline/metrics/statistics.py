@@ -18,8 +18,7 @@ MARGIN = 0.01  # of accuracy: a difference that is surely smaller is called none
 NO_SPREAD = 1e-9  # of accuracy: far below one image, far above rounding
 
 KEYS = ["study", "cell", "split", "subset"]
-FIDELITY = ["mask_iou", "l1_foreground", "l1_background"]
-AVERAGED = [*FIDELITY, "calibration_error"]  # over seeds, where there are any
+AVERAGED = ["mask_iou", "l1_foreground", "l1_background", "calibration_error"]  # over seeds, where there are any
 BUDGET = ["num_training_images", "batch_size", "distillation_steps"]
 FACTORS = ["mechanism", "transformation", "strength", "source"]
 DESCRIPTION = [

@@ -126,8 +126,6 @@ class Classify(Settings):
             learnt beside real images, and `originals` are real images alone.
         share_of_originals: Of every batch of counterfactuals, the share that are real images; heads of mechanisms learn
             real images anyway.
-        pair_weight: Where it is not 0, counterfactuals come in pairs of the same mask with another texture and
-            background, and the mean squared difference of their logits has this weight (arXiv 2505.24843).
         worst_class_step: Where it is not 0, classes whose loss is high weigh more, of every training set: the step size
             of GroupDRO with classes as groups (arXiv 1911.08731, algorithm 1). 0.1 lifts the worst class at the cost
             of some accuracy, 1 forgets all others. Label smoothing is left out.
@@ -143,7 +141,6 @@ class Classify(Settings):
 
     trained_on: Annotated[tuple[TrainingSetName, ...], Field(min_length=1)] = ("originals", "teacher", "students")
     share_of_originals: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    pair_weight: Weight = 0.0
     worst_class_step: Weight = 0.0
     num_seeds: Count = 3
     counterfactuals: Literal["on_the_fly", "stored"] = "on_the_fly"
@@ -160,11 +157,8 @@ class Classify(Settings):
             raise ValueError(f"'corruptions' names each corruption once, got {list(self.corruptions)}")
         if self.share_of_originals and self.network.by_mechanism:
             raise ValueError("'share_of_originals' is for one head; heads of mechanisms learn real images anyway")
-        alone = self.counterfactuals == "on_the_fly" and not self.share_of_originals
-        if self.pair_weight and (self.network.by_mechanism or not alone):
-            raise ValueError("'pair_weight' is for one head and counterfactuals made on the fly, without originals")
-        if self.worst_class_step and (self.network.by_mechanism or self.pair_weight):
-            raise ValueError("'worst_class_step' is for one head, and not together with 'pair_weight'")
+        if self.worst_class_step and self.network.by_mechanism:
+            raise ValueError("'worst_class_step' is for one head")
         return self
 
     @property

@@ -73,17 +73,18 @@ class AlternativesStudy(Study):
 
     def figure(self, rows: pd.DataFrame) -> Figure:
         """Draw accuracy over share, a line per method with its interval; counterfactuals are bold."""
+        from matplotlib import colormaps
+
         figure = new_figure((10, 5.5))
         axis = figure.subplots()
         shares = sorted(rows["conflicting_share"].unique())
-        colours = _colours()
-        for (name, method), colour in zip(METHODS.items(), colours, strict=True):
+        for number, (name, method) in enumerate(METHODS.items()):
             line = rows[rows["method"] == name].sort_values("conflicting_share")
             if line.empty:
                 continue
             places = [shares.index(share) for share in line["conflicting_share"]]
             low, mean, high = (100 * line[key] for key in ("interval_low", "mean_accuracy", "interval_high"))
-            bold = {"teacher", "students"} & {*method.uses}
+            bold, colour = {"teacher", "students"} & {*method.uses}, colormaps["tab20"](number / len(METHODS))
             style = "--" if name == "unbiased" else "-"
             axis.plot(
                 places, mean, style, marker="o", markersize=3, color=colour, linewidth=3 if bold else 1.2,
@@ -164,13 +165,6 @@ def _tell_costs(rows: pd.DataFrame) -> list[str]:
     if (making := costs["making_seconds"].max()) > 0:
         sentences.append(f"Making the students' counterfactuals takes {making:,.0f} more, once for all classifiers.")
     return sentences
-
-
-def _colours() -> list[tuple[float, ...]]:
-    """Return a colour per method."""
-    from matplotlib import colormaps
-
-    return [colormaps["tab20"](number / len(METHODS)) for number in range(len(METHODS))]
 
 
 def _tell_line(line: pd.DataFrame) -> str:

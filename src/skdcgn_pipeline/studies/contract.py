@@ -71,11 +71,6 @@ class CellData(Settings):
     hyperparameters: tuple[dict[str, float], ...] = ()
     conflicting_share: float | None = None
 
-    @property
-    def told_source(self) -> str:
-        """Whose images classifiers learn from."""
-        return str(self.sources) if self.sources else MONOLITH if self.students else ORIGINALS
-
 
 def trio(settings: Ablation, students: Students, **changes: Any) -> tuple[Distill, ...]:
     """Return how a cell's own trio is distilled: as outside of the studies, at their budget."""
@@ -130,7 +125,7 @@ class Cell:
             "mechanism": self.mechanism,
             "transformation": self.transformation,
             "strength": self.strength,
-            "source": data.told_source,
+            "source": str(data.sources) if data.sources else MONOLITH if data.students else ORIGINALS,
             **{f"source_{m}": sources.get(m, "") for m in MECHANISMS},
             **{f"counterfactual_{m}": getattr(origins, m) if sources else "" for m in MECHANISMS},
             "stage": self.stage,
@@ -155,6 +150,11 @@ class Unit:
 
     cell: Cell
     number: int
+
+    @property
+    def title(self) -> str:
+        """What its training is called."""
+        return f"{self.cell.study}, {self.cell.name}, seed {self.number}"
 
 
 @dataclass(frozen=True)

@@ -42,11 +42,7 @@ def seconds_per_step(task: Task[Any]) -> float:
 
 
 def measure_costs(surroundings: Surroundings, cells: pd.DataFrame) -> pd.DataFrame:
-    """Measure what the methods of finished cells cost.
-
-    Args:
-        surroundings: What cells start from.
-        cells: The cells of the study `alternatives`.
+    """Measure what the methods cost that finished cells of the study `alternatives` chose.
 
     Returns:
         A row per method: `training_seconds` of one training, whatever was tried before, and `making_seconds` of the

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from skdcgn_pipeline.parameters import Ablation, Distill, LossTerm, LossWeights
@@ -22,30 +21,32 @@ class LossesStudy(Study):
     def cells(self, settings: Ablation, students: Students) -> list[Cell]:
         """Return the reference, two cells per term, and one per temperature."""
         grid = settings.losses
-        base = trio(settings, students, judge_every_steps=grid.judge_every_steps, num_steps=grid.num_steps)
+        budget = {"judge_every_steps": grid.judge_every_steps, "num_steps": grid.num_steps}
+        base = trio(settings, students, **budget)
 
-        def cell(name: str, loss_change: LossChange, change: Callable[[str, Distill], dict[str, Any]]) -> Cell:
-            own = tuple(one.model_copy(update=change(m, one)) for m, one in zip(MECHANISMS, base, strict=True))
-            factors, sources = {"loss_change": loss_change}, Sources.all_of(OWN)
-            return self.cell(settings, name, ALL_TERMS, factors, sources=sources, students=own)
+        def cell(name: str, loss_change: LossChange, own: Sequence[Distill]) -> Cell:
+            data: dict[str, Any] = {"sources": Sources.all_of(OWN), "students": tuple(own)}
+            return self.cell(settings, name, ALL_TERMS, {"loss_change": loss_change}, **data)
 
+        by_mechanism = [*zip(MECHANISMS, base, strict=True)]
         return [
-            cell(ALL_TERMS, ALL_TERMS, lambda mechanism, distill: {}),
-            *(cell(f"without {term}", "without", partial(_without, term)) for term in grid.terms),
-            *(cell(f"only {term}", "only", partial(_only, term)) for term in grid.terms),
+            cell(ALL_TERMS, ALL_TERMS, base),
+            *(cell(f"without {term}", "without", [_without(term, one) for one in base]) for term in grid.terms),
+            *(cell(f"only {term}", "only", [_only(term, m, one) for m, one in by_mechanism]) for term in grid.terms),
             *(
-                cell(f"T = {value:g}", "temperature", lambda mechanism, distill, value=value: {"kl_temperature": value})  # type: ignore[misc]
+                cell(f"T = {value:g}", "temperature", trio(settings, students, **budget, kl_temperature=value))
                 for value in grid.kl_temperatures
                 if value != base[0].kl_temperature
             ),
         ]
 
 
-def _without(term: str, mechanism: str, distill: Distill) -> dict[str, Any]:
-    return {"weights": distill.weights.model_copy(update={term: 0.0})}
+def _without(term: str, distill: Distill) -> Distill:
+    return distill.model_copy(update={"weights": distill.weights.model_copy(update={term: 0.0})})
 
 
-def _only(term: str, mechanism: str, distill: Distill) -> dict[str, Any]:
+def _only(term: str, mechanism: str, distill: Distill) -> Distill:
     # Images have no cross-entropy; their pixel term stands in for it.
     left = "pixel" if term == "binary_cross_entropy" and mechanism != "shape" else term
-    return {"weights": LossWeights.model_validate({name: float(name == left) for name in get_args(LossTerm)})}
+    weights = LossWeights.model_validate({name: float(name == left) for name in get_args(LossTerm)})
+    return distill.model_copy(update={"weights": weights})

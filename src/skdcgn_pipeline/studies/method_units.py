@@ -48,11 +48,7 @@ def worst_and_mean(correct: Tensor, keys: Tensor) -> list[float]:
 
 
 class MethodUnits:
-    """What units that name a method need, opened once.
-
-    Args:
-        workplace: What all units need.
-    """
+    """What units that name a method need beside what all need, opened once."""
 
     def __init__(self, workplace: Workplace) -> None:
         self.workplace, parameters = workplace, workplace.surroundings.parameters
@@ -143,9 +139,7 @@ class MethodUnits:
 
     def task(self, method: Method, share: float) -> ClassifierTask:
         """Return the training of a method, as it starts."""
-        recipe = self.recipe(method, share, 0, method.title)
-        network = initial_classifier(self.network, self.workplace.num_classes, recipe.seed)
-        return ClassifierTask(network, recipe.source(), recipe.settings, recipe.seed, recipe.compute)
+        return self.recipe(method, share, 0, method.title).task()
 
     # --- units ------------------------------------------------------------------------------------
 
@@ -157,18 +151,12 @@ class MethodUnits:
     def inputs_of(self, unit: Unit) -> dict[str, Any]:
         """Return everything that the result of a unit depends on."""
         candidates, share = self._candidates(unit)
-        return {
+        training = {
             "kind": "ablation method",
             "training": [self._data_of(method, share) for method in candidates],
             "held out": self._identity_of(HELD_OUT, share),
-            "network": self.workplace.network_identity,
-            "fit": self.fit.identity(),
-            "seed": self.run.seed,
-            "number": unit.number,
-            "compute": self.fit.computing(self.run.compute).model_dump(),
-            "images": self.workplace.images.artifact.identity,
-            "splits": [self.workplace.splits["test"]],
         }
+        return training | self.workplace.shared_inputs(unit.number, self.fit, [self.workplace.splits["test"]])
 
     def choose_and_measure(self, unit: Unit) -> dict[str, Any]:
         """Train every candidate, choose one without groups and one with them, and measure these.
@@ -188,9 +176,8 @@ class MethodUnits:
         classifiers: dict[int, Classifier] = {}
         scores: list[Mapping[str, list[float]]] = [{choice: [] for choice in CHOICES} for _ in candidates]
         for number, method in enumerate(candidates):
-            title = f"{unit.cell.study}, {unit.cell.name}, seed {unit.number}"
             try:
-                _, classifiers[number] = self.run.make(self.recipe(method, share, unit.number, title))
+                _, classifiers[number] = self.run.make(self.recipe(method, share, unit.number, unit.title))
             except DivergedError:
                 if number == len(candidates) - 1 and not classifiers:
                     raise
@@ -199,7 +186,8 @@ class MethodUnits:
             keys = {"classes": held_out.labels, "groups": held_out.groups}
             scores[number] = {choice: worst_and_mean(correct, keys[choice]) for choice in CHOICES}
         best = {choice: max(range(len(scores)), key=lambda number: scores[number][choice]) for choice in CHOICES}
-        splits = {"validation": held_out, "test": self.workplace.classification.splits[self.workplace.splits["test"]]()}
+        test = self.workplace.classification.splits[self.workplace.splits["test"]]()
+        splits = [("validation", held_out), ("test", test)]
         measured = {number: measure_splits(classifiers[number], splits, computing) for number in {*best.values()}}
         accuracy = [
             row | {"subset": row["subset"] + suffix}
@@ -207,15 +195,11 @@ class MethodUnits:
             for row in measured[best[choice]][0]
         ]
         tried = [json.dumps(dict(point)) for point in unit.cell.data.hyperparameters]
+        told = [{"hyperparameters": point, "scores": score} for point, score in zip(tried, scores, strict=True)]
         chosen = {
             "hyperparameters": tried[best["classes"]],
             "hyperparameters_with_groups": tried[best["groups"]],
-            "candidates": json.dumps(
-                [
-                    dict(zip(("hyperparameters", "scores"), each, strict=True))
-                    for each in zip(tried, scores, strict=True)
-                ]
-            ),
+            "candidates": json.dumps(told),
         }
         return {"accuracy": accuracy, "confusion": measured[best["classes"]][1], "facts": {}, "chosen": chosen}
 

@@ -56,15 +56,7 @@ def _reference_of(rows: pd.DataFrame) -> str:
 
 
 def draw_study(study: str, summary: pd.DataFrame) -> Picture:
-    """Draw a study, for all test images.
-
-    Args:
-        study: Name of the study.
-        summary: What `summarise_cells` returns.
-
-    Returns:
-        The picture; it says so where there is no cell to draw.
-    """
+    """Draw a study by name, for all test images; the picture says so where there is no cell to draw."""
     rows, title = part_of(summary, study), study_of(study).title
     if rows.empty:
         return rasterise(draw_notice(f"{title}\nno cell on the split 'test'", 0.5))
@@ -78,15 +70,7 @@ def draw_study(study: str, summary: pd.DataFrame) -> Picture:
 
 
 def draw_examples(images: Mapping[str, Tensor], title: str) -> Picture:
-    """Draw training images of every cell, a row each.
-
-    Args:
-        images: Cell -> images [N, 3, H, W] in [-1, 1]; large ones are scaled down.
-        title: Above the sheet.
-
-    Returns:
-        The picture.
-    """
+    """Draw training images [N, 3, H, W] in [-1, 1] of every cell, a row each; large ones are scaled down."""
     return draw_sheet([(textwrap.fill(name, 24), _scaled_down(examples)) for name, examples in images.items()], title)
 
 
@@ -104,8 +88,7 @@ def write_findings(summary: pd.DataFrame, cells: pd.DataFrame, failures: pd.Data
     Nothing is said to raise or to lower the accuracy unless its Holm-adjusted p is below 0.05.
 
     Args:
-        summary: What `summarise_cells` returns.
-        cells: What it was made of: a row per study, cell, seed, split and subset.
+        summary, cells: What `summarise_cells` returns, and what it was made of.
         failures: Rows with `study`, `cell`, `seed`, `error`; None for none.
 
     Returns:

@@ -52,8 +52,7 @@ def run_units(
     A unit that fails is told and the rest go on.
 
     Args:
-        units: What to run.
-        surroundings: Where everything is, and the engine that runs those that are not done.
+        units, surroundings: What to run, and where everything is, the engine too.
         tell: Called in this process with every result as it comes.
         title: Shown in the progress.
 
@@ -106,10 +105,6 @@ def estimate_seconds(unit: Unit, surroundings: Surroundings) -> float:
 def plan_units(units: Sequence[Unit], surroundings: Surroundings) -> pd.DataFrame:
     """Say which units are done and how long the others will take.
 
-    Args:
-        units: What would be run.
-        surroundings: Where everything is, or will be.
-
     Returns:
         A row per cell: `study`, `cell`, `seeds`, `done`, `seconds` of one core, `left` of them.
     """
@@ -150,12 +145,10 @@ NUMBERS = [
 
 
 def tabulate(results: Sequence[UnitResult], fit: ClassifierFit) -> pd.DataFrame:
-    """Return the results as a tidy table.
+    """Return a row per unit, split and subset, with the columns `CELL_COLUMNS`.
 
-    Returns:
-        A row per unit, split and subset with the columns `CELL_COLUMNS`; `confusion` is JSON (rows: true
-        class, columns: predicted class) and the same for all subsets of a split. A failed unit has one
-        row, with its `error` and without accuracy.
+    `confusion` is JSON (rows: true class, columns: predicted class) and the same for all subsets of a split. A failed
+    unit has one row, with its `error` and without accuracy.
     """
     rows = []
     for result in results:

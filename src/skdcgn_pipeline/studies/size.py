@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from skdcgn_pipeline.metrics.statistics import MARGIN
@@ -22,25 +20,19 @@ class SizeStudy(Study):
         """Return the teacher, and a trio per architecture."""
         cells = [self.cell(settings, "teacher", "teacher", sources=Sources.all_of("teacher"))]
         for student in settings.size.students:
-            data: dict[str, Any] = {
-                "sources": Sources.all_of(OWN),
-                "students": trio(settings, students, student=student),
-            }
-            cells.append(self.cell(settings, f"students {_architecture(student)}", "teacher", **data))
+            name, own = f"students {_architecture(student)}", trio(settings, students, student=student)
+            cells.append(self.cell(settings, name, "teacher", sources=Sources.all_of(OWN), students=own))
         return cells
 
     def claims(self, rows: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
         """Say how small students may be."""
         sentences = [*super().claims(rows, cells), tell_sizes(rows)]
         students = rows[rows["source"] != "teacher"].sort_values("num_parameters", kind="stable")
-        if students.empty:
-            return sentences
-        largest = students["mean_accuracy"].iloc[-1]
-        smallest = students[students["mean_accuracy"] >= largest - MARGIN].iloc[0]
-        return [
-            *sentences,
-            f"The smallest students whose mean is within 1 point of the largest are {smallest['cell']}.",
-        ]
+        if len(students):
+            alike = students["mean_accuracy"] >= students["mean_accuracy"].iloc[-1] - MARGIN
+            smallest = students[alike]["cell"].iloc[0]
+            sentences.append(f"The smallest students whose mean is within 1 point of the largest are {smallest}.")
+        return sentences
 
 
 def _architecture(student: Student) -> str:

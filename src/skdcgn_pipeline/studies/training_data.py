@@ -17,13 +17,13 @@ from skdcgn_pipeline.classifiers.accuracy import measure_splits
 from skdcgn_pipeline.classifiers.classification import Classification
 from skdcgn_pipeline.classifiers.training import identity_of_network
 from skdcgn_pipeline.classifiers.training_sets import TrainingSet
-from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool
+from skdcgn_pipeline.counterfactuals.pools import CounterfactualPool, map_pool
 from skdcgn_pipeline.images.batches import draw_from_images, draw_from_split, mix_batches
 from skdcgn_pipeline.images.epochs import DrawBatch
 from skdcgn_pipeline.images.stored import StoredImages
 from skdcgn_pipeline.metrics.cost import count_parameters
 from skdcgn_pipeline.metrics.pairs import measure_likeness
-from skdcgn_pipeline.parameters import Ablation, Classify, Distill, Parameters, Transformations
+from skdcgn_pipeline.parameters import Ablation, ClassifierFit, Classify, Distill, Parameters, Transformations
 from skdcgn_pipeline.runtime.seeding import derive_seed
 from skdcgn_pipeline.samples.drawing import SampleShards, SamplesRecipe, draw_composites
 from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsArtifact, StudentsRecipe
@@ -79,11 +79,7 @@ class _Source:
 
 
 class Workplace:
-    """What the units of one process need, opened once.
-
-    Args:
-        surroundings: What they start from.
-    """
+    """What the units of one process need, opened once."""
 
     def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
@@ -231,7 +227,7 @@ class Workplace:
         key = tuple(shards.artifact.identity for shards in samples.values())
         if key in self._pools:
             return self._pools[key]
-        pool = CounterfactualPool.mapped(self.store("mapped"), samples)
+        pool = map_pool(self.surroundings.run.store, samples)
         # Only pools that several cells share stay in memory.
         if set(key) <= {shards.artifact.identity for shards in self.samples.values()}:
             self._pools[key] = pool
@@ -243,16 +239,19 @@ class Workplace:
         """Return everything that the result of a unit depends on."""
         if unit.cell.data.method:
             return self.methods.inputs_of(unit)
+        training = {"kind": "ablation cell", "training": self.training_set(unit)[0].inputs}
+        return training | self.shared_inputs(unit.number, self.fit, [*self.splits.values()])
+
+    def shared_inputs(self, number: int, fit: ClassifierFit, splits: list[str]) -> dict[str, Any]:
+        """Return what the result of a unit depends on, whatever its classifier learns from."""
         return {
-            "kind": "ablation cell",
-            "training": self.training_set(unit)[0].inputs,
             "network": self.network_identity,
-            "fit": self.fit.identity(),
+            "fit": fit.identity(),
             "seed": self.seed,
-            "number": unit.number,
-            "compute": self.fit.computing(self.compute).model_dump(),
+            "number": number,
+            "compute": fit.computing(self.compute).model_dump(),
             "images": self.images.artifact.identity,
-            "splits": [*self.splits.values()],
+            "splits": splits,
         }
 
     def path_of(self, unit: Unit) -> Path:
@@ -274,18 +273,12 @@ class Workplace:
             if unit.cell.data.method:
                 return self.methods.choose_and_measure(unit)
             training_set, facts = self.training_set(unit)
-            accuracy, confusion = self._train_and_measure(unit, training_set)
+            _, classifier = self.classification.train(training_set, unit.number, unit.title)
+            splits = ((role, self.classification.splits[name]()) for role, name in self.splits.items())
+            accuracy, confusion = measure_splits(classifier, splits, self.fit.computing(self.compute))
             return {"accuracy": accuracy, "confusion": confusion, "facts": facts()}
 
         return build_json(self.store("cell"), self.inputs_of(unit), compute)
-
-    def _train_and_measure(self, unit: Unit, training_set: TrainingSet) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Return accuracy by split and subset, and the confusion matrix by split where one is counted."""
-        title = f"{unit.cell.study}, {unit.cell.name}, seed {unit.number}"
-        _, classifier = self.classification.train(training_set, unit.number, title)
-        computing = self.fit.computing(self.compute)
-        splits = {role: self.classification.splits[name]() for role, name in self.splits.items()}
-        return measure_splits(classifier, splits, computing)
 
     def draw_examples(self, unit: Unit, num_images: int) -> torch.Tensor:
         """Return some images [N, 3, H, W] in [-1, 1] that the classifiers of a cell are trained on."""

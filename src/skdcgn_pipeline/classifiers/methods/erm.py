@@ -1,4 +1,4 @@
-"""Plain training on the originals: what every other method is a remedy for."""
+"""Plain training: on the originals, for which every other method is a remedy, and on what the test sets are like."""
 
 from __future__ import annotations
 
@@ -21,5 +21,20 @@ class ERM(Method):
     paper = "Vapnik 1991"
 
     def lesson(self, material: Material) -> Lesson:
-        """Draw the originals, epoch after epoch."""
-        return class_lesson(draw_from_split(material.originals(), material.seed, "classifier-rows"), material.fit)
+        """Draw the images, epoch after epoch."""
+        split = material.unbiased() if "unbiased" in self.uses else material.originals()
+        return class_lesson(draw_from_split(split, material.seed, "classifier-rows"), material.fit)
+
+
+@dataclass(frozen=True)
+class Unbiased(ERM):
+    """ERM where nothing but the shape gives the class away: the training shapes in colours of any class; the ceiling.
+
+    No method can know these images; it is what the network reaches at this budget without a bias. No test image is
+    among them.
+    """
+
+    name = "unbiased"
+    title = "ERM on the true test distribution (ceiling)"
+    paper = "–"
+    uses = ("unbiased",)

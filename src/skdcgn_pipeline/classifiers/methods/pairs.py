@@ -9,8 +9,6 @@ from torch import Tensor
 
 from skdcgn_pipeline.classifiers.methods.contract import Material, Method
 from skdcgn_pipeline.classifiers.training import Lesson, class_lesson
-from skdcgn_pipeline.images.epochs import DrawBatch
-from skdcgn_pipeline.parameters import ClassifierFit
 
 
 def difference_of_pairs(logits: Tensor) -> Tensor:
@@ -18,16 +16,6 @@ def difference_of_pairs(logits: Tensor) -> Tensor:
     logits, num_paired = logits.float(), len(logits) // 2 * 2
     difference = logits[:num_paired:2] - logits[1:num_paired:2]
     return difference.square().sum() / max(1, difference.numel())
-
-
-def paired_lesson(draw_batch: DrawBatch, settings: ClassifierFit, weight: float) -> Lesson:
-    """Return what a classifier with one head learns of images in pairs: the class, and to tell no difference."""
-    plain = class_lesson(draw_batch, settings)
-
-    def losses(logits: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
-        return {"loss": plain.losses(logits, labels)["loss"] + weight * difference_of_pairs(logits)}
-
-    return replace(plain, losses=losses)
 
 
 @dataclass(frozen=True)
@@ -56,4 +44,9 @@ class CounterfactualPairs(Method):
         """Compose counterfactuals, two of each mask."""
         pool, composition = material.pools["students"](), material.composition
         draw = pool.draw_labelled_batch(composition, material.seed, "counterfactual-pairs", per_shape=2)
-        return paired_lesson(draw, material.fit, self.weight)
+        plain = class_lesson(draw, material.fit)
+
+        def losses(logits: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
+            return {"loss": plain.losses(logits, labels)["loss"] + self.weight * difference_of_pairs(logits)}
+
+        return replace(plain, losses=losses)

@@ -11,17 +11,15 @@ from skdcgn_pipeline.classifiers.methods.counterfactuals import (
     StudentsCounterfactuals,
     TeacherCounterfactuals,
 )
-from skdcgn_pipeline.classifiers.methods.cutmix import CutMix
 from skdcgn_pipeline.classifiers.methods.dfr import DFR
-from skdcgn_pipeline.classifiers.methods.erm import ERM
+from skdcgn_pipeline.classifiers.methods.erm import ERM, Unbiased
 from skdcgn_pipeline.classifiers.methods.group_dro import GroupDRO
 from skdcgn_pipeline.classifiers.methods.irm import IRM
 from skdcgn_pipeline.classifiers.methods.jtt import JTT
 from skdcgn_pipeline.classifiers.methods.lff import LfF
-from skdcgn_pipeline.classifiers.methods.mixup import Mixup
+from skdcgn_pipeline.classifiers.methods.mixup import CutMix, Mixup
 from skdcgn_pipeline.classifiers.methods.pairs import CounterfactualPairs
 from skdcgn_pipeline.classifiers.methods.reweighting import Reweighting
-from skdcgn_pipeline.classifiers.methods.unbiased import Unbiased
 from skdcgn_pipeline.runtime.errors import check_choice
 
 METHODS: dict[str, type[Method]] = {

@@ -216,7 +216,7 @@ class ProjectHooks:
         from skdcgn_pipeline.io.tracking import log_metrics, log_saved, log_use
         from skdcgn_pipeline.reporting.headlines import headline_metrics
 
-        metadata = _metadata_of(self._catalog, dataset_name)
+        metadata = getattr(self._catalog.get(dataset_name), "metadata", None) or {}
         log_use(dataset_name, data)
         log_saved(dataset_name, data, metadata)
         if metadata.get("echo"):
@@ -245,7 +245,7 @@ class ProjectHooks:
         return {"Next": command_of(self._this_run, "report")} if self._seconds.keys() <= TOLD_BY_REPORT else {}
 
     @hook_impl
-    def on_pipeline_error(self, error: Exception) -> None:
+    def on_pipeline_error(self) -> None:
         """Stop listening."""
         self._until_the_end.close()
 
@@ -322,11 +322,6 @@ def settings_read(settings: Mapping[str, Any], pipeline: Pipeline) -> dict[str, 
         for name, value in flatten(settings).items()
         if any(name == section or name.startswith(f"{section}.") for section in read)
     }
-
-
-def _metadata_of(catalog: Any, name: str) -> dict[str, Any]:
-    """Return what the catalog's entry of a dataset says beside how it is stored."""
-    return getattr(catalog.get(name), "metadata", None) or {}
 
 
 def _make_absent(catalog: Any, name: str) -> None:

@@ -91,17 +91,14 @@ def _on_disk(parameters: Parameters, size: GeneratorSize, made: Set[str]) -> Ite
     share = 1 if sample.encoding == "raw" else SMALLEST_SHARE
     row = size.image_size**2 / share
     per_class = num_classes * CHANNELS_OF_ALL * row
-    if "teacher_samples" in made:
-        name = "num_images_per_class"
-        yield Need(f"sample.{name}", sample.num_images_per_class, sample.num_images_per_class * per_class)
-    if "heldout_samples" in made:
-        name = "num_heldout_per_class"
-        yield Need(f"sample.{name}", sample.num_heldout_per_class, sample.num_heldout_per_class * per_class)
-    if "student_samples" in made:
-        number = compose.num_pool_images_per_class
-        yield Need("compose.num_pool_images_per_class", number, number * per_class)
-    if "teacher_counterfactuals" in made:
-        yield Need("compose.num_images", compose.num_images, compose.num_images * 3 * row)
+    for dataset, setting, number, bytes_of_each in (
+        ("teacher_samples", "sample.num_images_per_class", sample.num_images_per_class, per_class),
+        ("heldout_samples", "sample.num_heldout_per_class", sample.num_heldout_per_class, per_class),
+        ("student_samples", "compose.num_pool_images_per_class", compose.num_pool_images_per_class, per_class),
+        ("teacher_counterfactuals", "compose.num_images", compose.num_images, 3 * row),
+    ):
+        if dataset in made:
+            yield Need(setting, number, number * bytes_of_each)
     if "biased_images" in made and parameters.images.are_coloured:
         images = prepare.copies * FEWEST_GREY_SHAPES
         yield Need("prepare.copies", prepare.copies, images * 3 * size.image_size**2)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import json
 import logging
 import os
+import pkgutil
 import time
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -128,8 +128,7 @@ class ArtifactDataset(VersionedFile):
         except (OSError, ValueError, KeyError, TypeError) as error:
             message = str(error) if isinstance(error, DamagedFileError) else f"{path}: {error}"
             raise DatasetError(message) from error
-        module, _, name = self.opens.rpartition(".")
-        reader = getattr(importlib.import_module(module), name)
+        reader = pkgutil.resolve_name(self.opens)
         return artifact if reader is Artifact else reader(artifact)
 
     def preview(self) -> JSONPreview:

@@ -214,7 +214,7 @@ class ProjectHooks:
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
         """Link, log and print what the run makes as the catalog's metadata say, and keep what is shown at its end."""
         from skdcgn_pipeline.io.tracking import log_metrics, log_saved, log_use
-        from skdcgn_pipeline.reporting.headlines import headline_metrics
+        from skdcgn_pipeline.reporting.headlines import headlines
 
         metadata = getattr(self._catalog.get(dataset_name), "metadata", None) or {}
         log_use(dataset_name, data)
@@ -223,7 +223,7 @@ class ProjectHooks:
             click.echo(data)
         if dataset_name in SHOWN_AT_THE_END:
             self._results[dataset_name] = data
-            log_metrics(headline_metrics({dataset_name: data}))
+            log_metrics({f"headline/{what}": value for what, value, _ in headlines({dataset_name: data})})
         if dataset_name in PAGES:
             self._places = {PAGES[dataset_name]: self._catalog.get(dataset_name)._get_load_path(), **self._places}
         if dataset_name in EXPORTS:

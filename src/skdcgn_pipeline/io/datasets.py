@@ -9,7 +9,8 @@ import os
 import pkgutil
 import time
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,12 +31,12 @@ from skdcgn_pipeline.runtime.errors import DamagedFileError
 logger = logging.getLogger(__name__)
 
 # By suffix, Kedro's dataset and how it saves.
-KEDROS: dict[str, tuple[Any, dict[str, Any]]] = {
-    ".parquet": (ParquetDataset, {}),
-    ".csv": (CSVDataset, {"index": False}),
-    ".json": (JSONDataset, {"indent": 2, "sort_keys": True}),
-    ".md": (TextDataset, {}),
-    ".html": (TextDataset, {}),
+KEDROS: dict[str, Callable[..., Any]] = {
+    ".parquet": ParquetDataset,
+    ".csv": partial(CSVDataset, save_args={"index": False}),
+    ".json": partial(JSONDataset, save_args={"indent": 2, "sort_keys": True}),
+    ".md": TextDataset,
+    ".html": TextDataset,
 }
 
 
@@ -175,8 +176,7 @@ class _WrittenByKedro(VersionedFile):
 
     def _of_kedro(self, path: Path | PurePosixPath) -> Any:
         """Return Kedro's dataset of one version."""
-        kind, options = KEDROS[self._filepath.suffix]
-        return kind(filepath=str(path), save_args=options) if options else kind(filepath=str(path))
+        return KEDROS[self._filepath.suffix](filepath=str(path))
 
     def write(self, data: Any, path: Path) -> None:
         """Write the file."""

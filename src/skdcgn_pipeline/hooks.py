@@ -109,11 +109,7 @@ class ProjectHooks:
 
     @staticmethod
     def _refuse_beside(thread: threading.Thread | None) -> None:
-        """Refuse a run beside one of another thread.
-
-        Raises:
-            SettingError: If that is another one than this.
-        """
+        """Refuse a run beside one of another thread with a `SettingError`."""
         if thread is not None and thread is not threading.current_thread() and thread.is_alive():
             remedy = "Wait for its end, or start a process for each: they may share a data root."
             raise SettingError("kedro run", "one run at a time in a process", "a second one", remedy)

@@ -118,11 +118,7 @@ def make_database(path: Path) -> None:
 
 
 def check_database(path: Path) -> None:
-    """Refuse a file that is no database of MLflow, is damaged, or that somebody else holds.
-
-    Raises:
-        SettingError: Naming the file.
-    """
+    """Refuse with a `SettingError` a file that is no database of MLflow, is damaged, or that somebody else holds."""
     remedy = f"Close what uses it; or move {path.name} away, and MLflow makes a new one."
     try:
         address = f"file:{quote(str(path.absolute()))}?mode=rw"

@@ -209,7 +209,6 @@ def log_origin(run: mlflow.ActiveRun, settings: Mapping[str, Any], asked_for: st
     with the same hash when it did not finish: this run goes on from what that one left on disk.
 
     Args:
-        settings: All settings.
         asked_for: The stages or nodes that the run consists of.
     """
     identity = identity_of({"settings": settings, "asked_for": asked_for})

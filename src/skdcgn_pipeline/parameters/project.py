@@ -148,9 +148,6 @@ def check_parameters(raw: dict[str, Any]) -> Parameters:
     Args:
         raw: The merged parameters of an environment and the command line.
 
-    Returns:
-        The typed parameters.
-
     Raises:
         SettingError: One message that lists every setting that is wrong.
     """

@@ -40,7 +40,6 @@ def check_estimates(parameters: Parameters, size: GeneratorSize, made: Set[str],
     """Refuse a run that fills the disk or the memory by far.
 
     Args:
-        parameters: All settings.
         size: Of the teacher, or the least that there can be where there is none.
         made: Names of the datasets that the run makes.
         data_root: Where they are written.
@@ -64,11 +63,7 @@ def check_estimates(parameters: Parameters, size: GeneratorSize, made: Set[str],
 
 
 def check_number(setting: str, num_seeds: int, num_each: int) -> None:
-    """Refuse more trainings than anybody waits for.
-
-    Raises:
-        SettingError: Naming the setting with their number.
-    """
+    """Refuse more trainings than anybody waits for, with a `SettingError` that tells their number."""
     if (trainings := num_seeds * num_each) > MOST_TRAININGS:
         got = f"{num_seeds}, which is {trainings:,} trainings"
         raise SettingError(setting, f"at most {MOST_TRAININGS:,} trainings in all", got, "Lower it.")

@@ -128,11 +128,7 @@ def tell_findings(
 
 
 def check_failures(failures: pd.DataFrame, page: str) -> None:
-    """End the run with an error if cells failed; everything else is saved by now.
-
-    Raises:
-        StudyFailedError: Naming the cells and their errors.
-    """
+    """End the run with a `StudyFailedError` that names the cells that failed, if any; all else is saved by now."""
     if len(failures):
         lines = [f"\n  - {row.study}, {row.cell}, seed {row.seed}: {row.error}" for row in failures.itertuples()]
         raise StudyFailedError(

@@ -33,11 +33,6 @@ CHOSEN: dict[str, tuple[str, Callable[[Pipeline], Iterable[str]]]] = {
 }
 
 
-def environments(conf_source: str | Path) -> list[str]:
-    """Return the names of the configured environments."""
-    return sorted(path.name for path in Path(conf_source).iterdir() if path.is_dir())
-
-
 class Beginning:
     """Knows whether work has begun: until then, whatever fails was caused by what was asked for."""
 
@@ -60,7 +55,7 @@ class ProjectSession(KedroSession):
             source, env = Path(self._conf_source), self.store.get("env")
             with errors_in_one_line():
                 if env and source.is_dir():
-                    check_choice("--env", env, environments(source))
+                    check_choice("--env", env, sorted(path.name for path in source.iterdir() if path.is_dir()))
                 folders = [source / "base", source / (env or "local")]
                 params = self.store.get("runtime_params") or {}
                 self._loader = read_configuration(super()._get_config_loader, folders, params)

@@ -157,34 +157,27 @@ class ProjectHooks:
         """Log the settings that the run reads and what tells runs apart; the run was started by kedro-mlflow."""
         from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
-        from skdcgn_pipeline.io.tracking import (
-            active_run,
-            address_of,
-            log_origin,
-            log_parameters,
-            log_tags,
-            recorded_losses,
-        )
+        from skdcgn_pipeline.io import tracking
 
         assert self._parameters is not None
         settings = self._parameters.model_dump(mode="json")
-        log_parameters(settings_read(settings, pipeline), self._project_path)
+        tracking.log_parameters(settings_read(settings, pipeline), self._project_path)
         asked_for = describe_run(run_params)
         source, variant = self._parameters.images.source, self._parameters.variant
         of_protocol = self._parameters.images.are_coloured and self._parameters.name is None
         called = f"{source} {variant}" if of_protocol else self._parameters.run_name
         name = f"{called}: {asked_for}, seed {self._parameters.seed}"
-        log_origin(settings, asked_for)
-        if run := active_run():
-            self._places["MLflow"] = address_of(self._server, run.info.experiment_id, run.info.run_id)
+        tracking.log_origin(settings, asked_for)
+        if run := tracking.active_run():
+            self._places["MLflow"] = tracking.address_of(self._server, run.info.experiment_id, run.info.run_id)
             self._this_run["mlflow_run"] = run.info.run_id
         tags = {MLFLOW_RUN_NAME: name, "variant": variant, "source": source}
         tags["kedro_command"] = command_again(self._this_run, run_params)  # kedro-mlflow's own leaves most of it out
         changed = flatten(run_params.get("runtime_params") or {})
         tags["settings.changed"] = ", ".join(f"{key}={value}" for key, value in changed.items()) or "nothing"
         commit = self._this_run["commit"]
-        log_tags(tags | ({"git_commit": commit} if commit else {}))
-        self._losses = self._until_the_end.enter_context(recorded_losses())
+        tracking.log_tags(tags | ({"git_commit": commit} if commit else {}))
+        self._losses = self._until_the_end.enter_context(tracking.recorded_losses())
 
     @hook_impl
     def before_node_run(self, node: Any) -> None:

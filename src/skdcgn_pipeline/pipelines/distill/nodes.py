@@ -12,12 +12,7 @@ from skdcgn_pipeline.metrics.generation import GenerationRecipe
 from skdcgn_pipeline.parameters import Distill, GenerationMetrics, Report
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves, draw_student_sheet
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.students.recipes import (
-    StudentArtifact,
-    StudentRecipe,
-    StudentsArtifact,
-    StudentsRecipe,
-)
+from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsArtifact, StudentsRecipe
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDENTS
 

@@ -52,9 +52,9 @@ class ProjectHooks:
     __name__ = "mlflow_hook"
 
     def __init__(self) -> None:
-        self._parameters: Parameters | None = None
-        self._project_path = Path.cwd()
-        self._data_root = Path("data")
+        self._parameters: Parameters  # this and the next two: once the context is there
+        self._project_path: Path
+        self._data_root: Path
         self._seconds: dict[str, float] = {}  # by stage, of the current run
         self._node_starts: dict[str, float] = {}
         self._results: dict[str, Any] = {}
@@ -79,8 +79,7 @@ class ProjectHooks:
         self._refuse_beside(self._running)
         self._reading = threading.current_thread()
         self._parameters = check_parameters(context.config_loader["parameters"])
-        for name, pipeline in register_pipelines(Variants.of(self._parameters)).items():
-            pipelines[name] = pipeline
+        pipelines.update(register_pipelines(Variants.of(self._parameters)))
         self._project_path = Path(context.project_path)
         look_in(self._project_path)
         self._data_root = Path(str(context.config_loader["globals"]["data"]))
@@ -122,7 +121,6 @@ class ProjectHooks:
         from skdcgn_pipeline.pipelines.preflight import absent_inputs, check_surroundings
         from skdcgn_pipeline.runtime.engine import choose_engine
 
-        assert self._parameters is not None
         settings = self._parameters
         check_surroundings(settings, self._data_root, pipeline)
         read_as_of(catalog, pipeline.datasets(), run_params["run_id"])
@@ -159,7 +157,6 @@ class ProjectHooks:
 
         from skdcgn_pipeline.io import tracking
 
-        assert self._parameters is not None
         settings = self._parameters.model_dump(mode="json")
         tracking.log_parameters(settings_read(settings, pipeline), self._project_path)
         asked_for = describe_run(run_params)

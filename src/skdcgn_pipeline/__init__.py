@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
 
-if TYPE_CHECKING:
-    from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier
-    from skdcgn_pipeline.counterfactuals.datasets import CounterfactualDataset, CounterfactualStream
-    from skdcgn_pipeline.counterfactuals.mixing import mix
-    from skdcgn_pipeline.images.loading import load_biased, load_folder
-    from skdcgn_pipeline.mechanisms import MechanismImages, MechanismLabels, compose
-    from skdcgn_pipeline.parameters import Composition
-    from skdcgn_pipeline.students.released import released_students
-    from skdcgn_pipeline.students.trio import StudentCGN
-    from skdcgn_pipeline.teachers.teacher import load_teacher
+if TYPE_CHECKING:  # under their own names, by which type checkers know what is public
+    from skdcgn_pipeline.classifiers.invariant_classifier import InvariantClassifier as InvariantClassifier
+    from skdcgn_pipeline.counterfactuals.datasets import CounterfactualDataset as CounterfactualDataset
+    from skdcgn_pipeline.counterfactuals.datasets import CounterfactualStream as CounterfactualStream
+    from skdcgn_pipeline.counterfactuals.mixing import mix as mix
+    from skdcgn_pipeline.images.loading import load_biased as load_biased
+    from skdcgn_pipeline.images.loading import load_folder as load_folder
+    from skdcgn_pipeline.mechanisms import MechanismImages as MechanismImages
+    from skdcgn_pipeline.mechanisms import MechanismLabels as MechanismLabels
+    from skdcgn_pipeline.mechanisms import compose as compose
+    from skdcgn_pipeline.parameters import Composition as Composition
+    from skdcgn_pipeline.students.released import released_students as released_students
+    from skdcgn_pipeline.students.trio import StudentCGN as StudentCGN
+    from skdcgn_pipeline.teachers.teacher import load_teacher as load_teacher
 
 _HOME = {
     "Composition": "skdcgn_pipeline.parameters",
@@ -35,21 +39,7 @@ _HOME = {
     "mix": "skdcgn_pipeline.counterfactuals.mixing",
     "released_students": "skdcgn_pipeline.students.released",
 }
-__all__ = [
-    "Composition",
-    "CounterfactualDataset",
-    "CounterfactualStream",
-    "InvariantClassifier",
-    "MechanismImages",
-    "MechanismLabels",
-    "StudentCGN",
-    "compose",
-    "load_biased",
-    "load_folder",
-    "load_teacher",
-    "mix",
-    "released_students",
-]
+__all__ = [*_HOME]
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -197,7 +196,6 @@ def ui(env: str | None) -> None:
         click.echo(f"Training runs: {address_of(server_of(context), experiment)}")
         store = mlflow.server.mlflow_tracking_uri
         if not store.startswith("http"):
-            os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # processes for what is not used here
             where = ["--backend-store-uri", store, "--host", mlflow.ui.host, "--port", mlflow.ui.port]
             sys.exit(subprocess.call([sys.executable, "-m", "mlflow", "ui", *where]))  # noqa: S603
 

@@ -52,9 +52,9 @@ class ProjectHooks:
     __name__ = "mlflow_hook"
 
     def __init__(self) -> None:
-        self._parameters: Parameters | None = None
-        self._project_path = Path.cwd()
-        self._data_root = Path("data")
+        self._parameters: Parameters  # this and the next two: once the context is there
+        self._project_path: Path
+        self._data_root: Path
         self._seconds: dict[str, float] = {}  # by stage, of the current run
         self._node_starts: dict[str, float] = {}
         self._results: dict[str, Any] = {}
@@ -79,8 +79,7 @@ class ProjectHooks:
         self._refuse_beside(self._running)
         self._reading = threading.current_thread()
         self._parameters = check_parameters(context.config_loader["parameters"])
-        for name, pipeline in register_pipelines(Variants.of(self._parameters)).items():
-            pipelines[name] = pipeline
+        pipelines.update(register_pipelines(Variants.of(self._parameters)))
         self._project_path = Path(context.project_path)
         look_in(self._project_path)
         self._data_root = Path(str(context.config_loader["globals"]["data"]))
@@ -109,11 +108,7 @@ class ProjectHooks:
 
     @staticmethod
     def _refuse_beside(thread: threading.Thread | None) -> None:
-        """Refuse a run beside one of another thread.
-
-        Raises:
-            SettingError: If that is another one than this.
-        """
+        """Refuse a run beside one of another thread with a `SettingError`."""
         if thread is not None and thread is not threading.current_thread() and thread.is_alive():
             remedy = "Wait for its end, or start a process for each: they may share a data root."
             raise SettingError("kedro run", "one run at a time in a process", "a second one", remedy)
@@ -126,7 +121,6 @@ class ProjectHooks:
         from skdcgn_pipeline.pipelines.preflight import absent_inputs, check_surroundings
         from skdcgn_pipeline.runtime.engine import choose_engine
 
-        assert self._parameters is not None
         settings = self._parameters
         check_surroundings(settings, self._data_root, pipeline)
         read_as_of(catalog, pipeline.datasets(), run_params["run_id"])
@@ -161,34 +155,26 @@ class ProjectHooks:
         """Log the settings that the run reads and what tells runs apart; the run was started by kedro-mlflow."""
         from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
-        from skdcgn_pipeline.io.tracking import (
-            active_run,
-            address_of,
-            log_origin,
-            log_parameters,
-            log_tags,
-            recorded_losses,
-        )
+        from skdcgn_pipeline.io import tracking
 
-        assert self._parameters is not None
         settings = self._parameters.model_dump(mode="json")
-        log_parameters(settings_read(settings, pipeline), self._project_path)
+        tracking.log_parameters(settings_read(settings, pipeline), self._project_path)
         asked_for = describe_run(run_params)
         source, variant = self._parameters.images.source, self._parameters.variant
         of_protocol = self._parameters.images.are_coloured and self._parameters.name is None
         called = f"{source} {variant}" if of_protocol else self._parameters.run_name
         name = f"{called}: {asked_for}, seed {self._parameters.seed}"
-        log_origin(settings, asked_for)
-        if run := active_run():
-            self._places["MLflow"] = address_of(self._server, run.info.experiment_id, run.info.run_id)
+        tracking.log_origin(settings, asked_for)
+        if run := tracking.active_run():
+            self._places["MLflow"] = tracking.address_of(self._server, run.info.experiment_id, run.info.run_id)
             self._this_run["mlflow_run"] = run.info.run_id
         tags = {MLFLOW_RUN_NAME: name, "variant": variant, "source": source}
         tags["kedro_command"] = command_again(self._this_run, run_params)  # kedro-mlflow's own leaves most of it out
         changed = flatten(run_params.get("runtime_params") or {})
         tags["settings.changed"] = ", ".join(f"{key}={value}" for key, value in changed.items()) or "nothing"
         commit = self._this_run["commit"]
-        log_tags(tags | ({"git_commit": commit} if commit else {}))
-        self._losses = self._until_the_end.enter_context(recorded_losses())
+        tracking.log_tags(tags | ({"git_commit": commit} if commit else {}))
+        self._losses = self._until_the_end.enter_context(tracking.recorded_losses())
 
     @hook_impl
     def before_node_run(self, node: Any) -> None:
@@ -214,16 +200,16 @@ class ProjectHooks:
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
         """Link, log and print what the run makes as the catalog's metadata say, and keep what is shown at its end."""
         from skdcgn_pipeline.io.tracking import log_metrics, log_saved, log_use
-        from skdcgn_pipeline.reporting.headlines import headline_metrics
+        from skdcgn_pipeline.reporting.headlines import headlines
 
-        metadata = _metadata_of(self._catalog, dataset_name)
+        metadata = getattr(self._catalog.get(dataset_name), "metadata", None) or {}
         log_use(dataset_name, data)
         log_saved(dataset_name, data, metadata)
         if metadata.get("echo"):
             click.echo(data)
         if dataset_name in SHOWN_AT_THE_END:
             self._results[dataset_name] = data
-            log_metrics(headline_metrics({dataset_name: data}))
+            log_metrics({f"headline/{what}": value for what, value, _ in headlines({dataset_name: data})})
         if dataset_name in PAGES:
             self._places = {PAGES[dataset_name]: self._catalog.get(dataset_name)._get_load_path(), **self._places}
         if dataset_name in EXPORTS:
@@ -245,7 +231,7 @@ class ProjectHooks:
         return {"Next": command_of(self._this_run, "report")} if self._seconds.keys() <= TOLD_BY_REPORT else {}
 
     @hook_impl
-    def on_pipeline_error(self, error: Exception) -> None:
+    def on_pipeline_error(self) -> None:
         """Stop listening."""
         self._until_the_end.close()
 
@@ -322,11 +308,6 @@ def settings_read(settings: Mapping[str, Any], pipeline: Pipeline) -> dict[str, 
         for name, value in flatten(settings).items()
         if any(name == section or name.startswith(f"{section}.") for section in read)
     }
-
-
-def _metadata_of(catalog: Any, name: str) -> dict[str, Any]:
-    """Return what the catalog's entry of a dataset says beside how it is stored."""
-    return getattr(catalog.get(name), "metadata", None) or {}
 
 
 def _make_absent(catalog: Any, name: str) -> None:

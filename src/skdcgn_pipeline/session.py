@@ -33,11 +33,6 @@ CHOSEN: dict[str, tuple[str, Callable[[Pipeline], Iterable[str]]]] = {
 }
 
 
-def environments(conf_source: str | Path) -> list[str]:
-    """Return the names of the configured environments."""
-    return sorted(path.name for path in Path(conf_source).iterdir() if path.is_dir())
-
-
 class Beginning:
     """Knows whether work has begun: until then, whatever fails was caused by what was asked for."""
 
@@ -60,7 +55,7 @@ class ProjectSession(KedroSession):
             source, env = Path(self._conf_source), self.store.get("env")
             with errors_in_one_line():
                 if env and source.is_dir():
-                    check_choice("--env", env, environments(source))
+                    check_choice("--env", env, sorted(path.name for path in source.iterdir() if path.is_dir()))
                 folders = [source / "base", source / (env or "local")]
                 params = self.store.get("runtime_params") or {}
                 self._loader = read_configuration(super()._get_config_loader, folders, params)
@@ -71,13 +66,7 @@ class ProjectSession(KedroSession):
         with errors_in_one_line():
             return super().load_context()
 
-    def run(  # type: ignore[override]  # the same arguments, by name only
-        self,
-        *,
-        namespaces: Iterable[str] | None = None,
-        pipeline_names: list[str] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
+    def run(self, **options: Any) -> dict[str, Any]:  # type: ignore[override]  # the same arguments, by name only
         """Run pipelines; `namespaces` runs these with everything that they need upstream.
 
         Raises:
@@ -87,7 +76,7 @@ class ProjectSession(KedroSession):
         self._hook_manager.register(beginning)
         with errors_in_one_line():
             try:
-                checked = self._checked(pipeline_names or [], kwargs | {"namespaces": namespaces})
+                checked = self._checked(options)
                 from skdcgn_pipeline.io.datasets import claim_run  # seconds, which a typing error need not take
                 from skdcgn_pipeline.runtime.compute import keep_freed_memory
 
@@ -101,10 +90,11 @@ class ProjectSession(KedroSession):
                 got, remedy = told_in_one_line(error), "Nothing has been run. SKDCGN_TRACEBACK=1 shows where."
                 raise SettingError("kedro run", "what can be run", f"{type(error).__name__}: {got}", remedy) from error
 
-    def _checked(self, pipeline_names: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of Kedro's own session, every name of which is known."""
         settings = check_parameters(self._get_config_loader()["parameters"])
-        names = [name for name in [*pipeline_names, options.pop("pipeline_name", None)] if name]
+        asked_for = [*(options.pop("pipeline_names", None) or []), options.pop("pipeline_name", None)]
+        names = [name for name in asked_for if name]
         for name in names:
             check_choice("--pipeline", name, names_of_pipelines())
         pipelines = register_pipelines(Variants.of(settings))
@@ -118,6 +108,6 @@ class ProjectSession(KedroSession):
         for option, (setting, choices) in CHOSEN.items():
             for name in options.get(option) or ():
                 check_choice(setting, name, sorted(choices(whole)))
-        namespaces, targets = set(options.pop("namespaces") or ()), list(options.pop("to_nodes", None) or ())
+        namespaces, targets = set(options.pop("namespaces", None) or ()), list(options.pop("to_nodes", None) or ())
         targets += [node.name for node in whole.nodes if not namespaces.isdisjoint(namespaces_of(node))]
         return options | {"to_nodes": targets, "pipeline_names": names}

@@ -67,15 +67,10 @@ def transform_mechanism(
     """
     value_range = (0.0, 1.0) if mechanism == "shape" else (-1.0, 1.0)
     for kind, strength in transformations:
-        images = _transformation(kind)(images, strength, generator, value_range)
+        known = TRANSFORMATIONS.get(kind)
+        function = known.function if known else resolve("transformations.kind", kind, *TAKEN)
+        images = function(images, strength, generator, value_range)
     return images
-
-
-def _transformation(kind: str) -> Callable[..., Tensor]:
-    """Return the function of a name of the table, or of `module:function`."""
-    if is_extension(kind):
-        return resolve("transformations.kind", kind, *TAKEN)
-    return TRANSFORMATIONS[kind].function
 
 
 def check_transformation(setting: str, mechanism: str, kind: str, strength: float) -> None:

@@ -263,17 +263,6 @@ def test_steps_before_an_error_arrive(run: str) -> None:
     assert stored(run).data.metrics == {"shape/loss/pixel": 1.0}
 
 
-@pytest.mark.parametrize("name", ["classifier/originals/seed_0", "classifier/counterfactual shape + texture/seed_0"])
-def test_prefixes_in_use_are_told_by_names_that_mlflow_takes(
-    run: str, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with tracking.recorded_losses():
-        recording.record(name, 1, {"loss": 1.0})
-
-    assert stored(run).data.metrics == {f"{name.replace(' + ', ' ').replace(' ', '_')}/loss/loss": 1.0}
-    assert "did not take" not in caplog.text
-
-
 def test_pictures_tables_and_texts_are_artifacts(run: str) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
 

@@ -12,8 +12,9 @@ import pytest
 from pipelines.running import Place
 from skdcgn_pipeline.artifacts.recipe import Run, Store
 from skdcgn_pipeline.images import assets
+from skdcgn_pipeline.images.assets import refuse_missing
 from skdcgn_pipeline.parameters import Fetch
-from skdcgn_pipeline.pipelines.fetch.nodes import fetch_assets, refuse_missing
+from skdcgn_pipeline.pipelines.fetch.nodes import fetch_assets
 from skdcgn_pipeline.runtime.errors import SettingError
 
 CONTENT = b"weights"

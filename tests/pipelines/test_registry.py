@@ -22,7 +22,7 @@ from skdcgn_pipeline.pipelines.ablation.nodes import SAMPLES
 from skdcgn_pipeline.pipelines.binding import stage_of
 from skdcgn_pipeline.pipelines.preflight import needed_by
 from skdcgn_pipeline.pipelines.variants import Variants
-from skdcgn_pipeline.session import ProjectSession, environments
+from skdcgn_pipeline.session import ProjectSession
 from skdcgn_pipeline.studies.registry import STUDIES
 
 BY_NAME_ONLY = [
@@ -215,10 +215,6 @@ def test_results_distil_nothing(registered: dict[str, Pipeline]) -> None:
     assert "results.adopt_released_students" in names
     assert not [name for name in names if "distil_student" in name]
     assert {"student_comparison", "accuracy_summary", "benchmark"} <= registered["results"].all_outputs()
-
-
-def test_environments_are_known() -> None:
-    assert set(ENVIRONMENTS) <= set(environments(PROJECT / "conf"))
 
 
 @pytest.fixture(scope="module", params=ENVIRONMENTS)

@@ -91,8 +91,6 @@ def test_mlflows_page_is_opened_on_this_machine_alone_without_processes_for_jobs
     asked: list[list[str]] = []
     monkeypatch.setattr(subprocess, "call", lambda command: asked.append(command) or 0)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", place.tracking_uri)
-    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "")  # remembered, so that it is as before afterwards
-    monkeypatch.delenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION")
     know_project()
     monkeypatch.chdir(PROJECT)
     with untouched_mlflow():

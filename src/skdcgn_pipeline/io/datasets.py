@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import json
 import logging
 import os
+import pkgutil
 import time
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,12 +31,12 @@ from skdcgn_pipeline.runtime.errors import DamagedFileError
 logger = logging.getLogger(__name__)
 
 # By suffix, Kedro's dataset and how it saves.
-KEDROS: dict[str, tuple[Any, dict[str, Any]]] = {
-    ".parquet": (ParquetDataset, {}),
-    ".csv": (CSVDataset, {"index": False}),
-    ".json": (JSONDataset, {"indent": 2, "sort_keys": True}),
-    ".md": (TextDataset, {}),
-    ".html": (TextDataset, {}),
+KEDROS: dict[str, Callable[..., Any]] = {
+    ".parquet": ParquetDataset,
+    ".csv": partial(CSVDataset, save_args={"index": False}),
+    ".json": partial(JSONDataset, save_args={"indent": 2, "sort_keys": True}),
+    ".md": TextDataset,
+    ".html": TextDataset,
 }
 
 
@@ -128,8 +129,7 @@ class ArtifactDataset(VersionedFile):
         except (OSError, ValueError, KeyError, TypeError) as error:
             message = str(error) if isinstance(error, DamagedFileError) else f"{path}: {error}"
             raise DatasetError(message) from error
-        module, _, name = self.opens.rpartition(".")
-        reader = getattr(importlib.import_module(module), name)
+        reader = pkgutil.resolve_name(self.opens)
         return artifact if reader is Artifact else reader(artifact)
 
     def preview(self) -> JSONPreview:
@@ -176,8 +176,7 @@ class _WrittenByKedro(VersionedFile):
 
     def _of_kedro(self, path: Path | PurePosixPath) -> Any:
         """Return Kedro's dataset of one version."""
-        kind, options = KEDROS[self._filepath.suffix]
-        return kind(filepath=str(path), save_args=options) if options else kind(filepath=str(path))
+        return KEDROS[self._filepath.suffix](filepath=str(path))
 
     def write(self, data: Any, path: Path) -> None:
         """Write the file."""

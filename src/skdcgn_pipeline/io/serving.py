@@ -68,12 +68,12 @@ def answered() -> Iterator[None]:
 
 
 def chunks_of(num_images: int, params: Mapping[str, Any] | None) -> list[slice]:
-    """Return the parts in which images are worked on; refuses more than the request's own limit says."""
+    """Return the parts in which images are worked on, at least one; refuses more than the request's own limit says."""
     limit = (params or {}).get(LIMIT, MAX_IMAGES)
     if num_images > limit:
         remedy = f"Ask for fewer at a time, or say more in the request's params: {LIMIT}."
         raise SettingError("images", f"at most {limit:,} in a request ({LIMIT})", f"{num_images:,}", remedy)
-    return [slice(first, first + CHUNK) for first in range(0, num_images, CHUNK)]
+    return [slice(first, first + CHUNK) for first in range(0, max(1, num_images), CHUNK)]
 
 
 def whole_numbers(name: str, values: Any, dtype: type[np.integer]) -> np.ndarray:
@@ -140,7 +140,7 @@ class ServedStudents(PythonModel):
                 raise SettingError("rows", "a table", first_line(error), "Send columns of equal length.") from error
             if wrong := [name for name in COLUMNS if list(table.columns).count(name) != 1]:
                 raise SettingError("columns", ", ".join(COLUMNS), f"no or two {wrong[0]}", "Send each of them once.")
-            chunks = chunks_of(len(table), params) or [slice(0)]
+            chunks = chunks_of(len(table), params)
             rows = [whole_numbers(name, table[name], np.int64).tolist() for name in COLUMNS]
             parts = [[column[chunk] for column in rows] for chunk in chunks]
             return np.concatenate([to_pixels(self.students.sample(len(part[0]), *part)[0]) for part in parts])
@@ -160,7 +160,7 @@ class ServedClassifier(PythonModel):
             shape = np.shape(model_input)
             if len(shape) != 4:
                 raise SettingError("images", "shape [N, H, W, 3]", list(shape), "Send pixels of RGB images.")
-            chunks = chunks_of(shape[0], params) or [slice(0)]
+            chunks = chunks_of(shape[0], params)
             images = torch.from_numpy(whole_numbers("pixels", model_input, np.uint8)).permute(0, 3, 1, 2)
             return pd.concat([self.classifier.predict(images[chunk]) for chunk in chunks], ignore_index=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import closing
 from pathlib import Path
 from threading import Thread
@@ -36,23 +37,18 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     Raises:
         TimeoutError: When the time is over; anything that the work raises.
     """
-    results: list[T] = []
-    errors: list[BaseException] = []
+    answer: Future[T] = Future()
 
     def keep() -> None:
         try:
-            results.append(work())
+            answer.set_result(work())
         except BaseException as error:  # noqa: BLE001  (raised again by who waits)
-            errors.append(error)
+            answer.set_exception(error)
 
-    worker = Thread(target=keep, daemon=True)
-    worker.start()
-    worker.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
+    Thread(target=keep, daemon=True).start()
+    if not wait([answer], seconds).done:
         raise TimeoutError(f"no answer within {seconds:g} s")
-    return results[0]
+    return answer.result()
 
 
 def open_store(uri: str, use: Callable[[], None]) -> None:
@@ -122,11 +118,7 @@ def make_database(path: Path) -> None:
 
 
 def check_database(path: Path) -> None:
-    """Refuse a file that is no database of MLflow, is damaged, or that somebody else holds.
-
-    Raises:
-        SettingError: Naming the file.
-    """
+    """Refuse with a `SettingError` a file that is no database of MLflow, is damaged, or that somebody else holds."""
     remedy = f"Close what uses it; or move {path.name} away, and MLflow makes a new one."
     try:
         address = f"file:{quote(str(path.absolute()))}?mode=rw"

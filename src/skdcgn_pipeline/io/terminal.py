@@ -95,7 +95,7 @@ def tell_run(seconds: Mapping[str, float], results: Mapping[str, Any], places: M
 
     told = [("in all", tell_duration(sum(seconds.values())))] if len(seconds) > 1 else []
     parts = {"What was run": [(stage, tell_duration(own)) for stage, own in seconds.items()] + told}
-    parts["What came out"] = headlines(results)
+    parts["What came out"] = [(what, told) for what, _, told in headlines(results)]
     lines = []
     for title, rows in parts.items():
         width = max((len(what) for what, _ in rows), default=0)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import math
 import os
+import pkgutil
 import re
 import time
 from base64 import b64encode
@@ -164,14 +164,11 @@ def log_parameters(run: mlflow.ActiveRun, parameters: Mapping[str, Any], root: P
         mlflow.MlflowClient().log_batch(run.info.run_id, params=params[first : first + PARAMS_PER_BATCH])
 
 
-@for_active_run("the tags")
-def log_tags(run: mlflow.ActiveRun, tags: Mapping[str, str]) -> None:
-    """Tag the active run."""
-    _set_tags(run, tags)
-
-
 def _set_tags(run: mlflow.ActiveRun, tags: Mapping[str, str]) -> None:
     mlflow.MlflowClient().log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+log_tags = for_active_run("the tags")(_set_tags)
 
 
 @for_active_run("the description")
@@ -212,7 +209,6 @@ def log_origin(run: mlflow.ActiveRun, settings: Mapping[str, Any], asked_for: st
     with the same hash when it did not finish: this run goes on from what that one left on disk.
 
     Args:
-        settings: All settings.
         asked_for: The stages or nodes that the run consists of.
     """
     identity = identity_of({"settings": settings, "asked_for": asked_for})
@@ -341,8 +337,7 @@ def log_saved(dataset: str, data: Any, metadata: Mapping[str, Any]) -> None:
     elif isinstance(data, pd.DataFrame):
         log_table(name, data)
         if "metrics" in wishes:
-            module, _, function = f"{CORE}.{wishes['metrics']}".rpartition(".")
-            numbers = getattr(importlib.import_module(module), function)(data)
+            numbers = pkgutil.resolve_name(f"{CORE}.{wishes['metrics']}")(data)
             log_metrics({f"{wishes.get('prefix', '')}{key}": value for key, value in numbers.items()})
         if "note" in wishes:
             log_note(wishes["note"], as_markdown(data[list(wishes.get("columns", data.columns))]))

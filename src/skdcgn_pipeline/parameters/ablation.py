@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import Field, FiniteFloat, field_validator, model_validator
@@ -22,11 +22,6 @@ StudyName = Literal[
 STUDIES: tuple[StudyName, ...] = get_args(StudyName)
 ValueT = TypeVar("ValueT")
 Several = Annotated[tuple[ValueT, ...], Field(min_length=1)]
-
-
-def _check_of_shape(setting: str, transformations: Sequence[Transformation]) -> None:
-    for added in transformations:
-        check_transformation(setting, "shape", added.kind, added.strength)
 
 
 class TransformationStrengths(Settings):
@@ -66,7 +61,8 @@ class TransformationGrid(Settings):
                 for strength in row.strengths:
                     check_transformation(f"{mechanism}.{number}", mechanism, row.kind, strength)
         for number, transformations in enumerate(self.combined):
-            _check_of_shape(f"combined.{number}", transformations)
+            for added in transformations:
+                check_transformation(f"combined.{number}", "shape", added.kind, added.strength)
         if not (self.shape or self.texture or self.background or self.combined or self.without_patch_shift):
             raise ValueError("the grid is empty: name at least one transformation of one mechanism")
         return self
@@ -100,7 +96,7 @@ class MixingGrid(Settings):
         originals_shares: Share of the originals in every batch.
     """
 
-    originals_shares: Several[Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]] = (0.0, 0.25, 0.5, 0.75)
+    originals_shares: Several[Share] = (0.0, 0.25, 0.5, 0.75)
 
 
 class LossesGrid(Settings):
@@ -145,7 +141,7 @@ class StageGrid(Settings):
     @model_validator(mode="after")
     def _fit_shape(self) -> StageGrid:
         for number, added in enumerate(self.transformations):
-            _check_of_shape(f"transformations.{number}", [added])
+            check_transformation(f"transformations.{number}", "shape", added.kind, added.strength)
             if added.kind == "binarise":
                 raise ValueError("'binarise' has no gradient, so no teacher can be trained through it; leave it out")
         return self

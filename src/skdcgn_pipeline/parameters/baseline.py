@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -71,7 +71,7 @@ class Baseline(Settings):
         log_every_steps: How often losses, mean mask and mask entropy are recorded.
     """
 
-    WITHOUT_INFLUENCE: ClassVar[frozenset[str]] = frozenset(
+    WITHOUT_INFLUENCE = frozenset(
         {
             "checkpoint_every_steps",
             "image_teacher_weights",

@@ -91,7 +91,7 @@ class Composition(Settings):
             or `background` shifts that one alone.
     """
 
-    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"classes"})
+    ADDED_LATER = frozenset({"classes"})
 
     counterfactual: Counterfactual = Counterfactual()
     transformations: Transformations = Transformations()

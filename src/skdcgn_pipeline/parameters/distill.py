@@ -25,7 +25,7 @@ class Student(Settings):
             instead of these, which leaves parameters for what follows; null leaves it out.
     """
 
-    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"bottleneck"})
+    ADDED_LATER = frozenset({"bottleneck"})
 
     architecture: Literal["compact", "basis", "tinygan"] = "compact"
     width: Count | tuple[Count, ...] = (12, 24, 16)
@@ -65,7 +65,7 @@ class LossWeights(Settings):
         further: Weights by `module:function`, code of yours: (student's images, teacher's images) -> one number.
     """
 
-    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"perceptual", "further"})
+    ADDED_LATER = frozenset({"perceptual", "further"})
     EXTENSIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"further": ("student_images", "teacher_images")}
 
     pixel: Weight = 1.0
@@ -109,10 +109,8 @@ class Distill(Settings):
         fetch_threads: Threads that fetch and decode the batches to come; 0 fetches between the steps.
     """
 
-    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"accumulate_steps", "compile"})
-    WITHOUT_INFLUENCE: ClassVar[frozenset[str]] = frozenset(
-        {"checkpoint_every_steps", "log_every_steps", "fetch_threads"}
-    )
+    ADDED_LATER = frozenset({"accumulate_steps", "compile"})
+    WITHOUT_INFLUENCE = frozenset({"checkpoint_every_steps", "log_every_steps", "fetch_threads"})
 
     student: Student = Student()
     num_steps: Count

@@ -64,16 +64,11 @@ class Images(Settings):
             raise ValueError(f"'{name}' is of {', '.join(BIASED_SOURCES)}, not of the source '{self.source}'")
         of_folders = {name: getattr(self, name) for name in ("image_size", "resize", "skip_unreadable")}
         given = [name for name, value in of_folders.items() if value != type(self).model_fields[name].default]
-        if given and not self.reads_files:
+        if given and self.source not in ("folder", IMAGENET):
             raise ValueError(f"'{given[0]}' is of folders of images, not of the source '{self.source}'")
         if self.resize is not None and self.resize < self.image_size:
             raise ValueError(f"'resize' must be at least 'image_size' ({self.image_size}), got {self.resize}")
         return self
-
-    @property
-    def reads_files(self) -> bool:
-        """Whether the images are files in folders, which are brought to one size."""
-        return self.source in ("folder", IMAGENET)
 
     @property
     def are_coloured(self) -> bool:

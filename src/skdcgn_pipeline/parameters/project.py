@@ -119,24 +119,16 @@ class Parameters(Settings):
         return value
 
     @model_validator(mode="after")
-    def _teacher_has_images(self) -> Parameters:
+    def _fits_together(self) -> Parameters:
         if self.images.source == NO_IMAGES and self.teacher.name in MADE_BY_RUN:
             raise ValueError(f"images.source: teacher.name '{self.teacher.name}' is made of images, got none")
-        return self
-
-    @model_validator(mode="after")
-    def _images_learn_something(self) -> Parameters:
         for mechanism in ("texture", "background"):
-            weights = getattr(self, mechanism).distill.weights.model_dump(exclude={"binary_cross_entropy"})
+            weights = self.students[mechanism].weights.model_dump(exclude={"binary_cross_entropy"})
             if not any(weights.values()):
                 raise ValueError(
                     f"{mechanism}.distill.weights: binary_cross_entropy is only for masks; "
                     "at least one other weight must be above 0"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _exported_classifier_is_trained(self) -> Parameters:
         if self.export.classifier >= self.classify.num_seeds:
             raise ValueError(
                 f"export.classifier: expected one below classify.num_seeds, counted from 0, got "
@@ -155,9 +147,6 @@ def check_parameters(raw: dict[str, Any]) -> Parameters:
 
     Args:
         raw: The merged parameters of an environment and the command line.
-
-    Returns:
-        The typed parameters.
 
     Raises:
         SettingError: One message that lists every setting that is wrong.

@@ -40,7 +40,6 @@ def check_estimates(parameters: Parameters, size: GeneratorSize, made: Set[str],
     """Refuse a run that fills the disk or the memory by far.
 
     Args:
-        parameters: All settings.
         size: Of the teacher, or the least that there can be where there is none.
         made: Names of the datasets that the run makes.
         data_root: Where they are written.
@@ -64,11 +63,7 @@ def check_estimates(parameters: Parameters, size: GeneratorSize, made: Set[str],
 
 
 def check_number(setting: str, num_seeds: int, num_each: int) -> None:
-    """Refuse more trainings than anybody waits for.
-
-    Raises:
-        SettingError: Naming the setting with their number.
-    """
+    """Refuse more trainings than anybody waits for, with a `SettingError` that tells their number."""
     if (trainings := num_seeds * num_each) > MOST_TRAININGS:
         got = f"{num_seeds}, which is {trainings:,} trainings"
         raise SettingError(setting, f"at most {MOST_TRAININGS:,} trainings in all", got, "Lower it.")
@@ -91,17 +86,14 @@ def _on_disk(parameters: Parameters, size: GeneratorSize, made: Set[str]) -> Ite
     share = 1 if sample.encoding == "raw" else SMALLEST_SHARE
     row = size.image_size**2 / share
     per_class = num_classes * CHANNELS_OF_ALL * row
-    if "teacher_samples" in made:
-        name = "num_images_per_class"
-        yield Need(f"sample.{name}", sample.num_images_per_class, sample.num_images_per_class * per_class)
-    if "heldout_samples" in made:
-        name = "num_heldout_per_class"
-        yield Need(f"sample.{name}", sample.num_heldout_per_class, sample.num_heldout_per_class * per_class)
-    if "student_samples" in made:
-        number = compose.num_pool_images_per_class
-        yield Need("compose.num_pool_images_per_class", number, number * per_class)
-    if "teacher_counterfactuals" in made:
-        yield Need("compose.num_images", compose.num_images, compose.num_images * 3 * row)
+    for dataset, setting, number, bytes_of_each in (
+        ("teacher_samples", "sample.num_images_per_class", sample.num_images_per_class, per_class),
+        ("heldout_samples", "sample.num_heldout_per_class", sample.num_heldout_per_class, per_class),
+        ("student_samples", "compose.num_pool_images_per_class", compose.num_pool_images_per_class, per_class),
+        ("teacher_counterfactuals", "compose.num_images", compose.num_images, 3 * row),
+    ):
+        if dataset in made:
+            yield Need(setting, number, number * bytes_of_each)
     if "biased_images" in made and parameters.images.are_coloured:
         images = prepare.copies * FEWEST_GREY_SHAPES
         yield Need("prepare.copies", prepare.copies, images * 3 * size.image_size**2)

@@ -44,7 +44,6 @@ def check_surroundings(parameters: Parameters, data_root: Path, pipeline: Pipeli
     """Refuse a run that could not finish; what a stage needs is asked for where the stage is to make something.
 
     Args:
-        parameters: All settings.
         data_root: Where everything is written.
         pipeline: The nodes that will run.
 

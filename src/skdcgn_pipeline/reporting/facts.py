@@ -34,7 +34,6 @@ def tell_facts(
         teacher: What the teacher's images depend on, with its `name`.
         this_run: What the run knows of itself: `env`, `params`, `commit`, `started` (seconds since 1970), `seconds` of
             each stage and `mlflow_run`, as far as they are known.
-        parameters: All settings.
         pipeline: The pipeline that makes the page again; empty for the whole chain.
 
     Returns:

@@ -230,18 +230,11 @@ def tell_sentences(results: Mapping[str, Any]) -> list[str]:
     return [tell_likeness(results["student_comparison"])] if "student_comparison" in results else []
 
 
-def headlines(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the figures that people look at first: the students' likeness, then test accuracy in %."""
-    return [(what, told) for what, _, told in _figures(results)]
+def headlines(results: Mapping[str, Any]) -> list[tuple[str, float, str]]:
+    """Return the figures that people look at first: the students' size and likeness, then test accuracy.
 
-
-def headline_metrics(results: Mapping[str, Any]) -> dict[str, float]:
-    """Return the same as the metrics `headline/<what>`: numbers of parameters, and shares from 0 to 1."""
-    return {f"headline/{what}": value for what, value, _ in _figures(results)}
-
-
-def _figures(results: Mapping[str, Any]) -> list[tuple[str, float, str]]:
-    """Return what each headline is about, its value, and how it is written."""
+    Each is what it is about, its value (a number of parameters, or a share from 0 to 1), and how it is written.
+    """
     rows: list[tuple[str, float, str]] = []
     comparison = results.get("student_comparison")
     if comparison is not None:

@@ -87,9 +87,7 @@ def draw_interpolation(
 
     Args:
         generators: By name, such as `teacher` and `students`.
-        settings: Which classes, of which mechanism, in how many steps.
-        seed: Base seed of the noise.
-        compute: Where networks run.
+        settings, seed, compute: As of `render_steps`.
 
     Returns:
         The sheet [H, W, 3]: for each generator the mechanisms that change and the composite, of one noise

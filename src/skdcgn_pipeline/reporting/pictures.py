@@ -169,8 +169,7 @@ def draw_loss_curves(histories: dict[str, list[dict[str, float]]]) -> Picture:
 
 def _panels(number: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
     """Return a figure of panels side by side, each of a size in inches."""
-    size = (width * number, height)
-    figure = new_figure(size)
+    figure = new_figure((width * number, height))
     return figure, [*figure.subplots(1, number, squeeze=False, **options)[0]]
 
 
@@ -283,8 +282,7 @@ def draw_attention(
         class_names: Name of each class.
     """
     columns = len(images)
-    size = (1.05 * columns + 1.2, 1.2 * (1 + len(maps)))
-    figure = new_figure(size)
+    figure = new_figure((1.05 * columns + 1.2, 1.2 * (1 + len(maps))))
     axes = figure.subplots(1 + len(maps), columns, squeeze=False)
     shown = ((images + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     for column in range(columns):

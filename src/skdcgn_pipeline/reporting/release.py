@@ -60,8 +60,6 @@ def release_card(
     """Return what belongs to released students, as plain JSON.
 
     Args:
-        parameters: All settings of the run.
-        students: The students.
         teacher_identity: The teacher that they were distilled from, with the SHA-256 of its weights.
         comparison: Fidelity and costs by mechanism.
         accuracy: Accuracy of classifiers by training set, split and subset, over seeds.
@@ -71,14 +69,12 @@ def release_card(
         Interface and architectures (what `StudentCGN` takes), SHA-256 of the weights, teacher, settings of
         the training, command, versions and figures.
     """
-    folder = students.artifact.directory
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     settings = parameters.model_dump(mode="json")
     throughput = benchmark[(benchmark["group"] == "throughput") & benchmark["what"].str.endswith(BEST)]
     return {
-        **config,
+        **students.artifact.read_json(CONFIG_FILE),
         "name": parameters.run_name,
-        "sha256": sha256_of_file(folder / WEIGHTS_FILE),
+        "sha256": sha256_of_file(students.artifact.path(WEIGHTS_FILE)),
         "teacher": dict(teacher_identity),
         "training": training_of(parameters),
         "command": release_command(parameters),
@@ -105,7 +101,6 @@ class Release(Recipe[Artifact]):
     """Students as files that can be copied into the package: `students_<name>.safetensors`, `.json` and `.md`.
 
     Attributes:
-        students: The students.
         card: What `release_card` returns; its times belong to the machine that it names.
     """
 

@@ -29,12 +29,15 @@ def share(value: Any) -> str:
     return "–" if pd.isna(value) else f"{100 * value:.1f}"
 
 
+def _accuracies(summary: pd.DataFrame) -> list[str]:
+    """Write each mean accuracy with half its 95 % interval in percent, what is missing as a dash."""
+    means = zip(summary["mean_accuracy"], summary["interval_high"], strict=True)
+    return ["–" if pd.isna(mean) else percent(mean, high) for mean, high in means]
+
+
 def accuracy_table(summary: pd.DataFrame) -> pd.DataFrame:
     """Return accuracy with half its 95 % interval and calibration error, in %, of what `summarise_accuracy` gives."""
-    means = zip(summary["mean_accuracy"], summary["interval_high"], strict=True)
-    table = summary[["trained_on", "split", "subset"]].assign(
-        **{"accuracy, %": ["–" if pd.isna(mean) else percent(mean, high) for mean, high in means]}
-    )
+    table = summary[["trained_on", "split", "subset"]].assign(**{"accuracy, %": _accuracies(summary)})
     if "calibration_error" in summary:
         table["calibration error, %"] = summary["calibration_error"].map(share)
     return table.assign(seeds=summary["num_seeds"], images=summary["num_images"])
@@ -49,8 +52,7 @@ def class_table(confusion: pd.DataFrame) -> pd.DataFrame:
 
 def corruption_table(summary: pd.DataFrame) -> pd.DataFrame:
     """Return accuracy by corruption (columns), in %, of what `summarise_corruptions` gives."""
-    means = zip(summary["mean_accuracy"], summary["interval_high"], strict=True)
-    table = summary.assign(told=["–" if pd.isna(mean) else percent(mean, high) for mean, high in means])
+    table = summary.assign(told=_accuracies(summary))
     rows = ["trained_on", "split", "strengths"]
     table = table.pivot_table("told", rows, "corruption", aggfunc="first", sort=False).add_suffix(", %")
     return table.reset_index().rename_axis(columns=None)

@@ -1,6 +1,6 @@
 """Nodes of the ablation stage."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -39,7 +39,7 @@ def name_surroundings(
     run: Run,
     parameters: dict[str, Any],
     *data: StoredImages | SampleShards | Artifact | None,
-    names: Sequence[str] = SAMPLES,
+    names: Sequence[str],
 ) -> Surroundings:
     """Say where everything is that cells need, by the names of the data."""
     artifacts = [part if isinstance(part, Artifact) else getattr(part, "artifact", None) for part in data]
@@ -56,45 +56,37 @@ def plan_ablation(surroundings: Surroundings) -> pd.DataFrame:
     return plan.drop(columns=["done", "left"])
 
 
-def run_study(study: str) -> Callable[..., pd.DataFrame]:
-    """Return the node function that runs one study."""
-
-    def run_cells(surroundings: Surroundings, plan: pd.DataFrame) -> pd.DataFrame:
-        ablation, units = surroundings.ablation, list[Unit]()
-        if (name := place_of(study, ablation.study)) in ablation.study:
-            units = units_of(study_of(name).cells(ablation, surroundings.parameters.students), ablation.num_seeds)
-        results = run_units(units, surroundings, log_unit, f"study {study}")
-        return tabulate(results, ablation.fit_of(name))
-
-    return run_cells
+def run_study(surroundings: Surroundings, plan: pd.DataFrame, *, study: str) -> pd.DataFrame:
+    """Run the cells of one study, if it is asked for."""
+    ablation, units = surroundings.ablation, list[Unit]()
+    if (name := place_of(study, ablation.study)) in ablation.study:
+        units = units_of(study_of(name).cells(ablation, surroundings.parameters.students), ablation.num_seeds)
+    results = run_units(units, surroundings, log_unit, f"study {study}")
+    return tabulate(results, ablation.fit_of(name))
 
 
-def show_study(study: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """Return the node function that draws one study and examples of its cells."""
-
-    def show_cells(surroundings: Surroundings, cells: pd.DataFrame, report: Report) -> tuple[np.ndarray, np.ndarray]:
-        finished = cells[cells["error"] == ""]
-        name = place_of(study, surroundings.ablation.study)
-        picture = draw_study(name, summarise_cells(finished))
-        if finished.empty:
-            return picture, picture  # which says that there is nothing
-        workplace, names = Workplace(surroundings), set(finished["cell"])
-        images = {
-            cell.name: workplace.draw_examples(Unit(cell, 0), report.num_examples)
-            for cell in study_of(name).cells(surroundings.ablation, surroundings.parameters.students)
-            if cell.name in names
-        }
-        examples = draw_examples(images, f"What the classifiers of the study '{study}' are trained on")
-        log_picture(f"ablation/{study}", picture)
-        log_picture(f"ablation/{study}_examples", examples)
-        return picture, examples
-
-    return show_cells
+def show_study(
+    surroundings: Surroundings, cells: pd.DataFrame, report: Report, *, study: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one study, and examples of its cells."""
+    finished = cells[cells["error"] == ""]
+    name = place_of(study, surroundings.ablation.study)
+    picture = draw_study(name, summarise_cells(finished))
+    if finished.empty:
+        return picture, picture  # which says that there is nothing
+    workplace, names = Workplace(surroundings), set(finished["cell"])
+    images = {
+        cell.name: workplace.draw_examples(Unit(cell, 0), report.num_examples)
+        for cell in study_of(name).cells(surroundings.ablation, surroundings.parameters.students)
+        if cell.name in names
+    }
+    examples = draw_examples(images, f"What the classifiers of the study '{study}' are trained on")
+    log_picture(f"ablation/{study}", picture)
+    log_picture(f"ablation/{study}_examples", examples)
+    return picture, examples
 
 
-def gather_cells(
-    *studies: pd.DataFrame,
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def gather_cells(*studies: pd.DataFrame) -> tuple[pd.DataFrame, ...]:
     """Put the studies' cells into one table, compare each with its reference, keep confusions and failures."""
     cells = pd.concat([part for part in studies if len(part)] or [pd.DataFrame(columns=CELL_COLUMNS)])
     cells = cells.reset_index(drop=True)
@@ -136,11 +128,7 @@ def tell_findings(
 
 
 def check_failures(failures: pd.DataFrame, page: str) -> None:
-    """End the run with an error if cells failed; everything else is saved by now.
-
-    Raises:
-        StudyFailedError: Naming the cells and their errors.
-    """
+    """End the run with a `StudyFailedError` that names the cells that failed, if any; all else is saved by now."""
     if len(failures):
         lines = [f"\n  - {row.study}, {row.cell}, seed {row.seed}: {row.error}" for row in failures.itertuples()]
         raise StudyFailedError(

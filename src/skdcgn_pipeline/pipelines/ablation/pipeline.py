@@ -1,6 +1,7 @@
 """Wiring of the ablation stage: one node per study and one that draws it."""
 
 from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline.node import Node
 
 from skdcgn_pipeline.parameters import MADE_BY_RUN
 from skdcgn_pipeline.pipelines.ablation import nodes
@@ -9,21 +10,18 @@ from skdcgn_pipeline.studies.costs import measure_costs
 from skdcgn_pipeline.studies.registry import FURTHER, STUDIES
 from skdcgn_pipeline.vocabulary import PLAN_TAG
 
+ALL_STUDIES = (*STUDIES, FURTHER)
 TABLES = [
     "ablation_cells", "ablation_summary", "ablation", "ablation_csv", "ablation_confusion", "ablation_failures"
 ]  # fmt: skip
 
 
-def _study(study: str) -> list:
-    pictures = [f"{study}_study", f"{study}_examples"]
+def _study(study: str) -> list[Node]:
+    run, show = given(nodes.run_study, study=study), given(nodes.show_study, study=study)
+    cells, pictures = f"{study}_cells", [f"{study}_study", f"{study}_examples"]
     return [
-        node(nodes.run_study(study), ["surroundings", "ablation_plan"], f"{study}_cells", name=f"run_{study}_study"),
-        node(
-            nodes.show_study(study),
-            ["surroundings", f"{study}_cells", "params:report"],
-            pictures,
-            name=f"show_{study}_study",
-        ),
+        node(run, ["surroundings", "ablation_plan"], cells, name=f"run_{study}_study"),
+        node(show, ["surroundings", cells, "params:report"], pictures, name=f"show_{study}_study"),
     ]
 
 
@@ -34,7 +32,7 @@ def create_pipeline(teacher: str) -> Pipeline:
         teacher: `teacher.name`; one that this run makes is part of the surroundings.
     """
     places = (*nodes.SAMPLES, *(("trained_teacher",) if teacher in MADE_BY_RUN else ()))
-    pictures = [name for study in (*STUDIES, FURTHER) for name in (f"{study}_study", f"{study}_examples")]
+    pictures = [name for study in ALL_STUDIES for name in (f"{study}_study", f"{study}_examples")]
     shared = [
         node(
             given(nodes.name_surroundings, names=places),
@@ -45,7 +43,7 @@ def create_pipeline(teacher: str) -> Pipeline:
         ),
         node(nodes.plan_ablation, "surroundings", "ablation_plan", name="plan_ablation", tags=PLAN_TAG),
         node(measure_costs, ["surroundings", "alternatives_cells"], "alternatives_costs", name="measure_method_costs"),
-        node(nodes.gather_cells, [f"{study}_cells" for study in (*STUDIES, FURTHER)], TABLES, name="gather_cells"),
+        node(nodes.gather_cells, [f"{study}_cells" for study in ALL_STUDIES], TABLES, name="gather_cells"),
         node(
             nodes.tell_findings,
             [
@@ -58,4 +56,4 @@ def create_pipeline(teacher: str) -> Pipeline:
         ),
         node(nodes.check_failures, ["ablation_failures", "ablation_page"], None, name="check_failures"),
     ]
-    return pipeline([*shared, *(part for study in (*STUDIES, FURTHER) for part in _study(study))], tags="ablation")
+    return pipeline([*shared, *(part for study in ALL_STUDIES for part in _study(study))], tags="ablation")

@@ -1,16 +1,14 @@
 """Nodes of the benchmark stage."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from skdcgn_pipeline.artifacts.recipe import Run
 from skdcgn_pipeline.benchmark import networks
 from skdcgn_pipeline.benchmark.run import MEASURES, Workload
 from skdcgn_pipeline.parameters import check_parameters
-from skdcgn_pipeline.reporting.pictures import draw_benchmark
 from skdcgn_pipeline.reporting.report import command_of
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.students.recipes import StudentsArtifact
@@ -40,7 +38,7 @@ def measure_costs(
         compute=run.compute,
         parameters=settings,
     )
-    table = networks.tabulate(MEASURES, workload, _again(this_run))
+    table = networks.tabulate(MEASURES, workload, partial(_again, this_run))
     return table, table
 
 
@@ -50,21 +48,12 @@ def measure_random_networks(
     """Measure networks of full size with random weights, which need nothing upstream."""
     settings = check_parameters(parameters)
     random_networks = networks.make_networks(settings.benchmark, settings.students, run.seed, run.compute)
-    table = networks.tabulate(networks.MEASURES, random_networks, _again(this_run))
+    table = networks.tabulate(networks.MEASURES, random_networks, partial(_again, this_run))
     return table, table
 
 
-def _again(this_run: dict[str, Any]) -> Callable[[str], str]:
-    """Return what tells the command that measures a group again."""
-
-    def command(group: str) -> str:
-        params = dict(this_run.get("params") or {})
-        params["benchmark"] = {**params.get("benchmark", {}), "only": group}
-        return command_of({**this_run, "params": params}, "benchmark")
-
-    return command
-
-
-def show_benchmark(benchmark: pd.DataFrame) -> np.ndarray:
-    """Draw what everything gains."""
-    return draw_benchmark(benchmark)
+def _again(this_run: dict[str, Any], group: str) -> str:
+    """Return the command that measures a group again."""
+    params = dict(this_run.get("params") or {})
+    params["benchmark"] = {**params.get("benchmark", {}), "only": group}
+    return command_of({**this_run, "params": params}, "benchmark")

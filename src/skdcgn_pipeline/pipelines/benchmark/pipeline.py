@@ -3,6 +3,7 @@
 from kedro.pipeline import Pipeline, node
 
 from skdcgn_pipeline.pipelines.benchmark import nodes
+from skdcgn_pipeline.reporting.pictures import draw_benchmark
 
 TABLES = ["benchmark", "benchmark_csv"]
 
@@ -13,7 +14,7 @@ def create_pipeline() -> Pipeline:
     return Pipeline(
         [
             node(nodes.measure_costs, inputs, TABLES, name="measure_costs"),
-            node(nodes.show_benchmark, "benchmark", "benchmark_chart", name="show_benchmark"),
+            node(draw_benchmark, "benchmark", "benchmark_chart", name="show_benchmark"),
         ],
         tags="benchmark",
     )

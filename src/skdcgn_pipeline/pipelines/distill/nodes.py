@@ -12,12 +12,7 @@ from skdcgn_pipeline.metrics.generation import GenerationRecipe
 from skdcgn_pipeline.parameters import Distill, GenerationMetrics, Report
 from skdcgn_pipeline.reporting.pictures import draw_loss_curves, draw_student_sheet
 from skdcgn_pipeline.samples.drawing import SampleShards
-from skdcgn_pipeline.students.recipes import (
-    StudentArtifact,
-    StudentRecipe,
-    StudentsArtifact,
-    StudentsRecipe,
-)
+from skdcgn_pipeline.students.recipes import StudentArtifact, StudentRecipe, StudentsArtifact, StudentsRecipe
 from skdcgn_pipeline.teachers.teacher import IdentifiedTeacher
 from skdcgn_pipeline.vocabulary import MECHANISMS, STUDENTS
 
@@ -47,12 +42,9 @@ def distil_elsewhere(
     return {mechanism: path.name for mechanism, path in zip(asked_students, paths, strict=True)}
 
 
-def assemble_students(
-    run: Run, shape: StudentArtifact, texture: StudentArtifact, background: StudentArtifact
-) -> StudentsArtifact:
+def assemble_students(run: Run, *students: StudentArtifact) -> StudentsArtifact:
     """Put the three students behind the teacher's interface."""
-    recipe = StudentsRecipe({"shape": shape, "texture": texture, "background": background})
-    return run.make(recipe)
+    return run.make(StudentsRecipe(dict(zip(MECHANISMS, students, strict=True))))
 
 
 def compare_students(
@@ -106,7 +98,7 @@ def show_students(students: StudentsArtifact, heldout_samples: SampleShards, rep
     return draw_student_sheet(students.open(), heldout_samples, 2 * report.num_examples)
 
 
-def show_losses(shape: StudentArtifact, texture: StudentArtifact, background: StudentArtifact) -> np.ndarray:
+def show_losses(*students: StudentArtifact) -> np.ndarray:
     """Draw the losses of the three students."""
-    students = dict(zip(MECHANISMS, (shape, texture, background), strict=True))
-    return draw_loss_curves({mechanism: student.history for mechanism, student in students.items()})
+    histories = [student.history for student in students]
+    return draw_loss_curves(dict(zip(MECHANISMS, histories, strict=True)))

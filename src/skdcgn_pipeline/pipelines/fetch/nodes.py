@@ -7,7 +7,7 @@ import logging
 import pandas as pd
 
 from skdcgn_pipeline.artifacts.recipe import Run
-from skdcgn_pipeline.images import assets as core
+from skdcgn_pipeline.images import assets
 from skdcgn_pipeline.parameters import Fetch
 
 logger = logging.getLogger(__name__)
@@ -15,11 +15,6 @@ logger = logging.getLogger(__name__)
 
 def fetch_assets(run: Run, fetch: Fetch) -> pd.DataFrame:
     """Bring all assets of the environment; returns one row per asset."""
-    table = core.fetch_assets(run.assets, fetch.groups, fetch.mirror)
-    logger.info("assets in %s: %s", run.assets, core.count_states(table))
+    table = assets.fetch_assets(run.assets, fetch.groups, fetch.mirror)
+    logger.info("assets in %s: %s", run.assets, assets.count_states(table))
     return table
-
-
-def refuse_missing(assets: pd.DataFrame) -> None:
-    """Refuse, once the table is saved, when something must be got by hand and is not there."""
-    core.refuse_missing(assets)

@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
+from skdcgn_pipeline.images.assets import refuse_missing
 from skdcgn_pipeline.pipelines.fetch import nodes
 
 
@@ -10,7 +11,8 @@ def create_pipeline() -> Pipeline:
     return Pipeline(
         [
             node(nodes.fetch_assets, ["run", "params:fetch"], "assets_table", name="fetch_assets"),
-            node(nodes.refuse_missing, "assets_table", None, name="refuse_missing_assets"),
+            # Once the table is saved.
+            node(refuse_missing, "assets_table", None, name="refuse_missing_assets"),
         ],
         tags="fetch",
     )

@@ -9,24 +9,15 @@ import pandas as pd
 from skdcgn_pipeline.artifacts.store import Artifact
 from skdcgn_pipeline.classifiers.accuracy import WORST_GROUP
 from skdcgn_pipeline.parameters import Parameters, check_parameters
+from skdcgn_pipeline.reporting import tables
 from skdcgn_pipeline.reporting.facts import next_steps, tell_facts
 from skdcgn_pipeline.reporting.headlines import tell_figures, tell_problem, tell_sentences
 from skdcgn_pipeline.reporting.report import Page, Part, Section, command_of, render_report
-from skdcgn_pipeline.reporting.tables import (
-    accuracy_table,
-    class_table,
-    corruption_table,
-    errors_table,
-    followed_table,
-    generation_table,
-    likeness_table,
-)
 from skdcgn_pipeline.samples.drawing import SampleShards
 from skdcgn_pipeline.teachers.measures import describe_faults
 from skdcgn_pipeline.teachers.training import CARD_FILE
 from skdcgn_pipeline.vocabulary import CUTOUTS
 
-Told = Callable[[pd.DataFrame], pd.DataFrame]
 THE_PROBLEM, WHAT_WAS_DONE, WHAT_CAME_OUT = "The problem", "What was done", "What came out"
 
 # In reading order: title, the stage and the dataset of each picture and table, and what is seen; the bias comes first.
@@ -69,14 +60,14 @@ SECTIONS: dict[str, list[tuple[str, str, str, str]]] = {
          "Held-out composites, ± sd over subsets, splits or masks. Distances are {features}."),
     ],
 }  # fmt: skip
-TABLES: dict[str, Told] = {
-    "accuracy_summary": accuracy_table,
-    "confusion": class_table,
-    "error_consistency": errors_table,
-    "corruption_summary": corruption_table,
-    "followed_mechanisms": followed_table,
-    "student_comparison": likeness_table,
-    "generation_metrics": generation_table,
+TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "accuracy_summary": tables.accuracy_table,
+    "confusion": tables.class_table,
+    "error_consistency": tables.errors_table,
+    "corruption_summary": tables.corruption_table,
+    "followed_mechanisms": tables.followed_table,
+    "student_comparison": tables.likeness_table,
+    "generation_metrics": tables.generation_table,
 }
 # Words of docs/glossary.md by the section that needs them; those of a subset are told where it is measured.
 WORDS = {

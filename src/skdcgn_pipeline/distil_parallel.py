@@ -81,14 +81,11 @@ def _distil_by_ray(
 ) -> None:
     """Draw samples in this process, then train in those that Ray Train starts, in one Ray."""
     check_gpus(engine)
-    try:
-        engine.connect(log_to_driver=False)  # Ray Train complains every second that there is no dashboard
+    with engine.staying(log_to_driver=False):  # Ray Train complains every second that there is no dashboard
         samples = _draw(mechanisms, session, parameters, data_root)
         with stopping_by_signals():
             work = partial(_train_in_group, mechanisms, samples, parameters, data_root)
             call_together(engine, work, data_root)
-    finally:
-        engine.close()
     _tell(mechanisms, samples, parameters, data_root)
 
 

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,6 +45,8 @@ MAX_RETRIES = 5  # of a unit whose worker died
 ANSWER_SECONDS = 5.0  # after which it is asked whether Ray is still there
 OBJECT_STORE_BYTES = 80 * 2**20  # about the least that Ray takes; nothing large goes through it
 
+_staying = threading.Event()  # a process is in one Ray at a time
+
 
 @dataclass(frozen=True)
 class RayEngine(Engine):
@@ -61,7 +63,6 @@ class RayEngine(Engine):
     cpus_per_unit: float = 1.0
     gpus_per_unit: float = 0.0
     elsewhere: ClassVar[bool] = True
-    _joined: list[str] = field(default_factory=list, init=False, repr=False, compare=False)  # and not left yet
 
     def outcomes(
         self, open_work: Callable[[], Callable[[UnitT], ResultT]], units: Sequence[UnitT]
@@ -107,10 +108,21 @@ class RayEngine(Engine):
             raise InterruptedRunError(interrupted)
 
     def close(self) -> None:
-        """Leave the cluster that this engine has joined; a Ray that it has started ends."""
-        if self._joined:
-            self._joined.clear()
-            import_ray().shutdown()
+        """Leave the cluster, unless inside `staying`; a Ray that was started for the run ends."""
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized() and not _staying.is_set():
+            ray.shutdown()
+
+    @contextmanager
+    def staying(self, **options: Any) -> Iterator[None]:
+        """Be connected inside the block, whoever closes an engine there; the rest as in `connect`."""
+        self.connect(**options)
+        _staying.set()
+        try:
+            yield
+        finally:
+            _staying.clear()
+            self.close()
 
     def connect(self, **options: Any) -> Any:
         """Return Ray, connected.
@@ -138,7 +150,6 @@ class RayEngine(Engine):
             got = f"{self.address or 'none'} ({told_in_one_line(error)})"
             remedy = "Start one (ray start --head), or leave the setting out to work on this machine."
             raise SettingError("engine.address", "a Ray cluster that answers", got, remedy) from error
-        self._joined.append(options["address"])
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():  # Ray puts its own in place of ours
                 signal.signal(number, handler)

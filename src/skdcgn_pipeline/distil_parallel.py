@@ -79,15 +79,13 @@ def _distil_as_launched(mechanisms: tuple[str, ...], session: Any, parameters: P
 def _distil_by_ray(
     mechanisms: tuple[str, ...], session: Any, parameters: Parameters, data_root: Path, engine: RayEngine
 ) -> None:
-    """Draw samples in this process, then train in those that Ray Train starts."""
+    """Draw samples in this process, then train in those that Ray Train starts, in one Ray."""
     check_gpus(engine)
-    samples = _draw(mechanisms, session, parameters, data_root)
-    try:
+    with engine.staying(log_to_driver=False):  # Ray Train complains every second that there is no dashboard
+        samples = _draw(mechanisms, session, parameters, data_root)
         with stopping_by_signals():
             work = partial(_train_in_group, mechanisms, samples, parameters, data_root)
             call_together(engine, work, data_root)
-    finally:
-        engine.close()
     _tell(mechanisms, samples, parameters, data_root)
 
 

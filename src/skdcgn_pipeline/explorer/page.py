@@ -56,7 +56,7 @@ def encoded(view: View, shown: str) -> str:
     """Return a view's picture of a mechanism or the composite, as a PNG file in base64, enlarged without smoothing."""
     pixels = encode_images(COMPOSITE, signed_images(view.images, shown).expand(-1, 3, -1, -1))[0].transpose(1, 2, 0)
     scale = max(1, SHOWN_PIXELS // pixels.shape[0])
-    return embed(pixels.repeat(scale, 0).repeat(scale, 1), optimize=False)
+    return embed(pixels.repeat(scale, 0).repeat(scale, 1))
 
 
 def import_gradio() -> Any:

@@ -78,15 +78,16 @@ def new_figure(size: tuple[float, float], layout: Any = "constrained") -> Figure
     """Return an empty figure of a size in inches; Matplotlib takes a second to import."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=size, layout=layout)
+    return Figure(figsize=size, dpi=DOTS_PER_INCH, facecolor="white", layout=layout)
 
 
 def rasterise(figure: Figure) -> Picture:
     """Turn a figure into pixels."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, facecolor="white")
-    with Image.open(buffer) as image:
-        return np.asarray(image.convert("RGB"))
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def encode_gif(frames: np.ndarray) -> bytes:

@@ -25,10 +25,10 @@ from skdcgn_pipeline.reporting.templates import template
 NO_WORDS = {"null", "none", "true", "false", "yes", "no", "on", "off", "y", "n", "nan", "inf"}
 
 
-def embed(picture: np.ndarray, optimize: bool = True) -> str:
-    """Return a picture [H, W, 3] uint8 as a PNG file in base64; `optimize` makes it as small as can be, slowly."""
+def embed(picture: np.ndarray) -> str:
+    """Return a picture [H, W, 3] uint8 as a PNG file in base64."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=optimize)
+    Image.fromarray(picture).save(buffer, format="PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 

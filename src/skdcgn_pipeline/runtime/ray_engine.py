@@ -47,6 +47,8 @@ MAX_RETRIES = 5  # of a unit whose worker died
 ANSWER_SECONDS = 5.0  # after which it is asked whether Ray is still there
 OBJECT_STORE_BYTES = 80 * 2**20  # about the least that Ray takes; nothing large goes through it
 
+_staying = threading.Event()  # a process is in one Ray at a time
+
 
 @dataclass(frozen=True)
 class RayEngine(Engine):
@@ -106,10 +108,21 @@ class RayEngine(Engine):
             raise InterruptedRunError(interrupted)
 
     def close(self) -> None:
-        """Leave the cluster; a Ray that was started for the run ends."""
+        """Leave the cluster, unless inside `staying`; a Ray that was started for the run ends."""
         ray = sys.modules.get("ray")
-        if ray is not None and ray.is_initialized():
+        if ray is not None and ray.is_initialized() and not _staying.is_set():
             ray.shutdown()
+
+    @contextmanager
+    def staying(self, **options: Any) -> Iterator[None]:
+        """Be connected inside the block, whoever closes an engine there; the rest as in `connect`."""
+        self.connect(**options)
+        _staying.set()
+        try:
+            yield
+        finally:
+            _staying.clear()
+            self.close()
 
     def connect(self, **options: Any) -> Any:
         """Return Ray, connected.

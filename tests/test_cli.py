@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import click
@@ -36,7 +37,7 @@ from skdcgn_pipeline.hooks import command_again, settings_read
 )
 def test_lists_are_one_value(text: str, read: dict[str, Any]) -> None:
     option = next(option for option in run.params if option.name == "params")
-    assert read_params(click.Context(run), option, text) == read
+    assert read_params(click.Context(run), option, (text,)) == read
 
 
 @pytest.mark.parametrize("text", ["seed", "=3", "a=1,[2,3]"])
@@ -50,6 +51,25 @@ def test_params_may_be_given_several_times() -> None:
     parsed = run.make_context("run", ["--params", "seed=1,prepare.copies=3", "--params", "prepare.copies=2"])
 
     assert parsed.params["params"] == {"seed": 1, "prepare": {"copies": 2}}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{seed: 3, sample: {classes: [0, 1]}, name: '010', assets: 'a, b'}",
+        "\"seed=3,sample.classes=[0,1],name='010',assets='a, b'\"",
+    ],
+)
+def test_a_file_of_options_has_params_too(written: str, tmp_path: Path) -> None:
+    (tmp_path / "options.yml").write_text(f"run:\n  env: test\n  params: {written}\n")
+    file = ["--config", str(tmp_path / "options.yml")]
+
+    parsed = run.make_context("run", file).params
+    assert (parsed["env"], parsed["params"]) == (
+        "test",
+        {"seed": 3, "sample": {"classes": [0, 1]}, "name": "010", "assets": "a, b"},
+    )
+    assert run.make_context("run", [*file, "--params", "seed=4"]).params["params"] == {"seed": 4}
 
 
 @pytest.mark.parametrize(

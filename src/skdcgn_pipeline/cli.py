@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ from omegaconf import OmegaConf
 from skdcgn_pipeline import pipelines
 from skdcgn_pipeline.explorer import DEFAULT_PORT
 from skdcgn_pipeline.io.terminal import INTERRUPTED, errors_in_one_line
+from skdcgn_pipeline.parameters import flatten
 from skdcgn_pipeline.pipeline_registry import ENSEMBLE, names_of_pipelines
 from skdcgn_pipeline.runtime.errors import told_in_one_line
 from skdcgn_pipeline.vocabulary import RUNNERS
 
 RUN: Any = kedro_run.callback
+CONFIG: Any = next(option.callback for option in kedro_run.params if option.name == "config")
 MAY_BE_EMPTY = ("params", "runner_params")
 
 
@@ -61,12 +65,10 @@ def read_value(text: str) -> Any:
     return text if is_plain and (is_odd or not isinstance(value, int | float | None)) else value
 
 
-def read_params(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+def read_params(context: click.Context, parameter: click.Parameter, value: Sequence[str]) -> Any:
     """Read `a.b=1,c=[0,100]`, given once or several times; Kedro would take the list apart at its comma."""
-    if isinstance(value, dict):
-        return value
     read = OmegaConf.create()
-    for item in split_items(value if isinstance(value, str) else ",".join(value)):
+    for item in split_items(",".join(value)):
         name, equals, content = item.partition("=")
         if not equals or not name.strip():
             context.fail(f"--params takes name=value, separated by commas, got '{item}'")
@@ -77,10 +79,21 @@ def read_params(context: click.Context, parameter: click.Parameter, value: Any) 
     return OmegaConf.to_container(read)
 
 
+def read_config(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Read a file of options as Kedro does; its `params`, nested or as on the command line, become such items."""
+    read = CONFIG(context, parameter, value)
+    defaults = context.default_map or {}
+    if isinstance(params := defaults.get("params"), Mapping):
+        defaults["params"] = [f"{name}={json.dumps(setting)}" for name, setting in flatten(params).items()]
+    elif params is not None:
+        defaults["params"] = [str(params)]
+    return read
+
+
 def refusing(option: click.Parameter) -> Any:
     """Return an option that is told in one line when it is empty, which would run everything, or cannot be read."""
     checked: Any = copy.copy(option)
-    read = option.callback
+    read = {"config": read_config, "params": read_params}.get(str(option.name), option.callback)
 
     def callback(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
         is_given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
@@ -130,7 +143,6 @@ run = copy.copy(kedro_run)
 run.callback = run_checked
 run.params = [refusing(option) for option in kedro_run.params]
 options = {option.name: option for option in run.params}
-options["params"].callback = read_params
 options["params"].multiple, options["params"].default = True, ()
 options["runner"].type = click.Choice(RUNNERS)
 # Where Kedro's own words say what is otherwise here.

@@ -303,8 +303,8 @@ def count_confusions(predictions: Mapping[str, Tensor], split: Split) -> list[li
     return pairs.view(num_classes, num_classes).tolist()
 
 
-def confusion_rows(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> list[Row]:
-    """Return a row per true class of what `count_confusions` gives.
+def confusion_rows(counts: Sequence[Sequence[int]], class_names: Sequence[str] | range) -> list[Row]:
+    """Return a row per true class of what `count_confusions` gives; a range names classes by their numbers.
 
     Returns:
         Rows of `label`, the share of its images that are recognised (`accuracy`, NaN where it has none), and

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from skdcgn_pipeline.classifiers.accuracy import confusion_rows
 from skdcgn_pipeline.metrics.statistics import AVERAGED, DESCRIPTION
 from skdcgn_pipeline.parameters import ClassifierFit
 from skdcgn_pipeline.runtime.progress import Progress, without_progress
@@ -168,14 +169,12 @@ def tabulate(results: Sequence[UnitResult], fit: ClassifierFit) -> pd.DataFrame:
 
 
 def tabulate_confusion(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the confusion matrices of cells as rows: how many images of a class were predicted as which."""
+    """Return the confusion matrices of cells, class by class, see `confusion_rows`."""
     rows: list[dict[str, Any]] = []
     for cell in cells[(cells["subset"] == "all") & cells["confusion"].notna()].to_dict("records"):
         place = {name: cell[name] for name in ("study", "cell", "seed", "split")}
-        for label, counts in enumerate(json.loads(cell["confusion"])):
-            recall = counts[label] / max(1, sum(counts))
-            predicted = {f"predicted_{k}": count for k, count in enumerate(counts)}
-            rows.append({**place, "label": label, "accuracy": recall, **predicted})
+        counts = json.loads(cell["confusion"])
+        rows += [place | row for row in confusion_rows(counts, range(len(counts)))]
     return pd.DataFrame(rows, columns=None if rows else ["study", "cell", "seed", "split", "label", "accuracy"])
 
 

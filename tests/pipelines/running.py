@@ -72,6 +72,16 @@ def _resolved(loader: OmegaConfigLoader, key: str, read: Callable[[OmegaConfigLo
     return json.loads(text.replace(*(json.dumps(path)[1:-1] for path in (root, data))))
 
 
+def _merged(config: dict[str, Any], env_config: dict[str, Any], env_path: str | None = None) -> dict[str, Any]:
+    """Return what is resolved of the base and of an environment as one, as Kedro does by way of OmegaConf."""
+    both = {
+        name: _merged(config[name], value)
+        for name, value in env_config.items()
+        if isinstance(value, dict) and isinstance(config.get(name), dict)
+    }
+    return config | env_config | both
+
+
 @contextmanager
 def settings_read_once() -> Iterator[None]:
     """Read every kind of settings once: Kedro resolves the files anew each of the dozen times that a run asks.
@@ -79,7 +89,7 @@ def settings_read_once() -> Iterator[None]:
     The project's own files, which no test changes, are parsed once for all runs, and their catalog is resolved once.
     """
     read, settings = OmegaConfigLoader.__getitem__, {}
-    parse, merge = OmegaConfigLoader._read_raw_config, OmegaConfigLoader._soft_merge
+    parse = OmegaConfigLoader._read_raw_config
 
     def remember(loader: OmegaConfigLoader, key: str) -> dict[str, Any]:
         if key not in settings:
@@ -93,13 +103,10 @@ def settings_read_once() -> Iterator[None]:
             _files[loader.env, key] = parse(loader, key)
         return deepcopy(_files[loader.env, key])
 
-    def merge_something(config: dict[str, Any], env_config: dict[str, Any], env_path: str | None = None) -> Any:
-        return merge(config, env_config, env_path) if env_config else config
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OmegaConfigLoader, "__getitem__", remember)
         patch.setattr(OmegaConfigLoader, "_read_raw_config", parse_once)
-        patch.setattr(OmegaConfigLoader, "_soft_merge", staticmethod(merge_something))
+        patch.setattr(OmegaConfigLoader, "_soft_merge", staticmethod(_merged))
         yield
 
 

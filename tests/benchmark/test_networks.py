@@ -8,6 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from libraries import needs
 from skdcgn_pipeline.benchmark import networks as network_benchmark
 from skdcgn_pipeline.benchmark.frame import COLUMNS
 from skdcgn_pipeline.benchmark.networks import MEASURES, Networks, make_networks, measure_throughput, tabulate
@@ -16,7 +17,7 @@ from skdcgn_pipeline.parameters import Benchmark, Compute, Distill, LossWeights,
 from skdcgn_pipeline.teachers.imagenet_cgn import make_random
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
-pytest.importorskip("pytorch_pretrained_biggan", reason="the ImageNet teacher needs the extra 'imagenet'")
+pytestmark = needs("pytorch_pretrained_biggan", extra="imagenet")
 
 SETTINGS = Benchmark(
     networks="random", random_size="miniature", num_threads=1, batch_sizes=(2, 3), num_distillation_steps=2

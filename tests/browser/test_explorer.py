@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from browser.looking import PHONE, Visit, brightness, broken_rules, keep_screenshot, low_port, serving, surroundings
+from libraries import needs
 from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.explorer.bundle import ExplorerRecipe
 from skdcgn_pipeline.students.trio import StudentCGN
 from skdcgn_pipeline.teachers.teacher import SHIPPED_DIGITS_TEACHER
 from tiny import explorer_card, untrained_classifiers
 
-pytest.importorskip("gradio", reason="needs gradio (the extra explore), which is absent")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, needs("gradio", extra="explore")]
 
 TEACHER, STUDENTS, STRIP = "#teacher .pictures img", "#students .pictures img", "#strip img"
 

@@ -12,6 +12,7 @@ import torch
 
 import skdcgn_pipeline
 from configuration import read_folder
+from libraries import needs
 from skdcgn_pipeline import InvariantClassifier, StudentCGN, load_teacher
 from skdcgn_pipeline.artifacts.recipe import build_in
 from skdcgn_pipeline.artifacts.store import sha256_of_file
@@ -26,8 +27,7 @@ from skdcgn_pipeline.students.program import OUTPUTS, StudentProgram, by_onnxrun
 from skdcgn_pipeline.students.recipes import ReleasedStudentsRecipe
 from skdcgn_pipeline.vocabulary import MECHANISMS
 
-for library in programs.LIBRARIES:
-    pytest.importorskip(library, reason=f"needs {library} (the export extra), which is absent")
+pytestmark = needs(*programs.LIBRARIES, extra="export")
 
 ORIGIN = {"name": "tiny", "released": False, "fidelity_and_costs": []}
 COMPACT = {"architecture": "compact", "width": [4, 6, 4], "embedding_dim": 4}

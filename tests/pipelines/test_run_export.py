@@ -12,16 +12,14 @@ import pandas as pd
 import pytest
 import torch
 
+from libraries import needs
 from pipelines.running import Place, artifacts_in, untouched_mlflow
 from skdcgn_pipeline import InvariantClassifier, StudentCGN
 from skdcgn_pipeline.io.serving import to_pixels
 from skdcgn_pipeline.networks.programs import LIBRARIES
 from skdcgn_pipeline.runtime.errors import SettingError
 
-pytestmark = pytest.mark.slow
-
-for library in LIBRARIES:
-    pytest.importorskip(library, reason=f"needs {library} (the export extra), which is absent")
+pytestmark = [pytest.mark.slow, needs(*LIBRARIES, extra="export")]
 
 ROWS = {"seed": [4, 5], "shape": [3, 0], "texture": [1, 9], "background": [5, 0]}
 

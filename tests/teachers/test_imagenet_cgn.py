@@ -16,6 +16,7 @@ from scipy import stats
 from torch import Tensor
 
 from imagenet_assets import make_miniature
+from libraries import needs
 from skdcgn_pipeline.mechanisms import CounterfactualGenerator, MechanismImages, check_images
 from skdcgn_pipeline.parameters import Compute, ImageEncoding, Teacher
 from skdcgn_pipeline.runtime.compute import autocast, place
@@ -34,9 +35,7 @@ from skdcgn_pipeline.teachers.teacher import check_teacher, identify_teacher, lo
 from skdcgn_pipeline.vocabulary import MECHANISMS
 from tiny import draw_samples, tree_of
 
-biggan = pytest.importorskip(
-    "pytorch_pretrained_biggan", reason="needs pytorch-pretrained-biggan (the imagenet extra), which is absent"
-)
+pytestmark = needs("pytorch_pretrained_biggan", extra="imagenet")
 # How far pixels in bf16 are from those in fp32, at most and on average over a batch; masks in [0, 1], images
 # in [-1, 1]. The miniature's 64 images came within 0.09 and 0.005 on a CPU.
 BF16_MAX_DIFFERENCE, BF16_MEAN_DIFFERENCE = 0.2, 0.01
@@ -136,6 +135,8 @@ def test_one_mechanism_renders_as_all_do(miniature):
 
 def test_a_biggan_renders_as_the_packages_own(miniature):
     noise, labels = request()
+    import pytorch_pretrained_biggan as biggan
+
     own = biggan.BigGAN(biggan.BigGANConfig(**BIGGAN_MINIATURE)).eval()
     own.load_state_dict(miniature.f_text.state_dict())
     latent = 0.5 * truncate_normal(noise)

@@ -117,6 +117,7 @@ def test_every_command_of_the_documentation_is_understood(project: Path) -> None
     import click
     from kedro.config import OmegaConfigLoader
 
+    from pipelines.running import settings_read_once
     from skdcgn_pipeline.cli import run
     from skdcgn_pipeline.pipeline_registry import register_pipelines
     from skdcgn_pipeline.pipelines.binding import namespaces_of
@@ -133,10 +134,11 @@ def test_every_command_of_the_documentation_is_understood(project: Path) -> None
         given, env = options["params"] or {}, options["env"] or "base"
         if (asked := json.dumps([env, given], sort_keys=True)) not in checked:  # many ask for the same settings
             checked.add(asked)
-            loader = OmegaConfigLoader(
-                str(project / "conf"), env=env, runtime_params=given, **(CONFIG_LOADER_ARGS | {"base_env": "base"})
-            )
-            settings = loader["parameters"]
+            with settings_read_once():
+                loader = OmegaConfigLoader(
+                    str(project / "conf"), env=env, runtime_params=given, **(CONFIG_LOADER_ARGS | {"base_env": "base"})
+                )
+                settings = loader["parameters"]
             merge(settings, given)
             try:
                 check_parameters(settings)

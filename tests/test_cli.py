@@ -56,8 +56,8 @@ def test_params_may_be_given_several_times() -> None:
 @pytest.mark.parametrize(
     "written",
     [
-        "{seed: 3, sample: {classes: [0, 1]}, name: '010', assets: 'a, b'}",
-        "\"seed=3,sample.classes=[0,1],name='010',assets='a, b'\"",
+        "{seed: 3, sample: {classes: [0, 1]}, name: '010', assets: 'a, b', fetch: {mirror: 'https://me:word@host'}}",
+        "\"seed=3,sample.classes=[0,1],name='010',assets='a, b',fetch.mirror=https://me:word@host\"",
     ],
 )
 def test_a_file_of_options_has_params_too(written: str, tmp_path: Path) -> None:
@@ -65,10 +65,9 @@ def test_a_file_of_options_has_params_too(written: str, tmp_path: Path) -> None:
     file = ["--config", str(tmp_path / "options.yml")]
 
     parsed = run.make_context("run", file).params
-    assert (parsed["env"], parsed["params"]) == (
-        "test",
-        {"seed": 3, "sample": {"classes": [0, 1]}, "name": "010", "assets": "a, b"},
-    )
+    mirror = {"mirror": "https://me:word@host"}  # with its password
+    read = {"seed": 3, "sample": {"classes": [0, 1]}, "name": "010", "assets": "a, b", "fetch": mirror}
+    assert (parsed["env"], parsed["params"]) == ("test", read)
     assert run.make_context("run", [*file, "--params", "seed=4"]).params["params"] == {"seed": 4}
 
 

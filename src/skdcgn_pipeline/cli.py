@@ -21,7 +21,6 @@ from omegaconf import OmegaConf
 from skdcgn_pipeline import pipelines
 from skdcgn_pipeline.explorer import DEFAULT_PORT
 from skdcgn_pipeline.io.terminal import INTERRUPTED, errors_in_one_line
-from skdcgn_pipeline.parameters import flatten
 from skdcgn_pipeline.pipeline_registry import ENSEMBLE, names_of_pipelines
 from skdcgn_pipeline.runtime.errors import told_in_one_line
 from skdcgn_pipeline.vocabulary import RUNNERS
@@ -84,7 +83,7 @@ def read_config(context: click.Context, parameter: click.Parameter, value: Any) 
     read = CONFIG(context, parameter, value)
     defaults = context.default_map or {}
     if isinstance(params := defaults.get("params"), Mapping):
-        defaults["params"] = [f"{name}={json.dumps(setting)}" for name, setting in flatten(params).items()]
+        defaults["params"] = [f"{name}={json.dumps(setting)}" for name, setting in params.items()]
     elif params is not None:
         defaults["params"] = [str(params)]
     return read
